@@ -1,0 +1,1 @@
+"""Dense weight in, compressed weight out: pure functions on arrays."""

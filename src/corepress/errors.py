@@ -1,0 +1,15 @@
+"""The errors that corepress raises on purpose; the command line prints their one sentence and exits."""
+
+from __future__ import annotations
+
+
+class CorepressError(Exception):
+    """Bad input or an operation that can't be done: the message names what, why and what to do."""
+
+
+class FormatError(CorepressError):
+    """A file that is damaged, hostile or of a kind that corepress does not read."""
+
+
+class ConfigError(CorepressError, ValueError):
+    """A configuration that asks for something unknown or impossible."""

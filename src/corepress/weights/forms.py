@@ -1,0 +1,191 @@
+"""The three forms of a compressed weight, and how each becomes dense again.
+
+A form is a small tree that mirrors the chain of `constexpr_*` operations that stores it, so the joint forms are
+compositions, not classes of their own:
+
+- an int8 LUT is `Palettized(indices, lut=Quantized(...))`;
+- a per-channel scale on a palettized weight is `Quantized(data=Palettized(...), scale)`;
+- the non-zero values of a sparse weight, palettized or quantized, are `Sparse(mask, Palettized | Quantized)`.
+
+The arithmetic is that of the MIL operations (coremltools documentation, "MIL ops: constexpr", iOS16 and iOS18
+opsets) and gives the same bits.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Union
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corepress.weights.packing import packed_size
+
+Array = NDArray[Any]
+CompressedWeight = Union["Palettized", "Quantized", "Sparse"]
+
+
+def decompress(weight: Array | CompressedWeight) -> Array:
+    """The dense value of a weight in any form; an array is its own dense value."""
+    return weight if isinstance(weight, np.ndarray) else weight.decompress()
+
+
+def stored_bytes(weight: Array | CompressedWeight) -> int:
+    """Payload bytes of a weight in any form, without the headers and the alignment of a file."""
+    return weight.nbytes
+
+
+@dataclass(frozen=True, eq=False)
+class Palettized:
+    """Indices into one or more look-up tables (LUT).
+
+    `indices`: uint8, of the weight's shape; with vector entries, its `vector_axis` is `cluster_dim` times shorter.
+    `lut`: (groups on each axis of `indices`..., 2**bits, cluster_dim), float16, float32, int8 or uint8; or a
+    `Quantized` whose dense value has that shape. Axis i holds `lut.shape[i]` equal groups of indices.
+    `vector_axis`: the axis that the entries of a vector LUT lie along; None for scalar entries.
+    """
+
+    indices: NDArray[np.uint8]
+    lut: Array | Quantized
+    vector_axis: int | None = None
+
+    @property
+    def bits(self) -> int:
+        return int(math.log2(self.lut.shape[-2]))
+
+    @property
+    def cluster_dim(self) -> int:
+        return int(self.lut.shape[-1])
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        shape = list(self.indices.shape)
+        if self.cluster_dim > 1:
+            assert self.vector_axis is not None
+            shape[self.vector_axis] *= self.cluster_dim
+        return tuple(shape)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.lut.dtype
+
+    @property
+    def nbytes(self) -> int:
+        return packed_size(self.indices.size, self.bits) + self.lut.nbytes
+
+    def decompress(self) -> Array:
+        lut = decompress(self.lut)
+        entries, dim = lut.shape[-2:]
+        groups = lut.shape[:-2]
+        table = lut.reshape(-1, dim)
+        if math.prod(groups) == 1:
+            dense = table[self.indices] if dim > 1 else table[:, 0][self.indices]
+        else:
+            group = np.arange(math.prod(groups), dtype=np.int32).reshape(groups) * entries
+            flat = _repeat_to(group, self.indices.shape) + self.indices
+            dense = table[flat] if dim > 1 else table[:, 0][flat]
+        if dim == 1:
+            return dense
+        assert self.vector_axis is not None
+        axis = self.vector_axis % self.indices.ndim
+        return np.moveaxis(dense, -1, axis + 1).reshape(self.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class Quantized:
+    """`scale * (data - offset)`, each scale serving one block of the data.
+
+    `data`: int8 or uint8 numbers of `bits` bits (4 or 8); or a `Palettized`, then the LUT holds those integers, or
+    floating-point values that only need a scale.
+    `scale`: float16 or float32, of the rank of `data`; each of its dimensions divides that of `data`.
+    `offset`: of the shape of `scale` and of the type of `data` (or floating point); None for zero.
+    """
+
+    data: Array | Palettized
+    scale: Array
+    offset: Array | None = None
+    bits: int = 8
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.data.shape)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.scale.dtype
+
+    @property
+    def nbytes(self) -> int:
+        data = self.data.nbytes if isinstance(self.data, Palettized) else self._array_bytes(self.data)
+        return data + self.scale.nbytes + (0 if self.offset is None else self._array_bytes(self.offset))
+
+    def _array_bytes(self, array: Array) -> int:
+        return packed_size(array.size, self.bits) if array.dtype.itemsize == 1 else int(array.nbytes)
+
+    def decompress(self) -> Array:
+        data = decompress(self.data).astype(self.scale.dtype)
+        blocked, scale_shape = _block_view(data.shape, self.scale.shape)
+        dense = data.reshape(blocked)
+        if self.offset is not None:
+            dense = dense - self.offset.astype(self.scale.dtype).reshape(scale_shape)
+        return (dense * self.scale.reshape(scale_shape)).reshape(data.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class Sparse:
+    """A weight of which only the values under `mask` are stored; the others are zero.
+
+    `mask`: bool, of the weight's shape. Under a vector LUT a whole vector is kept or left out together.
+    `values`: the dense array, or a `Palettized` or `Quantized` of the weight's shape, whatever it holds outside
+    the mask being ignored.
+    """
+
+    mask: NDArray[np.bool_]
+    values: Array | Palettized | Quantized
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.mask.shape)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.values.dtype
+
+    @property
+    def nbytes(self) -> int:
+        kept = int(np.count_nonzero(self.mask))
+        return packed_size(self.mask.size, 1) + _kept_bytes(self.values, kept)
+
+    def decompress(self) -> Array:
+        dense = decompress(self.values)
+        return np.where(self.mask, dense, dense.dtype.type(0))
+
+
+def _kept_bytes(values: Array | Palettized | Quantized, kept: int) -> int:
+    """Bytes of the `kept` stored values; LUT, scale and offset count whole."""
+    if isinstance(values, Palettized):
+        return packed_size(kept // values.cluster_dim, values.bits) + values.lut.nbytes
+    if isinstance(values, Quantized):
+        parameters = values.nbytes - values.data.nbytes
+        if isinstance(values.data, Palettized):
+            return _kept_bytes(values.data, kept) + parameters
+        parameters = values.nbytes - values._array_bytes(values.data)
+        return parameters + packed_size(kept, values.bits)
+    return kept * values.dtype.itemsize
+
+
+def _block_view(shape: tuple[int, ...], scales: tuple[int, ...]) -> tuple[list[int], list[int]]:
+    """Shapes under which data and scale broadcast: each axis becomes (blocks, block size)."""
+    blocked: list[int] = []
+    broadcast: list[int] = []
+    for size, count in zip(shape, scales, strict=True):
+        blocked += [count, size // count if count else 0]
+        broadcast += [count, 1]
+    return blocked, broadcast
+
+
+def _repeat_to(array: Array, shape: tuple[int, ...]) -> Array:
+    """Repeat each element over its block so that the array gets `shape`."""
+    blocked, broadcast = _block_view(shape, array.shape)
+    return np.broadcast_to(array.reshape(broadcast), blocked).reshape(shape)

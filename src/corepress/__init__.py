@@ -1,3 +1,36 @@
-"""corepress: make machine-learning models small for Apple's Core ML, on any machine."""
+"""corepress: make machine-learning models small for Apple's Core ML, on any machine.
+
+`import corepress as cto` replaces `import coremltools.optimize as cto`. Heavy parts are imported on first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from corepress.errors import ConfigError, CorepressError, FormatError
+
+if TYPE_CHECKING:
+    from corepress import coreml as coreml
+    from corepress.mlprogram import Model as Model
+    from corepress.mlprogram import load as load
+    from corepress.report import Report as Report
+    from corepress.report import report as report
 
 __version__ = "0.1.0"
+__all__ = ["ConfigError", "CorepressError", "FormatError", "Model", "Report", "coreml", "load", "report"]
+
+_LAZY = {
+    "Model": "corepress.mlprogram",
+    "load": "corepress.mlprogram",
+    "Report": "corepress.report",
+    "report": "corepress.report",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    if name in ("coreml", "targets"):
+        return importlib.import_module(f"corepress.{name}")
+    raise AttributeError(f"module 'corepress' has no attribute {name!r}")

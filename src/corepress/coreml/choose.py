@@ -1,0 +1,39 @@
+"""Which weights a compression touches, and the configuration that each of them gets."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from corepress.coreml.config import OpCompressorConfig, OptimizationConfig
+from corepress.coreml.engine import Skip
+from corepress.mlprogram import Weight
+
+FLOATS = ("float16", "float32")
+
+
+def config_for(weight: Weight, config: OptimizationConfig, joint_forms: Collection[str] = ()) -> Any:
+    """The configuration that `config` has for a weight.
+
+    `joint_forms`: the forms of compression that may be compressed further.
+    Raises Skip for everything that is to be left alone, ConfigError when consumers disagree.
+    """
+    if weight.dtype not in FLOATS:
+        raise Skip(f"{weight.dtype} numbers are left as they are", quiet=True)
+    consumers = [(consumer.op_type, consumer.name) for consumer in weight.consumers]
+    if not consumers:
+        raise Skip("no operation reads it", quiet=True)
+    chosen: OpCompressorConfig | None = config.config_for(weight.name, consumers)
+    if chosen is None:
+        raise Skip("the configuration leaves it alone", quiet=True)
+    if len(weight.shape) < 2:
+        raise Skip("Core ML takes compressed weights of rank 2 and more", quiet=True)
+    threshold = getattr(chosen, "weight_threshold", None)
+    if threshold is not None and weight.size <= threshold:
+        raise Skip(f"it has no more than {threshold} elements (weight_threshold)", quiet=True)
+    if weight.compression and weight.compression not in joint_forms:
+        hint = "" if joint_forms else "; joint_compression=True compresses some forms further"
+        raise Skip(f"it is {weight.compression} already{hint}")
+    if weight.is_output:
+        raise Skip("it is an output of the function, where Core ML takes no compressed weight")
+    return chosen

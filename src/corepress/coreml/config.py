@@ -1,0 +1,218 @@
+"""Which weight is compressed, and how: `OptimizationConfig` and all that it holds.
+
+The configuration of `coremltools.optimize.coreml`, with every refusal a `ConfigError` (a `ValueError`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import IO, Any
+
+import attrs
+import yaml
+from attrs import define, field
+
+from corepress.coreml.fields import UnknownKeyError, suggesting, suggestion
+from corepress.coreml.granularity import CompressionGranularity, WeightDtype
+from corepress.coreml.op_configs import (
+    OpCompressorConfig,
+    OpLinearQuantizerConfig,
+    OpMagnitudePrunerConfig,
+    OpPalettizerConfig,
+    OpThresholdPrunerConfig,
+    read_config,
+)
+from corepress.errors import ConfigError
+
+__all__ = [
+    "CompressionGranularity",
+    "OpCompressorConfig",
+    "OpLinearQuantizerConfig",
+    "OpMagnitudePrunerConfig",
+    "OpPalettizerConfig",
+    "OpThresholdPrunerConfig",
+    "OptimizationConfig",
+    "UnknownKeyError",
+    "WeightDtype",
+    "check_kinds",
+    "read_yaml",
+]
+
+_KINDS: dict[str, type[OpCompressorConfig]] = {
+    kind.__name__: kind
+    for kind in (
+        OpLinearQuantizerConfig,
+        OpThresholdPrunerConfig,
+        OpMagnitudePrunerConfig,
+        OpPalettizerConfig,
+    )
+}
+Configs = dict[str, "OpCompressorConfig | None"]
+
+
+def _own_dict(value: Any) -> Any:
+    """A copy, so that the caller's dictionary stays the caller's."""
+    return dict(value) if isinstance(value, Mapping) else {} if value is None else value
+
+
+def _check_entry(level: str, key: str, config: Any) -> None:
+    if config is None:
+        return
+    if not isinstance(config, OpCompressorConfig):
+        raise ConfigError(f"config must be type of OpCompressorConfig. Got {config!r} in {level}.")
+    if level == "op_type_configs":
+        config._validate_op_type(key)
+
+
+def _check_level(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    entries = {"": value} if attribute.name == "global_config" else _as_mapping(value, attribute.name)
+    for key, config in entries.items():
+        _check_entry(attribute.name, key, config)
+
+
+@suggesting
+@define
+class OptimizationConfig:
+    """Which weight is compressed by which configuration; None leaves a weight alone.
+
+    global_config: for every weight.
+    op_type_configs: by the type of the operation that uses the weight; goes before `global_config`.
+    op_name_configs: by the name of the weight (its const) or of the operation that uses it; goes before both.
+        Where no key is that very name, keys are shell-style patterns such as `"decoder.*"` (`*`, `?`,
+        `[...]`), and the first that matches counts.
+    """
+
+    global_config: OpCompressorConfig | None = field(default=None, validator=_check_level)
+    op_type_configs: Configs = field(factory=dict, converter=_own_dict, validator=_check_level)
+    op_name_configs: Configs = field(factory=dict, converter=_own_dict, validator=_check_level)
+
+    def set_global(self, op_config: OpCompressorConfig | None) -> None:
+        """Set the configuration for every weight that has none of its own."""
+        self.global_config = op_config
+
+    def set_op_type(self, op_type: str, op_config: OpCompressorConfig | None) -> None:
+        """Set the configuration for the weights of all operations of a type, such as `"conv"`."""
+        _check_entry("op_type_configs", op_type, op_config)
+        self.op_type_configs[op_type] = op_config
+
+    def set_op_name(self, op_name: str, op_config: OpCompressorConfig | None) -> None:
+        """Set the configuration for a weight or an operation of that name, or for all that fit a pattern."""
+        _check_entry("op_name_configs", op_name, op_config)
+        self.op_name_configs[op_name] = op_config
+
+    def configs(self) -> Iterator[OpCompressorConfig]:
+        """Every configuration that is set."""
+        everything = [self.global_config, *self.op_type_configs.values(), *self.op_name_configs.values()]
+        return (config for config in everything if config is not None)
+
+    def config_for(self, weight_name: str, consumers: Sequence[tuple[str, str]]) -> OpCompressorConfig | None:
+        """The configuration of a weight that the `consumers` use, each (type, name); None: leave it alone.
+
+        The weight's own name counts first, then for each consumer its name, its type and the global
+        configuration; a pattern for the weight's name yields to a consumer's exact name. A weight without
+        consumers is left alone. Consumers that want different things are a ConfigError.
+        """
+        if weight_name in self.op_name_configs:
+            return self.op_name_configs[weight_name]
+        if "const" in self.op_type_configs:
+            raise ConfigError(
+                "const ops cannot be set by the `set_op_type` function. Please use `set_global`."
+            )
+        if not consumers:
+            return None
+        if not any(name in self.op_name_configs for _, name in consumers):
+            pattern = self._pattern_for(weight_name)
+            if pattern is not None:
+                return self.op_name_configs[pattern]
+        wanted = [self._consumer_config(*consumer) for consumer in consumers]
+        for (_, name), config in zip(consumers, wanted, strict=True):
+            if config != wanted[0]:
+                raise ConfigError(
+                    f'compression config conflict detected between ops "{consumers[0][1]}" and "{name}": '
+                    f'{wanted[0]} and {config}. They share the weight "{weight_name}": set one for that name.'
+                )
+        return wanted[0]
+
+    def _consumer_config(self, op_type: str, op_name: str) -> OpCompressorConfig | None:
+        key = op_name if op_name in self.op_name_configs else self._pattern_for(op_name)
+        if key is not None:
+            return self.op_name_configs[key]
+        return self.op_type_configs.get(op_type, self.global_config)
+
+    def _pattern_for(self, name: str) -> str | None:
+        return next((key for key in self.op_name_configs if fnmatchcase(name, key)), None)
+
+    @classmethod
+    def from_dict(cls, config_dict: Mapping[str, Any]) -> OptimizationConfig:
+        """Build from a nested mapping, which stays unchanged.
+
+        `config_type` names the class, such as "OpPalettizerConfig"; `global_config` holds its arguments;
+        `op_type_configs` and `op_name_configs` map names to arguments, or to None. Each set of arguments may
+        name a `config_type` of its own. Unknown keys and wrong values are a ConfigError that says where.
+        """
+        known = ("config_type", "global_config", "op_type_configs", "op_name_configs")
+        for key in _as_mapping(config_dict, "an optimization config"):
+            if key not in known:
+                hint = suggestion(key, known)
+                raise UnknownKeyError(f"Invalid key {key} to construct an OptimizationConfig object. {hint}")
+        kind = config_dict.get("config_type")
+        if not isinstance(kind, str):
+            raise ConfigError(f"config_type must be provided with type of string. {suggestion(kind, _KINDS)}")
+        read: dict[str, Any] = {
+            "global_config": _read(config_dict.get("global_config"), kind, "global_config")
+        }
+        for level in known[2:]:
+            given = config_dict.get(level)
+            entries = {} if given is None else _as_mapping(given, level)
+            read[level] = {name: _read(values, kind, f'{level} "{name}"') for name, values in entries.items()}
+        return cls(**read)
+
+    @classmethod
+    def from_yaml(cls, yml: str | Path | IO[str] | IO[bytes]) -> OptimizationConfig:
+        """Build from a YAML file, by its path or open; the structure is that of `from_dict`."""
+        return cls.from_dict(read_yaml(yml))
+
+
+def _as_mapping(value: Any, what: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{what} must be type of dict. Got {value!r}.")
+    return value
+
+
+def _read(values: Any, kind: str, where: str) -> OpCompressorConfig | None:
+    if values is None:
+        return None
+    arguments = dict(_as_mapping(values, where))
+    kind = arguments.pop("config_type", kind)
+    if kind not in _KINDS:
+        raise ConfigError(f"{where}: unknown config_type {kind!r}. {suggestion(kind, _KINDS)}")
+    return read_config(_KINDS[kind], arguments, where)
+
+
+def read_yaml(source: str | Path | IO[str] | IO[bytes]) -> Any:
+    """What a YAML file, by its path or open, holds; a ConfigError names the line that is not YAML."""
+    if isinstance(source, (str, Path)):
+        with Path(source).open(encoding="utf-8") as file:
+            return read_yaml(file)
+    try:
+        return yaml.safe_load(source)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "unreadable characters"
+        raise ConfigError(
+            f"{getattr(source, 'name', 'The text')}{place}: not valid YAML ({problem})."
+        ) from error
+
+
+def check_kinds(config: Any, function: str, *kinds: type[OpCompressorConfig]) -> OptimizationConfig:
+    """The config, if it is an OptimizationConfig that holds only these kinds; else a ConfigError."""
+    if not isinstance(config, OptimizationConfig):
+        raise ConfigError(f"config must be of type OptimizationConfig. Got {config!r} for {function}.")
+    for held in config.configs():
+        if not isinstance(held, kinds):
+            names = ", ".join(kind.__name__ for kind in kinds)
+            raise ConfigError(f"{function} only accept {names} type config. Got {type(held).__name__}.")
+    return config

@@ -1,0 +1,31 @@
+"""`decompress_weights`: compressed weights become plain float tensors again."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corepress.coreml.engine import Progress, Skip, run
+from corepress.coreml.interop import takes_any_model
+from corepress.mlprogram import Model, Weight
+
+
+@takes_any_model
+def decompress_weights(
+    mlmodel: Model, *, workers: int | None = None, progress: Progress | None = None
+) -> Model:
+    """Replace every compressed weight by the dense tensor that Core ML would make of it, bit for bit.
+
+    `mlmodel`: a path, a `corepress.Model` or an `MLModel`; the result is of the same kind (for a path: a `Model`).
+    """
+    return run(mlmodel, _choose, workers=workers, progress=progress)
+
+
+def _choose(weight: Weight):  # type: ignore[no-untyped-def]
+    if not weight.compression:
+        raise Skip("it is not compressed", quiet=True)
+    return _dense
+
+
+def _dense(weight: Weight) -> NDArray[np.generic]:
+    return weight.dense()

@@ -1,0 +1,216 @@
+"""Runs one compression over a model: which weights, in parallel, and back into the program."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corepress.errors import CorepressError, FormatError
+from corepress.mlprogram import Model, Weight
+from corepress.mlprogram.constexpr import Store, write_weight
+from corepress.mlprogram.model import DEFAULT_WEIGHT_FILE
+from corepress.mlprogram.program import Node, edit, nodes
+from corepress.targets import Target, by_spec_version, check
+from corepress.weights import CompressedWeight
+
+log = logging.getLogger(__name__)
+
+Array = NDArray[Any]
+# Turns one weight into its new form. Raises `Skip` (or ConfigError) with the reason to leave it alone.
+Action = Callable[[Weight], "Array | CompressedWeight"]
+# Called with the number of weights done, of all weights, and the name of the one just done.
+Progress = Callable[[int, int, str], None]
+
+
+class Skip(Exception):
+    """Leave a weight as it is; the message says why. `quiet` when the user has asked for nothing else."""
+
+    def __init__(self, reason: str, *, quiet: bool = False):
+        super().__init__(reason)
+        self.quiet = quiet
+
+
+@dataclass(frozen=True)
+class Job:
+    """One action on weights that share their data and their configuration."""
+
+    weights: tuple[Weight, ...]
+    action: Action
+
+
+def run(
+    model: Model,
+    choose: Callable[[Weight], Action],
+    *,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> Model:
+    """Apply to every weight the action that `choose` gives for it, and return the new model.
+
+    `choose` raises `Skip` for weights that are left alone. Weights that share their data and get equal actions
+    (equal by `==`) are compressed once and go on sharing. `workers` threads (default: one for each core) work on
+    weights at the same time; results do not depend on their number.
+    """
+    result = model.copy()
+    jobs = _plan(result, choose)
+    target = by_spec_version(result.spec_version)
+    names = _output_names(result)
+    replacements: list[tuple[Node, Sequence[Any]]] = []
+    insertions: list[tuple[Node, Sequence[Any]]] = []
+    done = 0
+    pool = ThreadPoolExecutor(workers or os.cpu_count() or 1)
+    try:
+        running: dict[Future[Any], Job] = {}
+        waiting = list(reversed(jobs))
+        while running or waiting:
+            # Few jobs at a time: each holds a whole weight in memory.
+            while waiting and len(running) < pool._max_workers:
+                job = waiting.pop()
+                running[pool.submit(_compress, result, job, target, names)] = job
+            finished, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in finished:
+                job = running.pop(future)
+                for weight, operations in _collect(result, job, future):
+                    if weight.argument is not None:
+                        _rebind(weight)
+                        insertions.append((weight.node, operations))
+                    else:
+                        replacements.append((weight.node, operations))
+                        replacements += [(node, []) for node in weight.chain()[1:]]
+                done += 1
+                if progress is not None:
+                    progress(done, len(jobs), job.weights[0].name)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+    edit(replacements, insertions)
+    return result
+
+
+def _plan(model: Model, choose: Callable[[Weight], Action]) -> list[Job]:
+    groups: dict[tuple[Any, ...], list[tuple[Action, list[Weight]]]] = {}
+    for weight in model.weights():
+        try:
+            action = choose(weight)
+        except Skip as skip:
+            _note(model, weight, skip)
+            continue
+        alike = groups.setdefault(weight.key, [])
+        for known, weights in alike:
+            if known == action:
+                weights.append(weight)
+                break
+        else:
+            alike.append((action, [weight]))
+    jobs = [Job(tuple(weights), action) for alike in groups.values() for action, weights in alike]
+    # The largest first, so that no thread is left alone with one at the end.
+    return sorted(jobs, key=lambda job: -job.weights[0].size)
+
+
+def _output_names(model: Model) -> dict[str, set[str]]:
+    """The names in use, by function."""
+    names: dict[str, set[str]] = {}
+    for node in nodes(model.spec):
+        names.setdefault(str(node.function), set()).update(output.name for output in node.op.outputs)
+    return names
+
+
+def _compress(model: Model, job: Job, target: Target, names: dict[str, set[str]]) -> list[list[Any]]:
+    """In a worker: the operations that replace each weight of a job."""
+    weight = job.weights[0]
+    try:
+        form = job.action(weight)
+    except FormatError:
+        raise
+    except CorepressError as reason:  # one bad weight must not stop the others
+        raise Skip(str(reason)) from reason
+    if not isinstance(form, np.ndarray):
+        check(form, target)
+    generation = 2 if target.constexpr == "inputs" else 1
+    file = _weight_file(weight)
+    stored: list[Any] = []
+    operations = []
+    for alias in job.weights:
+        operations.append(_write(form, alias, generation, _sharing_store(model, file, stored), names))
+    weight.release()
+    return operations
+
+
+def _sharing_store(model: Model, file: str, stored: list[Any]) -> Store:
+    """Stores arrays on the first round; on later rounds gives the same values again, so that blobs are shared."""
+    position = iter(range(1 << 30))
+
+    def store(array: Array, bits: int | None) -> Any:
+        number = next(position)
+        if number == len(stored):
+            stored.append(model.store(array, bits, file))
+        return stored[number]
+
+    return store
+
+
+def _write(
+    form: Array | CompressedWeight, weight: Weight, generation: int, store: Store, names: dict[str, set[str]]
+) -> list[Any]:
+    """The operations of one weight; its own name stays, helpers get names that the function does not use yet."""
+    operations = write_weight(form, weight.name, generation=generation, store=store)
+    taken = names[weight.function]
+    for index, operation in enumerate(operations[:-1]):
+        for output in operation.outputs:
+            if output.name in taken:
+                fresh = output.name
+                while fresh in taken:
+                    fresh += "_"
+                _rename(operations[index:], output.name, fresh)
+    return operations
+
+
+def _rename(operations: list[Any], old: str, new: str) -> None:
+    for operation in operations:
+        for output in operation.outputs:
+            if output.name == old:
+                output.name = new
+        for entry in operation.inputs:
+            for binding in entry.value.arguments:
+                if binding.WhichOneof("binding") == "name" and binding.name == old:
+                    binding.name = new
+
+
+def _weight_file(weight: Weight) -> str:
+    """The weight file that the parameters of the new operations go to: the one that held the old."""
+    for node in weight.chain() or [weight.node]:
+        for operands in node.operands.values():
+            for operand in operands:
+                if operand.value is not None and operand.value.WhichOneof("value") == "blobFileValue":
+                    return str(operand.value.blobFileValue.fileName)
+    return DEFAULT_WEIGHT_FILE
+
+
+def _collect(model: Model, job: Job, future: Future[list[list[Any]]]) -> list[tuple[Weight, list[Any]]]:
+    try:
+        return list(zip(job.weights, future.result(), strict=True))
+    except Skip as skip:
+        for weight in job.weights:
+            _note(model, weight, skip)
+        return []
+    except MemoryError as error:
+        raise CorepressError(f"{job.weights[0].name}: not enough memory to compress it") from error
+
+
+def _rebind(weight: Weight) -> None:
+    """Let the operation that held the tensor in place read the new operation instead."""
+    for entry in weight.node.op.inputs:
+        if entry.key == weight.argument:
+            entry.value.arguments[0].name = weight.name
+
+
+def _note(model: Model, weight: Weight, skip: Exception) -> None:
+    model.skipped[weight.function, weight.name] = str(skip)
+    if not getattr(skip, "quiet", False):
+        log.warning("%s: left as it is: %s", weight.name, skip)

@@ -1,0 +1,151 @@
+"""The kinds of fields that configurations are made of; each checks its value and says what is allowed."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar, get_args
+
+import attrs
+import cattrs
+import numpy as np
+from attrs import field
+from cattrs.gen import make_dict_structure_fn, override
+
+from corepress.coreml.granularity import CompressionGranularity
+from corepress.errors import ConfigError
+
+T = TypeVar("T")
+ONE_OF = '"{name}" must be one of {allowed}, but got {value}.'
+
+
+class UnknownKeyError(ConfigError, TypeError):
+    """A configuration key that does not exist; also a TypeError, as Python's own for an unknown argument."""
+
+
+def suggestion(word: object, known: Iterable[str]) -> str:
+    """The end of an error message: the nearest known word, or all of them."""
+    known = list(known)
+    near = difflib.get_close_matches(str(word), known, n=1)
+    return f'Did you mean "{near[0]}"?' if near else f"Known are: {', '.join(known)}."
+
+
+def suggesting(cls: type[T]) -> type[T]:
+    """Let the constructor of an attrs class answer a misspelt argument with the right one."""
+    init, known = cls.__init__, [f.name for f in attrs.fields(cls)]  # type: ignore[arg-type]
+
+    @functools.wraps(init)
+    def checked_init(self: T, *args: Any, **kwargs: Any) -> None:
+        for key in kwargs:
+            if key not in known:
+                raise unknown_key(cls, key)
+        init(self, *args, **kwargs)
+
+    cls.__init__ = checked_init  # type: ignore[assignment]
+    return cls
+
+
+def unknown_key(cls: type[Any], key: object) -> UnknownKeyError:
+    hint = suggestion(key, (f.name for f in attrs.fields(cls)))
+    return UnknownKeyError(f"{cls.__name__} got an unexpected keyword argument '{key}'. {hint}")
+
+
+def must_be(allowed: str, holds: Callable[[Any], bool], message: str | None = None) -> Any:
+    """A validator: the value `holds`, or the error names the field, what is allowed and the value."""
+    message = message or '"{name}" must be {allowed}. Got {value!r}.'
+
+    def validate(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+        if not holds(value):
+            raise ConfigError(message.format(name=attribute.name, allowed=allowed, value=value))
+
+    return validate
+
+
+def plain(value: Any) -> Any:
+    """A NumPy scalar as the Python number it stands for; a list as a tuple."""
+    if isinstance(value, (list, tuple)):
+        return tuple(plain(v) for v in value)
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def whole(value: Any, least: float = -float("inf")) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def value_of(default: Any, allowed: str, holds: Callable[[Any], bool], message: str | None = None) -> Any:
+    return field(default=default, converter=plain, validator=must_be(allowed, holds, message))
+
+
+def choice(default: str, *others: str, message: str | None = None) -> Any:
+    """A word in any case, stored in capitals."""
+    allowed = (default, *others)
+
+    def upper(value: Any) -> Any:
+        return value.upper() if isinstance(value, str) else value
+
+    return field(
+        default=default,
+        converter=upper,
+        validator=must_be(str(allowed), lambda v: v in allowed, message or ONE_OF),
+    )
+
+
+def integer(default: int, least: int) -> Any:
+    return value_of(default, f"an integer >= {least}", lambda v: whole(v, least))
+
+
+def flag() -> Any:
+    return value_of(False, "True or False", lambda v: isinstance(v, bool))
+
+
+def real(default: float | None, allowed: str, holds: Callable[[float], bool]) -> Any:
+    def valid(value: Any) -> bool:
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        return holds(value) if number else value is None and default is None
+
+    return value_of(default, allowed, valid, 'Invalid value of "{name}": {value!r}. It must be {allowed}.')
+
+
+def fraction(default: float | None) -> Any:
+    return real(default, "a number from 0 to 1", lambda v: 0 <= v <= 1)
+
+
+def weight_threshold() -> Any:
+    return value_of(2048, "a non-negative integer or None", lambda v: v is None or whole(v, 0))
+
+
+def one_of(*allowed: CompressionGranularity) -> Any:
+    """A validator for the granularities that a kind of compression knows."""
+    return must_be(", ".join(g.name.lower() for g in allowed), lambda v: v in allowed, ONE_OF)
+
+
+@functools.cache
+def _structurer(cls: Any) -> Callable[[Mapping[str, Any], Any], Any]:
+    hooks: dict[str, Any] = {f.name: override(struct_hook=_leaf) for f in attrs.fields(cls)}
+    return make_dict_structure_fn(cls, cattrs.Converter(), _cattrs_forbid_extra_keys=True, **hooks)
+
+
+def structure(values: Mapping[str, Any], cls: Any) -> Any:
+    """An attrs object from a mapping, which stays unchanged; raises `cattrs.ClassValidationError`."""
+    return _structurer(cls)(values, cls)
+
+
+def _leaf(value: Any, hint: Any) -> Any:
+    """Read numbers that came as text, as 1e-12 does from YAML 1.1; all else is for the validators."""
+    for number in (int, float):
+        if isinstance(value, str) and number in (hint, *get_args(hint)):
+            try:
+                return number(value)
+            except ValueError:
+                return value
+    return value
+
+
+def sentences(error: BaseException) -> list[str]:
+    """The messages inside an error of cattrs, with suggestions for unknown keys."""
+    if isinstance(error, cattrs.ForbiddenExtraKeysError):
+        return [str(unknown_key(error.cl, key)) for key in sorted(error.extra_fields)]
+    if isinstance(error, cattrs.BaseValidationError):
+        return [sentence for inner in error.exceptions for sentence in sentences(inner)]
+    return [str(error)]

@@ -1,0 +1,68 @@
+"""The two small values that a configuration holds, and what may be given for them."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Any
+
+import numpy as np
+
+from corepress.errors import ConfigError
+
+
+class CompressionGranularity(Enum):
+    """How many elements of a weight share one set of parameters (a scale, or a look-up table)."""
+
+    PER_TENSOR = 1
+    PER_GROUPED_CHANNEL = 2
+    PER_CHANNEL = 3
+    PER_BLOCK = 4
+
+
+class WeightDtype(str, Enum):
+    """The integer type of a linearly quantized weight; each member is also its name as a string."""
+
+    INT8 = "int8"
+    UINT8 = "uint8"
+    INT4 = "int4"
+    UINT4 = "uint4"
+
+    __str__ = str.__str__
+
+    @property
+    def nbits(self) -> int:
+        return int(self.value.removeprefix("u").removeprefix("int"))
+
+    @property
+    def signed(self) -> bool:
+        return not self.value.startswith("u")
+
+
+def granularity_of(value: Any) -> CompressionGranularity:
+    """Read `"per_channel"` and the like, or an enum member of that name (coremltools' too)."""
+    name = str(getattr(value, "name", value)).upper()
+    if name not in CompressionGranularity.__members__:
+        allowed = ", ".join(member.lower() for member in CompressionGranularity.__members__)
+        raise ConfigError(f'"granularity" must be one of {allowed}, but got {value!r}.')
+    return CompressionGranularity[name]
+
+
+def dtype_of(value: Any) -> WeightDtype:
+    """Read a name, a NumPy or ml_dtypes type or dtype, or a coremltools type such as `types.int4`."""
+    name = _dtype_name(value)
+    if name not in {member.value for member in WeightDtype}:
+        raise ConfigError(f"Invalid dtype {name}. Only support int8/uint8/int4/uint4, by name or as a type.")
+    return WeightDtype(name)
+
+
+def _dtype_name(value: Any) -> str:
+    if isinstance(value, str):
+        return str(value)
+    # coremltools' types are classes that answer these two; asking so spares its import of seconds.
+    width, unsigned = getattr(value, "get_bitwidth", None), getattr(value, "is_unsigned", None)
+    if callable(width) and callable(unsigned):
+        return f"{'u' if unsigned() else ''}int{width()}"
+    try:
+        return repr(value) if value is None else np.dtype(value).name
+    except TypeError:
+        return repr(value)

@@ -1,0 +1,82 @@
+"""The public functions take a path, a `corepress.Model` or a coremltools `MLModel`, and give the same kind back."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from google.protobuf.message import DecodeError
+
+from corepress.errors import ConfigError, FormatError
+from corepress.mlprogram import Model, load
+from corepress.mlprogram.schema import Model as ModelProto
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def takes_any_model(function: F) -> F:
+    """Let a function of a `Model` take any kind of model as its argument `mlmodel`; a `Model` that it returns becomes
+    the kind that was given (for a path: a `Model`)."""
+
+    @functools.wraps(function)
+    def wrapper(mlmodel: Any, *args: Any, **kwargs: Any) -> Any:
+        result = function(as_model(mlmodel), *args, **kwargs)
+        if isinstance(result, Model) and _is_mlmodel(mlmodel):
+            return to_mlmodel(result, mlmodel)
+        return result
+
+    return wrapper  # type: ignore[return-value]
+
+
+def as_model(source: Any) -> Model:
+    """The `Model` of a path, of a `Model`, or of an `MLModel`."""
+    if isinstance(source, Model):
+        return source
+    if isinstance(source, (str, Path)):
+        return load(source)
+    if _is_mlmodel(source):
+        return _from_mlmodel(source)
+    raise ConfigError(f"mlmodel: a path, a corepress.Model or an MLModel is needed, not {type(source).__name__}")
+
+
+def _is_mlmodel(source: Any) -> bool:
+    # Whoever holds an MLModel has imported coremltools; corepress never does so by itself.
+    module = sys.modules.get("coremltools.models.model")
+    return module is not None and isinstance(source, module.MLModel)
+
+
+def _from_mlmodel(mlmodel: Any) -> Model:
+    """The spec as it is in memory, edits included, on top of the package on disk that holds its weights."""
+    if mlmodel.package_path is None:
+        kind = mlmodel.get_spec().WhichOneof("Type")
+        raise FormatError(f"the MLModel holds a {kind} model, not an ML program")
+    model = load(mlmodel.package_path)
+    spec = ModelProto()
+    try:
+        spec.ParseFromString(mlmodel.get_spec().SerializeToString())
+    except DecodeError as error:
+        raise FormatError(f"the MLModel's specification can't be read: {error}") from error
+    model.spec = spec
+    model.check()
+    return model
+
+
+def to_mlmodel(model: Model, like: Any) -> Any:
+    """A coremltools `MLModel` of the model, in a temporary package that goes when the interpreter ends."""
+    import coremltools  # present, since `like` came from there
+
+    folder = Path(tempfile.mkdtemp(prefix="corepress-")) / "model.mlpackage"
+    model.save(folder)
+    return coremltools.models.MLModel(
+        str(folder),
+        is_temp_package=True,
+        compute_units=like.compute_unit,
+        skip_model_load=like.__proxy__ is None,
+        function_name=like.function_name,
+    )
+
+

@@ -1,0 +1,251 @@
+"""How a weight is compressed: one configuration class for each kind of compression.
+
+Names, defaults and allowed values are those of coremltools 9.0. The fields after `weight_threshold` are
+additions, and their defaults change nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import cattrs
+from attrs import define, field
+
+from corepress.coreml import fields
+from corepress.coreml.granularity import CompressionGranularity, WeightDtype, dtype_of, granularity_of
+from corepress.errors import ConfigError
+
+C = TypeVar("C", bound="OpCompressorConfig")
+
+
+@define
+class OpCompressorConfig:
+    """What the configurations of all kinds of compression have in common."""
+
+    def features(self) -> list[str]:
+        """What of `corepress.targets` the result is bound to need, as far as the configuration tells."""
+        return []
+
+    def accepts_input(self, op_type: str, input_name: str | None = None) -> bool:
+        """Whether this configuration can serve that input of an operation (None: any of its inputs)."""
+        return True
+
+    def _validate_op_type(self, op_type: str) -> None:
+        if not self.accepts_input(op_type):
+            raise ConfigError(
+                f"block sparsity or n:m pruning does not support op type {op_type}: it serves the weights of "
+                "conv and linear only. Use target_sparsity without block_size there."
+            )
+
+    @classmethod
+    def _from_dict(cls: type[C], config_dict: Mapping[str, Any]) -> C:
+        config: C = fields.structure(config_dict, cls)
+        return config
+
+
+@fields.suggesting
+@define
+class OpLinearQuantizerConfig(OpCompressorConfig):
+    """Linear quantization: `weight = scale * (data - offset)`.
+
+    mode: `"linear_symmetric"` (default; the range is [-R, R]) or `"linear"` (from minimum to maximum).
+    dtype: int8 (default), uint8, int4 or uint4; a string, or a type of NumPy, ml_dtypes or coremltools.
+    granularity: `"per_tensor"`, `"per_channel"` (default) or `"per_block"`.
+    block_size: with `"per_block"` only: the elements of a block along the input axis (an integer), or the
+        block's size on every axis of the weight (a tuple); 0 stands for the whole axis.
+    weight_threshold: only weights of more elements than this are quantized; None for all.
+    scale_search: look for the scale of least squared error instead of taking it from the range.
+    smaller_block: where a block size does not divide its axis, use the largest divisor below it instead of
+        leaving the weight alone.
+    """
+
+    mode: str = fields.choice(
+        "LINEAR_SYMMETRIC",
+        "LINEAR",
+        message='Only mode {allowed} supported for weight affine quantization. Got mode: "{value}".',
+    )
+    dtype: WeightDtype = field(default=WeightDtype.INT8, converter=dtype_of)
+    granularity: CompressionGranularity = field(
+        default=CompressionGranularity.PER_CHANNEL,
+        converter=granularity_of,
+        validator=fields.one_of(
+            CompressionGranularity.PER_TENSOR,
+            CompressionGranularity.PER_CHANNEL,
+            CompressionGranularity.PER_BLOCK,
+        ),
+    )
+    block_size: int | tuple[int, ...] | None = fields.value_of(
+        32,
+        "an integer >= 0 or a tuple of them",
+        lambda v: v is None or all(fields.whole(size, 0) for size in (v if isinstance(v, tuple) else [v])),
+    )
+    weight_threshold: int | None = fields.weight_threshold()
+    scale_search: bool = fields.flag()
+    smaller_block: bool = fields.flag()
+
+    def __attrs_post_init__(self) -> None:
+        if self.granularity is CompressionGranularity.PER_BLOCK and self.block_size is None:
+            raise ConfigError('"block_size" must be set with granularity "per_block". Got None.')
+
+    @property
+    def nbits(self) -> int:
+        return self.dtype.nbits
+
+    @property
+    def signed(self) -> bool:
+        return self.dtype.signed
+
+    def features(self) -> list[str]:
+        return [f"{self.granularity.name.lower()} quantization", f"{self.nbits}-bit quantization"]
+
+
+@fields.suggesting
+@define
+class OpThresholdPrunerConfig(OpCompressorConfig):
+    """Set every value of magnitude up to `threshold` (>= 0) to zero, and store what is left as sparse.
+
+    minimum_sparsity_percentile: from 0 to 1; a weight with a smaller part of zeros than this stays dense.
+    weight_threshold: only weights of more elements than this are pruned; None for all.
+    """
+
+    threshold: float = fields.real(1e-12, "a number >= 0", lambda v: v >= 0)
+    minimum_sparsity_percentile: float = fields.fraction(0.5)
+    weight_threshold: int | None = fields.weight_threshold()
+
+    def features(self) -> list[str]:
+        return ["pruning"]
+
+
+@fields.suggesting
+@define
+class OpMagnitudePrunerConfig(OpCompressorConfig):
+    """Set the values of least magnitude to zero; give either `target_sparsity` or `n_m_ratio`.
+
+    target_sparsity: from 0 to 1, the part of the weight that becomes zero.
+    block_size: > 1, with `target_sparsity`: zero whole runs of so many values along `dim`.
+    n_m_ratio: (n, m) with n <= m: zero the n smallest of every m values along `dim`.
+    dim: 0 (output channels, the default of `block_size`) or 1 (input channels, the default of `n_m_ratio`).
+    weight_threshold: only weights of more elements than this are pruned; None for all.
+
+    `block_size` and `n_m_ratio` serve the weights of conv and linear only.
+    """
+
+    target_sparsity: float | None = fields.fraction(None)
+    block_size: int | None = fields.value_of(
+        None, "an integer > 1 or None", lambda v: v is None or fields.whole(v, 2)
+    )
+    n_m_ratio: tuple[int, int] | None = fields.value_of(
+        None,
+        "a tuple of two integers (n, m), n <= m",
+        lambda v: (
+            v is None
+            or (isinstance(v, tuple) and len(v) == 2 and all(fields.whole(x, 0) for x in v) and v[0] <= v[1])
+        ),
+    )
+    dim: int | None = fields.value_of(None, "1 or 0", lambda v: v is None or (fields.whole(v, 0) and v <= 1))
+    weight_threshold: int | None = fields.weight_threshold()
+
+    def __attrs_post_init__(self) -> None:
+        if self.n_m_ratio is not None and self.block_size is not None:
+            raise ConfigError('"block_size" and "n_m_ratio" cannot be set at the same time.')
+        if (self.target_sparsity is None) == (self.n_m_ratio is None):
+            raise ConfigError(
+                'Either "target_sparsity" or "n_m_ratio" need to be set. They cannot be set at the same time.'
+            )
+        if not self._is_structural_pruning():
+            if self.dim is not None:
+                raise ConfigError('"dim" can only be set along with "block_size" or "n_m_ratio".')
+        elif self.dim is None:
+            self.dim = 0 if self.n_m_ratio is None else 1
+
+    def _is_structural_pruning(self) -> bool:
+        return self.n_m_ratio is not None or self.block_size is not None
+
+    def features(self) -> list[str]:
+        return ["pruning"]
+
+    def accepts_input(self, op_type: str, input_name: str | None = None) -> bool:
+        weight = op_type in ("conv", "linear") and input_name in (None, "weight")
+        return weight or not self._is_structural_pruning()
+
+
+@fields.suggesting
+@define
+class OpPalettizerConfig(OpCompressorConfig):
+    """Palettization: every value becomes an index into a look-up table (LUT) of 2**nbits entries.
+
+    mode: `"kmeans"` (default), `"uniform"` (entries at even steps), `"unique"` (the weight's own values, up
+        to 256), or `"custom"` (by `lut_function`).
+    nbits: 1, 2, 3, 4, 6 or 8; needed by kmeans and uniform, not allowed with unique and custom.
+    lut_function: with `"custom"` only: called with the weight, gives back `(lut, indices)`.
+    granularity: `"per_tensor"` (default) or `"per_grouped_channel"`: one LUT for each `group_size` channels.
+    group_size: >= 0, default 32; 0 for all channels.
+    channel_axis: the axis of the groups; None takes it from the operation.
+    cluster_dim: >= 1; above 1, each entry is a vector of so many neighbouring output channels.
+    enable_per_channel_scale: bring every output channel to one range before it is palettized.
+    num_kmeans_workers: how many weights or groups to cluster at a time.
+    weight_threshold: only weights of more elements than this are palettized; None for all.
+    lut_dtype: None (as the weight), `"int8"` or `"uint8"`: quantize the entries of the LUT.
+    smaller_group: where `group_size` does not divide the channels, use the largest divisor below it instead
+        of leaving the weight alone.
+    restarts: >= 1; vector k-means keeps the best of so many runs.
+    """
+
+    mode: str = fields.choice("KMEANS", "UNIFORM", "UNIQUE", "CUSTOM")
+    nbits: int | None = fields.value_of(
+        None,
+        "1, 2, 3, 4, 6 or 8",
+        lambda v: v is None or (fields.whole(v) and v in (1, 2, 3, 4, 6, 8)),
+        'Invalid value of "{name}" ({value!r}) for palettization: it must be {allowed}.',
+    )
+    lut_function: Callable[..., Any] | None = field(
+        default=None, validator=fields.must_be("a function or None", lambda v: v is None or callable(v))
+    )
+    granularity: CompressionGranularity = field(
+        default=CompressionGranularity.PER_TENSOR,
+        converter=granularity_of,
+        validator=fields.one_of(
+            CompressionGranularity.PER_TENSOR, CompressionGranularity.PER_GROUPED_CHANNEL
+        ),
+    )
+    group_size: int = fields.integer(32, least=0)
+    channel_axis: int | None = fields.value_of(
+        None, "an integer or None", lambda v: v is None or fields.whole(v)
+    )
+    cluster_dim: int = fields.integer(1, least=1)
+    enable_per_channel_scale: bool = fields.flag()
+    num_kmeans_workers: int = fields.value_of(1, "an integer", fields.whole)
+    weight_threshold: int | None = fields.weight_threshold()
+    lut_dtype: str | None = fields.value_of(
+        None, 'None, "int8" or "uint8"', lambda v: v in (None, "int8", "uint8")
+    )
+    smaller_group: bool = fields.flag()
+    restarts: int = fields.integer(4, least=1)
+
+    def __attrs_post_init__(self) -> None:
+        mode = self.mode.lower()
+        for name, value, needed in [
+            ("nbits", self.nbits, mode in ("kmeans", "uniform")),
+            ("lut_function", self.lut_function, mode == "custom"),
+        ]:
+            if (value is not None) != needed:
+                raise ConfigError(f'"{name}" must {"" if needed else "not "}be given with mode "{mode}".')
+
+    def features(self) -> list[str]:
+        names = {
+            self.granularity.name.lower(): True,
+            "vector": self.cluster_dim > 1,
+            "per_channel_scale": self.enable_per_channel_scale,
+            f"{self.lut_dtype}-LUT": self.lut_dtype is not None,
+            f"{self.nbits}-bit": self.nbits is not None,
+        }
+        return [f"{name} palettization" for name, needed in names.items() if needed]
+
+
+def read_config(kind: type[C], arguments: Mapping[str, Any], where: str) -> C:
+    """Build one configuration from its arguments; a ConfigError begins with `where`."""
+    try:
+        return kind._from_dict(arguments)
+    except cattrs.BaseValidationError as error:
+        raise ConfigError(f"{where}: {' '.join(fields.sentences(error))}") from error

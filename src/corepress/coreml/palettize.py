@@ -1,0 +1,144 @@
+"""`palettize_weights`: weights become indices into look-up tables (LUT)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corepress.coreml.axes import channel_axes, conv_groups
+from corepress.coreml.choose import config_for
+from corepress.coreml.config import OptimizationConfig, check_kinds
+from corepress.coreml.engine import Progress, Skip, run
+from corepress.coreml.granularity import CompressionGranularity
+from corepress.coreml.interop import takes_any_model
+from corepress.coreml.op_configs import OpPalettizerConfig
+from corepress.coreml.prepare import largest_divisor, prepared
+from corepress.mlprogram import Model, Weight
+from corepress.targets import by_spec_version
+from corepress.weights import CompressedWeight, Palettized, Quantized, Sparse
+
+Array = NDArray[Any]
+
+
+@takes_any_model
+def palettize_weights(
+    mlmodel: Model,
+    config: OptimizationConfig,
+    joint_compression: bool = False,
+    *,
+    target: Any = None,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> Model:
+    """Replace each chosen weight by indices of 1, 2, 3, 4, 6 or 8 bits into one or more look-up tables.
+
+    `mlmodel`: a path, a `corepress.Model` or an `MLModel`; the result is of the same kind (for a path: a `Model`).
+    `config`: what to palettize and how, with `OpPalettizerConfig`s.
+    `joint_compression`: palettize also the non-zero values of sparse weights and the integers of quantized ones.
+    Additions: `target` raises the model to a deployment target ("iOS18") first; `workers` threads (default: one for
+    each core); `progress(done, total, name)` is called after each weight.
+
+    k-means is solved exactly for scalar entries (see `corepress.algorithms.kmeans1d`).
+    Weights that can't be palettized as asked are left as they are, with a warning; `corepress.report` lists them.
+    Raises ConfigError for a configuration that the target can't hold.
+    """
+    check_kinds(config, "palettize_weights", OpPalettizerConfig)
+    model = prepared(mlmodel, config, joint_compression, target)
+    joint_forms = ("sparse", "quantized") if joint_compression else ()
+
+    def choose(weight: Weight) -> Palettize:
+        op_config: OpPalettizerConfig = config_for(weight, config, joint_forms)
+        _, channel_axis = channel_axes(weight)
+        bits = by_spec_version(model.spec_version).palettized_bits
+        return Palettize(op_config, channel_axis, conv_groups(weight) if op_config.cluster_dim > 1 else 1, bits)
+
+    return run(model, choose, workers=workers, progress=progress)
+
+
+@dataclass(frozen=True)
+class Palettize:
+    """The action on one weight. `groups`: of the convolution that reads it; `allowed_bits`: of the target."""
+
+    config: OpPalettizerConfig
+    channel_axis: int
+    groups: int
+    allowed_bits: tuple[int, ...]
+
+    def __call__(self, weight: Weight) -> CompressedWeight:
+        value = weight.read()
+        if isinstance(value, np.ndarray):
+            return self._dense(value, None)
+        if isinstance(value, Sparse) and isinstance(value.values, np.ndarray):
+            return Sparse(*self._sparse(value.mask, value.values))
+        if isinstance(value, Quantized) and isinstance(value.data, np.ndarray):
+            return Quantized(self._palettized(value.data, None, None), value.scale, value.offset, value.bits)
+        raise Skip(f"it is {weight.compression} already, in a form that can't be palettized further")
+
+    def _sparse(self, mask: NDArray[np.bool_], values: Array) -> tuple[NDArray[np.bool_], Palettized | Quantized]:
+        dim = self.config.cluster_dim
+        if dim > 1:
+            # A vector is kept or left out whole.
+            axis = self._axis(values.ndim)
+            self._check_vectors(values.shape, axis)
+            mask = np.repeat(np.logical_or.reduceat(mask, range(0, mask.shape[axis], dim), axis), dim, axis)
+            values = np.where(mask, values, values.dtype.type(0))
+        return mask, self._dense(values, mask)
+
+    def _dense(self, values: Array, mask: NDArray[np.bool_] | None) -> Palettized | Quantized:
+        if not self.config.enable_per_channel_scale:
+            return self._palettized(values, mask, None)
+        others = tuple(axis for axis in range(values.ndim) if axis != self.channel_axis)
+        scale = np.abs(values).max(axis=others, keepdims=True)
+        scale[scale == 0] = 1
+        # An error in a channel of large scale weighs more, by the square of the scale.
+        importance = np.broadcast_to(np.square(scale.astype(np.float64)), values.shape)
+        normalised = (values.astype(np.float32) / scale.astype(np.float32)).astype(values.dtype)
+        return Quantized(self._palettized(normalised, mask, importance), scale)
+
+    def _palettized(
+        self, values: Array, mask: NDArray[np.bool_] | None, importance: Array | None
+    ) -> Palettized:
+        from corepress.algorithms.palettize import palettize, quantize_lut
+
+        config = self.config
+        axis = self._axis(values.ndim)
+        if config.cluster_dim > 1:
+            self._check_vectors(values.shape, axis)
+        palettized = palettize(
+            values,
+            config.nbits,
+            mode=config.mode.lower(),
+            channel_axis=axis,
+            group_size=self._group_size(values.shape[axis]),
+            cluster_dim=config.cluster_dim,
+            lut_function=config.lut_function,
+            allowed_bits=self.allowed_bits,
+            importance=importance,
+            mask=mask,
+            restarts=config.restarts,
+        )
+        if config.lut_dtype is None:
+            return palettized
+        return quantize_lut(palettized, values, config.lut_dtype, mask=mask)
+
+    def _axis(self, rank: int) -> int:
+        grouped = self.config.granularity is CompressionGranularity.PER_GROUPED_CHANNEL
+        if grouped and self.config.channel_axis is not None:
+            return self.config.channel_axis % rank
+        return self.channel_axis
+
+    def _group_size(self, channels: int) -> int:
+        if self.config.granularity is not CompressionGranularity.PER_GROUPED_CHANNEL:
+            return 0
+        size = self.config.group_size
+        return largest_divisor(channels, size, self.config.cluster_dim) if self.config.smaller_group else size
+
+    def _check_vectors(self, shape: tuple[int, ...], axis: int) -> None:
+        channels = shape[axis] // (self.groups if axis == 0 else 1)
+        if channels % self.config.cluster_dim:
+            raise Skip(f"its {channels} channels on axis {axis} are not a multiple of cluster_dim {self.config.cluster_dim}")
+
+

@@ -1,0 +1,119 @@
+"""`linear_quantize_weights`: weights become integers of 4 or 8 bits with scales and offsets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corepress.coreml.axes import channel_axes
+from corepress.coreml.choose import config_for
+from corepress.coreml.config import OptimizationConfig, check_kinds
+from corepress.coreml.engine import Progress, Skip, run
+from corepress.coreml.granularity import CompressionGranularity
+from corepress.coreml.interop import takes_any_model
+from corepress.coreml.op_configs import OpLinearQuantizerConfig
+from corepress.coreml.prepare import largest_divisor, prepared
+from corepress.errors import ConfigError
+from corepress.mlprogram import Model, Weight
+from corepress.weights import CompressedWeight, Palettized, Quantized, Sparse
+
+Array = NDArray[Any]
+Granularity = CompressionGranularity
+
+
+@takes_any_model
+def linear_quantize_weights(
+    mlmodel: Model,
+    config: OptimizationConfig,
+    joint_compression: bool = False,
+    *,
+    target: Any = None,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> Model:
+    """Replace each chosen weight by int4, uint4, int8 or uint8 numbers with a scale (and offset) per tensor, channel
+    or block.
+
+    `mlmodel`: a path, a `corepress.Model` or an `MLModel`; the result is of the same kind (for a path: a `Model`).
+    `config`: what to quantize and how, with `OpLinearQuantizerConfig`s.
+    `joint_compression`: quantize also the non-zero values of sparse weights and the LUTs of palettized ones; for a LUT
+    the granularity must be "per_tensor", since its axes are not those of the weight.
+    Additions: `target`, `workers`, `progress` as in `palettize_weights`.
+
+    Weights that can't be quantized as asked are left as they are, with a warning; `corepress.report` lists them.
+    Raises ConfigError for a configuration that the target can't hold.
+    """
+    check_kinds(config, "linear_quantize_weights", OpLinearQuantizerConfig)
+    model = prepared(mlmodel, config, joint_compression, target)
+    joint_forms = ("sparse", "palettized", "sparse+palettized") if joint_compression else ()
+
+    def choose(weight: Weight) -> Quantize:
+        op_config: OpLinearQuantizerConfig = config_for(weight, config, joint_forms)
+        if "palettized" in weight.compression and op_config.granularity is not Granularity.PER_TENSOR:
+            raise ConfigError(
+                f'{weight.name}: it is palettized, so its LUT is quantized: use granularity "per_tensor", since the '
+                "axes of a LUT are not those of the weight"
+            )
+        return Quantize(op_config, channel_axes(weight))
+
+    return run(model, choose, workers=workers, progress=progress)
+
+
+@dataclass(frozen=True)
+class Quantize:
+    """The action on one weight. `axes`: its input and output channel axis."""
+
+    config: OpLinearQuantizerConfig
+    axes: tuple[int, int]
+
+    def __call__(self, weight: Weight) -> CompressedWeight:
+        value = weight.read()
+        if isinstance(value, np.ndarray):
+            return self._quantized(value, None)
+        if isinstance(value, Palettized):
+            return self._with_lut(value)
+        if isinstance(value, Sparse) and isinstance(value.values, Palettized):
+            return Sparse(value.mask, self._with_lut(value.values))
+        if isinstance(value, Sparse) and isinstance(value.values, np.ndarray):
+            return Sparse(value.mask, self._quantized(value.values, value.mask))
+        raise Skip(f"it is {weight.compression} already, in a form that can't be quantized further")
+
+    def _quantized(self, values: Array, mask: NDArray[np.bool_] | None) -> Quantized:
+        from corepress.algorithms.linear import quantize
+
+        config = self.config
+        return quantize(
+            values,
+            dtype=config.dtype.value,
+            mode=config.mode.lower(),
+            block_sizes=self._block_sizes(values.shape),
+            scale_search=config.scale_search,
+            mask=mask,
+        )
+
+    def _with_lut(self, value: Palettized) -> Palettized:
+        if not isinstance(value.lut, np.ndarray):
+            raise Skip("its LUT is quantized already")
+        return Palettized(value.indices, self._quantized(value.lut, None), value.vector_axis)
+
+    def _block_sizes(self, shape: tuple[int, ...]) -> Sequence[int]:
+        config = self.config
+        sizes = [0] * len(shape)
+        input_axis, output_axis = self.axes
+        if config.granularity is Granularity.PER_CHANNEL:
+            sizes[output_axis] = 1
+        elif config.granularity is Granularity.PER_BLOCK:
+            assert config.block_size is not None
+            if isinstance(config.block_size, int):
+                sizes[output_axis], sizes[input_axis] = 1, config.block_size
+            elif len(config.block_size) != len(shape):
+                raise ConfigError(f"block_size has {len(config.block_size)} entries for a weight of rank {len(shape)}")
+            else:
+                sizes = list(config.block_size)
+        if config.smaller_block:
+            sizes = [largest_divisor(total, size) if size else 0 for total, size in zip(shape, sizes, strict=True)]
+        return sizes

@@ -1,0 +1,74 @@
+"""One table of the data types that a weight can have: in the program, in the weight file, in NumPy.
+
+Numbers: enum `DataType` of Apple's `MIL.proto`, and the `mil_dtype` of a blob record, read off files that
+coremltools 9.0 writes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+
+@dataclass(frozen=True)
+class DType:
+    """`name`: MIL's name; `mil`: number in the program; `blob`: number in the weight file (None: never there);
+    `numpy`: the type of the unpacked array; `bits`: stored bits of one element; `field`: the member of an
+    immediate `TensorValue` that holds it."""
+
+    name: str
+    mil: int
+    blob: int | None
+    numpy: np.dtype[Any]
+    bits: int
+    field: str
+
+    @property
+    def sub_byte(self) -> bool:
+        return self.bits < 8
+
+    @property
+    def signed(self) -> bool:
+        return self.numpy.kind in "if"
+
+
+TABLE = tuple(
+    DType(name, mil, blob, np.dtype(numpy), bits, field)
+    for name, mil, blob, numpy, bits, field in (
+        ("bool", 1, None, np.bool_, 8, "bools"),
+        ("float16", 10, 1, np.float16, 16, "bytes"),
+        ("float32", 11, 2, np.float32, 32, "floats"),
+        ("float64", 12, None, np.float64, 64, "doubles"),
+        ("bfloat16", 13, 5, ml_dtypes.bfloat16, 16, "bytes"),
+        ("int8", 21, 4, np.int8, 8, "bytes"),
+        ("int16", 22, 6, np.int16, 16, "ints"),
+        ("int32", 23, 14, np.int32, 32, "ints"),
+        ("int64", 24, None, np.int64, 64, "longInts"),
+        ("int4", 25, 8, np.int8, 4, "bytes"),
+        ("uint8", 31, 3, np.uint8, 8, "bytes"),
+        ("uint16", 32, 7, np.uint16, 16, "ints"),
+        ("uint32", 33, 15, np.uint32, 32, "bytes"),
+        ("uint64", 34, None, np.uint64, 64, "longInts"),
+        ("uint4", 35, 11, np.uint8, 4, "bytes"),
+        ("uint2", 36, 10, np.uint8, 2, "bytes"),
+        ("uint1", 37, 9, np.uint8, 1, "bytes"),
+        ("uint6", 38, 13, np.uint8, 6, "bytes"),
+        ("uint3", 39, 12, np.uint8, 3, "bytes"),
+    )
+)
+
+BY_NAME = {dtype.name: dtype for dtype in TABLE}
+BY_MIL = {dtype.mil: dtype for dtype in TABLE}
+BY_BLOB = {dtype.blob: dtype for dtype in TABLE if dtype.blob is not None}
+
+STRING_MIL = 2
+
+
+def dtype_of(numpy: np.dtype[Any], bits: int | None = None) -> DType:
+    """The stored type of an array of NumPy type `numpy`; `bits` when it is narrower than the array."""
+    if bits is not None and bits < 8:
+        return BY_NAME[f"{'int' if numpy.kind == 'i' else 'uint'}{bits}"]
+    return BY_NAME[numpy.name]

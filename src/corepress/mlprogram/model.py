@@ -1,0 +1,256 @@
+"""A Core ML model: its protobuf, its weight files, and the changes that are not saved yet."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corepress.errors import CorepressError, FormatError
+from corepress.mlprogram.atomic import replacing
+from corepress.mlprogram.blobs import BlobFile, BlobRecord, BlobWriter, PendingBlob, chunks_of, file_size
+from corepress.mlprogram.dtypes import dtype_of
+from corepress.mlprogram.package import Package, find_package, read_spec
+from corepress.mlprogram.program import programs, values
+from corepress.mlprogram.spill import Spill
+from corepress.mlprogram.values import (
+    MIN_BLOB_ELEMENTS,
+    check_blob,
+    immediate_value,
+    packed_bytes,
+    typed_value,
+)
+
+if TYPE_CHECKING:
+    from corepress.mlprogram.weight import Weight
+
+DEFAULT_WEIGHT_FILE = "@model_path/weights/weight.bin"
+# Offsets with this bit set are numbers of blobs in the spill file, until the model is saved.
+_PENDING = 1 << 63
+
+
+class Model:
+    """A model as corepress holds it: what was read, and edits on top. Compressing gives a new `Model`.
+
+    Weights stay in their file and are read through a memory map; new ones wait in a temporary file.
+    `origin` is the model as it was loaded, before the first compression; `skipped` says, by function and name, why
+    the last compression left a weight as it was. Make one with `corepress.load`.
+    """
+
+    def __init__(
+        self, package: Package, spec: Any, files: dict[str, BlobFile], spill: Spill, origin: Model | None = None
+    ):
+        self.package = package
+        self.spec = spec
+        self.origin = origin
+        self.skipped: dict[tuple[str, str], str] = {}
+        self._files = files
+        self._spill = spill
+
+    @property
+    def path(self) -> Path:
+        """The package or file that the model was loaded from."""
+        return self.package.root
+
+    @property
+    def spec_version(self) -> int:
+        """The specification version: 6 for iOS15 to 9 for iOS18 (see `corepress.targets`)."""
+        return int(self.spec.specificationVersion)
+
+    def weights(self) -> list[Weight]:
+        """Every constant tensor and compressed weight: name, shape, type, compression, bits, bytes, consumers."""
+        from corepress.mlprogram.weight import find_weights
+
+        return find_weights(self)
+
+    def copy(self) -> Model:
+        """An independent model with the same content; weight data is shared, not copied."""
+        spec = type(self.spec)()
+        spec.CopyFrom(self.spec)
+        return Model(self.package, spec, self._files, self._spill, self.origin or self)
+
+    # Where values find their data: the `BlobSource` of `corepress.mlprogram.values`.
+
+    def record(self, file: str, offset: int) -> BlobRecord | PendingBlob:
+        """The record of the blob that a value refers to."""
+        if offset & _PENDING:
+            return self._spill[offset ^ _PENDING]
+        return self._file(file).record(offset)
+
+    def data(self, file: str, record: BlobRecord | PendingBlob) -> NDArray[np.uint8]:
+        """The stored bytes of a blob."""
+        if isinstance(record, PendingBlob):
+            return self._spill.read(record)
+        return self._file(file).data(record)
+
+    def release(self, file: str, offset: int) -> None:
+        """Let go of the memory of a blob that was read."""
+        if not offset & _PENDING:
+            blobs = self._file(file)
+            blobs.release(blobs.record(offset))
+
+    def store(self, array: NDArray[Any], bits: int | None = None, file: str = DEFAULT_WEIGHT_FILE) -> Any:
+        """Keep an array for `save` and return the MIL value that stands for it.
+
+        Small arrays, and all arrays of a bare `.mlmodel`, which has no weight file, become inline values.
+        """
+        dtype = dtype_of(array.dtype, bits)
+        if array.size < MIN_BLOB_ELEMENTS or dtype.blob is None or not self.package.is_folder:
+            return immediate_value(array, dtype=dtype)
+        packed = packed_bytes(array, dtype)
+        number = self._spill.append(dtype, packed, packed.size * 8 - array.size * dtype.bits)
+        value = typed_value(dtype, array.shape)
+        value.blobFileValue.fileName = file
+        value.blobFileValue.offset = _PENDING | number
+        return value
+
+    def _file(self, name: str) -> BlobFile:
+        if name not in self._files:
+            path = self.package.weight_path(name)
+            if not self.package.is_folder or not path.is_file():
+                raise FormatError(f"{path}: the weight file is missing")
+            self._files[name] = BlobFile(path)
+        return self._files[name]
+
+    def check(self) -> None:
+        """Check every reference into the weight files: offsets, sizes, types, shapes, overlaps."""
+        used: dict[str, set[int]] = {}
+        for value in values(self.spec):
+            kind = value.WhichOneof("value")
+            if kind == "blobFileValue":
+                reference = value.blobFileValue
+                blob = self.record(reference.fileName, reference.offset)
+                check_blob(value, blob, f"{self.path}: blob at offset {reference.offset}")
+                used.setdefault(reference.fileName, set()).add(reference.offset)
+            elif kind == "immediateValue":
+                _refuse_hidden_blobs(value, self.path)
+        for name, offsets in used.items():
+            self._file(name).check_overlaps(offsets)
+
+    def _dropped(self) -> set[str]:
+        """Weight files of the source that nothing refers to any more."""
+        used = {blob.fileName for blob in _references(self.spec)}
+        return {name for name in self._files if name not in used}
+
+    def _layout(self) -> dict[str, dict[int, BlobRecord | PendingBlob]]:
+        """For each weight file the blobs it will hold, in the order in which the program first names them."""
+        layout: dict[str, dict[int, BlobRecord | PendingBlob]] = {}
+        for blob in _references(self.spec):
+            blobs = layout.setdefault(blob.fileName, {})
+            if blob.offset not in blobs:
+                blobs[blob.offset] = self.record(blob.fileName, blob.offset)
+        return layout
+
+    def size(self) -> int:
+        """Bytes of all files of the package, as it lies on disk or would after `save`."""
+        total: int = self.spec.ByteSize()
+        layout = self._layout()
+        weight_files = {self.package.weight_path(name) for name in {*layout, *self._files}}
+        if self.package.is_folder:
+            for relative in self.package.files():
+                path = self.package.root / relative
+                if path != self.package.spec and path not in weight_files:
+                    total += path.stat().st_size
+        for name, blobs in layout.items():
+            total += file_size(blob.nbytes for blob in blobs.values()) if self._rewrites(blobs) else self._file(name).size
+        return total
+
+    @staticmethod
+    def _rewrites(blobs: dict[int, BlobRecord | PendingBlob]) -> bool:
+        return any(offset & _PENDING for offset in blobs)
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Model:
+        """Write the model to `path` and return it, loaded from there.
+
+        The output appears whole or not at all. `overwrite` must be set when `path` exists, be it the model's own
+        source: even then a crash leaves the old package or the new one, never a mixture.
+        Raises CorepressError when the destination exists, can't be written, or is of the other kind (folder, file).
+        """
+        destination = Path(path)
+        if not self.package.is_folder and destination.suffix == ".mlpackage":
+            raise CorepressError(f"{destination}: the model is a bare .mlmodel file; save it with that ending")
+        if self.package.is_folder and destination.suffix == ".mlmodel":
+            raise CorepressError(f"{destination}: the model is a package; save it with the ending .mlpackage")
+        if destination.exists() and destination.is_dir() != self.package.is_folder:
+            raise CorepressError(f"{destination}: it exists and is not a {'folder' if self.package.is_folder else 'file'}")
+        with replacing(destination, overwrite=overwrite) as partial:
+            if self.package.is_folder:
+                self._write_package(partial)
+            else:
+                partial.write_bytes(self.spec.SerializeToString())
+        saved = load(destination)
+        saved.origin, saved.skipped = self.origin, dict(self.skipped)
+        return saved
+
+    def _write_package(self, folder: Path) -> None:
+        layout = self._layout()
+        rewritten = {name: blobs for name, blobs in layout.items() if self._rewrites(blobs)}
+        replaced = {self.package.weight_path(name) for name in {*rewritten, *self._dropped()}} | {self.package.spec}
+        for relative in self.package.files():
+            source, target = self.package.root / relative, folder / relative
+            if source not in replaced:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source, target)
+        spec = type(self.spec)()
+        spec.CopyFrom(self.spec)
+        moved = {name: self._write_blobs(folder, name, blobs) for name, blobs in rewritten.items()}
+        for blob in _references(spec):
+            if blob.fileName in moved:
+                blob.offset = moved[blob.fileName][blob.offset]
+        target = folder / self.package.spec.relative_to(self.package.root)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(spec.SerializeToString())
+
+    def _write_blobs(self, folder: Path, name: str, blobs: dict[int, BlobRecord | PendingBlob]) -> dict[int, int]:
+        """Write one weight file; returns the new offset of each blob."""
+        target = folder / self.package.weight_path(name).relative_to(self.package.root)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        moved = {}
+        with target.open("wb", buffering=1 << 18) as file:
+            writer = BlobWriter(file)
+            for offset, blob in blobs.items():
+                moved[offset] = writer.append(blob, self._chunks(name, blob))
+                self.release(name, offset)
+            writer.finish()
+        return moved
+
+    def _chunks(self, name: str, blob: BlobRecord | PendingBlob) -> Iterator[Any]:
+        if isinstance(blob, PendingBlob):
+            yield from self._spill.chunks(blob)
+        else:
+            yield from chunks_of(self._file(name).data(blob))
+
+
+def load(path: str | Path | os.PathLike[str]) -> Model:
+    """Read an `.mlpackage`, or a bare `.mlmodel`, that holds ML programs.
+
+    Only the program is read into memory; weights stay in their file. Every reference into the weight file is
+    checked here. Raises FormatError, in one sentence, for anything that is not a sound ML program.
+    """
+    package = find_package(Path(path))
+    spec = read_spec(package)
+    if not any(True for _ in programs(spec)):
+        raise FormatError(
+            f"{package.root}: it holds a {spec.WhichOneof('Type')} model, not an ML program; convert it with "
+            "coremltools' convert_to='mlprogram'"
+        )
+    model = Model(package, spec, {}, Spill())
+    model.check()
+    return model
+
+
+def _references(spec: Any) -> Iterator[Any]:
+    return (value.blobFileValue for value in values(spec) if value.WhichOneof("value") == "blobFileValue")
+
+
+def _refuse_hidden_blobs(value: Any, path: Path) -> None:
+    """Lists, tuples and dictionaries are not looked into: a weight file named there could not be kept in step."""
+    immediate = value.immediateValue
+    kind = immediate.WhichOneof("value")
+    if kind in ("tuple", "list", "dictionary") and b"@model_path" in getattr(immediate, kind):
+        raise FormatError(f"{path}: a {kind} in the program refers to a weight file, which corepress can't edit")

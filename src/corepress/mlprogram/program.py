@@ -1,0 +1,203 @@
+"""A view of ML programs as graphs: operations, what they read, and who reads them.
+
+The protobuf stays the one truth. A view is made from it when it is needed, and `replace` writes a change back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from corepress.errors import FormatError
+from corepress.mlprogram.values import read_string
+
+# Nested blocks deeper than this are an attack, not a model; protobuf itself stops near 100 messages.
+MAX_DEPTH = 30
+
+
+@dataclass(frozen=True)
+class Function:
+    """One function of one program. `program` names the pipeline stage it belongs to; empty for a plain model."""
+
+    program: str
+    name: str
+    opset: str
+
+    def __str__(self) -> str:
+        return f"{self.program}/{self.name}" if self.program else self.name
+
+
+@dataclass(eq=False)
+class Node:
+    """An operation. `operands` holds, by argument, the values and outputs of other nodes that it reads."""
+
+    function: Function
+    block: Any
+    index: int
+    op: Any
+    name: str
+    operands: dict[str, list[Operand]] = field(default_factory=dict)
+    uses: list[Use] = field(default_factory=list)
+
+    @property
+    def type(self) -> str:
+        return str(self.op.type)
+
+    @property
+    def is_const(self) -> bool:
+        return self.op.type == "const"
+
+    @property
+    def is_constexpr(self) -> bool:
+        return str(self.op.type).startswith("constexpr_")
+
+    def operand(self, argument: str) -> Operand | None:
+        """What an argument or attribute holds; None when it is absent."""
+        found = self.operands.get(argument)
+        return found[0] if found else None
+
+    def __str__(self) -> str:
+        return f"{self.type} {self.name!r} of function {self.function}"
+
+
+@dataclass(frozen=True)
+class Operand:
+    """A value given in place, or output number `output` of a node."""
+
+    value: Any = None
+    node: Node | None = None
+    output: int = 0
+
+
+@dataclass(frozen=True)
+class Use:
+    """A place that reads an output of a node: an argument of `node`, or a block's outputs when `node` is None."""
+
+    node: Node | None
+    argument: str
+    output: int
+
+
+def programs(spec: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """The ML programs of a model with the name of their pipeline stage; the stages of nested pipelines, too."""
+    kind = spec.WhichOneof("Type")
+    if kind == "mlProgram":
+        yield name, spec.mlProgram
+    pipeline = None
+    if kind == "pipeline":
+        pipeline = spec.pipeline
+    elif kind in ("pipelineClassifier", "pipelineRegressor"):
+        pipeline = getattr(spec, kind).pipeline
+    if pipeline is not None:
+        for index, model in enumerate(pipeline.models):
+            stage = pipeline.names[index] if index < len(pipeline.names) else f"stage{index}"
+            yield from programs(model, f"{name}/{stage}" if name else stage)
+
+
+def nodes(spec: Any) -> list[Node]:
+    """All operations of all functions of all programs, in order, connected to what they read."""
+    found: list[Node] = []
+    for program_name, program in programs(spec):
+        for entry in program.functions:
+            function = Function(program_name, entry.key, entry.value.opset)
+            for specialization in entry.value.block_specializations:
+                _visit(function, specialization.value, {}, found, 0)
+    return found
+
+
+def _visit(function: Function, block: Any, outer: dict[str, Operand], found: list[Node], depth: int) -> None:
+    if depth > MAX_DEPTH:
+        raise FormatError(f"function {function}: blocks are nested deeper than {MAX_DEPTH}")
+    scope = dict(outer)
+    for shadowing in block.inputs:
+        scope.pop(shadowing.name, None)
+    for index, op in enumerate(block.operations):
+        node = Node(function, block, index, op, _name(op))
+        found.append(node)
+        _connect(node, scope)
+        for inner in op.blocks:
+            _visit(function, inner, scope, found, depth + 1)
+        for number, output in enumerate(op.outputs):
+            scope[output.name] = Operand(node=node, output=number)
+    for name in block.outputs:
+        source = scope.get(name)
+        if source is not None and source.node is not None:
+            source.node.uses.append(Use(None, "", source.output))
+
+
+def _connect(node: Node, scope: dict[str, Operand]) -> None:
+    for entry in node.op.attributes:
+        node.operands[entry.key] = [Operand(value=entry.value)]
+    for entry in node.op.inputs:
+        operands = node.operands[entry.key] = []
+        for binding in entry.value.arguments:
+            if binding.WhichOneof("binding") == "value":
+                operands.append(Operand(value=binding.value))
+                continue
+            source = scope.get(binding.name)
+            if source is None:  # an input of the function or of a block
+                operands.append(Operand())
+                continue
+            operands.append(source)
+            assert source.node is not None
+            source.node.uses.append(Use(node, entry.key, source.output))
+
+
+def _name(op: Any) -> str:
+    for entry in op.attributes:
+        if entry.key == "name":
+            name = read_string(entry.value)
+            if name is not None:
+                return name
+    return str(op.outputs[0].name) if op.outputs else ""
+
+
+def edit(
+    replacements: Sequence[tuple[Node, Sequence[Any]]], insertions: Sequence[tuple[Node, Sequence[Any]]] = ()
+) -> None:
+    """Change the program under a view: each node is replaced by a list of operations (an empty one removes it), or
+    gets a list of operations put before it.
+
+    All changes of one view must come in one call: positions are those of the view.
+    """
+    blocks: dict[int, tuple[Any, dict[int, Sequence[Any]], dict[int, list[Any]]]] = {}
+    for node, operations in replacements:
+        blocks.setdefault(id(node.block), (node.block, {}, {}))[1][node.index] = operations
+    for node, operations in insertions:
+        blocks.setdefault(id(node.block), (node.block, {}, {}))[2].setdefault(node.index, []).extend(operations)
+    for block, replaced, inserted in blocks.values():
+        changed: list[Any] = []
+        for index, op in enumerate(block.operations):
+            changed += inserted.get(index, [])
+            if index in replaced:
+                changed += replaced[index]
+            else:
+                # A copy, since clearing the field below would invalidate what it holds.
+                changed.append(type(op).FromString(op.SerializeToString()))
+        del block.operations[:]
+        block.operations.extend(changed)
+
+
+def values(spec: Any) -> Iterator[Any]:
+    """Every value in every program: arguments, attributes of operations, blocks, functions and programs."""
+    for _, program in programs(spec):
+        yield from (entry.value for entry in program.attributes)
+        for function in program.functions:
+            yield from (entry.value for entry in function.value.attributes)
+            for block in function.value.block_specializations:
+                yield from _block_values(block.value, 0)
+
+
+def _block_values(block: Any, depth: int) -> Iterator[Any]:
+    if depth > MAX_DEPTH:
+        raise FormatError(f"blocks are nested deeper than {MAX_DEPTH}")
+    yield from (entry.value for entry in block.attributes)
+    for op in block.operations:
+        yield from (entry.value for entry in op.attributes)
+        for entry in op.inputs:
+            for binding in entry.value.arguments:
+                if binding.WhichOneof("binding") == "value":
+                    yield binding.value
+        for inner in op.blocks:
+            yield from _block_values(inner, depth + 1)

@@ -1,0 +1,37 @@
+"""The protobuf messages of `schema.proto`, built from its compiled descriptor.
+
+Built at import, and not by generated code, because generated code is tied to one range of protobuf versions.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+
+def _load() -> dict[str, Any]:
+    files = descriptor_pb2.FileDescriptorSet()
+    files.ParseFromString((Path(__file__).parent / "schema.binpb").read_bytes())
+    pool = descriptor_pool.DescriptorPool()
+    for file in files.file:
+        pool.Add(file)
+    package = files.file[0].package
+    return {
+        message.name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{package}.{message.name}"))
+        for message in files.file[0].message_type
+    }
+
+
+_messages = _load()
+
+# Message classes are made at run time, so their static type is Any.
+Model: Any = _messages["Model"]
+Program: Any = _messages["Program"]
+Function: Any = _messages["Function"]
+Block: Any = _messages["Block"]
+Operation: Any = _messages["Operation"]
+Value: Any = _messages["Value"]
+ValueType: Any = _messages["ValueType"]
+NamedValueType: Any = _messages["NamedValueType"]

@@ -1,0 +1,241 @@
+"""The weights of a model: every constant tensor, compressed or not, with what reads it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corepress.mlprogram.constexpr import read_weight
+from corepress.mlprogram.dtypes import BY_MIL, DType
+from corepress.mlprogram.program import Node, Use, nodes
+from corepress.mlprogram.values import MIN_BLOB_ELEMENTS, read_tensor, tensor_type
+from corepress.weights import CompressedWeight, packed_size
+
+if TYPE_CHECKING:
+    from corepress.mlprogram.model import Model
+
+_COMPRESSION = {
+    "constexpr_lut_to_dense": "palettized",
+    "constexpr_lut_to_sparse": "palettized",
+    "constexpr_affine_dequantize": "quantized",
+    "constexpr_blockwise_shift_scale": "quantized",
+    "constexpr_sparse_blockwise_shift_scale": "quantized",
+    "constexpr_sparse_to_dense": "sparse",
+    "constexpr_cast": "cast",
+}
+# Parameters that hold a weight's numbers, as opposed to its LUT, scale, mask.
+_DATA = ("val", "indices", "indices_nonzero_data", "quantized_data", "data", "nonzero_data", "source_val")
+
+
+@dataclass(frozen=True)
+class Consumer:
+    """An operation that reads a weight, and under which argument."""
+
+    op_type: str
+    name: str
+    argument: str
+
+
+@dataclass(frozen=True, eq=False)
+class Weight:
+    """A constant tensor of a model.
+
+    `compression`: "" for a plain one, else its forms from the outside in, such as "sparse+palettized".
+    `bits`: of one stored number (4 for an int4 or a 16-entry LUT). `stored_bytes`: LUT, scales and mask included.
+    `node` is the operation that produces it; for a tensor given in place as an argument, the one that reads it.
+    """
+
+    name: str
+    function: str
+    shape: tuple[int, ...]
+    dtype: str
+    compression: str
+    bits: int
+    stored_bytes: int
+    consumers: tuple[Consumer, ...]
+    is_output: bool
+    node: Node = field(repr=False)
+    argument: str | None = field(repr=False)
+    model: Model = field(repr=False)
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Stored bits, all parameters included, for each element."""
+        return 8 * self.stored_bytes / max(self.size, 1)
+
+    def read(self) -> NDArray[Any] | CompressedWeight:
+        """The value, compressed as it is stored. A plain array may be a view of the file: don't write to it."""
+        if self.argument is None:
+            return read_weight(self.node, self.model)
+        return read_tensor(self.value, self.model, f"{self.node}, {self.argument}")
+
+    def dense(self) -> NDArray[Any]:
+        """The value as a dense array."""
+        value = self.read()
+        return value if isinstance(value, np.ndarray) else value.decompress()
+
+    @property
+    def value(self) -> Any:
+        """The MIL value of a plain tensor."""
+        operand = self.node.operand(self.argument or "val")
+        assert operand is not None
+        return operand.value
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """Equal for weights that share their data in the weight file."""
+        if self.compression == "" and self.value.WhichOneof("value") == "blobFileValue":
+            reference = self.value.blobFileValue
+            return (reference.fileName, reference.offset, self.shape)
+        return (id(self.node), self.argument)
+
+    def chain(self) -> list[Node]:
+        """The producing nodes, from the outside in: the last operation first, then those only it reads."""
+        return _chain(self.node) if self.argument is None else []
+
+    def release(self) -> None:
+        """Let go of the memory that reading took."""
+        for node in self.chain() or [self.node]:
+            for operands in node.operands.values():
+                for operand in operands:
+                    if operand.value is not None and operand.value.WhichOneof("value") == "blobFileValue":
+                        reference = operand.value.blobFileValue
+                        self.model.release(reference.fileName, reference.offset)
+
+
+def find_weights(model: Model) -> list[Weight]:
+    """All weights of a model, in program order."""
+    found = []
+    for node in nodes(model.spec):
+        if node.is_const or node.is_constexpr:
+            weight = _produced(node, model)
+            if weight is not None:
+                found.append(weight)
+        else:
+            found += _in_place(node, model)
+    return found
+
+
+def _produced(node: Node, model: Model) -> Weight | None:
+    readers = [use for use in node.uses if use.node is None or not use.node.is_constexpr]
+    if not readers and node.uses:  # only a parameter of a compressed weight
+        return None
+    if not node.op.outputs:
+        return None
+    output = node.op.outputs[0]
+    kind = output.type.tensorType
+    dtype = BY_MIL.get(kind.dataType)
+    if output.type.WhichOneof("type") != "tensorType" or dtype is None:
+        return None
+    shape = tuple(d.constant.size for d in kind.dimensions)
+    if math.prod(shape) < MIN_BLOB_ELEMENTS:
+        return None
+    chain = _chain(node)
+    data = _data_type(chain[-1]) or dtype
+    consumers = tuple(Consumer(use.node.type, use.node.name, use.argument) for use in readers if use.node is not None)
+    return Weight(
+        name=output.name,
+        function=str(node.function),
+        shape=shape,
+        dtype=dtype.name,
+        compression="+".join(_labels(chain)),
+        bits=data.bits,
+        stored_bytes=sum(_parameter_bytes(link) for link in chain),
+        consumers=consumers,
+        is_output=any(use.node is None for use in node.uses),
+        node=node,
+        argument=None,
+        model=model,
+    )
+
+
+def _in_place(node: Node, model: Model) -> list[Weight]:
+    """Tensors that are given in place as arguments of an ordinary operation."""
+    found = []
+    for entry in node.op.inputs:
+        operand = node.operand(entry.key)
+        if operand is None or operand.value is None or len(entry.value.arguments) != 1:
+            continue
+        kind = tensor_type(operand.value)
+        if kind is None or math.prod(kind[1]) < MIN_BLOB_ELEMENTS:
+            continue
+        dtype, shape = kind
+        found.append(
+            Weight(
+                name=f"{node.name}_{entry.key}",
+                function=str(node.function),
+                shape=shape,
+                dtype=dtype.name,
+                compression="",
+                bits=dtype.bits,
+                stored_bytes=packed_size(math.prod(shape), dtype.bits),
+                consumers=(Consumer(node.type, node.name, entry.key),),
+                is_output=False,
+                node=node,
+                argument=entry.key,
+                model=model,
+            )
+        )
+    return found
+
+
+def _chain(node: Node) -> list[Node]:
+    """`node`, then the constant and constexpr nodes below it that only it reads, the weight's numbers last."""
+    chain = [node]
+    for argument, operands in sorted(node.operands.items(), key=lambda item: item[0] in _DATA):
+        for operand in operands:
+            below = operand.node
+            if below is None or below in chain or not (below.is_const or below.is_constexpr):
+                continue
+            if node.is_constexpr and all(use.node in chain for use in below.uses):
+                chain += _chain(below)
+    return chain
+
+
+def _labels(chain: list[Node]) -> list[str]:
+    labels: list[str] = []
+    for node in chain:
+        label = _COMPRESSION.get(node.type)
+        if label and label not in labels:
+            labels.append(label)
+    return labels
+
+
+def _data_type(node: Node) -> DType | None:
+    for argument in _DATA:
+        operand = node.operand(argument)
+        if operand is not None and operand.value is not None:
+            kind = tensor_type(operand.value)
+            if kind is None:
+                return None
+            dtype = kind[0]
+            if argument == "indices" and node.operand("shape") is not None:  # packed bytes of the first generation
+                lut = node.operand("lut")
+                entries = tensor_type(lut.value) if lut is not None and lut.value is not None else None
+                if entries is not None:
+                    return next((d for d in BY_MIL.values() if d.name == f"uint{(entries[1][0]).bit_length() - 1}"), dtype)
+            return dtype
+    return None
+
+
+def _parameter_bytes(node: Node) -> int:
+    """Payload bytes of the tensors that a node holds itself."""
+    total = 0
+    for argument, operands in node.operands.items():
+        for operand in operands:
+            kind = tensor_type(operand.value) if operand.value is not None else None
+            if kind is not None and argument not in ("name", "shape", "axis", "vector_axis", "output_dtype"):
+                total += packed_size(math.prod(kind[1]), kind[0].bits)
+    return total
+
+
+__all__ = ["Consumer", "Use", "Weight", "find_weights"]

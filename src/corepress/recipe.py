@@ -1,0 +1,176 @@
+"""Recipes: the steps that make a model small, as a YAML file that people read.
+
+    target: iOS18
+    steps:
+      - prune: {target_sparsity: 0.5}
+        ops: {conv: {n_m_ratio: [2, 4]}}
+        names: {"*embed*": skip}
+      - palettize: {nbits: 4, granularity: per_grouped_channel, group_size: 16}
+        names: {"head*": {nbits: 8, granularity: per_tensor}}
+
+The steps run in order; each is a verb with the arguments of its configuration class. `ops` (by operation type)
+and `names` (by name or pattern) inherit the step's arguments and change some; `skip` or null leaves weights as
+they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import attrs
+
+from corepress import targets
+from corepress.coreml.config import OptimizationConfig, read_yaml
+from corepress.coreml.fields import suggestion
+from corepress.coreml.op_configs import (
+    OpCompressorConfig,
+    OpLinearQuantizerConfig,
+    OpMagnitudePrunerConfig,
+    OpPalettizerConfig,
+    OpThresholdPrunerConfig,
+    read_config,
+)
+from corepress.errors import ConfigError
+
+Kind = Literal["prune", "palettize", "quantize", "decompress"]
+_KINDS: tuple[Kind, ...] = get_args(Kind)
+_CLASSES: dict[Kind, tuple[type[OpCompressorConfig], ...]] = {
+    "prune": (OpMagnitudePrunerConfig, OpThresholdPrunerConfig),
+    "palettize": (OpPalettizerConfig,),
+    "quantize": (OpLinearQuantizerConfig,),
+}
+# The three ways to prune exclude each other: who asks for one does not inherit the arguments of another.
+_WAYS = {
+    "n_m_ratio": "n:m",
+    "target_sparsity": "magnitude",
+    "block_size": "magnitude",
+    "threshold": "threshold",
+    "minimum_sparsity_percentile": "threshold",
+}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step: what to do, by which configuration (None for decompress), and if on compressed weights."""
+
+    kind: Kind
+    config: OptimizationConfig | None
+    joint: bool
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Steps in the order in which they run, and the deployment target that the model shall have, if any."""
+
+    target: str | None
+    steps: tuple[Step, ...]
+
+
+def load(path: str | Path) -> Recipe:
+    """Read a recipe from a YAML file; a ConfigError says which line, step or key is wrong."""
+    try:
+        content = read_yaml(path)
+    except OSError as error:
+        raise ConfigError(f"{path}: can't read the recipe ({error.strerror}).") from error
+    return parse(content, str(path))
+
+
+def parse(content: Any, where: str = "recipe") -> Recipe:
+    """A recipe from what its YAML holds, which stays unchanged; errors begin with `where`."""
+    recipe = _mapping(content, where, ("target", "steps"))
+    name, given = recipe.get("target"), recipe.get("steps")
+    with _naming(where):
+        target = None if name is None else targets.target(name)
+    if not isinstance(given, list) or not given:
+        raise ConfigError(f"{where}: steps must be a list of steps, such as - palettize: {{nbits: 4}}.")
+    steps: list[Step] = []
+    compressed = False
+    for number, entry in enumerate(given, 1):
+        kind, config = _step(entry, f"{where}: step {number}", target)
+        steps.append(Step(kind, config, joint=compressed and kind != "decompress"))
+        # What a step decompressed is dense again, so the next one starts afresh.
+        compressed = kind != "decompress"
+    return Recipe(None if target is None else target.name, tuple(steps))
+
+
+def _step(entry: Any, where: str, target: targets.Target | None) -> tuple[Kind, OptimizationConfig | None]:
+    step = _mapping({entry: None} if isinstance(entry, str) else entry, where, (*_KINDS, "ops", "names"))
+    kinds = [kind for kind in _KINDS if kind in step]
+    if len(kinds) != 1:
+        raise ConfigError(f"{where} must have one of {', '.join(_KINDS)}. Got {', '.join(kinds) or 'none'}.")
+    kind = kinds[0]
+    where = f"{where} ({kind})"
+    if kind == "decompress":
+        if step[kind] or len(step) > 1:
+            raise ConfigError(f"{where} takes no arguments: it makes every weight dense.")
+        return kind, None
+    config = _config(kind, step, where)
+    if target is not None:
+        for held in config.configs():
+            with _naming(where):
+                targets.require(held.features(), target)
+    return kind, config
+
+
+def _config(kind: Kind, step: Mapping[str, Any], where: str) -> OptimizationConfig:
+    defaults = _arguments(kind, step[kind], where)
+    levels: dict[str, dict[str, OpCompressorConfig | None]] = {"ops": {}, "names": {}}
+    for level, configs in levels.items():
+        given = step.get(level)
+        for name, override in ({} if given is None else _mapping(given, f"{where}, {level}")).items():
+            place = f'{where}, {level} "{name}"'
+            changed = _arguments(kind, override, place)
+            merged = None if changed is None else _merge(kind, defaults or {}, changed)
+            configs[str(name)] = _op_config(kind, merged, place)
+    with _naming(where):
+        return OptimizationConfig(_op_config(kind, defaults, where), levels["ops"], levels["names"])
+
+
+def _arguments(kind: Kind, given: Any, where: str) -> dict[str, Any] | None:
+    if given is None or given == "skip":
+        return None
+    known = {field.name: None for cls in _CLASSES[kind] for field in attrs.fields(cls)}
+    return dict(_mapping(given, where, known))
+
+
+def _merge(kind: Kind, defaults: dict[str, Any], changed: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a step as an override changes them, without those that its change rules out."""
+    inherited = defaults
+    ways = {_WAYS[key] for key in changed if key in _WAYS}
+    if ways and not ways & {_WAYS[key] for key in defaults if key in _WAYS}:
+        inherited = {key: value for key, value in defaults.items() if key not in _WAYS and key != "dim"}
+    if str(changed.get("mode")).lower() in ("unique", "custom"):
+        inherited = {key: value for key, value in defaults.items() if key != "nbits"}
+    return {**inherited, **changed}
+
+
+def _op_config(kind: Kind, arguments: dict[str, Any] | None, where: str) -> OpCompressorConfig | None:
+    if arguments is None:
+        return None
+    cls = _CLASSES[kind][0]
+    if any(_WAYS.get(key) == "threshold" for key in arguments):
+        cls = OpThresholdPrunerConfig
+    return read_config(cls, arguments, where)
+
+
+def _mapping(value: Any, where: str, known: Collection[str] | None = None) -> Mapping[str, Any]:
+    """The value, if it is a mapping and has no key beside the known ones."""
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{where} must be a mapping of keys to values. Got {value!r}.")
+    for key in value:
+        if known is not None and key not in known:
+            raise ConfigError(f"{where}: unknown key {key!r}. {suggestion(key, known)}")
+    return value
+
+
+@contextmanager
+def _naming(where: str) -> Iterator[None]:
+    """Begin the ConfigErrors from inside with `where`."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error

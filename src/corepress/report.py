@@ -1,0 +1,160 @@
+"""What a compression did, weight by weight: as rows, as a table, as JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corepress.mlprogram import Model, Weight
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Row:
+    """One weight before and after. `snr` is the signal-to-noise ratio in dB (infinite when nothing changed);
+    `skipped` says why it was left as it was, empty when it was compressed."""
+
+    name: str
+    function: str
+    shape: tuple[int, ...]
+    dtype: str
+    consumers: tuple[str, ...]
+    compression: str
+    bits: int
+    bits_per_weight: float
+    bytes_before: int
+    bytes_after: int
+    snr: float | None
+    skipped: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """The rows of a compression and its sums. `size_before`, `size_after`: bytes of the whole package."""
+
+    rows: tuple[Row, ...]
+    size_before: int
+    size_after: int
+
+    @property
+    def compressed(self) -> tuple[Row, ...]:
+        return tuple(row for row in self.rows if row.compression)
+
+    @property
+    def skipped(self) -> tuple[Row, ...]:
+        return tuple(row for row in self.rows if row.skipped)
+
+    @property
+    def ratio(self) -> float:
+        return self.size_before / max(self.size_after, 1)
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Stored bits for each element, over all weights."""
+        elements = sum(math.prod(row.shape) for row in self.rows)
+        return 8 * sum(row.bytes_after for row in self.rows) / max(elements, 1)
+
+    @property
+    def worst(self) -> Row | None:
+        """The compressed weight of least SNR."""
+        return min((row for row in self.compressed if row.snr is not None), key=lambda row: row.snr, default=None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, ready for JSON; an infinite SNR becomes null."""
+        rows = [asdict(row) | {"snr": row.snr if row.snr is not None and math.isfinite(row.snr) else None} for row in self.rows]
+        return {
+            "size_before": self.size_before,
+            "size_after": self.size_after,
+            "ratio": self.ratio,
+            "bits_per_weight": self.bits_per_weight,
+            "compressed": len(self.compressed),
+            "skipped": len(self.skipped),
+            "weights": rows,
+        }
+
+    def to_json(self) -> str:
+        return json.dumps(self.to_dict(), indent=2)
+
+    def table(self) -> Table:
+        """A `rich` table of all weights."""
+        from rich.table import Table
+
+        table = Table("weight", "shape", "form", "bits/weight", "before", "after", "SNR dB", "left alone because")
+        for row in self.rows:
+            snr = "" if row.snr is None else f"{row.snr:.1f}"
+            table.add_row(
+                row.name,
+                "x".join(map(str, row.shape)),
+                row.compression,
+                f"{row.bits_per_weight:.2f}",
+                f"{row.bytes_before:,}",
+                f"{row.bytes_after:,}",
+                snr,
+                row.skipped,
+            )
+        return table
+
+
+def report(model: Model, *, snr: bool = True) -> Report:
+    """Compare a compressed model with the one that it was made from.
+
+    Errors are computed here, from both values of each compressed weight; `snr=False` saves that time.
+    Works on the result of a compression, before and after it is saved in the same process.
+    """
+    origin = model.origin or model
+    after = {(weight.function, weight.name): weight for weight in model.weights()}
+    rows = []
+    for before in origin.weights():
+        now = after.get((before.function, before.name), before)
+        rows.append(_row(before, now, model.skipped.get((before.function, before.name), ""), snr))
+    return Report(tuple(rows), origin.size(), model.size())
+
+
+def _row(before: Weight, now: Weight, skipped: str, with_snr: bool) -> Row:
+    changed = (before.compression, before.stored_bytes) != (now.compression, now.stored_bytes)
+    snr = signal_to_noise(before, now) if with_snr and changed else None
+    return Row(
+        name=before.name,
+        function=before.function,
+        shape=before.shape,
+        dtype=before.dtype,
+        consumers=tuple(consumer.op_type for consumer in before.consumers),
+        compression=now.compression,
+        bits=now.bits,
+        bits_per_weight=now.bits_per_weight,
+        bytes_before=before.stored_bytes,
+        bytes_after=now.stored_bytes,
+        snr=snr,
+        skipped=skipped,
+    )
+
+
+def signal_to_noise(before: Weight, now: Weight) -> float:
+    """10 log10 of the energy of a weight over the energy of its error, in dB."""
+    signal = noise = 0.0
+    for exact, approximate in _pieces(before.dense(), now.dense()):
+        signal += float(np.dot(exact, exact))
+        difference = exact - approximate
+        noise += float(np.dot(difference, difference))
+    before.release()
+    now.release()
+    if noise == 0:
+        return math.inf
+    return 10 * math.log10(signal / noise) if signal else -math.inf
+
+
+def _pieces(one: NDArray[Any], other: NDArray[Any]) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    first, second = one.reshape(-1), other.reshape(-1)
+    for start in range(0, first.size, _CHUNK):
+        piece = slice(start, start + _CHUNK)
+        yield first[piece].astype(np.float32), second[piece].astype(np.float32)

@@ -1,0 +1,287 @@
+"""What each version of Apple's systems can hold: one table, which checks, messages, docs and CLI all read.
+
+The sources are the operation sets of coremltools 9.0 and the page "What's New" of its guide to optimization.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from corepress.errors import ConfigError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from corepress.weights import CompressedWeight, Quantized
+
+
+@dataclass(frozen=True)
+class Target:
+    """A deployment target: the oldest system that a model is made for, and the compression it can hold."""
+
+    name: str
+    spec_version: int
+    opset: str
+    aliases: tuple[str, ...]
+    constexpr: Literal["none", "attributes", "inputs"] = "none"
+    """Where the `constexpr_*` operations keep their parameters."""
+    palettized_bits: tuple[int, ...] = ()
+    palettized_granularities: tuple[str, ...] = ()
+    lut_dtypes: tuple[str, ...] = ()
+    vector_lut: bool = False
+    per_channel_scale: bool = False
+    """A scale for every channel of a palettized weight."""
+    quantized_dtypes: tuple[str, ...] = ()
+    quantized_granularities: tuple[str, ...] = ()
+    float_offset: bool = False
+    """Offsets of quantization need not be integers."""
+    sparse: bool = False
+    joint: bool = False
+    """The non-zero values of a sparse weight can be palettized or quantized."""
+    activation_quantization: bool = False
+    decompression: str = "-"
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def features(self) -> frozenset[str]:
+        """All that this target can hold, in the words that `requirements` and error messages use."""
+        return frozenset(
+            [
+                *(f"{bits}-bit palettization" for bits in self.palettized_bits),
+                *(f"{granularity} palettization" for granularity in self.palettized_granularities),
+                *(f"{dtype}-LUT palettization" for dtype in self.lut_dtypes),
+                *(f"{dtype.removeprefix('u')[3:]}-bit quantization" for dtype in self.quantized_dtypes),
+                *(f"{granularity} quantization" for granularity in self.quantized_granularities),
+                *["vector palettization"] * self.vector_lut,
+                *["per_channel_scale palettization"] * self.per_channel_scale,
+                *["float-offset quantization"] * self.float_offset,
+                *["pruning"] * self.sparse,
+                *["joint compression"] * self.joint,
+                *["activation quantization"] * self.activation_quantization,
+            ]
+        )
+
+
+_IOS15 = Target("iOS15", 6, "CoreML5", ("macOS12", "watchOS8", "tvOS15"))
+_IOS16 = Target(
+    "iOS16",
+    7,
+    "CoreML6",
+    ("macOS13", "watchOS9", "tvOS16"),
+    constexpr="attributes",
+    palettized_bits=(1, 2, 4, 6, 8),
+    palettized_granularities=("per_tensor",),
+    lut_dtypes=("float16", "float32"),
+    quantized_dtypes=("int8", "uint8"),
+    quantized_granularities=("per_tensor", "per_channel"),
+    sparse=True,
+    decompression="ahead of time, to float16",
+)
+_IOS17 = replace(
+    _IOS16,
+    name="iOS17",
+    spec_version=8,
+    opset="CoreML7",
+    aliases=("macOS14", "watchOS10", "tvOS17", "visionOS1"),
+    activation_quantization=True,
+    decompression="on the fly in some cases",
+)
+_IOS18 = replace(
+    _IOS17,
+    name="iOS18",
+    spec_version=9,
+    opset="CoreML8",
+    aliases=("macOS15", "watchOS11", "tvOS18", "visionOS2"),
+    constexpr="inputs",
+    palettized_bits=(1, 2, 3, 4, 6, 8),
+    palettized_granularities=("per_tensor", "per_grouped_channel"),
+    lut_dtypes=("float16", "float32", "int8", "uint8"),
+    vector_lut=True,
+    per_channel_scale=True,
+    quantized_dtypes=("int4", "uint4", "int8", "uint8"),
+    quantized_granularities=("per_tensor", "per_channel", "per_block"),
+    float_offset=True,
+    joint=True,
+)
+_IOS26 = replace(
+    _IOS18,
+    name="iOS26",
+    spec_version=10,
+    opset="CoreML9",
+    aliases=("macOS26", "watchOS26", "tvOS26", "visionOS26"),
+)
+TARGETS: tuple[Target, ...] = (_IOS15, _IOS16, _IOS17, _IOS18, _IOS26)
+"""All targets that hold ML programs, oldest first."""
+
+
+def target(name_or_version: Any) -> Target:
+    """The target of that name ("iOS18", "macos15"), specification version (9), or enum (`ct.target.iOS18`).
+
+    Anything else is a ConfigError.
+    """
+    if isinstance(name_or_version, Target):
+        return name_or_version
+    # coremltools' targets are IntEnum: the name goes before the number.
+    name = getattr(name_or_version, "name", name_or_version)
+    if isinstance(name, int):
+        return by_spec_version(name)
+    names = {alias: t for t in TARGETS for alias in (t.name, *t.aliases)}
+    found = {alias.lower(): t for alias, t in names.items()}.get(str(name).lower())
+    if found is None:
+        near = difflib.get_close_matches(str(name), names, n=1)
+        hint = f'Did you mean "{near[0]}"? ' if near else ""
+        raise ConfigError(f"Unknown target {name!r}. {hint}Known are: {', '.join(names)}.")
+    return found
+
+
+def by_spec_version(version: int) -> Target:
+    """The target whose models carry that specification version; a ConfigError where there is none."""
+    return _only("specification version", version, {t.spec_version: t for t in TARGETS})
+
+
+def by_opset(opset: str) -> Target:
+    """The target whose operation set has that name, such as "CoreML8"; a ConfigError where there is none."""
+    return _only("operation set", opset, {t.opset: t for t in TARGETS})
+
+
+def _only(what: str, key: Any, table: dict[Any, Target]) -> Target:
+    if key not in table:
+        known = ", ".join(f"{k} ({t.name})" for k, t in table.items())
+        raise ConfigError(f"No target with ML programs has the {what} {key!r}. Known are: {known}.")
+    return table[key]
+
+
+def oldest_for(*features: str) -> Target:
+    """The oldest target that has all these features, such as "3-bit palettization"; none is a ConfigError."""
+    for candidate in TARGETS:
+        if candidate.features.issuperset(features):
+            return candidate
+    known = frozenset().union(*(t.features for t in TARGETS))
+    missing = next((f for f in features if f not in known), " with ".join(features))
+    near = difflib.get_close_matches(missing, known, n=1)
+    raise ConfigError(
+        f'No target can hold "{missing}". The nearest that exists is "{near[0] if near else "none"}".'
+    )
+
+
+def requirements(form: NDArray[Any] | CompressedWeight) -> list[str]:
+    """The features that a target needs to hold this value; a dense array needs none."""
+    from corepress.weights import Palettized, Quantized, Sparse
+
+    if isinstance(form, Palettized):
+        return _palettized(form.lut.shape[:-2], form.bits, form.cluster_dim, form.lut)
+    if isinstance(form, Quantized):
+        if isinstance(form.data, Palettized):
+            # Over a LUT of integers the scale makes up its values; over any other it is the weight's own.
+            scaled = [] if form.data.dtype.kind in "iu" else ["per_channel_scale palettization"]
+            return requirements(form.data) + scaled
+        return _quantized(form)
+    if isinstance(form, Sparse):
+        inner = requirements(form.values)
+        return ["joint compression", *inner] if inner else ["pruning"]
+    return []
+
+
+def _palettized(groups: tuple[int, ...], bits: int, cluster_dim: int, lut: Any) -> list[str]:
+    from corepress.weights import Quantized
+
+    entries = lut.data.dtype if isinstance(lut, Quantized) else lut.dtype
+    granularity = "per_grouped_channel" if max(groups, default=1) > 1 else "per_tensor"
+    vector = ["vector palettization"] if cluster_dim > 1 else []
+    lut_type = [f"{entries.name}-LUT palettization"]
+    return [f"{granularity} palettization", *vector, *lut_type, f"{bits}-bit palettization"]
+
+
+def _quantized(form: Quantized) -> list[str]:
+    scaled = [(count, size) for count, size in zip(form.scale.shape, form.shape, strict=True) if count > 1]
+    if not scaled:
+        granularity = "per_tensor"
+    elif len(scaled) == 1 and scaled[0][0] == scaled[0][1]:
+        granularity = "per_channel"
+    else:
+        granularity = "per_block"
+    float_offset = form.offset is not None and not np.issubdtype(form.offset.dtype, np.integer)
+    offset = ["float-offset quantization"] if float_offset else []
+    return [f"{granularity} quantization", *offset, f"{form.bits}-bit quantization"]
+
+
+def minimum_target(form: NDArray[Any] | CompressedWeight) -> Target:
+    """The oldest target that can hold this value."""
+    return oldest_for(*requirements(form))
+
+
+def check(form: NDArray[Any] | CompressedWeight, target: Target) -> None:
+    """A ConfigError where the target can't hold this value."""
+    require(requirements(form), target)
+
+
+def require(features: Iterable[str], target: Target) -> None:
+    """A ConfigError where the target lacks one of the features; it says which, and which target has all."""
+    features = list(features)
+    missing = next((feature for feature in features if feature not in target.features), None)
+    if missing is None:
+        return
+    since = oldest_for(*features)
+    raise ConfigError(
+        f"The {missing} is supported since {since}. Please re-convert your model with "
+        f"minimum_deployment_target set to at least ct.target.{since}, "
+        f'or pass target="{since}" to raise it from {target}.'
+    )
+
+
+COLUMNS = (
+    "Target",
+    "Specification",
+    "Also",
+    "Palettization",
+    "Quantization",
+    "Pruning",
+    "Activations",
+    "Decompression",
+)
+
+
+def table_rows() -> list[tuple[str, ...]]:
+    """One row for each target, under `COLUMNS`."""
+    return [
+        (
+            t.name,
+            f"{t.spec_version} ({t.opset})",
+            ", ".join(t.aliases),
+            _palettization_cell(t),
+            _cell(
+                ", ".join(t.quantized_dtypes), *t.quantized_granularities, *["float offset"] * t.float_offset
+            ),
+            _cell(*["sparse"] * t.sparse, *["non-zero values palettized or quantized"] * t.joint),
+            "int8" if t.activation_quantization else "-",
+            t.decompression,
+        )
+        for t in TARGETS
+    ]
+
+
+def _palettization_cell(t: Target) -> str:
+    return _cell(
+        f"{', '.join(map(str, t.palettized_bits))} bits" if t.palettized_bits else "",
+        *t.palettized_granularities,
+        f"LUT of {', '.join(t.lut_dtypes)}" if t.lut_dtypes else "",
+        *["vectors"] * t.vector_lut,
+        *["per-channel scale"] * t.per_channel_scale,
+    )
+
+
+def _cell(*parts: str) -> str:
+    return "; ".join(part for part in parts if part) or "-"
+
+
+def markdown_table() -> str:
+    """The table of targets in Markdown, for the documentation."""
+    lines = [COLUMNS, ("---",) * len(COLUMNS), *table_rows()]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"

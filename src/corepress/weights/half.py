@@ -1,0 +1,57 @@
+"""float16 inside numba, which has no such type on a CPU: its bits as uint16, widened to float32 and rounded back.
+
+Only integer and float32 arithmetic, so it is the same on every machine, vectorises, and needs no F16C instructions
+(without them LLVM would call a routine that the JIT cannot find). Kernels take `array.view(np.uint16)`.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+_EXPONENT_SHIFT = 112  # float32's exponent bias less float16's
+
+
+@numba.njit(nogil=True, cache=True)
+def widen(half: np.uint16) -> np.float32:
+    """The float32 of the same value; exact, subnormal and infinite values included."""
+    magnitude = np.uint32(half & np.uint16(0x7FFF))
+    bits = np.uint32(np.uint32(magnitude << np.uint32(13)) + np.uint32(_EXPONENT_SHIFT << 23))
+    if magnitude >= np.uint32(0x7C00):
+        bits = np.uint32(bits + np.uint32(_EXPONENT_SHIFT << 23))
+    if magnitude < np.uint32(0x0400):
+        bits = np.float32(np.float32(np.int32(magnitude)) * np.float32(2.0**-24)).view(np.uint32)
+    sign = np.uint32(np.uint32(half & np.uint16(0x8000)) << np.uint32(16))
+    return np.uint32(bits | sign).view(np.float32)
+
+
+@numba.njit(nogil=True, cache=True)
+def _round_magnitude(magnitude: np.float32) -> np.float32:
+    # Adding 2**13 times the power of two below pushes out the bits that float16 lacks, to the nearest, ties to even.
+    exponent = np.uint32(np.float32(magnitude).view(np.uint32) & np.uint32(0x7F800000))
+    exponent = max(exponent, np.uint32((_EXPONENT_SHIFT + 1) << 23))
+    push = np.uint32(exponent + np.uint32(13 << 23)).view(np.float32)
+    rounded = (magnitude + push) - push
+    return np.float32(np.inf) if magnitude >= np.float32(65520.0) else rounded
+
+
+@numba.njit(nogil=True, cache=True)
+def round_to_half(value: np.float32) -> np.float32:
+    """The nearest float16, ties to even, still as float32; infinity from 65,520 on."""
+    return np.copysign(_round_magnitude(abs(value)), value)
+
+
+@numba.njit(nogil=True, cache=True)
+def narrow(value: np.float32) -> np.uint16:
+    """The bits of the nearest float16, ties to even."""
+    rounded = _round_magnitude(abs(value))
+    bits = np.float32(rounded).view(np.uint32)
+    half = np.uint32(np.uint32(bits - np.uint32(_EXPONENT_SHIFT << 23)) >> np.uint32(13))
+    if rounded < np.float32(2.0**-14):
+        half = np.uint32(np.int32(rounded * np.float32(2.0**24)))
+    if rounded > np.float32(65504.0):
+        half = np.uint32(0x7C00)
+    if value != value:
+        half = np.uint32(0x7E00)
+    sign = np.uint32(np.uint32(np.float32(value).view(np.uint32) >> np.uint32(16)) & np.uint32(0x8000))
+    return np.uint16(half | sign)

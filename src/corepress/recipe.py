@@ -174,3 +174,32 @@ def _naming(where: str) -> Iterator[None]:
         yield
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from error
+
+
+def run(
+    model: Any,
+    recipe: Recipe,
+    *,
+    target: Any = None,
+    workers: int | None = None,
+    progress: Any = None,
+) -> Any:
+    """Apply the steps of a recipe to a model (a path, a `corepress.Model` or an `MLModel`) and return the result.
+
+    `target` goes before the recipe's own; `workers` and `progress` as in `corepress.coreml.palettize_weights`.
+    """
+    from corepress import coreml
+
+    verbs = {
+        "prune": coreml.prune_weights,
+        "palettize": coreml.palettize_weights,
+        "quantize": coreml.linear_quantize_weights,
+    }
+    for step in recipe.steps:
+        if step.config is None:
+            model = coreml.decompress_weights(model, workers=workers, progress=progress)
+        else:
+            model = verbs[step.kind](
+                model, step.config, step.joint, target=target or recipe.target, workers=workers, progress=progress
+            )
+    return model

@@ -67,7 +67,7 @@ class Report:
     @property
     def worst(self) -> Row | None:
         """The compressed weight of least SNR."""
-        return min((row for row in self.compressed if row.snr is not None), key=lambda row: row.snr, default=None)
+        return min((row for row in self.compressed if row.snr is not None), key=lambda row: row.snr or 0.0, default=None)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, ready for JSON; an infinite SNR becomes null."""

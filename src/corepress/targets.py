@@ -166,9 +166,7 @@ def oldest_for(*features: str) -> Target:
     known = frozenset().union(*(t.features for t in TARGETS))
     missing = next((f for f in features if f not in known), " with ".join(features))
     near = difflib.get_close_matches(missing, known, n=1)
-    raise ConfigError(
-        f'No target can hold "{missing}". The nearest that exists is "{near[0] if near else "none"}".'
-    )
+    raise ConfigError(f'No target can hold "{missing}". The nearest that exists is "{near[0] if near else "none"}".')
 
 
 def requirements(form: NDArray[Any] | CompressedWeight) -> list[str]:
@@ -256,9 +254,7 @@ def table_rows() -> list[tuple[str, ...]]:
             f"{t.spec_version} ({t.opset})",
             ", ".join(t.aliases),
             _palettization_cell(t),
-            _cell(
-                ", ".join(t.quantized_dtypes), *t.quantized_granularities, *["float offset"] * t.float_offset
-            ),
+            _cell(", ".join(t.quantized_dtypes), *t.quantized_granularities, *["float offset"] * t.float_offset),
             _cell(*["sparse"] * t.sparse, *["non-zero values palettized or quantized"] * t.joint),
             "int8" if t.activation_quantization else "-",
             t.decompression,

@@ -25,7 +25,6 @@ from corepress.coreml.config import (
     OpPalettizerConfig,
     OpThresholdPrunerConfig,
     OptimizationConfig,
-    check_kinds,
 )
 from corepress.errors import ConfigError
 
@@ -46,13 +45,9 @@ def plain(config: Any, names: list[str]) -> dict[str, Any]:
     def value(v: Any) -> Any:
         if hasattr(v, "get_bitwidth"):
             return types.builtin_to_string(v)
-        return (
-            tuple(v)
-            if isinstance(v, list)
-            else v.name
-            if isinstance(v, type(v).__mro__[0]) and hasattr(v, "_name_") and not isinstance(v, str)
-            else v
-        )
+        if isinstance(v, CompressionGranularity | peer.CompressionGranularity):
+            return v.name
+        return tuple(v) if isinstance(v, list) else v
 
     return {name: value(getattr(config, name)) for name in names}
 
@@ -74,16 +69,12 @@ def test_fields_and_defaults_are_the_peers(name: str) -> None:
     theirs, mine = getattr(peer, name), getattr(ours, name)
     names = public_fields(theirs)
     assert public_fields(mine)[: len(names)] == names
-    needed = {"OpMagnitudePrunerConfig": {"target_sparsity": 0.5}, "OpPalettizerConfig": {"nbits": 4}}.get(
-        name, {}
-    )
+    needed = {"OpMagnitudePrunerConfig": {"target_sparsity": 0.5}, "OpPalettizerConfig": {"nbits": 4}}.get(name, {})
     assert plain(mine(**needed), names) == plain(theirs(**needed), names)
 
 
 def test_granularities_are_the_peers() -> None:
-    assert {g.name: g.value for g in CompressionGranularity} == {
-        g.name: g.value for g in peer.CompressionGranularity
-    }
+    assert {g.name: g.value for g in CompressionGranularity} == {g.name: g.value for g in peer.CompressionGranularity}
 
 
 MODES = ["kmeans", "KMEANS", "uniform", "unique", "custom", "linear", "", 3]
@@ -98,11 +89,7 @@ RATIOS = [(1, 2), [2, 4], (3, 3), (0, 4), (6, 1), (2, 2, 2), 4, "x"]
 
 CASES: list[tuple[str, dict[str, Any]]] = [
     *(("OpPalettizerConfig", {"mode": m, "nbits": n}) for m in MODES for n in (None, *range(10))),
-    *(
-        ("OpPalettizerConfig", {"mode": m, "lut_function": f})
-        for m in ("custom", "unique")
-        for f in (len, 3, None)
-    ),
+    *(("OpPalettizerConfig", {"mode": m, "lut_function": f}) for m in ("custom", "unique") for f in (len, 3, None)),
     *(("OpPalettizerConfig", {"nbits": 4, "granularity": g}) for g in GRANULARITIES),
     *(("OpPalettizerConfig", {"nbits": 4, "weight_threshold": w}) for w in COUNTS),
     *(("OpPalettizerConfig", {"nbits": 4, "group_size": g}) for g in (0, 1, 16)),
@@ -139,12 +126,12 @@ def test_accepts_and_refuses_as_the_peer(name: str, arguments: dict[str, Any]) -
     assert mine == theirs
 
 
-@pytest.mark.parametrize(("name", "arguments"), CASES, ids=str)
-def test_every_refusal_names_the_field(name: str, arguments: dict[str, Any]) -> None:
+@pytest.mark.parametrize(("name", "arguments"), [case for case in CASES if case[1]], ids=str)
+def test_every_refusal_is_a_config_error_that_names_a_field(name: str, arguments: dict[str, Any]) -> None:
     try:
         getattr(ours, name)(**arguments)
     except ConfigError as error:
-        assert any(field in str(error) for field in arguments) or not arguments or "n_m_ratio" in str(error)
+        assert any(field in str(error) for field in public_fields(getattr(ours, name)))
 
 
 # The peer takes these and fails later, or does something else than was asked; or refuses without a reason.
@@ -205,9 +192,6 @@ def test_values_are_checked_when_set() -> None:
 def test_granularity_of_the_peers_enum() -> None:
     config = OpLinearQuantizerConfig(granularity=peer.CompressionGranularity.PER_BLOCK)
     assert config.granularity is CompressionGranularity.PER_BLOCK
-
-
-# --- unknown keys
 
 
 @pytest.mark.parametrize(
@@ -274,8 +258,6 @@ def test_from_dict_says_what_is_wrong_and_where(content: Any, message: str, thro
             OptimizationConfig.from_dict(content)
 
 
-# --- from_dict and from_yaml
-
 NESTED = {
     "config_type": "OpThresholdPrunerConfig",
     "global_config": {"config_type": "OpMagnitudePrunerConfig", "target_sparsity": 0.3},
@@ -296,9 +278,7 @@ def test_from_dict_builds_and_leaves_its_argument_alone() -> None:
         global_config=OpMagnitudePrunerConfig(target_sparsity=0.3),
         op_type_configs={
             "linear": OpMagnitudePrunerConfig(n_m_ratio=(4, 5), dim=0),
-            "conv": OpThresholdPrunerConfig(
-                threshold=0.01, minimum_sparsity_percentile=0.0, weight_threshold=45
-            ),
+            "conv": OpThresholdPrunerConfig(threshold=0.01, minimum_sparsity_percentile=0.0, weight_threshold=45),
             "add": None,
         },
         op_name_configs={"op_1": OpThresholdPrunerConfig(threshold=1e-5), "op_2": None},
@@ -334,118 +314,6 @@ def test_not_yaml_names_the_file_and_the_line(tmp_path: Path) -> None:
         OptimizationConfig.from_yaml(path)
 
 
-# --- OptimizationConfig
-
-
-def test_levels_hold_configurations_only() -> None:
-    for arguments in ({"global_config": "x"}, {"op_type_configs": {"a": 1}}, {"op_name_configs": {"a": []}}):
-        with pytest.raises(ConfigError, match=r"config must be type of OpCompressorConfig\."):
-            OptimizationConfig(**arguments)
-    config = OptimizationConfig()
-    for setting in (
-        config.set_global,
-        lambda c: config.set_op_type("a", c),
-        lambda c: config.set_op_name("a", c),
-    ):
-        with pytest.raises(ConfigError, match=r"config must be type of OpCompressorConfig\."):
-            setting(peer.OpPalettizerConfig(nbits=4))
-
-
-@pytest.mark.parametrize("arguments", [{"n_m_ratio": (1, 2)}, {"target_sparsity": 0.5, "block_size": 2}])
-def test_structured_pruning_is_for_weights_of_conv_and_linear(arguments: dict[str, Any]) -> None:
-    pruner = OpMagnitudePrunerConfig(**arguments)
-    assert pruner.accepts_input("conv", "weight") and pruner.accepts_input("linear", "weight")
-    assert not pruner.accepts_input("conv", "bias") and not pruner.accepts_input("matmul", "y")
-    message = "block sparsity or n:m pruning does not support op type add"
-    with pytest.raises(ConfigError, match=message):
-        OptimizationConfig(op_type_configs={"add": pruner})
-    with pytest.raises(ConfigError, match=message):
-        OptimizationConfig().set_op_type("add", pruner)
-    OptimizationConfig(op_type_configs={"add": OpMagnitudePrunerConfig(target_sparsity=0.5), "conv": pruner})
-
-
-def test_the_callers_dictionaries_stay_the_callers() -> None:
-    by_type: dict[str, Any] = {}
-    OptimizationConfig(op_type_configs=by_type).set_op_type("conv", OpPalettizerConfig(nbits=4))
-    assert by_type == {}
-
-
 def test_configs_copy_and_pickle() -> None:
     config = OptimizationConfig.from_dict(NESTED)
     assert copy.deepcopy(config) == config == pickle.loads(pickle.dumps(config))
-
-
-GLOBAL, BY_TYPE, BY_OP, BY_WEIGHT = (OpPalettizerConfig(nbits=n) for n in (1, 2, 3, 4))
-
-
-@pytest.mark.parametrize(
-    ("names", "consumers", "expected"),
-    [
-        ({}, [("add", "add_1")], GLOBAL),
-        ({}, [("conv", "conv_1")], BY_TYPE),
-        ({}, [("linear", "linear_1")], None),
-        ({}, [], None),
-        ({"conv_1": BY_OP}, [("conv", "conv_1")], BY_OP),
-        ({"conv_1": None}, [("conv", "conv_1")], None),
-        ({"conv_1": BY_OP, "w": BY_WEIGHT}, [("conv", "conv_1")], BY_WEIGHT),
-        ({"w": BY_WEIGHT}, [("conv", "conv_1"), ("add", "add_1")], BY_WEIGHT),
-        ({"w": None}, [("conv", "conv_1")], None),
-        ({"w": BY_WEIGHT}, [], BY_WEIGHT),
-        ({"conv_1": BY_TYPE}, [("conv", "conv_1"), ("conv", "conv_2")], BY_TYPE),
-        ({"conv_*": BY_OP}, [("conv", "conv_1")], BY_OP),
-        ({"conv_*": BY_OP, "conv_1": None}, [("conv", "conv_1")], None),
-        ({"conv_[0-4]": BY_OP, "conv_?": None}, [("conv", "conv_1")], BY_OP),
-        ({"CONV_*": BY_OP}, [("conv", "conv_1")], BY_TYPE),
-        ({"w*": BY_WEIGHT}, [("conv", "conv_1"), ("add", "add_1")], BY_WEIGHT),
-        ({"w*": BY_WEIGHT, "conv_1": BY_OP}, [("conv", "conv_1")], BY_OP),
-    ],
-)
-def test_config_for(names: dict[str, Any], consumers: list[tuple[str, str]], expected: Any) -> None:
-    by_type = {"conv": BY_TYPE, "linear": None}
-    config = OptimizationConfig(GLOBAL, by_type, names)
-    assert config.config_for("w", consumers) == expected
-
-
-@pytest.mark.parametrize("names", [{}, {"conv_1": None}, {"conv_1": BY_OP, "add_1": BY_WEIGHT}])
-def test_consumers_that_disagree_are_named(names: dict[str, Any]) -> None:
-    config = OptimizationConfig(GLOBAL, {"conv": BY_TYPE}, names)
-    message = 'compression config conflict detected between ops "conv_1" and "add_1"'
-    with pytest.raises(ConfigError, match=message):
-        config.config_for("w", [("conv", "conv_1"), ("add", "add_1")])
-
-
-def test_const_is_no_operation_type() -> None:
-    config = OptimizationConfig(GLOBAL, {"const": BY_TYPE}, {"named": BY_WEIGHT})
-    assert config.config_for("named", [("conv", "conv_1")]) == BY_WEIGHT
-    with pytest.raises(ConfigError, match="const ops cannot be set by the `set_op_type` function."):
-        config.config_for("w", [("conv", "conv_1")])
-
-
-def test_check_kinds() -> None:
-    config = OptimizationConfig(GLOBAL, {"conv": None})
-    assert check_kinds(config, "palettize_weights", OpPalettizerConfig) is config
-    with pytest.raises(ConfigError, match="config must be of type OptimizationConfig"):
-        check_kinds(1, "palettize_weights", OpPalettizerConfig)
-    pruners = (OpMagnitudePrunerConfig, OpThresholdPrunerConfig)
-    message = "prune_weights only accept OpMagnitudePrunerConfig, OpThresholdPrunerConfig type config"
-    for wrong in (
-        config,
-        OptimizationConfig(None, {"op": BY_TYPE}),
-        OptimizationConfig(None, None, {"op": BY_OP}),
-    ):
-        with pytest.raises(ConfigError, match=message):
-            check_kinds(wrong, "prune_weights", *pruners)
-
-
-def test_features_name_what_a_target_must_hold() -> None:
-    palettizer = OpPalettizerConfig(
-        nbits=3, granularity="per_grouped_channel", cluster_dim=2, lut_dtype="int8"
-    )
-    assert palettizer.features() == [
-        "per_grouped_channel palettization",
-        "vector palettization",
-        "int8-LUT palettization",
-        "3-bit palettization",
-    ]
-    quantizer = OpLinearQuantizerConfig(dtype="uint4", granularity="per_block")
-    assert quantizer.features() == ["per_block quantization", "4-bit quantization"]

@@ -117,9 +117,7 @@ class OptimizationConfig:
         if weight_name in self.op_name_configs:
             return self.op_name_configs[weight_name]
         if "const" in self.op_type_configs:
-            raise ConfigError(
-                "const ops cannot be set by the `set_op_type` function. Please use `set_global`."
-            )
+            raise ConfigError("const ops cannot be set by the `set_op_type` function. Please use `set_global`.")
         if not consumers:
             return None
         if not any(name in self.op_name_configs for _, name in consumers):
@@ -160,9 +158,7 @@ class OptimizationConfig:
         kind = config_dict.get("config_type")
         if not isinstance(kind, str):
             raise ConfigError(f"config_type must be provided with type of string. {suggestion(kind, _KINDS)}")
-        read: dict[str, Any] = {
-            "global_config": _read(config_dict.get("global_config"), kind, "global_config")
-        }
+        read: dict[str, Any] = {"global_config": _read(config_dict.get("global_config"), kind, "global_config")}
         for level in known[2:]:
             given = config_dict.get(level)
             entries = {} if given is None else _as_mapping(given, level)
@@ -198,13 +194,11 @@ def read_yaml(source: str | Path | IO[str] | IO[bytes]) -> Any:
             return read_yaml(file)
     try:
         return yaml.safe_load(source)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         place = f", line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "unreadable characters"
-        raise ConfigError(
-            f"{getattr(source, 'name', 'The text')}{place}: not valid YAML ({problem})."
-        ) from error
+        problem = getattr(error, "problem", None) or "unreadable"
+        raise ConfigError(f"{getattr(source, 'name', 'The text')}{place}: not valid YAML ({problem}).") from error
 
 
 def check_kinds(config: Any, function: str, *kinds: type[OpCompressorConfig]) -> OptimizationConfig:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar, get_args
 
 import attrs
 import cattrs
+import cattrs.errors
 import numpy as np
 from attrs import field
 from cattrs.gen import make_dict_structure_fn, override
@@ -144,8 +145,8 @@ def _leaf(value: Any, hint: Any) -> Any:
 
 def sentences(error: BaseException) -> list[str]:
     """The messages inside an error of cattrs, with suggestions for unknown keys."""
-    if isinstance(error, cattrs.ForbiddenExtraKeysError):
-        return [str(unknown_key(error.cl, key)) for key in sorted(error.extra_fields)]
-    if isinstance(error, cattrs.BaseValidationError):
+    if isinstance(error, cattrs.errors.ForbiddenExtraKeysError):
+        return [str(unknown_key(error.cl, key)) for key in sorted(error.extra_fields, key=str)]
+    if isinstance(error, cattrs.errors.BaseValidationError):
         return [sentence for inner in error.exceptions for sentence in sentences(inner)]
     return [str(error)]

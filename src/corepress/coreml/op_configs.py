@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-import cattrs
+import cattrs.errors
 from attrs import define, field
 
 from corepress.coreml import fields
@@ -132,15 +132,12 @@ class OpMagnitudePrunerConfig(OpCompressorConfig):
     """
 
     target_sparsity: float | None = fields.fraction(None)
-    block_size: int | None = fields.value_of(
-        None, "an integer > 1 or None", lambda v: v is None or fields.whole(v, 2)
-    )
+    block_size: int | None = fields.value_of(None, "an integer > 1 or None", lambda v: v is None or fields.whole(v, 2))
     n_m_ratio: tuple[int, int] | None = fields.value_of(
         None,
         "a tuple of two integers (n, m), n <= m",
         lambda v: (
-            v is None
-            or (isinstance(v, tuple) and len(v) == 2 and all(fields.whole(x, 0) for x in v) and v[0] <= v[1])
+            v is None or (isinstance(v, tuple) and len(v) == 2 and all(fields.whole(x, 0) for x in v) and v[0] <= v[1])
         ),
     )
     dim: int | None = fields.value_of(None, "1 or 0", lambda v: v is None or (fields.whole(v, 0) and v <= 1))
@@ -205,21 +202,15 @@ class OpPalettizerConfig(OpCompressorConfig):
     granularity: CompressionGranularity = field(
         default=CompressionGranularity.PER_TENSOR,
         converter=granularity_of,
-        validator=fields.one_of(
-            CompressionGranularity.PER_TENSOR, CompressionGranularity.PER_GROUPED_CHANNEL
-        ),
+        validator=fields.one_of(CompressionGranularity.PER_TENSOR, CompressionGranularity.PER_GROUPED_CHANNEL),
     )
     group_size: int = fields.integer(32, least=0)
-    channel_axis: int | None = fields.value_of(
-        None, "an integer or None", lambda v: v is None or fields.whole(v)
-    )
+    channel_axis: int | None = fields.value_of(None, "an integer or None", lambda v: v is None or fields.whole(v))
     cluster_dim: int = fields.integer(1, least=1)
     enable_per_channel_scale: bool = fields.flag()
     num_kmeans_workers: int = fields.value_of(1, "an integer", fields.whole)
     weight_threshold: int | None = fields.weight_threshold()
-    lut_dtype: str | None = fields.value_of(
-        None, 'None, "int8" or "uint8"', lambda v: v in (None, "int8", "uint8")
-    )
+    lut_dtype: str | None = fields.value_of(None, 'None, "int8" or "uint8"', lambda v: v in (None, "int8", "uint8"))
     smaller_group: bool = fields.flag()
     restarts: int = fields.integer(4, least=1)
 
@@ -247,5 +238,5 @@ def read_config(kind: type[C], arguments: Mapping[str, Any], where: str) -> C:
     """Build one configuration from its arguments; a ConfigError begins with `where`."""
     try:
         return kind._from_dict(arguments)
-    except cattrs.BaseValidationError as error:
+    except cattrs.errors.BaseValidationError as error:
         raise ConfigError(f"{where}: {' '.join(fields.sentences(error))}") from error

@@ -99,9 +99,7 @@ def raise_target(model: Model, target: Any) -> list[str]:
         if old.spec_version < goal.spec_version:
             done += _raise_operation(node, old, goal, model)
             if old.constexpr == "attributes" and goal.constexpr == "inputs" and node.is_constexpr:
-                operations = _next_generation(node, model)
-                if operations:
-                    replacements.append((node, operations))
+                replacements.append((node, _next_generation(node, model)))
     if replacements:
         done.append(f"moved {len(replacements)} compressed weights to the operations of {goal.name}")
     edit(replacements)
@@ -149,10 +147,22 @@ def _may_be_negative(node: Node, model: Model) -> bool:
 
 
 def _next_generation(node: Node, model: Model) -> list[Any]:
+    if node.type == "constexpr_cast":
+        return [_attributes_as_inputs(node.op)]
     weight = read_weight(node, model)
-    if isinstance(weight, np.ndarray):  # constexpr_cast is the same in both generations
-        return []
+    assert not isinstance(weight, np.ndarray)
     return write_weight(weight, node.op.outputs[0].name, generation=2, store=model.store)
+
+
+def _attributes_as_inputs(op: Any) -> Any:
+    moved = type(op).FromString(op.SerializeToString())
+    del moved.attributes[:]
+    for entry in op.attributes:
+        if entry.key == "name":
+            moved.attributes.add(key=entry.key).value.CopyFrom(entry.value)
+        else:
+            moved.inputs.add(key=entry.key).value.arguments.add().value.CopyFrom(entry.value)
+    return moved
 
 
 def _raise_functions(spec: Any, goal: Target) -> None:

@@ -10,8 +10,20 @@ import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from corepress.errors import CorepressError
+
+
+def check_destination(destination: Path, *, overwrite: bool) -> None:
+    """A CorepressError where `destination` can't be written to, before any work is done for it."""
+    if destination.exists() and not overwrite:
+        raise CorepressError(f"{destination}: it exists already; choose another output or allow to overwrite it")
+    parent = destination.absolute().parent
+    if not parent.is_dir():
+        raise CorepressError(f"{parent}: no such folder to write {destination.name} into")
+    if not os.access(parent, os.W_OK):
+        raise CorepressError(f"{parent}: no permission to write {destination.name} into it")
 
 
 @contextlib.contextmanager
@@ -21,11 +33,8 @@ def replacing(destination: Path, *, overwrite: bool) -> Iterator[Path]:
     On any error, Ctrl-C included, the sibling is removed. Killed outright, a hidden sibling `.NAME.*.partial`
     may stay, but `destination` is what it was before.
     """
-    if destination.exists() and not overwrite:
-        raise CorepressError(f"{destination}: it exists already; choose another output or allow to overwrite it")
+    check_destination(destination, overwrite=overwrite)
     parent = destination.absolute().parent
-    if not parent.is_dir():
-        raise CorepressError(f"{parent}: no such folder to write {destination.name} into")
     partial = parent / f".{destination.name}.{uuid.uuid4().hex[:8]}.partial"
     try:
         yield partial
@@ -54,7 +63,7 @@ def _move(partial: Path, destination: Path) -> None:
 
 def _exchange(one: Path, other: Path) -> bool:
     """Swap two paths in one step where the system can (Linux, macOS); afterwards `one` is the old `other`."""
-    libc = ctypes.CDLL(None, use_errno=True) if os.name == "posix" else None
+    libc: Any = ctypes.CDLL(None, use_errno=True) if os.name == "posix" else None
     first, second = os.fsencode(one), os.fsencode(other)
     at_cwd, swap = -100, 2  # AT_FDCWD; RENAME_EXCHANGE on Linux and RENAME_SWAP on macOS are both 2
     if sys.platform == "linux" and hasattr(libc, "renameat2"):

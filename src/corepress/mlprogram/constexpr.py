@@ -6,6 +6,7 @@ and parameters: coremltools documentation, MIL ops, `iOS16.constexpr_ops` and `i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -90,11 +91,11 @@ def _vector_axis(node: Node, lut: Any, rank: int, blobs: BlobSource) -> int | No
 def _read_lut_to_dense(node: Node, blobs: BlobSource) -> Palettized:
     if node.operand("shape") is not None:  # first generation
         shape = tuple(int(size) for size in _read(node, "shape", blobs))
-        lut = _read(node, "lut", blobs).reshape(*(1 for _ in shape), -1, 1)
-        bits = int(lut.size).bit_length() - 1
-        count = int(np.prod(shape, dtype=object))
+        table = _read(node, "lut", blobs).reshape(*(1 for _ in shape), -1, 1)
+        bits = int(table.size).bit_length() - 1
+        count = math.prod(shape)
         indices = unpack_bits(_read(node, "indices", blobs), bits, count).reshape(shape)
-        return _checked(node, Palettized(indices, lut))
+        return _checked(node, Palettized(indices, table))
     lut = _lut(node, blobs)
     indices = _read(node, "indices", blobs)
     return _checked(node, Palettized(indices, lut, _vector_axis(node, lut, indices.ndim, blobs)))
@@ -147,7 +148,7 @@ def _read_sparse_to_dense(node: Node, blobs: BlobSource) -> Sparse:
         return _read_sparse_values(values.node, blobs)
     mask = _read(node, "mask", blobs)
     if shape is not None:  # first generation
-        count = int(np.prod(shape, dtype=object))
+        count = math.prod(int(size) for size in shape)
         mask = unpack_bits(mask, 1, count).reshape([int(size) for size in shape])
     mask = mask != 0
     return Sparse(mask, _scatter(node, mask, _read(node, "nonzero_data", blobs)))

@@ -30,13 +30,15 @@ class Function:
 
 @dataclass(eq=False)
 class Node:
-    """An operation. `operands` holds, by argument, the values and outputs of other nodes that it reads."""
+    """An operation. `operands` holds, by argument, the values and outputs of other nodes that it reads; `depth` is
+    the nesting of its block."""
 
     function: Function
     block: Any
     index: int
     op: Any
     name: str
+    depth: int
     operands: dict[str, list[Operand]] = field(default_factory=dict)
     uses: list[Use] = field(default_factory=list)
 
@@ -46,7 +48,7 @@ class Node:
 
     @property
     def is_const(self) -> bool:
-        return self.op.type == "const"
+        return bool(self.op.type == "const")
 
     @property
     def is_constexpr(self) -> bool:
@@ -113,7 +115,7 @@ def _visit(function: Function, block: Any, outer: dict[str, Operand], found: lis
     for shadowing in block.inputs:
         scope.pop(shadowing.name, None)
     for index, op in enumerate(block.operations):
-        node = Node(function, block, index, op, _name(op))
+        node = Node(function, block, index, op, _name(op), depth)
         found.append(node)
         _connect(node, scope)
         for inner in op.blocks:
@@ -161,12 +163,14 @@ def edit(
 
     All changes of one view must come in one call: positions are those of the view.
     """
-    blocks: dict[int, tuple[Any, dict[int, Sequence[Any]], dict[int, list[Any]]]] = {}
+    blocks: dict[int, tuple[int, Any, dict[int, Sequence[Any]], dict[int, list[Any]]]] = {}
     for node, operations in replacements:
-        blocks.setdefault(id(node.block), (node.block, {}, {}))[1][node.index] = operations
+        blocks.setdefault(id(node.block), (node.depth, node.block, {}, {}))[2][node.index] = operations
     for node, operations in insertions:
-        blocks.setdefault(id(node.block), (node.block, {}, {}))[2].setdefault(node.index, []).extend(operations)
-    for block, replaced, inserted in blocks.values():
+        found = blocks.setdefault(id(node.block), (node.depth, node.block, {}, {}))
+        found[3].setdefault(node.index, []).extend(operations)
+    # The innermost first: an outer block copies what its operations hold.
+    for _, block, replaced, inserted in sorted(blocks.values(), key=lambda item: -item[0]):
         changed: list[Any] = []
         for index, op in enumerate(block.operations):
             changed += inserted.get(index, [])

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from corepress.errors import CorepressError
+from corepress.errors import CorepressError, FormatError
 from corepress.mlprogram.blobs import PendingBlob
 from corepress.mlprogram.dtypes import DType
 
@@ -44,17 +44,16 @@ class Spill:
             return len(self._blobs) - 1
 
     def __getitem__(self, number: int) -> PendingBlob:
+        if number >= len(self._blobs):
+            raise FormatError(f"no blob has the offset {number:#x}")
         return self._blobs[number]
-
-    def __len__(self) -> int:
-        return len(self._blobs)
 
     def read(self, blob: PendingBlob) -> NDArray[np.uint8]:
         """The bytes of a blob, as an array of their own."""
         data = np.empty(blob.nbytes, np.uint8)
         with self._lock:
             self._file.seek(blob.offset)
-            self._file.readinto(memoryview(data))
+            self._file.readinto(data.data)
         return data
 
     def chunks(self, blob: PendingBlob) -> Iterator[bytes]:

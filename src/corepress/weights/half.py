@@ -6,7 +6,10 @@ Only integer and float32 arithmetic, so it is the same on every machine, vectori
 
 from __future__ import annotations
 
+from typing import Any
+
 import numba
+import numba.extending
 import numpy as np
 
 _EXPONENT_SHIFT = 112  # float32's exponent bias less float16's
@@ -55,3 +58,67 @@ def narrow(value: np.float32) -> np.uint16:
         half = np.uint32(0x7E00)
     sign = np.uint32(np.uint32(np.float32(value).view(np.uint32) >> np.uint32(16)) & np.uint32(0x8000))
     return np.uint16(half | sign)
+
+
+def single(stored: Any) -> Any:
+    """In a kernel: a stored number as float32, whether half bits, an integer or a float32."""
+    raise NotImplementedError("only inside numba")
+
+
+def stored(value: Any, like: Any) -> Any:
+    """In a kernel: a float32 in the type of `like`: half bits, or float32 as it is."""
+    raise NotImplementedError("only inside numba")
+
+
+def rounded(value: Any, like: Any) -> Any:
+    """In a kernel: a float32 rounded to what the type of `like` can hold."""
+    raise NotImplementedError("only inside numba")
+
+
+def limits(like: Any) -> Any:
+    """In a kernel: the smallest and the largest positive value that the type of `like` can hold."""
+    raise NotImplementedError("only inside numba")
+
+
+@numba.extending.overload(single)
+def _single(stored: Any) -> Any:
+    def from_half(stored: Any) -> Any:
+        return widen(stored)
+
+    def from_other(stored: Any) -> Any:
+        return np.float32(stored)
+
+    return from_half if stored == numba.types.uint16 else from_other
+
+
+@numba.extending.overload(stored)
+def _stored(value: Any, like: Any) -> Any:
+    def to_half(value: Any, like: Any) -> Any:
+        return narrow(value)
+
+    def to_single(value: Any, like: Any) -> Any:
+        return value
+
+    return to_half if like == numba.types.uint16 else to_single
+
+
+@numba.extending.overload(rounded)
+def _rounded(value: Any, like: Any) -> Any:
+    def to_half(value: Any, like: Any) -> Any:
+        return round_to_half(value)
+
+    def to_single(value: Any, like: Any) -> Any:
+        return value
+
+    return to_half if like == numba.types.uint16 else to_single
+
+
+@numba.extending.overload(limits)
+def _limits(like: Any) -> Any:
+    def of_half(like: Any) -> Any:
+        return np.float32(2.0**-24), np.float32(65504.0)
+
+    def of_single(like: Any) -> Any:
+        return np.float32(2.0**-149), np.float32(3.4028234663852886e38)
+
+    return of_half if like == numba.types.uint16 else of_single

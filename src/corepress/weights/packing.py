@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from corepress.errors import FormatError
 
 
 def packed_size(count: int, bits: int) -> int:
@@ -23,54 +24,39 @@ def pack_bits(values: NDArray[Any], bits: int) -> NDArray[np.uint8]:
     flat = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
     if bits == 8:
         return flat
+    if bits == 1:
+        return np.packbits(flat, bitorder="little")
+    from corepress.weights import kernels
+
     packed = np.empty(packed_size(flat.size, bits), np.uint8)
-    _pack(flat, bits, packed)
+    kernels.pack(kernels.frozen(flat), bits, packed)
     return packed
 
 
 def unpack_bits(packed: NDArray[np.uint8], bits: int, count: int, *, signed: bool = False) -> NDArray[Any]:
-    """The inverse of `pack_bits`: `count` integers as uint8, or as sign-extended int8 when `signed`."""
-    values = np.empty(count, np.uint8)
-    if bits == 8:
-        values[:] = packed[:count]
-    else:
-        _unpack(np.ascontiguousarray(packed), bits, values)
+    """The inverse of `pack_bits`: `count` integers as uint8, or as sign-extended int8 when `signed`.
+
+    Raises FormatError if `packed` is too short to hold them.
+    """
+    if packed.size < packed_size(count, bits):
+        raise FormatError(f"{packed.size} bytes can't hold {count} integers of {bits} bits")
+    values = _unpack(np.ascontiguousarray(packed), bits, count)
     if not signed:
         return values
-    shift = np.uint8(8 - bits)
-    return np.right_shift(np.left_shift(values, shift).view(np.int8), np.int8(8 - bits))
+    # Flipping the sign bit and subtracting it again carries it up through the higher bits.
+    sign = np.uint8(1 << (bits - 1))
+    values ^= sign
+    values -= sign
+    return values.view(np.int8)
 
 
-@numba.njit(nogil=True, cache=True)
-def _pack(values: NDArray[np.uint8], bits: int, packed: NDArray[np.uint8]) -> None:
-    # Eight integers of `bits` bits fill exactly `bits` bytes: no carry crosses from one octet to the next.
-    mask = np.uint64((1 << bits) - 1)
-    octets = values.size // 8
-    for octet in range(octets):
-        word = np.uint64(0)
-        for j in range(8):
-            word |= (np.uint64(values[8 * octet + j]) & mask) << np.uint64(j * bits)
-        for j in range(bits):
-            packed[bits * octet + j] = np.uint8((word >> np.uint64(8 * j)) & np.uint64(255))
-    word = np.uint64(0)
-    for j in range(values.size - 8 * octets):
-        word |= (np.uint64(values[8 * octets + j]) & mask) << np.uint64(j * bits)
-    for j in range(packed.size - bits * octets):
-        packed[bits * octets + j] = np.uint8((word >> np.uint64(8 * j)) & np.uint64(255))
+def _unpack(packed: NDArray[np.uint8], bits: int, count: int) -> NDArray[np.uint8]:
+    if bits == 8:
+        return packed[:count].copy()
+    if bits == 1:
+        return np.unpackbits(packed, count=count, bitorder="little")
+    from corepress.weights import kernels
 
-
-@numba.njit(nogil=True, cache=True)
-def _unpack(packed: NDArray[np.uint8], bits: int, values: NDArray[np.uint8]) -> None:
-    mask = np.uint64((1 << bits) - 1)
-    octets = values.size // 8
-    for octet in range(octets):
-        word = np.uint64(0)
-        for j in range(bits):
-            word |= np.uint64(packed[bits * octet + j]) << np.uint64(8 * j)
-        for j in range(8):
-            values[8 * octet + j] = np.uint8((word >> np.uint64(j * bits)) & mask)
-    word = np.uint64(0)
-    for j in range(min(bits, packed.size - bits * octets)):
-        word |= np.uint64(packed[bits * octets + j]) << np.uint64(8 * j)
-    for j in range(values.size - 8 * octets):
-        values[8 * octets + j] = np.uint8((word >> np.uint64(j * bits)) & mask)
+    values = np.empty(count, np.uint8)
+    kernels.unpack(kernels.frozen(packed), bits, values)
+    return values

@@ -1,0 +1,177 @@
+"""A pytest plugin that runs coremltools' own tests of `coremltools.optimize.coreml` against `corepress.coreml`.
+
+Loaded with `-p conformance.plugin`, before any test module is imported; `python -m conformance` does so.
+`expected.toml` says which tests are left out, and which are bound to fail and why.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import tomllib
+import zlib
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from conformance.stand_ins import replace_the_peer, stand_in
+
+replace_the_peer()
+
+Rules = list[tuple[re.Pattern[str], str]]
+SUMMARY = pytest.StashKey[dict[str, Any]]()
+# Arguments of the peer's graph passes that its public functions do not have.
+PRIVATE_PARAMETERS = {"fake_compression", "is_deprecated"}
+OTHER_WORDING: Counter[str] = Counter()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--quick", action="store_true", help="run only the first and the last case of each test")
+    parser.addoption("--wording", action="store_true", help="show where our errors are worded otherwise")
+
+
+# What the tests see of pytest and of the machine.
+
+
+@contextmanager
+def raises(expected: Any, *, match: str | None = None) -> Iterator[Any]:
+    """`pytest.raises`, but other wording is counted, not refused."""
+    with pytest.raises(expected) as info:
+        yield info
+    if match is not None and not re.search(match, str(info.value)):
+        OTHER_WORDING[f"{match}  <>  {info.value}"] += 1
+
+
+def adapt(module: Any) -> None:
+    """Give a test module our `raises`, and a machine on which it does not give up before it begins."""
+    module.pytest = stand_in(pytest, raises=raises)
+    if hasattr(module, "platform"):
+        # On x86 some tests xfail at once, since Core ML runs their models wrong there; here none is run.
+        module.platform = stand_in(module.platform, machine=lambda: "arm64")
+
+
+@pytest.fixture(autouse=True)
+def _same_weights_on_each_run(request: pytest.FixtureRequest) -> None:
+    import torch
+
+    seed = zlib.crc32(short(request.node.nodeid).encode())
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
+    torch.manual_seed(seed)
+
+
+# Which tests run.
+
+
+def short(nodeid: str) -> str:
+    """`file.py::Class::test[case]`"""
+    return re.sub(r"^[^:]*/", "", nodeid)
+
+
+def read_rules(kind: str) -> Rules:
+    lists = tomllib.loads(Path(__file__).with_name("expected.toml").read_text(encoding="utf-8"))
+    return [(re.compile(test), entry["reason"]) for entry in lists[kind] for test in entry["tests"]]
+
+
+def reason(rules: Rules, item: pytest.Item, used: set[str]) -> str | None:
+    for pattern, text in rules:
+        if pattern.search(short(item.nodeid)):
+            used.add(pattern.pattern)
+            return text
+    return None
+
+
+def is_private(item: Any) -> bool:
+    parameters = item.callspec.params if hasattr(item, "callspec") else {}
+    return any(parameters.get(name) for name in PRIVATE_PARAMETERS)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[Any]) -> None:
+    rules = {kind: read_rules(kind) for kind in ("left_out", "expected")}
+    used: set[str] = set()
+    kept: list[Any] = []
+    left_out: Counter[str] = Counter()
+    for item in items:
+        if is_private(item):
+            left_out["an argument that is private to the peer's graph passes"] += 1
+        elif why := reason(rules["left_out"], item, used):
+            left_out[why] += 1
+        else:
+            if why := reason(rules["expected"], item, used):
+                # Strict: a listed test that passes is a failure, so the list can't go stale.
+                item.add_marker(pytest.mark.xfail(reason=why, strict=True))
+            kept.append(item)
+    stale = [pattern.pattern for rule in rules.values() for pattern, _ in rule if pattern.pattern not in used]
+    if config.option.quick:
+        chosen = few_of_each(kept)
+        left_out["--quick"] = len(kept) - len(chosen)
+        kept = chosen
+    elif stale:
+        raise pytest.UsageError(f"conformance/expected.toml names tests that do not exist: {stale}")
+    for module in {item.module for item in kept}:
+        adapt(module)
+    config.stash[SUMMARY] = {"collected": len(items), "left_out": dict(left_out)}
+    items[:] = kept
+
+
+def few_of_each(items: list[Any]) -> list[Any]:
+    """The first and the last case of each test."""
+    cases: dict[str, list[Any]] = defaultdict(list)
+    for item in items:
+        cases[item.nodeid.partition("[")[0]].append(item)
+    return [item for group in cases.values() for item in dict.fromkeys((group[0], group[-1]))]
+
+
+# From the workers of xdist to the summary.
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    summary = session.config.stash.get(SUMMARY, None)
+    if summary is not None:
+        summary["wording"] = dict(OTHER_WORDING)
+        if hasattr(session.config, "workeroutput"):
+            session.config.workeroutput["conformance"] = summary
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: Any) -> None:
+    summary = node.workeroutput.get("conformance") if hasattr(node, "workeroutput") else None
+    if summary is not None:
+        OTHER_WORDING.update(summary["wording"])
+        node.config.stash[SUMMARY] = summary | {"wording": dict(OTHER_WORDING)}
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    summary = config.stash.get(SUMMARY, None)
+    if summary is None:
+        return
+    stats = terminalreporter.stats
+    failed = [report for kind in ("failed", "error") for report in stats.get(kind, [])]
+    stale = [report for report in failed if "XPASS(strict)" in str(report.longrepr)]
+    skipped = Counter(report.longrepr[2].removeprefix("Skipped: ") for report in stats.get("skipped", []))
+    expected = Counter(report.wasxfail for report in stats.get("xfailed", []))
+    rows = [
+        ("collected", summary["collected"], {}),
+        ("left out", sum(summary["left_out"].values()), summary["left_out"]),
+        ("skipped by the test itself", sum(skipped.values()), skipped),
+        ("passed", len(stats.get("passed", [])), {}),
+        ("fail as expected", sum(expected.values()), expected),
+        ("fail", len(failed) - len(stale), {}),
+        ("listed in expected.toml, but pass", len(stale), {}),
+        ("errors of the right type, worded otherwise", sum(summary["wording"].values()), {}),
+    ]
+    write = terminalreporter.write_line
+    terminalreporter.section("conformance")
+    for name, count, reasons in rows:
+        write(f"{count:6}  {name}")
+        for text, number in sorted(reasons.items(), key=lambda entry: -entry[1]):
+            write(f"{number:14}  {text}")
+    if config.option.wording:
+        for text, number in summary["wording"].items():
+            write(f"{number:6}  {text}")

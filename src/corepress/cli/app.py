@@ -1,0 +1,269 @@
+"""The commands and their options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from corepress.cli import options
+from corepress.errors import ConfigError
+
+if TYPE_CHECKING:
+    from corepress.coreml import OptimizationConfig
+    from corepress.mlprogram import Model
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Make the weights of Core ML packages small, on any machine.",
+)
+
+
+@app.callback(invoke_without_command=True)
+def _top(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+    if version:
+        from corepress import __version__
+
+        print(f"corepress {__version__}")
+        raise typer.Exit
+
+
+class PaletteMode(str, Enum):
+    kmeans = "kmeans"
+    uniform = "uniform"
+    unique = "unique"
+
+
+class LinearMode(str, Enum):
+    linear_symmetric = "linear_symmetric"
+    linear = "linear"
+
+
+class Dtype(str, Enum):
+    int8 = "int8"
+    uint8 = "uint8"
+    int4 = "int4"
+    uint4 = "uint4"
+
+
+class LutGranularity(str, Enum):
+    per_tensor = "per_tensor"
+    per_grouped_channel = "per_grouped_channel"
+
+
+class LinearGranularity(str, Enum):
+    per_tensor = "per_tensor"
+    per_channel = "per_channel"
+    per_block = "per_block"
+
+
+class LutDtype(str, Enum):
+    int8 = "int8"
+    uint8 = "uint8"
+
+
+@app.command()
+def info(
+    model: options.Input,
+    everything: Annotated[bool, typer.Option("--all", help="List all weights, in program order.")] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Show the weights of a model: shape, type, how they are compressed, size, who reads them."""
+    from corepress.cli import show
+    from corepress.mlprogram import load
+
+    show.info(load(model), everything, as_json)
+
+
+@app.command()
+def palettize(
+    model: options.Input,
+    output: options.Output,
+    nbits: Annotated[Optional[int], typer.Option(help="Bits of an index: 1, 2, 3, 4, 6 or 8. [default: 4]")] = None,
+    mode: Annotated[PaletteMode, typer.Option(help="How the LUT is made.")] = PaletteMode.kmeans,
+    granularity: Annotated[LutGranularity, typer.Option(help="One LUT for what.")] = LutGranularity.per_tensor,
+    group_size: Annotated[int, typer.Option(min=1, help="Channels of a group.")] = 32,
+    channel_axis: Annotated[Optional[int], typer.Option(help="Axis of the groups; by operation if not given.")] = None,
+    cluster_dim: Annotated[int, typer.Option(min=1, help="Length of the entries of a vector LUT.")] = 1,
+    per_channel_scale: Annotated[bool, typer.Option(help="Scale each output channel first.")] = False,
+    lut_dtype: Annotated[Optional[LutDtype], typer.Option(help="Quantize the LUT itself.")] = None,
+    smaller_group: Annotated[bool, typer.Option(help="Use a smaller group where the size does not divide.")] = False,
+    weight_threshold: options.Threshold = 2048,
+    config: options.Config = None,
+    joint: options.Joint = False,
+    target: options.Target = None,
+    overwrite: options.Overwrite = False,
+    workers: options.Workers = None,
+    as_json: options.Json = False,
+) -> None:
+    """Replace weights by indices into look-up tables (k-means and others)."""
+    from corepress.coreml import OpPalettizerConfig, palettize_weights
+
+    bits = nbits if nbits is not None or mode is PaletteMode.unique else 4
+    chosen = _config(config, lambda: OpPalettizerConfig(
+        mode=mode.value, nbits=bits, granularity=granularity.value, group_size=group_size, channel_axis=channel_axis,
+        cluster_dim=cluster_dim, enable_per_channel_scale=per_channel_scale, weight_threshold=weight_threshold,
+        lut_dtype=lut_dtype.value if lut_dtype else None, smaller_group=smaller_group,
+    ))  # fmt: skip
+    _run("palettize", model, output, overwrite, as_json, lambda source, progress: palettize_weights(
+        source, chosen, joint, target=target, workers=workers, progress=progress
+    ))  # fmt: skip
+
+
+@app.command()
+def quantize(
+    model: options.Input,
+    output: options.Output,
+    dtype: Annotated[Dtype, typer.Option(help="Type of the stored integers.")] = Dtype.int8,
+    mode: Annotated[LinearMode, typer.Option(help="Symmetric range, or from minimum to maximum.")] = (
+        LinearMode.linear_symmetric
+    ),
+    granularity: Annotated[LinearGranularity, typer.Option(help="One scale for what.")] = LinearGranularity.per_channel,
+    block_size: Annotated[int, typer.Option(min=1, help="Elements of a block, along the input channels.")] = 32,
+    scale_search: Annotated[bool, typer.Option(help="Search the scales of least squared error.")] = False,
+    smaller_block: Annotated[bool, typer.Option(help="Use smaller blocks where the size does not divide.")] = False,
+    weight_threshold: options.Threshold = 2048,
+    config: options.Config = None,
+    joint: options.Joint = False,
+    target: options.Target = None,
+    overwrite: options.Overwrite = False,
+    workers: options.Workers = None,
+    as_json: options.Json = False,
+) -> None:
+    """Replace weights by 4- or 8-bit integers with scales."""
+    from corepress.coreml import OpLinearQuantizerConfig, linear_quantize_weights
+
+    chosen = _config(config, lambda: OpLinearQuantizerConfig(
+        mode=mode.value, dtype=dtype.value, granularity=granularity.value, block_size=block_size,
+        weight_threshold=weight_threshold, scale_search=scale_search, smaller_block=smaller_block,
+    ))  # fmt: skip
+    _run("quantize", model, output, overwrite, as_json, lambda source, progress: linear_quantize_weights(
+        source, chosen, joint, target=target, workers=workers, progress=progress
+    ))  # fmt: skip
+
+
+@app.command()
+def prune(
+    model: options.Input,
+    output: options.Output,
+    sparsity: Annotated[Optional[float], typer.Option(min=0, max=1, help="Part of the values to set to zero.")] = None,
+    threshold: Annotated[Optional[float], typer.Option(min=0, help="Set values up to this magnitude to zero.")] = None,
+    minimum_sparsity: Annotated[float, typer.Option(min=0, max=1, help="With --threshold: else stay dense.")] = 0.5,
+    n_m: Annotated[Optional[str], typer.Option("--n-m", help="N:M, zero the N smallest of every M values.")] = None,
+    block_size: Annotated[Optional[int], typer.Option(min=2, help="Zero whole runs of this many channels.")] = None,
+    dim: Annotated[Optional[int], typer.Option(min=0, max=1, help="Axis of --n-m and --block-size.")] = None,
+    weight_threshold: options.Threshold = 2048,
+    config: options.Config = None,
+    joint: options.Joint = False,
+    target: options.Target = None,
+    overwrite: options.Overwrite = False,
+    workers: options.Workers = None,
+    as_json: options.Json = False,
+) -> None:
+    """Set small values to zero and store the others with a bit mask."""
+    from corepress.coreml import OpMagnitudePrunerConfig, OpThresholdPrunerConfig, prune_weights
+
+    def from_flags() -> Any:
+        if sum(given is not None for given in (sparsity, threshold, n_m)) != 1:
+            raise ConfigError("prune needs exactly one of --sparsity, --threshold and --n-m (or --config)")
+        if threshold is not None:
+            return OpThresholdPrunerConfig(threshold, minimum_sparsity, weight_threshold)
+        return OpMagnitudePrunerConfig(sparsity, block_size, _ratio(n_m), dim, weight_threshold)
+
+    chosen = _config(config, from_flags)
+    _run("prune", model, output, overwrite, as_json, lambda source, progress: prune_weights(
+        source, chosen, joint, target=target, workers=workers, progress=progress
+    ))  # fmt: skip
+
+
+@app.command()
+def decompress(
+    model: options.Input,
+    output: options.Output,
+    overwrite: options.Overwrite = False,
+    workers: options.Workers = None,
+    as_json: options.Json = False,
+) -> None:
+    """Make compressed weights plain float tensors again."""
+    from corepress.coreml import decompress_weights
+
+    _run("decompress", model, output, overwrite, as_json, lambda source, progress: decompress_weights(
+        source, workers=workers, progress=progress
+    ))  # fmt: skip
+
+
+@app.command()
+def compress(
+    model: options.Input,
+    output: options.Output,
+    recipe: Annotated[Path, typer.Option("--recipe", help="A YAML file with the steps; see docs/recipes.md.")],
+    target: options.Target = None,
+    overwrite: options.Overwrite = False,
+    workers: options.Workers = None,
+    as_json: options.Json = False,
+) -> None:
+    """Run several steps (prune, palettize, quantize) as a recipe says."""
+    from corepress import recipe as recipes
+
+    steps = recipes.load(recipe)
+    _run("compress", model, output, overwrite, as_json, lambda source, progress: recipes.run(
+        source, steps, target=target, workers=workers, progress=progress
+    ))  # fmt: skip
+
+
+@app.command()
+def targets(as_json: options.Json = False) -> None:
+    """Show what each version of iOS and macOS can hold."""
+    import json
+
+    from rich.table import Table
+
+    from corepress.cli import show
+    from corepress.targets import COLUMNS, table_rows
+
+    if as_json:
+        print(json.dumps([dict(zip(COLUMNS, row, strict=True)) for row in table_rows()], indent=2))
+        return
+    table = Table(*COLUMNS, show_lines=True)
+    for row in table_rows():
+        table.add_row(*row)
+    show.console().print(table)
+
+
+def _run(
+    title: str, source: Path, output: Path, overwrite: bool, as_json: bool, step: Callable[[Model, Any], Model]
+) -> None:
+    """Load, apply a step under a progress bar, save, report."""
+    from corepress.cli import show
+    from corepress.mlprogram import load
+    from corepress.mlprogram.atomic import check_destination
+    from corepress.report import report
+
+    check_destination(output, overwrite=overwrite)
+    with show.progress(title) as progress:
+        model = step(load(source), progress)
+        result = report(model)
+        model.save(output, overwrite=overwrite)
+    show.summary(result, output, as_json)
+
+
+def _config(path: Path | None, from_flags: Callable[[], Any]) -> OptimizationConfig:
+    from corepress.coreml import OptimizationConfig
+
+    return OptimizationConfig(global_config=from_flags()) if path is None else OptimizationConfig.from_yaml(path)
+
+
+def _ratio(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    try:
+        n, m = (int(part) for part in text.split(":"))
+    except ValueError as error:
+        raise ConfigError(f"--n-m: {text!r} is not of the form N:M, such as 2:4") from error
+    return n, m

@@ -1,0 +1,21 @@
+"""Arguments and options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+Input = Annotated[Path, typer.Argument(metavar="MODEL", help="An .mlpackage, or an .mlmodel with an ML program.")]
+Output = Annotated[Path, typer.Option("--output", "-o", help="Where to write the result.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output when it exists, even the input.")]
+Config = Annotated[
+    Optional[Path],
+    typer.Option("--config", help="A YAML file in the form of OptimizationConfig.from_yaml, instead of the flags."),
+]
+Joint = Annotated[bool, typer.Option("--joint", help="Compress weights further that are compressed already.")]
+Target = Annotated[Optional[str], typer.Option("--target", help="Raise the model to this target first, e.g. iOS18.")]
+Workers = Annotated[Optional[int], typer.Option("--workers", min=1, help="Threads; one for each core by default.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, and nothing else.")]
+Threshold = Annotated[int, typer.Option("--weight-threshold", min=0, help="Leave weights alone up to this size.")]

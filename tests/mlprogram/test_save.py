@@ -1,0 +1,199 @@
+"""Outputs appear whole or not at all, and inputs are never touched."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import corepress.coreml as cto
+from corepress.errors import CorepressError
+from corepress.mlprogram import load
+from tests.mlprogram.test_model import tree
+
+INT8 = cto.OptimizationConfig(cto.OpLinearQuantizerConfig())
+
+
+def leftovers(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir() if path.name.startswith(".")]
+
+
+def test_saving_twice_gives_the_same_bytes(package, tmp_path) -> None:
+    model = cto.linear_quantize_weights(package(), INT8)
+    model.save(tmp_path / "one.mlpackage")
+    model.save(tmp_path / "two.mlpackage")
+    load(tmp_path / "one.mlpackage").save(tmp_path / "three.mlpackage")
+    assert tree(tmp_path / "one.mlpackage") == tree(tmp_path / "two.mlpackage") == tree(tmp_path / "three.mlpackage")
+
+
+def test_the_number_of_threads_does_not_matter(package, tmp_path) -> None:
+    for workers in (1, 4):
+        cto.linear_quantize_weights(package(), INT8, workers=workers).save(tmp_path / f"{workers}.mlpackage")
+    assert tree(tmp_path / "1.mlpackage") == tree(tmp_path / "4.mlpackage")
+
+
+def test_compressing_keeps_everything_else(package, tmp_path) -> None:
+    """Operations, description, metadata and blobs that are not touched keep their bytes."""
+    source = load(package())
+    name = next(w.name for w in source.weights() if w.size == 48 * 64)
+    config = cto.OptimizationConfig(op_name_configs={name: cto.OpLinearQuantizerConfig()})
+    before = tree(package())
+    saved = cto.linear_quantize_weights(source, config).save(tmp_path / "out.mlpackage")
+    assert tree(package()) == before
+    assert saved.spec.description == source.spec.description
+    operations = lambda model: {  # noqa: E731
+        op.outputs[0].name: op
+        for op in model.spec.mlProgram.functions[0].value.block_specializations[0].value.operations
+    }
+    old, new = operations(source), operations(saved)
+    assert list(old) == list(new)
+    for key in set(old) - {name}:
+        stripped = []
+        for op in (old[key], new[key]):
+            copy = type(op).FromString(op.SerializeToString())
+            for entry in copy.attributes:
+                if entry.value.WhichOneof("value") == "blobFileValue":
+                    entry.value.blobFileValue.offset = 0
+            stripped.append(copy.SerializeToString())
+        assert stripped[0] == stripped[1]
+    for weight, kept in zip(source.weights(), saved.weights(), strict=True):
+        if weight.name != name:
+            assert weight.dense().tobytes() == kept.dense().tobytes()
+    manifest = "Manifest.json"
+    assert (tmp_path / "out.mlpackage" / manifest).read_bytes() == (package() / manifest).read_bytes()
+
+
+def test_an_existing_output_is_refused(package, tmp_path) -> None:
+    copy = Path(shutil.copytree(package(), tmp_path / "copy.mlpackage"))
+    before = tree(copy)
+    with pytest.raises(CorepressError, match="exists already"):
+        load(copy).save(copy)
+    assert tree(copy) == before
+
+
+def test_the_source_can_be_overwritten_when_asked(package, tmp_path) -> None:
+    copy = Path(shutil.copytree(package(), tmp_path / "copy.mlpackage"))
+    model = cto.linear_quantize_weights(copy, INT8)
+    model.save(tmp_path / "other.mlpackage")
+    saved = model.save(copy, overwrite=True)
+    assert tree(copy) == tree(tmp_path / "other.mlpackage")
+    assert all(w.dense().size for w in saved.weights())
+    assert not leftovers(tmp_path)
+
+
+@pytest.mark.parametrize("atomic", [True, False])
+def test_an_error_in_the_middle_leaves_the_old_package(package, tmp_path, monkeypatch, atomic) -> None:
+    from corepress.mlprogram import atomic as module
+    from corepress.mlprogram.blobs import BlobWriter
+
+    copy = Path(shutil.copytree(package(), tmp_path / "copy.mlpackage"))
+    before = tree(copy)
+    model = cto.linear_quantize_weights(copy, INT8)
+    if not atomic:
+        monkeypatch.setattr(module, "_exchange", lambda one, other: False)
+
+    def full(self, *args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(BlobWriter, "finish", full)
+    with pytest.raises(CorepressError, match="No space left"):
+        model.save(copy, overwrite=True)
+    assert tree(copy) == before and not leftovers(tmp_path)
+    monkeypatch.undo()
+    if not atomic:
+        monkeypatch.setattr(module, "_exchange", lambda one, other: False)
+    model.save(copy, overwrite=True)
+    assert tree(copy) != before and not leftovers(tmp_path)
+
+
+def test_ctrl_c_leaves_nothing_behind(package, tmp_path, monkeypatch) -> None:
+    from corepress.mlprogram.blobs import BlobWriter
+
+    def interrupted(self, *args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(BlobWriter, "append", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        cto.linear_quantize_weights(package(), INT8).save(tmp_path / "out.mlpackage")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_no_permission(package, tmp_path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(CorepressError, match="permission"):
+        load(package()).save(tmp_path / "out.mlpackage")
+
+
+def test_no_such_folder(package, tmp_path) -> None:
+    with pytest.raises(CorepressError, match="no such folder"):
+        load(package()).save(tmp_path / "a" / "out.mlpackage")
+
+
+def test_disk_full_while_compressing(package, tmp_path, monkeypatch) -> None:
+    import tempfile
+
+    class Full:
+        def seek(self, *_): ...
+
+        def write(self, *_):
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: Full())
+    with pytest.raises(CorepressError, match="TMPDIR"):
+        cto.linear_quantize_weights(package(), INT8)
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+import corepress.coreml as cto
+from corepress.mlprogram.blobs import BlobWriter
+append = BlobWriter.append
+def slow(self, *args):
+    print("saving", flush=True)
+    time.sleep(0.05)
+    return append(self, *args)
+BlobWriter.append = slow
+config = cto.OptimizationConfig(cto.OpLinearQuantizerConfig())
+cto.linear_quantize_weights(sys.argv[1], config).save(sys.argv[1], overwrite=True)
+"""
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.1, 0.3])
+def test_killed_in_the_middle_of_a_save(package, tmp_path, delay) -> None:
+    copy = Path(shutil.copytree(package(), tmp_path / "copy.mlpackage"))
+    before = tree(copy)
+    process = subprocess.Popen([sys.executable, "-c", KILLED, str(copy)], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()
+    time.sleep(delay)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    assert tree(copy) == before
+    assert load(copy).weights()
+
+
+def test_a_bare_mlmodel_stays_one_file(package, tmp_path) -> None:
+    from tests.coreml.test_grid import inline
+    from tests.oracle import peer_weights
+
+    bare = tmp_path / "bare.mlmodel"
+    bare.write_bytes(inline(load(package()).copy(), True).spec.SerializeToString())
+    model = cto.linear_quantize_weights(bare, INT8)
+    saved = model.save(tmp_path / "small.mlmodel")
+    assert saved.size() < load(bare).size() * 0.65
+    values = peer_weights(tmp_path / "small.mlmodel")
+    for weight in saved.weights():
+        assert (weight.dense() == values[weight.name]).all()
+    with pytest.raises(CorepressError, match="bare"):
+        model.save(tmp_path / "small.mlpackage")
+    with pytest.raises(CorepressError, match="package"):
+        load(package()).save(tmp_path / "small.mlmodel")

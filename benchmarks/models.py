@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -81,3 +82,8 @@ def convert(blocks: int) -> Any:
         compute_precision=ct.precision.FLOAT32,
         skip_model_load=True,
     )
+
+
+if __name__ == "__main__":
+    for count in map(int, sys.argv[1:]):
+        print(package(count), palettized(count))

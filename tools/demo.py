@@ -82,8 +82,8 @@ def main() -> None:
         )
     console.print(table)
     console.print("SNR: energy of a weight over energy of its error, the worst weight. Seconds: compress and save.")
-    source, packages = (path.relative_to(ROOT) for path in (SOURCE, FOLDER))
-    console.print(f"The packages are in {packages}. Now yours: corepress palettize {source} -o small.mlpackage --nbits 4")
+    console.print(f"The packages are in {FOLDER.relative_to(ROOT)}. Now yours:")
+    console.print(f"  corepress palettize {SOURCE.relative_to(ROOT)} -o small.mlpackage --nbits 4")
 
 
 def file_name(method: str) -> str:

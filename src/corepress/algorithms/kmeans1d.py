@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from corepress.algorithms.monge import Floats, Ints, kernel, partition
 from corepress.errors import CorepressError
+from corepress.weights.kernels import frozen
 
 Array = NDArray[Any]
 Codes = NDArray[np.uint16]
@@ -81,6 +82,7 @@ def quantize_values(weight: Array, k: int, importance: Array | None = None) -> t
 
 def quantize_rows(rows: Array, k: int, importance: Array | None = None) -> tuple[Array, Indices]:
     """`quantize_values` of each row of a matrix: (groups, m) gives tables (groups, k) and indices (groups, m)."""
+    dtype = rows.dtype
     rows, weights = _checked(rows, importance)
     centroids, used = np.zeros((len(rows), k)), np.zeros(len(rows), np.int32)
     short = _as_16_bit(rows)
@@ -92,7 +94,7 @@ def quantize_rows(rows: Array, k: int, importance: Array | None = None) -> tuple
         raise CorepressError(NOT_FINITE)
     # The representable value nearest to the mean is the best for a partition. Rounding does not merge clusters:
     # their values are representable, so a rounded mean stays between its own.
-    lut = round_to(centroids, rows.dtype)
+    lut = round_to(centroids, dtype)
     return lut, _nearest(rows, short, lut, used)
 
 
@@ -119,13 +121,13 @@ class Short(NamedTuple):
 def _as_16_bit(rows: Array) -> Short | None:
     """The rows as 16-bit numbers, if each of them is exactly that."""
     if rows.dtype == np.float16 or rows.dtype.name == "bfloat16":
-        return Short(rows.view(np.uint16), _ranked(rows.dtype.name))
+        return Short(frozen(rows.view(np.uint16)), _ranked(rows.dtype.name))
     if rows.dtype.itemsize == 1:
-        return Short(rows.astype(np.float16).view(np.uint16), _ranked("float16"))
+        return Short(frozen(rows.astype(np.float16).view(np.uint16)), _ranked("float16"))
     sample = rows.reshape(-1)[:: max(1, rows.size // 1024)]
     for name, convert in (("float16", _half_codes), ("bfloat16", _brain_codes)):
         if convert(sample) is not None and (codes := convert(rows)) is not None:
-            return Short(codes, _ranked(name))
+            return Short(frozen(codes), _ranked(name))
     return None
 
 
@@ -151,7 +153,7 @@ def _ranked(name: str) -> Floats:
     values = bits.astype(np.float64)
     values[np.isnan(values)] = np.inf
     values[:0x8000][values[:0x8000] == np.inf] = -np.inf  # NaN of negative sign, to keep the order
-    return values
+    return frozen(values)
 
 
 def _checked(rows: Array, importance: Array | None) -> tuple[Array, Array]:
@@ -160,7 +162,7 @@ def _checked(rows: Array, importance: Array | None) -> tuple[Array, Array]:
         rows = rows.astype(np.float64)
     rows = np.ascontiguousarray(rows)
     if importance is None:
-        return rows, np.empty((len(rows), 0))
+        return rows, frozen(np.empty((len(rows), 0)))
     if importance.shape != rows.shape:
         raise CorepressError(f"the importance has the shape {importance.shape}, but the weight {rows.shape}")
     weights = np.ascontiguousarray(importance, np.float64)
@@ -168,14 +170,14 @@ def _checked(rows: Array, importance: Array | None) -> tuple[Array, Array]:
         raise CorepressError("the importance must be finite and not negative")
     if not np.isfinite(rows).all():
         raise CorepressError(NOT_FINITE)
-    return rows, np.where(weights.any(axis=1, keepdims=True), weights, 1.0)
+    return rows, frozen(np.where(weights.any(axis=1, keepdims=True), weights, 1.0))
 
 
 def _sorted(rows: Array, weights: Array) -> tuple[Array, Array]:
     if not weights.size:
-        return np.sort(rows, axis=1), weights
+        return frozen(np.sort(rows, axis=1)), weights
     order = np.argsort(rows, axis=1)
-    return np.take_along_axis(rows, order, axis=1), np.take_along_axis(weights, order, axis=1)
+    return frozen(np.take_along_axis(rows, order, axis=1)), frozen(np.take_along_axis(weights, order, axis=1))
 
 
 def _nearest(rows: Array, short: Short | None, lut: Array, used: Ints) -> Indices:
@@ -183,7 +185,7 @@ def _nearest(rows: Array, short: Short | None, lut: Array, used: Ints) -> Indice
     if short:
         _assign_codes(short.codes, short.by_rank, lut.astype(np.float64), used, indices)
     else:
-        _assign(rows, lut.astype(np.float64), used, indices)
+        _assign(frozen(rows), lut.astype(np.float64), used, indices)
     return indices
 
 

@@ -127,7 +127,7 @@ def _quantize_rows(
         low = np.float32(lowest + (skipped if lowest < 0 else 0)) - zero
         high = np.float32(highest - (skipped if lowest == 0 else 0)) - zero
         for i in range(rows.shape[1]):
-            level = _nearest(single(rows[r, i]), scale, low, high, scales[r])
+            level, _ = _nearest(single(rows[r, i]), scale, low, high, scales[r])
             data[r, i] = np.uint8(np.int32(level + zero))
     return True
 
@@ -183,13 +183,16 @@ def _plain(
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
-def _nearest(value: np.float32, scale: np.float32, low: np.float32, high: np.float32, like: Any) -> np.float32:
-    """The level whose product with the scale, once rounded to its type, is nearest to the value."""
+def _nearest(
+    value: np.float32, scale: np.float32, low: np.float32, high: np.float32, like: Any
+) -> tuple[np.float32, np.float32]:
+    """The level whose product with the scale, once rounded to its type, is nearest to the value; how far it is."""
     ratio = value / scale
     level = min(max(np.rint(ratio), low), high)
     other = min(max(level + np.copysign(np.float32(1), ratio - level), low), high)
-    other_is_nearer = abs(value - rounded(scale * other, like)) < abs(value - rounded(scale * level, like))
-    return other if other_is_nearer else level
+    miss = abs(value - rounded(scale * level, like))
+    other_miss = abs(value - rounded(scale * other, like))
+    return (other, other_miss) if other_miss < miss else (level, miss)
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
@@ -198,43 +201,43 @@ def _search(
 ) -> tuple[np.float32, np.float32]:
     """A scale and zero point of less squared error than the given ones, or these.
 
-    Rounds the block with scales of 0.5 to 1.1 times the given one. Once its integers q are fixed, the best scale is
+    Rounds the block with scales of 0.4 to 1.1 times the given one. Once its integers q are fixed, the best scale is
     sum(w q) / sum(q q) and takes sum(w q)**2 / sum(q q) off the error, so each try is refitted on the spot.
     """
     inverse = np.float32(1) / scale
     first, last = np.float32(lowest), np.float32(highest)
-    best_gain, best_factor, best_refit, best_zero = np.float32(0), np.float32(1), np.float32(1), zero
-    for step in range(13):
-        factor = np.float32(1 / (0.5 + 0.05 * step))
-        gain, refit = _fit(rows, r, inverse, factor, first - zero, last - zero)
-        if gain > best_gain:
-            best_gain, best_factor, best_refit = gain, factor, refit
+    best = (np.float32(0), np.float32(1), np.float32(1), zero)
+    for tenths in range(4, 12):
+        best = _fit(rows, r, inverse, np.float32(tenths / 10), zero, first, last, best)
+    coarse = best[2]
+    best = _fit(rows, r, inverse, coarse - np.float32(0.05), zero, first, last, best)
+    best = _fit(rows, r, inverse, coarse + np.float32(0.05), zero, first, last, best)
     if not symmetric:
-        for near in (max(zero - np.float32(1), first), min(zero + np.float32(1), last)):
-            gain, refit = _fit(rows, r, inverse, best_factor, first - near, last - near)
-            if gain > best_gain:
-                best_gain, best_refit, best_zero = gain, refit, near
-    found = rounded(scale * best_refit, like)
+        fine = best[2]
+        best = _fit(rows, r, inverse, fine, max(zero - np.float32(1), first), first, last, best)
+        best = _fit(rows, r, inverse, fine, min(zero + np.float32(1), last), first, last, best)
+    found = rounded(scale * best[1], like)
     if not (np.isfinite(found) and found > 0):
         return scale, zero
-    better = _error(rows, r, found, best_zero, first, last, like) < _error(rows, r, scale, zero, first, last, like)
-    return (found, best_zero) if better else (scale, zero)
+    better = _error(rows, r, found, best[3], first, last, like) < _error(rows, r, scale, zero, first, last, like)
+    return (found, best[3]) if better else (scale, zero)
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "contract"})
 def _fit(
-    rows: Array, r: int, inverse: np.float32, factor: np.float32, low: np.float32, high: np.float32
-) -> tuple[np.float32, np.float32]:
-    """What the refitted scale takes off the squared error, in units of the plain scale, and that scale."""
+    rows: Array, r: int, inverse: np.float32, factor: np.float32, zero: np.float32, first: np.float32,
+    last: np.float32, best: tuple[np.float32, np.float32, np.float32, np.float32],
+) -> tuple[np.float32, np.float32, np.float32, np.float32]:  # fmt: skip
+    """The better of `best` and this try: (gain, refitted scale in units of the plain one, factor, zero point)."""
     cross, square = np.float32(0), np.float32(0)
+    narrower, low, high = np.float32(1) / factor, first - zero, last - zero
     for i in range(rows.shape[1]):
         value = single(rows[r, i]) * inverse
-        level = min(max(np.rint(value * factor), low), high)
+        level = min(max(np.rint(value * narrower), low), high)
         cross += value * level
         square += level * level
-    if square > 0 and cross > 0:
-        return cross * (cross / square), cross / square
-    return np.float32(0), np.float32(1)
+    gain, refit = cross * cross / square, cross / square
+    return (gain, refit, factor, zero) if gain > best[0] else best
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc"})
@@ -243,8 +246,6 @@ def _error(
 ) -> float:
     total = 0.0
     for i in range(rows.shape[1]):
-        value = single(rows[r, i])
-        level = _nearest(value, scale, first - zero, last - zero, like)
-        miss = np.float64(value - rounded(scale * level, like))
-        total += miss * miss
+        _, miss = _nearest(single(rows[r, i]), scale, first - zero, last - zero, like)
+        total += np.float64(miss) * np.float64(miss)
     return total

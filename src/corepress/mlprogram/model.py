@@ -132,25 +132,27 @@ class Model:
         for name, offsets in used.items():
             self._file(name).check_overlaps(offsets)
 
-    def _dropped(self) -> set[str]:
-        """Weight files of the source that nothing refers to any more."""
-        used = {blob.fileName for blob in _references(self.spec)}
-        return {name for name in self._files if name not in used}
-
     def _layout(self) -> dict[str, dict[int, BlobRecord | PendingBlob]]:
-        """For each weight file the blobs it will hold, in the order in which the program first names them."""
-        layout: dict[str, dict[int, BlobRecord | PendingBlob]] = {}
+        """For each weight file the blobs it will hold, in the order in which the program first names them.
+
+        A file that nothing refers to any more stays, empty, since the manifest names its folder.
+        """
+        layout: dict[str, dict[int, BlobRecord | PendingBlob]] = {name: {} for name in self._files}
         for blob in _references(self.spec):
             blobs = layout.setdefault(blob.fileName, {})
             if blob.offset not in blobs:
                 blobs[blob.offset] = self.record(blob.fileName, blob.offset)
         return layout
 
+    @staticmethod
+    def _rewrites(blobs: dict[int, BlobRecord | PendingBlob]) -> bool:
+        return not blobs or any(offset & _PENDING for offset in blobs)
+
     def size(self) -> int:
         """Bytes of all files of the package, as it lies on disk or would after `save`."""
         total: int = self.spec.ByteSize()
         layout = self._layout()
-        weight_files = {self.package.weight_path(name) for name in {*layout, *self._files}}
+        weight_files = {self.package.weight_path(name) for name in layout}
         if self.package.is_folder:
             for relative in self.package.files():
                 path = self.package.root / relative
@@ -159,10 +161,6 @@ class Model:
         for name, blobs in layout.items():
             total += file_size(blob.nbytes for blob in blobs.values()) if self._rewrites(blobs) else self._file(name).size
         return total
-
-    @staticmethod
-    def _rewrites(blobs: dict[int, BlobRecord | PendingBlob]) -> bool:
-        return any(offset & _PENDING for offset in blobs)
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Model:
         """Write the model to `path` and return it, loaded from there.
@@ -190,7 +188,7 @@ class Model:
     def _write_package(self, folder: Path) -> None:
         layout = self._layout()
         rewritten = {name: blobs for name, blobs in layout.items() if self._rewrites(blobs)}
-        replaced = {self.package.weight_path(name) for name in {*rewritten, *self._dropped()}} | {self.package.spec}
+        replaced = {self.package.weight_path(name) for name in rewritten} | {self.package.spec}
         for relative in self.package.files():
             source, target = self.package.root / relative, folder / relative
             if source not in replaced:

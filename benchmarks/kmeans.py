@@ -13,6 +13,7 @@ import argparse
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from rich.table import Table
 
 Array = NDArray[Any]
 BITS = (4, 6, 8)
-SLOW = 4e8  # numbers times clusters: what would take kmeans1d minutes, and gigabytes, is left out
+SLOW = 1e8  # numbers times clusters: beyond, kmeans1d takes minutes and is left out
 
 
 def main() -> None:
@@ -33,31 +34,30 @@ def main() -> None:
 
 
 def numbers() -> Table:
-    from corepress.algorithms.kmeans1d import cluster
-
     table = columns("k-means of numbers", "numbers", "clusters", "ours", "kmeans1d", "peer")
     for what, values, counts in samples():
         for bits in BITS:
-            k = 1 << bits
-
-            def ours(k: int = k, values: Array = values, counts: Array = counts) -> Array:
-                return cluster(values, counts, k).centroids
-
-            def kmeans1d(k: int = k, values: Array = values, counts: Array = counts) -> Array:
-                from coremltools._deps import _kmeans1d
-
-                return np.array(_kmeans1d.cluster(values, k, weights=counts).centroids)
-
-            def peer(k: int = k, values: Array = values, counts: Array = counts) -> Array:
-                return scikit_learn(values.reshape(-1, 1), k, 1, counts).reshape(-1)
-
-            slow = values.size * k > SLOW
-            solvers = [ours, None if slow and bits == 8 else kmeans1d, peer]
-            table.add_row(what, str(k), *(
-                cell(solver, lambda found, values=values, counts=counts: error(values, counts, found))
-                for solver in solvers
-            ))  # fmt: skip
+            solvers = [exact, kmeans1d if values.size << bits < SLOW else None, peer]
+            judge = partial(error, values, counts)
+            row = [cell(solver and partial(solver, values, counts, 1 << bits), judge) for solver in solvers]
+            table.add_row(what, str(1 << bits), *row)
     return table
+
+
+def exact(values: Array, counts: Array, k: int) -> Array:
+    from corepress.algorithms.kmeans1d import cluster
+
+    return cluster(values, counts, k).centroids
+
+
+def kmeans1d(values: Array, counts: Array, k: int) -> Array:
+    from coremltools._deps import _kmeans1d
+
+    return np.array(_kmeans1d.cluster(values, k, weights=counts).centroids)
+
+
+def peer(values: Array, counts: Array, k: int) -> Array:
+    return scikit_learn(values.reshape(-1, 1), k, 1, counts).reshape(-1)
 
 
 def samples() -> list[tuple[str, Array, Array]]:
@@ -73,23 +73,25 @@ def samples() -> list[tuple[str, Array, Array]]:
 
 
 def vectors() -> Table:
-    from corepress.algorithms.palettize import palettize
-
     weight = (np.random.default_rng(0).standard_t(5, (768, 768)) * 0.02).astype(np.float16)
     table = columns("k-means of vectors, 768 x 768", "cluster_dim", "clusters", "ours", "peer", "peer, 10 starts")
     for dim in (2, 4):
         points = weight.reshape(768 // dim, dim, 768).swapaxes(1, 2).reshape(-1, dim).astype(np.float32)
         for bits in BITS:
-            solvers = (
-                lambda bits=bits, dim=dim: palettize(
-                    weight, bits, mode="kmeans", channel_axis=0, cluster_dim=dim
-                ).lut.reshape(-1, dim),
-                lambda bits=bits, points=points: scikit_learn(points, 1 << bits, 1),
-                lambda bits=bits, points=points: scikit_learn(points, 1 << bits, 10),
-            )
-            row = [cell(solver, lambda found, points=points: vector_error(points, found)) for solver in solvers]
+            solvers = [
+                partial(vector_table, weight, bits, dim),
+                partial(scikit_learn, points, 1 << bits, 1),
+                partial(scikit_learn, points, 1 << bits, 10),
+            ]
+            row = [cell(solver, partial(vector_error, points)) for solver in solvers]
             table.add_row(str(dim), str(1 << bits), *row)
     return table
+
+
+def vector_table(weight: Array, bits: int, dim: int) -> Array:
+    from corepress.algorithms.palettize import palettize
+
+    return palettize(weight, bits, mode="kmeans", channel_axis=0, cluster_dim=dim).lut.reshape(-1, dim)
 
 
 def scikit_learn(points: Array, k: int, starts: int, weights: Array | None = None) -> Array:
@@ -107,10 +109,11 @@ def error(values: Array, counts: Array, centroids: Array) -> float:
 
 
 def vector_error(points: Array, centroids: Array) -> float:
+    """The squared error when each vector takes its nearest centroid."""
     total = 0.0
-    exact = centroids.astype(np.float32)
     for part in np.array_split(points, 64):
-        total += float(((part[:, None, :] - exact) ** 2).sum(axis=2).min(axis=1).sum(dtype=np.float64))
+        distances = ((part[:, None, :] - centroids.astype(np.float32)) ** 2).sum(axis=2)
+        total += float(distances.min(axis=1).sum(dtype=np.float64))
     return total
 
 
@@ -122,11 +125,11 @@ def columns(title: str, *headers: str) -> Table:
 
 
 def cell(solver: Callable[[], Array] | None, judge: Callable[[Array], float]) -> str:
-    """Seconds and error of a solver: the best of up to 3 runs after one that loads it."""
+    """Seconds and error of a solver, the best of up to 3 runs after one that loads it; two runs if it is slow."""
     if solver is None:
         return "left out"
-    seconds = []
-    while len(seconds) < 4 and sum(seconds) < 3:
+    centroids, seconds = solver(), []
+    while len(seconds) < 3 and sum(seconds) < 3:
         start = time.perf_counter()
         centroids = solver()
         seconds.append(time.perf_counter() - start)

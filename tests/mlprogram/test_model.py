@@ -49,6 +49,13 @@ def test_a_weight_names_its_consumers(package) -> None:
     assert ("matmul", "left", "x") in sum(readers.values(), [])
 
 
-def test_size_is_the_size_on_disk(package) -> None:
+def test_size_is_the_size_on_disk(package, tmp_path) -> None:
     path = package()
-    assert corepress.load(path).size() == sum(len(data) for data in tree(path).values())
+    model = corepress.load(path)
+    assert model.size() == sum(len(data) for data in tree(path).values())
+    compressed = corepress.coreml.linear_quantize_weights(
+        model, corepress.coreml.OptimizationConfig(corepress.coreml.OpLinearQuantizerConfig())
+    )
+    before = compressed.size()
+    saved = compressed.save(tmp_path / "out.mlpackage")
+    assert before == saved.size() == sum(len(data) for data in tree(tmp_path / "out.mlpackage").values())

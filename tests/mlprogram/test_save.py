@@ -14,7 +14,7 @@ import pytest
 
 import corepress.coreml as cto
 from corepress.errors import CorepressError
-from corepress.mlprogram import load
+from corepress.mlprogram import Model, load
 from tests.mlprogram.test_model import tree
 
 INT8 = cto.OptimizationConfig(cto.OpLinearQuantizerConfig())
@@ -90,8 +90,6 @@ def test_the_source_can_be_overwritten_when_asked(package, tmp_path) -> None:
 @pytest.mark.parametrize("atomic", [True, False])
 def test_an_error_in_the_middle_leaves_the_old_package(package, tmp_path, monkeypatch, atomic) -> None:
     from corepress.mlprogram import atomic as module
-    from corepress.mlprogram.blobs import BlobWriter
-
     copy = Path(shutil.copytree(package(), tmp_path / "copy.mlpackage"))
     before = tree(copy)
     model = cto.linear_quantize_weights(copy, INT8)
@@ -101,7 +99,7 @@ def test_an_error_in_the_middle_leaves_the_old_package(package, tmp_path, monkey
     def full(self, *args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(BlobWriter, "finish", full)
+    monkeypatch.setattr(Model, "_contents", full)
     with pytest.raises(CorepressError, match="No space left"):
         model.save(copy, overwrite=True)
     assert tree(copy) == before and not leftovers(tmp_path)
@@ -113,12 +111,10 @@ def test_an_error_in_the_middle_leaves_the_old_package(package, tmp_path, monkey
 
 
 def test_ctrl_c_leaves_nothing_behind(package, tmp_path, monkeypatch) -> None:
-    from corepress.mlprogram.blobs import BlobWriter
-
     def interrupted(self, *args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(BlobWriter, "append", interrupted)
+    monkeypatch.setattr(Model, "_contents", interrupted)
     with pytest.raises(KeyboardInterrupt):
         cto.linear_quantize_weights(package(), INT8).save(tmp_path / "out.mlpackage")
     assert list(tmp_path.iterdir()) == []
@@ -154,13 +150,14 @@ KILLED = """
 import sys, time
 from pathlib import Path
 import corepress.coreml as cto
-from corepress.mlprogram.blobs import BlobWriter
-append = BlobWriter.append
+from corepress.mlprogram import Model
+contents = Model._contents
 def slow(self, *args):
-    print("saving", flush=True)
-    time.sleep(0.05)
-    return append(self, *args)
-BlobWriter.append = slow
+    for item in contents(self, *args):
+        print("saving", flush=True)
+        time.sleep(0.05)
+        yield item
+Model._contents = slow
 config = cto.OptimizationConfig(cto.OpLinearQuantizerConfig())
 cto.linear_quantize_weights(sys.argv[1], config).save(sys.argv[1], overwrite=True)
 """

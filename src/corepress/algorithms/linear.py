@@ -154,7 +154,8 @@ def _plain(
 ) -> tuple[np.float32, np.float32]:
     """Scale and zero point of the range of a block, with the roundings of coremltools unless these overflow."""
     first, last, steps = np.float32(lowest), np.float32(highest), np.float32(highest - lowest)
-    bottom, top = min(bottom, np.float32(0)), max(top, np.float32(0))
+    smallest, largest = limits(like)
+    bottom, top = max(min(bottom, np.float32(0)), -largest), min(max(top, np.float32(0)), largest)
     peak = max(-bottom, top)
     zero = np.float32(0)
     if symmetric:
@@ -173,8 +174,7 @@ def _plain(
         zero = min(max(np.rint(zero), first), last)
     if peak == 0:
         return np.float32(1), zero if symmetric else min(max(np.float32(0), first), last)
-    smallest, largest = limits(like)
-    scale, peak = min(max(scale, smallest), largest), min(peak, largest)
+    scale = max(scale, smallest)
     if peak > largest / np.float32(2):
         # Rounded up, the scale may carry the largest value beyond what its type can hold.
         while not np.isfinite(rounded(scale * np.rint(peak / scale), like)):

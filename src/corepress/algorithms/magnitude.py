@@ -1,7 +1,12 @@
-"""Pruning by magnitude: which values of a weight to keep."""
+"""Pruning by magnitude: which values of a weight to keep.
+
+Magnitudes are compared by their bits without the sign, which order as the values do: integers compare faster than
+float16, and one code serves all floating-point types. NaN counts as the largest.
+"""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numba
@@ -10,49 +15,166 @@ from numpy.typing import NDArray
 
 from corepress.errors import ConfigError
 from corepress.weights.forms import Sparse
-from corepress.weights.kernels import frozen
+from corepress.weights.kernels import frozen, swap_inner
 
 Array = NDArray[Any]
 
 
-def sparsity(weight: Array) -> float:
-    """The share of a weight's values that are zero."""
-    return 1.0 - np.count_nonzero(_bits(weight)) / weight.size if weight.size else 0.0
+def sparsity(weight: Array | Sparse) -> float:
+    """The share of zeros among the values of a weight."""
+    kept = weight.mask if isinstance(weight, Sparse) else _magnitudes(weight)
+    return 1.0 - np.count_nonzero(kept) / max(kept.size, 1)
 
 
 def prune_threshold(weight: Array, threshold: float) -> Sparse:
-    """Keep the values of magnitude above `threshold`, which is rounded to the weight's type.
+    """Keep the values of magnitude above `threshold`, which is rounded to the type of the weight.
 
-    `weight`: float16, float32 or any other floating point, any shape; NaN is kept. The mask of the result is True
-    where a non-zero value stays; its values are the weight itself.
+    `weight`: any floating point, any shape. The mask of the result is True where a value other than zero stays, and
+    its values are the weight itself.
     """
     with np.errstate(over="ignore"):
-        limit = weight.dtype.type(max(threshold, 0.0))
-    return Sparse(_magnitude_bits(weight) > _magnitude_bits(np.array(limit)), weight)
+        limit = np.array(max(threshold, 0.0)).astype(weight.dtype)
+    return Sparse(_magnitudes(weight) > _magnitudes(limit), weight)
 
 
 def prune_sparsity(
     weight: Array, target_sparsity: float, block_size: int | None = None, dim: int | None = None
 ) -> Sparse:
-    """Keep the largest values, `target_sparsity` (0 to 1) of all being zero afterwards.
+    """Keep the largest values, so that the share `target_sparsity` of all is zero.
 
-    `block_size`, `dim`: prune whole blocks of `block_size` neighbours along axis `dim` (0 or 1) by their Euclidean
-    norm; the last block may be shorter. Values as small as the threshold go too, so ties may prune more.
+    `weight`: any floating point; any shape, with blocks of rank 2 to 5.
+    `block_size`, `dim`: keep or prune whole blocks of `block_size` neighbours along axis `dim` (0 or 1), by their
+    Euclidean norm in float32; the last block may be shorter.
 
-    The threshold is the percentile as `numpy.percentile` interpolates it in the weight's type; norms and theirs are
-    computed in float32. Raises ConfigError if a block is more than half of its axis.
+    Prunes what is not above the percentile `target_sparsity` of the magnitudes (of the norms, each counted once for
+    each value of its block), interpolated as `numpy.percentile` does in the type of the weight; so of equal values at
+    the threshold all go. Raises ConfigError for a sparsity outside 0 to 1 or a block of more than half its axis.
     """
     if not 0 <= target_sparsity <= 1:
-        raise ConfigError(f"a sparsity is between 0 and 1, not {target_sparsity}")
-    if target_sparsity == 0:
-        return Sparse(_bits(weight) != 0, weight)
-    if target_sparsity == 1:
-        return Sparse(np.zeros(weight.shape, np.bool_), weight)
+        raise ConfigError(f"a target sparsity lies between 0 and 1, not at {target_sparsity}")
     if block_size is not None:
-        return Sparse(_largest_blocks(weight, target_sparsity, block_size, dim), weight)
-    return prune_threshold(weight, float(percentile(weight, target_sparsity)))
+        _check_run("block_size", block_size, weight.shape, dim)
+    keys = _magnitudes(weight)
+    if target_sparsity in (0, 1):
+        return Sparse((keys > 0) & (target_sparsity == 0), weight)
+    if block_size is not None:
+        assert dim is not None
+        return Sparse(_large_blocks(weight, target_sparsity, block_size, dim) & (keys > 0), weight)
+    position = _position(weight.size, target_sparsity)
+    below, above = _neighbours(keys.reshape(-1), int(position)).view(weight.dtype)
+    return Sparse(keys > _magnitudes(np.asarray(_between(below, above, position % 1))), weight)
 
 
-def percentile(weight: Array, quantile: float) -> np.floating[Any]:
-    """`numpy.percentile(abs(weight), 100 * quantile)`, in the arithmetic of the weight's type; NaN comes last."""
-    ...
+def prune_n_m(weight: Array, n: int, m: int, dim: int) -> Sparse:
+    """Of each `m` neighbours along axis `dim` (0 or 1) prune the `n` smallest; of equal ones the first.
+
+    `weight`: any floating point of rank 2 to 5. The last neighbours are filled up with zeros where `m` does not divide
+    the axis. Raises ConfigError for `n` outside 0 to `m` or `m` of more than half the axis.
+    """
+    if not 0 <= n <= m:
+        raise ConfigError(f"n:m sparsity prunes n of m values, so {n}:{m} is impossible")
+    _check_run("m", m, weight.shape, dim)
+    keys = _along(_magnitudes(weight), dim, m)
+    outer, channels, inner = keys.shape
+    # The members of a group one below the other: then a comparison serves many groups at once.
+    members = keys.reshape(-1, m, inner)
+    members = swap_inner(members.reshape(1, -1, m))[0] if inner == 1 else members.transpose(1, 0, 2)
+    kept = np.empty((m, keys.size // m), np.bool_)
+    _keep_largest(frozen(np.ascontiguousarray(members).reshape(m, -1)), n, kept)
+    keep = kept.reshape(m, -1, inner).transpose(1, 0, 2).reshape(outer, channels, inner)
+    return Sparse(keep[:, : weight.shape[dim]].reshape(weight.shape), weight)
+
+
+def _check_run(name: str, length: int, shape: tuple[int, ...], dim: int | None) -> None:
+    if dim not in (0, 1) or not 2 <= len(shape) <= 5:
+        raise ConfigError(f"{name} runs along axis 0 or 1 of a weight of rank 2 to 5, not along {dim} of {shape}")
+    if not 1 <= length <= shape[dim] / 2:
+        raise ConfigError(f"{name} is {length}, but may be at most half of axis {dim}, which has {shape[dim]} channels")
+
+
+def _magnitudes(weight: Array) -> Array:
+    """The bits of |weight|: unsigned integers of the same size."""
+    bits = np.dtype(f"u{weight.dtype.itemsize}")
+    magnitudes: Array = weight.view(bits) & bits.type(np.iinfo(bits).max >> 1)
+    return magnitudes
+
+
+def _along(array: Array, dim: int, run: int) -> Array:
+    """(before, channels, after) around the axis `dim`, padded by zeros to a multiple of `run` channels."""
+    channels = array.shape[dim]
+    array = array.reshape(math.prod(array.shape[:dim]), channels, -1)
+    return np.pad(array, ((0, 0), (0, -channels % run), (0, 0))) if channels % run else array
+
+
+def _large_blocks(weight: Array, target_sparsity: float, block_size: int, dim: int) -> NDArray[np.bool_]:
+    """True where the norm of the block is above the percentile."""
+    # float16 would overflow at a norm of 256.
+    values = weight.astype(np.promote_types(weight.dtype, np.float32), copy=False)
+    channels, padded = weight.shape[dim], _along(values, dim, block_size)
+    outer, _, inner = padded.shape
+    blocks = padded.reshape(outer, -1, block_size, inner)
+    norms = np.sqrt(np.sum(blocks * blocks, axis=2))
+
+    sizes = np.full(norms.shape, block_size)
+    sizes[:, -1] -= -channels % block_size
+    order = np.argsort(norms, axis=None)
+    ends = np.cumsum(sizes.reshape(-1)[order])
+    position = _position(weight.size, target_sparsity)
+    below, above = norms.reshape(-1)[order[np.searchsorted(ends, [int(position), int(position) + 1], side="right")]]
+    keep = norms > _between(below, above, position % 1)
+    return np.repeat(keep, block_size, axis=1)[:, :channels].reshape(weight.shape)
+
+
+def _position(count: int, target_sparsity: float) -> float:
+    """Where a percentile lies among `count` sorted values, with the roundings of a percentage in `numpy.percentile`."""
+    return (count - 1) * (target_sparsity * 100 / 100)
+
+
+def _between(below: Any, above: Any, fraction: float) -> Any:
+    """Linear interpolation in the type of its ends, from the nearer one as NumPy does it."""
+    if below == above:
+        return below
+    kind = below.dtype.type
+    if fraction < 0.5:
+        return below + (above - below) * kind(fraction)
+    return above - (above - below) * kind(1 - fraction)
+
+
+def _neighbours(keys: Array, index: int) -> Array:
+    """The values at `index` and `index + 1` once sorted (the last value has itself for neighbour)."""
+    following = min(index + 1, keys.size - 1)
+    if keys.itemsize == 2:
+        counts = np.zeros(1 << 15, np.int64)
+        _count(frozen(np.ascontiguousarray(keys)), counts)
+        return np.searchsorted(np.cumsum(counts), [index, following], side="right").astype(keys.dtype)
+    ordered = np.partition(keys, index)
+    return np.array([ordered[index], ordered[following:].min()])
+
+
+@numba.njit(nogil=True, cache=True)
+def _count(keys: NDArray[np.uint16], counts: NDArray[np.int64]) -> None:
+    for i in range(keys.size):
+        counts[keys[i] & np.uint16(0x7FFF)] += 1
+
+
+@numba.njit(nogil=True, cache=True)
+def _keep_largest(keys: Array, drop: int, keep: NDArray[np.bool_]) -> None:
+    """(m, groups): True for all but the `drop` smallest of each column, and never for a zero."""
+    members, groups = keys.shape
+    rank = np.empty(1024, np.uint16)
+    for start in range(0, groups, 1024):
+        stop = min(start + 1024, groups)
+        for i in range(members):
+            mine = keys[i, start:stop]
+            rank[:] = 0
+            for j in range(members):
+                other = keys[j, start:stop]
+                if j < i:
+                    for c in range(mine.size):
+                        rank[c] += other[c] <= mine[c]
+                elif j > i:
+                    for c in range(mine.size):
+                        rank[c] += other[c] < mine[c]
+            kept = keep[i, start:stop]
+            for c in range(mine.size):
+                kept[c] = (rank[c] >= drop) & (mine[c] > 0)

@@ -148,7 +148,7 @@ def _search(sums: Floats, k: int, price: float) -> tuple[Ints, float]:
             many = path
         price *= (count / k) ** 3
         tries += 1
-        on_chord = tries > 6 or 2 < few.size and many.size <= n
+        on_chord = tries > 6 or (few.size > 2 and many.size <= n)
 
 
 @kernel

@@ -114,39 +114,28 @@ class PendingBlob:
     padding_bits: int
 
 
-class BlobWriter:
-    """Writes a weight file as a stream; `finish` completes the header."""
-
-    def __init__(self, file: BinaryIO):
-        self._file = file
-        self._count = 0
-        self._position = _HEADER.size
-        file.write(bytes(_HEADER.size))
-
-    def append(self, blob: BlobRecord | PendingBlob, chunks: Iterable[Any]) -> int:
-        """Append one blob, its bytes given as buffers, and return the offset of its record."""
-        gap = -self._position % ALIGNMENT
-        offset = self._position + gap
-        start = offset + _RECORD.size
-        record = _RECORD.pack(SENTINEL, blob.dtype.blob, blob.nbytes, start, blob.padding_bits)
-        self._file.write(bytes(gap) + record)
-        for chunk in chunks:
-            self._file.write(chunk)
-        self._position = start + blob.nbytes
-        self._count += 1
-        return offset
-
-    def finish(self) -> None:
-        self._file.seek(0)
-        self._file.write(_HEADER.pack(self._count, VERSION))
-
-
-def file_size(sizes: Iterable[int]) -> int:
-    """Bytes of a weight file that holds blobs of these sizes."""
-    end = _HEADER.size
+def place(sizes: Iterable[int]) -> tuple[list[int], int]:
+    """Where blobs of these sizes lie in a weight file: the offsets of their records, and the size of the file."""
+    offsets, end = [], _HEADER.size
     for size in sizes:
-        end += -end % ALIGNMENT + _RECORD.size + size
-    return end
+        offset = end + -end % ALIGNMENT
+        offsets.append(offset)
+        end = offset + _RECORD.size + size
+    return offsets, end
+
+
+def write_blobs(file: BinaryIO, blobs: Iterable[tuple[BlobRecord | PendingBlob, Iterable[Any]]], count: int) -> None:
+    """Write a weight file of `count` blobs, each with its bytes given as buffers, as a stream. They lie where `place`
+    says."""
+    file.write(_HEADER.pack(count, VERSION))
+    position = _HEADER.size
+    for blob, chunks in blobs:
+        gap = -position % ALIGNMENT
+        start = position + gap + _RECORD.size
+        file.write(bytes(gap) + _RECORD.pack(SENTINEL, blob.dtype.blob, blob.nbytes, start, blob.padding_bits))
+        for chunk in chunks:
+            file.write(chunk)
+        position = start + blob.nbytes
 
 
 def chunks_of(data: NDArray[np.uint8]) -> Iterable[NDArray[np.uint8]]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from corepress.errors import CorepressError, FormatError
 from corepress.mlprogram.atomic import replacing
-from corepress.mlprogram.blobs import BlobFile, BlobRecord, BlobWriter, PendingBlob, chunks_of, file_size
+from corepress.mlprogram.blobs import BlobFile, BlobRecord, PendingBlob, chunks_of, place, write_blobs
 from corepress.mlprogram.dtypes import dtype_of
 from corepress.mlprogram.package import Package, find_package, read_spec
 from corepress.mlprogram.program import programs, values
@@ -148,18 +148,29 @@ class Model:
     def _rewrites(blobs: dict[int, BlobRecord | PendingBlob]) -> bool:
         return not blobs or any(offset & _PENDING for offset in blobs)
 
+    def _placed(self, layout: dict[str, dict[int, BlobRecord | PendingBlob]]) -> tuple[Any, dict[str, int]]:
+        """The protobuf as it will be saved, with the offsets of the new files, and the sizes of those files."""
+        offsets: dict[str, dict[int, int]] = {}
+        sizes = {}
+        for name, blobs in layout.items():
+            if self._rewrites(blobs):
+                placed, sizes[name] = place(blob.nbytes for blob in blobs.values())
+                offsets[name] = dict(zip(blobs, placed, strict=True))
+        spec = type(self.spec)()
+        spec.CopyFrom(self.spec)
+        for blob in _references(spec):
+            if blob.fileName in offsets:
+                blob.offset = offsets[blob.fileName][blob.offset]
+        return spec, sizes
+
     def size(self) -> int:
         """Bytes of all files of the package, as it lies on disk or would after `save`."""
-        total: int = self.spec.ByteSize()
-        layout = self._layout()
-        weight_files = {self.package.weight_path(name) for name in layout}
+        spec, sizes = self._placed(self._layout())
+        total: int = spec.ByteSize() + sum(sizes.values())
         if self.package.is_folder:
-            for relative in self.package.files():
-                path = self.package.root / relative
-                if path != self.package.spec and path not in weight_files:
-                    total += path.stat().st_size
-        for name, blobs in layout.items():
-            total += file_size(blob.nbytes for blob in blobs.values()) if self._rewrites(blobs) else self._file(name).size
+            replaced = {self.package.weight_path(name) for name in sizes} | {self.package.spec}
+            paths = (self.package.root / relative for relative in self.package.files())
+            total += sum(path.stat().st_size for path in paths if path not in replaced)
         return total
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Model:
@@ -187,35 +198,26 @@ class Model:
 
     def _write_package(self, folder: Path) -> None:
         layout = self._layout()
-        rewritten = {name: blobs for name, blobs in layout.items() if self._rewrites(blobs)}
-        replaced = {self.package.weight_path(name) for name in rewritten} | {self.package.spec}
+        spec, sizes = self._placed(layout)
+        replaced = {self.package.weight_path(name) for name in sizes} | {self.package.spec}
         for relative in self.package.files():
             source, target = self.package.root / relative, folder / relative
+            target.parent.mkdir(parents=True, exist_ok=True)
             if source not in replaced:
-                target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(source, target)
-        spec = type(self.spec)()
-        spec.CopyFrom(self.spec)
-        moved = {name: self._write_blobs(folder, name, blobs) for name, blobs in rewritten.items()}
-        for blob in _references(spec):
-            if blob.fileName in moved:
-                blob.offset = moved[blob.fileName][blob.offset]
-        target = folder / self.package.spec.relative_to(self.package.root)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(spec.SerializeToString())
+        for name in sizes:
+            target = folder / self.package.weight_path(name).relative_to(self.package.root)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with target.open("wb", buffering=1 << 18) as file:
+                write_blobs(file, self._contents(name, layout[name]), len(layout[name]))
+        (folder / self.package.spec.relative_to(self.package.root)).write_bytes(spec.SerializeToString())
 
-    def _write_blobs(self, folder: Path, name: str, blobs: dict[int, BlobRecord | PendingBlob]) -> dict[int, int]:
-        """Write one weight file; returns the new offset of each blob."""
-        target = folder / self.package.weight_path(name).relative_to(self.package.root)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        moved = {}
-        with target.open("wb", buffering=1 << 18) as file:
-            writer = BlobWriter(file)
-            for offset, blob in blobs.items():
-                moved[offset] = writer.append(blob, self._chunks(name, blob))
-                self.release(name, offset)
-            writer.finish()
-        return moved
+    def _contents(
+        self, name: str, blobs: dict[int, BlobRecord | PendingBlob]
+    ) -> Iterator[tuple[BlobRecord | PendingBlob, Iterator[Any]]]:
+        for offset, blob in blobs.items():
+            yield blob, self._chunks(name, blob)
+            self.release(name, offset)
 
     def _chunks(self, name: str, blob: BlobRecord | PendingBlob) -> Iterator[Any]:
         if isinstance(blob, PendingBlob):

@@ -41,7 +41,8 @@ def _round_magnitude(magnitude: np.float32) -> np.float32:
 @numba.njit(nogil=True, cache=True)
 def round_to_half(value: np.float32) -> np.float32:
     """The nearest float16, ties to even, still as float32; infinity from 65,520 on."""
-    return np.copysign(_round_magnitude(abs(value)), value)
+    rounded: np.float32 = np.copysign(_round_magnitude(abs(value)), value)
+    return rounded
 
 
 @numba.njit(nogil=True, cache=True)

@@ -1,0 +1,53 @@
+# Everything happens in .venv, which these targets make. PYTHON chooses the interpreter that makes it.
+PYTHON ?= python3
+BIN := .venv/bin
+WORKERS ?= 2
+CONFORMANCE ?=
+
+.PHONY: demo test test-all lint bench bench-quick conformance fuzz schema docs clean
+
+demo: .venv/core.stamp
+	$(BIN)/python tools/demo.py
+
+test: .venv/dev.stamp
+	$(BIN)/python -m pytest -n $(WORKERS)
+
+test-all: .venv/dev.stamp
+	$(BIN)/python -m pytest -n $(WORKERS) -m ""
+
+lint: .venv/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: .venv/dev.stamp
+	$(BIN)/python -m benchmarks.run
+
+bench-quick: .venv/dev.stamp
+	$(BIN)/python -m benchmarks.run --quick
+
+conformance: .venv/dev.stamp
+	$(BIN)/python -m conformance $(CONFORMANCE)
+
+fuzz: .venv/dev.stamp
+	$(BIN)/python -m tests.fuzz
+
+schema: .venv/dev.stamp
+	$(BIN)/python -m grpc_tools.protoc -Isrc/corepress/mlprogram \
+		--descriptor_set_out=src/corepress/mlprogram/schema.binpb schema.proto
+
+docs: .venv/core.stamp
+	$(BIN)/python tools/write_docs.py
+
+clean:
+	rm -rf .venv build dist
+
+.venv/core.stamp: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet -c constraints.txt -e .
+	touch $@
+
+.venv/dev.stamp: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@

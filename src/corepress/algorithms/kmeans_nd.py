@@ -1,0 +1,243 @@
+"""k-means on vectors: Lloyd's iteration over all points, begun from the best of several clusterings of a sample.
+
+The starts on the sample are those of k-means++ (Arthur and Vassilvitskii 2007). Two consequences of the triangle
+inequality spare most distances in a few dimensions, and change nothing: a centroid at least twice as far from a
+point's own centroid as the point is can't be nearer, so with the others sorted by that distance a point looks at a
+few of them only; and a point whose own centroid is nearer than the second nearest can have come since looks at none
+(Hamerly 2010, "Making k-means even faster").
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corepress.algorithms.monge import Floats, kernel
+from corepress.errors import CorepressError
+from corepress.weights.kernels import frozen
+
+Array = NDArray[Any]
+Points = NDArray[np.float32]
+Labels = NDArray[np.uint8]
+
+SAMPLE_PER_CLUSTER = 256
+TOLERANCE = 1e-5  # Lloyd's iteration ends when the error falls by less than this share
+MOST_ITERATIONS = 300
+
+
+def cluster_vectors(
+    points: Array, k: int, importance: Array | None = None, restarts: int = 4, seed: int = 0
+) -> tuple[Floats, Labels, float]:
+    """Centroids for vectors, the nearest centroid of each vector, and the total squared error.
+
+    `points`: (n, d) of a real type, computed in float32. `k`: 1 to 256. `importance`: (n,), not negative, weighs each
+    vector, unless it is all zero. Returns float64 (k, d), uint8 (n,) and a float. With at most k distinct vectors the
+    error is zero, and so are the centroids that are left over. The same arguments give the same result. Raises
+    CorepressError for numbers that are not finite.
+    """
+    weights, total = _weights(points, k, importance)
+    raw = np.ascontiguousarray(points, np.float32)
+    labels, firsts = np.empty(len(raw), np.uint8), np.empty(k, np.int64)
+    distinct = _few_distinct(frozen(raw), labels, firsts)
+    if distinct <= k:
+        centroids = np.zeros((k, raw.shape[1]))
+        centroids[:distinct] = raw[firsts[:distinct]]
+        return centroids, labels, 0.0
+    # Around the mean and below one, float32 has the precision and the range for any weight.
+    center = raw.mean(axis=0, dtype=np.float64)
+    scale = float(np.abs(raw - center).max())
+    unit = frozen(((raw - center) / scale).astype(np.float32))
+    centroids = _best_start(unit, weights, k, restarts, np.random.default_rng(seed))
+    sse = _lloyd(unit, weights, centroids, labels)
+    return centroids * scale + center, labels, float(sse) * scale**2 * total
+
+
+def nearest_vectors(points: Array, centroids: Array) -> Labels:
+    """For each vector of (n, d), the index of the nearest of up to 256 centroids (k, d): uint8 (n,)."""
+    labels, lower = np.zeros(len(points), np.uint8), np.full(len(points), -np.inf, np.float32)
+    weights = frozen(np.ones(len(points), np.float32))
+    exact = frozen(np.ascontiguousarray(points, np.float32))
+    _assign(exact, weights, np.ascontiguousarray(centroids, np.float32), np.float32(0), labels, lower)
+    return labels
+
+
+def _weights(points: Array, k: int, importance: Array | None) -> tuple[Points, float]:
+    """The importance of each point as a share of the largest, and the largest."""
+    if points.ndim != 2 or not points.size or not 1 <= k <= 256:
+        raise CorepressError("k-means needs points (n, d), at least one, and k from 1 to 256")
+    if not np.isfinite(points).all():
+        raise CorepressError("the weight holds infinities or NaN, which can't be clustered")
+    if importance is None:
+        return frozen(np.ones(len(points), np.float32)), 1.0
+    if importance.shape != points.shape[:1] or not (np.isfinite(importance).all() and (importance >= 0).all()):
+        raise CorepressError("the importance must be finite, not negative, and one number for each vector")
+    most = float(importance.max())
+    if most == 0:
+        return frozen(np.ones(len(points), np.float32)), 1.0
+    return frozen((importance.astype(np.float64) / most).astype(np.float32)), most
+
+
+def _best_start(unit: Points, weights: Points, k: int, restarts: int, random: np.random.Generator) -> Floats:
+    if len(unit) > SAMPLE_PER_CLUSTER * k:
+        chosen = random.integers(len(unit), size=SAMPLE_PER_CLUSTER * k)
+        unit, weights = frozen(unit[chosen]), frozen(weights[chosen])
+    labels = np.empty(len(unit), np.uint8)
+    best, least = np.empty((k, unit.shape[1])), np.inf
+    for _ in range(max(1, restarts)):
+        centroids = unit[_plus_plus(unit, weights, random.random(k))].astype(np.float64)
+        sse = _lloyd(unit, weights, centroids, labels)
+        if sse < least:
+            best, least = centroids, sse
+    return best
+
+
+@kernel
+def _few_distinct(points: Points, labels: Labels, firsts: NDArray[np.int64]) -> int:
+    """Number the distinct points in order of appearance; how many there are, or one more than `firsts` holds."""
+    slots, k, count = np.full(1024, -1, np.int32), firsts.size, 0
+    for i in range(points.shape[0]):
+        mixed = np.float32(0)
+        for t in range(points.shape[1]):
+            mixed = mixed * np.float32(0.7548777) + points[i, t]
+        slot = hash(mixed) & 1023
+        while slots[slot] >= 0 and not _equal(points, firsts[slots[slot]], i):
+            slot = (slot + 1) & 1023
+        if slots[slot] < 0:
+            if count == k:
+                return k + 1
+            slots[slot], firsts[count] = count, i
+            count += 1
+        labels[i] = slots[slot]
+    return count
+
+
+@kernel
+def _equal(points: Points, i: int, j: int) -> bool:
+    for t in range(points.shape[1]):
+        if points[i, t] != points[j, t]:
+            return False
+    return True
+
+
+@kernel
+def _plus_plus(points: Points, weights: Points, draws: Floats) -> NDArray[np.int64]:
+    """Indices of k points, each drawn with a chance that goes with its squared distance to those before."""
+    n = points.shape[0]
+    chosen, square, mass = np.empty(draws.size, np.int64), np.ones(n, np.float32), np.empty(n)
+    for c in range(draws.size):
+        total = 0.0
+        for i in range(n):
+            total += square[i] * weights[i]
+            mass[i] = total
+        chosen[c] = min(np.searchsorted(mass, draws[c] * total, side="right"), n - 1)
+        for i in range(n):
+            new = _square(points, i, points, chosen[c])
+            square[i] = new if c == 0 else min(square[i], new)
+    return chosen
+
+
+@kernel
+def _square(a: Points, i: int, b: Points, j: int) -> np.float32:
+    square = np.float32(0)
+    for t in range(a.shape[1]):
+        difference = a[i, t] - b[j, t]
+        square += difference * difference
+    return square
+
+
+@kernel
+def _lloyd(points: Points, weights: Points, centroids: Floats, labels: Labels) -> float:
+    """Move `centroids` until the error falls no more, and label the points with the nearest; the error."""
+    n, k, d = points.shape[0], centroids.shape[0], centroids.shape[1]
+    labels[:] = 0
+    lower = np.full(n, -np.inf, np.float32)  # the distance to each centroid but the own is at least that
+    drift, error, before = np.float32(0), np.inf, np.inf
+    sums, mass = np.empty((k, d)), np.empty(k)
+    for _ in range(MOST_ITERATIONS):
+        rounded = centroids.astype(np.float32)
+        before, error = error, _assign(points, weights, rounded, drift, labels, lower)
+        if error >= before * (1 - TOLERANCE):
+            return error
+        _sum_up(points, weights, labels, sums, mass)
+        for c in range(k):
+            if mass[c] == 0:
+                _move_farthest(points, weights, rounded, labels, sums, mass, c)
+        drift = np.float32(0)
+        for c in range(k):
+            if mass[c] > 0:
+                old = centroids[c].copy()
+                centroids[c] = sums[c] / mass[c]
+                drift = max(drift, np.float32(np.sqrt(np.sum((centroids[c] - old) ** 2)) * 1.000001))
+    return _assign(points, weights, centroids.astype(np.float32), drift, labels, lower)
+
+
+@kernel
+def _assign(
+    points: Points, weights: Points, centroids: Points, drift: np.float32, labels: Labels, lower: Points
+) -> float:
+    """Label the points with the nearest centroid; the error. The centroids have moved `drift` at most."""
+    k, error = centroids.shape[0], 0.0
+    order, gap = _neighbours(centroids)
+    for i in range(points.shape[0]):
+        own = np.int64(labels[i])
+        least = _square(points, i, centroids, own)
+        reach = np.sqrt(least)
+        lower[i] -= drift
+        if reach > lower[i]:
+            nearest, second, radius, beyond = own, np.float32(np.inf), reach, np.float32(np.inf)
+            for q in range(1, k):
+                if gap[own, q] >= reach + radius:
+                    beyond = gap[own, q] - reach
+                    break
+                square = _square(points, i, centroids, order[own, q])
+                if square < least:
+                    second, least, nearest = least, square, np.int64(order[own, q])
+                    radius = np.sqrt(least)
+                elif square < second:
+                    second = square
+            labels[i], lower[i] = nearest, min(np.sqrt(second), beyond)
+        error += weights[i] * least
+    return error
+
+
+@kernel
+def _neighbours(centroids: Points) -> tuple[NDArray[np.int32], Points]:
+    """For each centroid all centroids from the nearest on, (k, k), itself the first, and their distances."""
+    k = centroids.shape[0]
+    order, gap, squares = np.empty((k, k), np.int32), np.empty((k, k), np.float32), np.empty(k, np.float32)
+    for a in range(k):
+        for b in range(k):
+            squares[b] = _square(centroids, a, centroids, b)
+        squares[a] = -1  # before any centroid in the same place
+        ranks = np.argsort(squares)
+        for q in range(k):
+            order[a, q], gap[a, q] = ranks[q], np.sqrt(max(squares[ranks[q]], np.float32(0)))
+    return order, gap
+
+
+@kernel
+def _sum_up(points: Points, weights: Points, labels: Labels, sums: Floats, mass: Floats) -> None:
+    sums[:], mass[:] = 0, 0
+    for i in range(points.shape[0]):
+        mass[labels[i]] += weights[i]
+        for t in range(points.shape[1]):
+            sums[labels[i], t] += weights[i] * points[i, t]
+
+
+@kernel
+def _move_farthest(
+    points: Points, weights: Points, centroids: Points, labels: Labels, sums: Floats, mass: Floats, empty: int
+) -> None:
+    """Give an empty cluster the point of the largest error, if any has one."""
+    farthest, most = -1, np.float32(0)
+    for i in range(points.shape[0]):
+        error = weights[i] * _square(points, i, centroids, np.int64(labels[i]))
+        if error > most and mass[labels[i]] > weights[i]:
+            farthest, most = i, error
+    if farthest >= 0:
+        mass[labels[farthest]] -= weights[farthest]
+        sums[labels[farthest]] -= weights[farthest] * points[farthest]
+        mass[empty], sums[empty] = weights[farthest], weights[farthest] * points[farthest]
+        labels[farthest] = empty

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from corepress import coreml as coreml
     from corepress.mlprogram import Model as Model
     from corepress.mlprogram import load as load
-    from corepress.report import Report as Report
-    from corepress.report import report as report
+    from corepress.reports import Report as Report
+    from corepress.reports import report as report
 
 __version__ = "0.1.0"
 __all__ = ["ConfigError", "CorepressError", "FormatError", "Model", "Report", "coreml", "load", "report"]
@@ -23,8 +23,8 @@ __all__ = ["ConfigError", "CorepressError", "FormatError", "Model", "Report", "c
 _LAZY = {
     "Model": "corepress.mlprogram",
     "load": "corepress.mlprogram",
-    "Report": "corepress.report",
-    "report": "corepress.report",
+    "Report": "corepress.reports",
+    "report": "corepress.reports",
 }
 
 

@@ -12,7 +12,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from corepress.errors import ConfigError, CorepressError
 from corepress.weights.blocks import from_rows, to_rows
-from corepress.weights.forms import Quantized
+from corepress.weights.forms import Quantized, Sparse
 from corepress.weights.half import limits, rounded, single, stored
 from corepress.weights.kernels import as_bits, frozen
 
@@ -57,7 +57,7 @@ def quantize(
         weight = weight.astype(np.float32, copy=False)
     if mask is not None:
         # Zeros move neither range, since both hold 0, nor error, since 0 is always exact.
-        weight = np.where(mask, weight, weight.dtype.type(0))
+        weight = Sparse(mask, weight).decompress()
     signed, symmetric = not dtype.startswith("u"), mode == "linear_symmetric"
     integer_type = np.dtype(np.int8 if signed else np.uint8)
 
@@ -112,24 +112,38 @@ def _scale_type(weight: Array, scale_dtype: DTypeLike | None) -> np.dtype[Any]:
 def _quantize_rows(
     rows: Array, lowest: int, highest: int, symmetric: bool, search: bool, data: Array, scales: Array, zeros: Array
 ) -> bool:
-    """Fill `data`, `scales` and `zeros`, row by row; False at the first row with infinities or NaN."""
-    skipped = 1 if symmetric and not search else 0
-    for r in range(rows.shape[0]):
-        bottom, top = _extremes(rows, r)
-        if not (np.isfinite(bottom) and np.isfinite(top)):
-            return False
-        scale, zero = _plain(bottom, top, lowest, highest, symmetric, scales[r])
-        if search and (bottom != 0 or top != 0):
-            scale, zero = _search(rows, r, scale, zero, lowest, highest, symmetric, scales[r])
-        scales[r] = stored(scale, scales[r])
-        zeros[r] = np.uint8(np.int32(zero))
-        # The integer that symmetric ranges skip is the lowest if signed, the highest if not.
-        low = np.float32(lowest + (skipped if lowest < 0 else 0)) - zero
-        high = np.float32(highest - (skipped if lowest == 0 else 0)) - zero
-        for i in range(rows.shape[1]):
-            level, _ = _nearest(single(rows[r, i]), scale, low, high, scales[r])
-            data[r, i] = np.uint8(np.int32(level + zero))
+    """Fill `data`, `scales` and `zeros`; False if a row holds infinities or NaN."""
+    # Ranges of some rows first, then their integers: the processor overlaps the long chains behind several scales,
+    # and the values are still in its cache.
+    batch = max(1, 4096 // rows.shape[1])
+    for start in range(0, rows.shape[0], batch):
+        stop = min(start + batch, rows.shape[0])
+        for r in range(start, stop):
+            bottom, top = _extremes(rows, r)
+            if not (np.isfinite(bottom) and np.isfinite(top)):
+                return False
+            scale, zero = _plain(bottom, top, lowest, highest, symmetric, scales[r])
+            if search and (bottom != 0 or top != 0):
+                scale, zero = _search(rows, r, scale, zero, lowest, highest, symmetric, scales[r])
+            scales[r] = stored(scale, scales[r])
+            zeros[r] = np.uint8(np.int32(zero))
+        for r in range(start, stop):
+            _round(rows, r, lowest, highest, symmetric and not search, data, scales, zeros)
     return True
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def _round(
+    rows: Array, r: int, lowest: int, highest: int, narrow: bool, data: Array, scales: Array, zeros: Array
+) -> None:
+    if narrow:
+        # A symmetric range skips the integer without an opposite: the lowest if signed, the highest if not.
+        lowest, highest = (lowest + 1, highest) if lowest < 0 else (lowest, highest - 1)
+    zero = np.float32(np.int8(zeros[r])) if lowest < 0 else np.float32(zeros[r])
+    scale, low, high = single(scales[r]), np.float32(lowest) - zero, np.float32(highest) - zero
+    for i in range(rows.shape[1]):
+        level, _ = _nearest(single(rows[r, i]), scale, low, high, scales[r])
+        data[r, i] = np.uint8(np.int32(level + zero))
 
 
 @numba.njit(nogil=True, cache=True)

@@ -243,7 +243,7 @@ def _run(
     from corepress.cli import show
     from corepress.mlprogram import load
     from corepress.mlprogram.atomic import check_destination
-    from corepress.report import report
+    from corepress.reports import report
 
     check_destination(output, overwrite=overwrite)
     with show.progress(title) as progress:

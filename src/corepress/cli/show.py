@@ -17,7 +17,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from corepress.coreml.engine import Progress
     from corepress.mlprogram import Model
-    from corepress.report import Report
+    from corepress.reports import Report
 
 _SHOWN_WEIGHTS = 40
 

@@ -131,14 +131,28 @@ def _read_affine_dequantize(node: Node, blobs: BlobSource) -> Quantized:
     shape[axis] = max(scale.size, zero_point.size)
     scale = np.broadcast_to(scale.reshape(-1), shape[axis]).reshape(shape)
     zero_point = np.broadcast_to(zero_point.reshape(-1), shape[axis]).reshape(shape)
-    return Quantized(data, scale, zero_point if zero_point.any() else None)
+    return _fitting(node, Quantized(data, scale, zero_point if zero_point.any() else None))
+
+
+def _fitting(node: Node, weight: Quantized) -> Quantized:
+    """Refuse scales that do not divide the data into whole blocks, and offsets of another shape."""
+    shape, scale = weight.shape, weight.scale
+    if (
+        len(shape) != scale.ndim
+        or any(count == 0 or size % count for size, count in zip(shape, scale.shape, strict=True))
+        or scale.dtype.kind != "f"
+        or (weight.offset is not None and weight.offset.shape != scale.shape)
+    ):
+        raise FormatError(f"{node}: scales of shape {scale.shape} do not fit data of shape {shape}")
+    return weight
 
 
 def _read_blockwise_shift_scale(node: Node, blobs: BlobSource) -> Quantized:
     data = _read_form(node, "data", blobs)
     if isinstance(data, (Sparse, Quantized)):
         data = decompress(data)
-    return Quantized(data, _read(node, "scale", blobs), _optional(node, "offset", blobs), _bits(node, "data"))
+    weight = Quantized(data, _read(node, "scale", blobs), _optional(node, "offset", blobs), _bits(node, "data"))
+    return _fitting(node, weight)
 
 
 def _read_sparse_to_dense(node: Node, blobs: BlobSource) -> Sparse:
@@ -172,10 +186,10 @@ def _read_sparse_values(node: Node, blobs: BlobSource) -> Sparse:
     if inner is not None and inner.type in _SPARSE_VALUES:
         sparse = _read_sparse_values(inner, blobs)
         data = sparse.values if isinstance(sparse.values, Palettized) else decompress(sparse.values)
-        return Sparse(sparse.mask, Quantized(data, scale, offset))
+        return Sparse(sparse.mask, _fitting(node, Quantized(data, scale, offset)))
     mask = _read(node, "data_mask", blobs) != 0
     data = _scatter(node, mask, _read(node, "nonzero_data", blobs))
-    return Sparse(mask, Quantized(data, scale, offset, _bits(node, "nonzero_data")))
+    return Sparse(mask, _fitting(node, Quantized(data, scale, offset, _bits(node, "nonzero_data"))))
 
 
 def _scatter(node: Node, mask: NDArray[np.bool_], values: Array) -> Array:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from corepress.errors import FormatError
 from corepress.mlprogram.constexpr import read_weight
-from corepress.mlprogram.dtypes import BY_MIL, DType
+from corepress.mlprogram.dtypes import BY_MIL, BY_NAME, DType
 from corepress.mlprogram.program import Node, Use, nodes
 from corepress.mlprogram.values import MIN_BLOB_ELEMENTS, read_tensor, tensor_type
 from corepress.weights import CompressedWeight, packed_size
@@ -75,7 +76,10 @@ class Weight:
     def read(self) -> NDArray[Any] | CompressedWeight:
         """The value, compressed as it is stored. A plain array may be a view of the file: don't write to it."""
         if self.argument is None:
-            return read_weight(self.node, self.model)
+            value = read_weight(self.node, self.model)
+            if value.shape != self.shape:
+                raise FormatError(f"{self.node}: it says shape {self.shape}, but its parameters make {value.shape}")
+            return value
         return read_tensor(self.value, self.model, f"{self.node}, {self.argument}")
 
     def dense(self) -> NDArray[Any]:
@@ -129,7 +133,7 @@ def _produced(node: Node, model: Model) -> Weight | None:
     readers = [use for use in node.uses if use.node is None or not use.node.is_constexpr]
     if not readers and node.uses:  # only a parameter of a compressed weight
         return None
-    if not node.op.outputs:
+    if not node.op.outputs or (node.is_const and _data_type(node) is None):
         return None
     output = node.op.outputs[0]
     kind = output.type.tensorType
@@ -211,19 +215,18 @@ def _labels(chain: list[Node]) -> list[str]:
 
 
 def _data_type(node: Node) -> DType | None:
+    """The stored type of a weight's numbers."""
     for argument in _DATA:
         operand = node.operand(argument)
-        if operand is not None and operand.value is not None:
-            kind = tensor_type(operand.value)
-            if kind is None:
-                return None
-            dtype = kind[0]
-            if argument == "indices" and node.operand("shape") is not None:  # packed bytes of the first generation
-                lut = node.operand("lut")
-                entries = tensor_type(lut.value) if lut is not None and lut.value is not None else None
-                if entries is not None:
-                    return next((d for d in BY_MIL.values() if d.name == f"uint{(entries[1][0]).bit_length() - 1}"), dtype)
-            return dtype
+        kind = tensor_type(operand.value) if operand is not None and operand.value is not None else None
+        if kind is None:
+            continue
+        if argument == "indices" and node.operand("shape") is not None:
+            # The first generation stores packed bytes; the LUT tells how many bits an index has.
+            lut = node.operand("lut")
+            table = tensor_type(lut.value) if lut is not None and lut.value is not None else None
+            return BY_NAME.get(f"uint{math.prod(table[1]).bit_length() - 1}", kind[0]) if table else kind[0]
+        return kind[0]
     return None
 
 

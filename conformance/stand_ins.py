@@ -82,7 +82,8 @@ def with_program(function: Callable[..., Any]) -> Callable[..., Any]:
 class GraphPass:
     """A graph pass of the peer, done by our function of the same name."""
 
-    def __init__(self, config: Any = None, joint_compression: bool = False):
+    def __init__(self, config: Any = None, fake_compression: bool = False, joint_compression: bool = False):
+        assert not fake_compression, "private to the peer"
         name = type(self).__name__
         self.config, self.joint_compression = check_kinds(config, name, *KINDS[name]), joint_compression
 

@@ -215,9 +215,7 @@ def test_a_mask_leaves_values_out(mode) -> None:
     same = quantize(np.where(mask, weight, np.float16(0)), dtype="uint8", mode=mode, block_sizes=(1, 32))
     np.testing.assert_array_equal(ours.scale, same.scale)
     np.testing.assert_array_equal(ours.data[mask], same.data[mask])
-    np.testing.assert_array_equal(
-        Sparse(mask, ours).decompress(), np.where(mask, ours.decompress(), np.float16(0))
-    )
+    np.testing.assert_array_equal(Sparse(mask, ours).decompress(), np.where(mask, ours.decompress(), np.float16(0)))
 
 
 def test_other_types() -> None:

@@ -65,9 +65,7 @@ def test_blocks_become_rows_and_back(shape, counts) -> None:
         rows = to_rows(array, counts)
         assert rows.shape == (np.prod(counts), array.size // np.prod(counts)) and rows.flags.c_contiguous
         for row, where in zip(rows, np.ndindex(counts), strict=True):
-            box = tuple(
-                slice(i * (n // c), (i + 1) * (n // c)) for i, n, c in zip(where, shape, counts, strict=True)
-            )
+            box = tuple(slice(i * (n // c), (i + 1) * (n // c)) for i, n, c in zip(where, shape, counts, strict=True))
             np.testing.assert_array_equal(row, array[box].reshape(-1))
         same_bits(from_rows(rows, shape, counts), np.ascontiguousarray(array))
 
@@ -107,8 +105,7 @@ def test_palettized(bits, lut_type) -> None:
             ours = Palettized(indices, lut, axis)
             dense = ours.decompress()
             same_bits(dense, slow_lut(indices, lut, axis))
-            if True:
-                same_bits(dense, np.ascontiguousarray(peer.lut_to_dense(indices, lut, axis)))
+            same_bits(dense, np.ascontiguousarray(peer.lut_to_dense(indices, lut, axis)))
             assert ours.shape == dense.shape and ours.dtype == lut_type
             assert ours.bits == bits and ours.cluster_dim == dim
             assert ours.nbytes == pack_bits(indices, bits).nbytes + lut.nbytes

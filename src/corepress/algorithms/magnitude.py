@@ -82,7 +82,7 @@ def prune_n_m(weight: Array, n: int, m: int, dim: int) -> Sparse:
     kept = np.empty((m, keys.size // m), np.bool_)
     _keep_largest(frozen(np.ascontiguousarray(members).reshape(m, -1)), n, kept)
     keep = kept.reshape(m, -1, inner).transpose(1, 0, 2).reshape(outer, channels, inner)
-    return Sparse(keep[:, : weight.shape[dim]].reshape(weight.shape), weight)
+    return Sparse(np.ascontiguousarray(keep[:, : weight.shape[dim]]).reshape(weight.shape), weight)
 
 
 def _check_run(name: str, length: int, shape: tuple[int, ...], dim: int | None) -> None:

@@ -90,7 +90,7 @@ class Weight:
     @property
     def value(self) -> Any:
         """The MIL value of a plain tensor."""
-        operand = self.node.operand(self.argument or "val")
+        operand = self.node.operand("val" if self.argument is None else self.argument)
         assert operand is not None
         return operand.value
 

@@ -1,0 +1,43 @@
+"""The arrows between the folders point one way (docs/architecture.md)."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parent.parent / "src/corepress"
+ALLOWED = {
+    "weights": {"weights", "errors"},
+    "algorithms": {"algorithms", "weights", "errors"},
+    "mlprogram": {"mlprogram", "weights", "errors"},
+    "targets": {"targets", "weights", "errors"},
+    "coreml": {"coreml", "algorithms", "mlprogram", "targets", "weights", "errors"},
+    "reports": {"reports", "mlprogram", "errors"},
+    "recipe": {"recipe", "coreml", "targets", "errors"},
+}
+
+
+def imports(path: Path) -> set[str]:
+    """The parts of corepress that a file imports, on first use or at once."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "corepress":
+            parts = node.module.split(".")
+            found |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("corepress.")}
+    return found
+
+
+@pytest.mark.parametrize("part", ALLOWED)
+def test_a_part_imports_only_what_it_may(part) -> None:
+    files = sorted((SOURCE / part).glob("*.py")) or [SOURCE / f"{part}.py"]
+    for path in files:
+        assert imports(path) <= ALLOWED[part], path
+
+
+def test_every_part_is_covered() -> None:
+    parts = {path.stem for path in SOURCE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert parts - {"__init__", "errors", "cli", "__pycache__"} == set(ALLOWED)

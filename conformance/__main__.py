@@ -2,7 +2,7 @@
 
     python -m conformance [--quick] [--wording] [any option of pytest]
 
-Exits with 0 only if every failure is listed in `expected.toml`, and every test listed there fails.
+Exits with 0 only if every failure is listed in `expected.yaml`, and every test listed there fails.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ def replace_the_peer() -> None:
     """What is imported from now on finds our names; what coremltools has imported before keeps its own."""
     public = {name: getattr(ours, name) for name in ours.__all__}
     public |= {name: with_program(public[name]) for name in (*KINDS, "decompress_weights")}
-    passes = public | {name: type(name, (GraphPass,), {}) for name in KINDS}
+    passes = public | {name: graph_pass(getattr(_quantization_passes, name)) for name in KINDS}
     private = {
         "_quantization_passes": stand_in(_quantization_passes, **passes),
         "_post_training_quantization": stand_in(_post_training_quantization, **public),
@@ -79,8 +79,14 @@ def with_program(function: Callable[..., Any]) -> Callable[..., Any]:
     return wrapper
 
 
+def graph_pass(original: type) -> type:
+    """A graph pass of the peer, done by our function of that name. Two helpers stay, since tests make data by them."""
+    helpers = [name for name in ("compress", "compress_by_magnitude") if hasattr(original, name)]
+    return type(original.__name__, (GraphPass,), {name: staticmethod(getattr(original, name)) for name in helpers})
+
+
 class GraphPass:
-    """A graph pass of the peer, done by our function of the same name."""
+    """What is ours of such a pass."""
 
     def __init__(self, config: Any = None, fake_compression: bool = False, joint_compression: bool = False):
         assert not fake_compression, "private to the peer"

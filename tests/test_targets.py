@@ -172,3 +172,9 @@ def test_operations_hold_what_the_table_says() -> None:
     assert names(new.constexpr_lut_to_dense, "IndicesT") == indices
     assert names(new.constexpr_blockwise_shift_scale, "SrcT") >= set(ios18.quantized_dtypes)
     assert names(old.constexpr_affine_dequantize, "SrcT") == set(ios16.quantized_dtypes)
+
+
+def test_the_page_of_the_documentation_is_up_to_date() -> None:
+    from tools.write_docs import PAGE, page
+
+    assert PAGE.read_text() == page(), "run `make docs`"

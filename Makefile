@@ -21,10 +21,10 @@ lint: .venv/dev.stamp
 	$(BIN)/mypy
 
 bench: .venv/dev.stamp
-	$(BIN)/python -m benchmarks.run
+	$(BIN)/python benchmarks/run.py
 
 bench-quick: .venv/dev.stamp
-	$(BIN)/python -m benchmarks.run --quick
+	$(BIN)/python benchmarks/run.py --quick
 
 conformance: .venv/dev.stamp
 	$(BIN)/python -m conformance $(CONFORMANCE)

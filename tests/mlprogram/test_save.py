@@ -133,15 +133,10 @@ def test_no_such_folder(package, tmp_path) -> None:
 
 
 def test_disk_full_while_compressing(package, tmp_path, monkeypatch) -> None:
-    import tempfile
+    def full(*_):
+        raise OSError(28, "No space left on device")
 
-    class Full:
-        def seek(self, *_): ...
-
-        def write(self, *_):
-            raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: Full())
+    monkeypatch.setattr(os, "pwrite", full)
     with pytest.raises(CorepressError, match="TMPDIR"):
         cto.linear_quantize_weights(package(), INT8)
 

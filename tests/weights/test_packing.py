@@ -82,3 +82,13 @@ def test_too_few_bytes_are_refused(bits) -> None:
 def test_weights_load_without_numba() -> None:
     program = "import sys, corepress.weights; sys.exit('numba' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+@given(st.integers(0, 200), st.sampled_from(["u1", "i1", "f2", "f4"]), st.integers(0, 2**32 - 1))
+def test_kept_values_are_what_numpy_selects(size, dtype, seed) -> None:
+    from corepress.weights import kept_values
+
+    rng = np.random.default_rng(seed)
+    values, mask = rng.integers(0, 100, size).astype(dtype), rng.random(size) < rng.random()
+    kept = kept_values(values, mask)
+    assert kept.dtype == values.dtype and (kept == values[mask]).all() and kept.size == mask.sum()

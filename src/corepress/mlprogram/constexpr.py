@@ -26,7 +26,16 @@ from corepress.mlprogram.values import (
     string_value,
     tensor_type,
 )
-from corepress.weights import CompressedWeight, Palettized, Quantized, Sparse, decompress, unpack_bits
+from corepress.weights import (
+    CompressedWeight,
+    Palettized,
+    Quantized,
+    Sparse,
+    decompress,
+    kept_values,
+    pack_bits,
+    unpack_bits,
+)
 
 Array = NDArray[Any]
 # Stores an array (packed to `bits` when given) and returns the MIL value that refers to it.
@@ -242,8 +251,6 @@ def _first_generation(weight: CompressedWeight, name: str, store: Store) -> list
     shape = np.array(weight.shape, np.uint32)
     if isinstance(weight, Palettized):
         assert isinstance(weight.lut, np.ndarray)
-        from corepress.weights import pack_bits
-
         kind = "constexpr_lut_to_dense"
         parameters = {
             "indices": store(pack_bits(weight.indices, weight.bits), None),
@@ -262,11 +269,9 @@ def _first_generation(weight: CompressedWeight, name: str, store: Store) -> list
             "axis": scalar(axis),
         }
     else:
-        from corepress.weights import pack_bits
-
         kind = "constexpr_sparse_to_dense"
         parameters = {
-            "nonzero_data": store(decompress(weight.values)[weight.mask], None),
+            "nonzero_data": store(kept_values(decompress(weight.values), weight.mask), None),
             "mask": store(pack_bits(weight.mask, 1), None),
             "shape": store(shape, None),
         }
@@ -312,7 +317,7 @@ def _write_sparse(weight: Sparse, name: str, store: Store) -> list[Any]:
     operations: list[Any] = []
     mask: Any
     if isinstance(weight.values, np.ndarray):
-        values, mask = store(weight.values[weight.mask], None), store(weight.mask.view(np.uint8), 1)
+        values, mask = store(kept_values(weight.values, weight.mask), None), store(weight.mask.view(np.uint8), 1)
     else:
         values, mask = _write_sparse_values(weight.mask, weight.values, name, operations, store)
     operation = _operation("constexpr_sparse_to_dense", name, [(name, dtype_of(weight.dtype), weight.shape)])
@@ -328,7 +333,7 @@ def _write_sparse_values(
         kind, label = "constexpr_lut_to_sparse", "palettized"
         kept = _index_mask(mask, weight)
         inputs["indices_mask"] = store(kept.view(np.uint8), 1)
-        inputs["indices_nonzero_data"] = store(weight.indices[kept], weight.bits)
+        inputs["indices_nonzero_data"] = store(kept_values(weight.indices, kept), weight.bits)
         inputs["lut"] = _write_lut(weight.lut, name, operations, store)
         if weight.vector_axis is not None:
             inputs["vector_axis"] = scalar(weight.vector_axis)
@@ -340,7 +345,7 @@ def _write_sparse_values(
             )
         else:
             inputs["data_mask"] = store(mask.view(np.uint8), 1)
-            inputs["nonzero_data"] = store(weight.data[mask], weight.bits)
+            inputs["nonzero_data"] = store(kept_values(weight.data, mask), weight.bits)
         inputs["scale"] = store(weight.scale, None)
         if weight.offset is not None:
             inputs["offset"] = store(weight.offset, weight.bits)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -28,20 +29,21 @@ class Spill:
 
     def append(self, dtype: DType, data: NDArray[np.uint8], padding_bits: int) -> int:
         """Store packed bytes; returns the number by which the blob is found."""
-        with self._lock:
-            try:
+        try:
+            with self._lock:
                 if self._file is None:
-                    self._file = tempfile.TemporaryFile(prefix="corepress-")  # noqa: SIM115 - lives as long as self
-                self._file.seek(self._end)
-                self._file.write(data)
-            except OSError as error:
-                raise CorepressError(
-                    f"{tempfile.gettempdir()}: can't keep compressed weights there: {error.strerror} "
-                    "(set TMPDIR to a folder with more space)"
-                ) from error
-            self._blobs.append(PendingBlob(dtype, self._end, data.size, padding_bits))
-            self._end += data.size
-            return len(self._blobs) - 1
+                    self._file = tempfile.TemporaryFile(prefix="corepress-", buffering=0)  # noqa: SIM115 - kept open
+                blob = PendingBlob(dtype, self._end, data.size, padding_bits)
+                number = len(self._blobs)
+                self._blobs.append(blob)
+                self._end += data.size
+            self._write(memoryview(data), blob.offset)
+        except OSError as error:
+            raise CorepressError(
+                f"{tempfile.gettempdir()}: can't keep compressed weights there: {error.strerror} "
+                "(set TMPDIR to a folder with more space)"
+            ) from error
+        return number
 
     def __getitem__(self, number: int) -> PendingBlob:
         if number >= len(self._blobs):
@@ -51,14 +53,31 @@ class Spill:
     def read(self, blob: PendingBlob) -> NDArray[np.uint8]:
         """The bytes of a blob, as an array of their own."""
         data = np.empty(blob.nbytes, np.uint8)
-        with self._lock:
-            self._file.seek(blob.offset)
-            self._file.readinto(data.data)
+        position = 0
+        for chunk in self.chunks(blob):
+            data[position : position + len(chunk)] = np.frombuffer(chunk, np.uint8)
+            position += len(chunk)
         return data
 
     def chunks(self, blob: PendingBlob) -> Iterator[bytes]:
         """The bytes of a blob, piece by piece."""
-        for start in range(0, blob.nbytes, _CHUNK):
-            with self._lock:
-                self._file.seek(blob.offset + start)
-                yield self._file.read(min(_CHUNK, blob.nbytes - start))
+        end = blob.offset + blob.nbytes
+        for start in range(blob.offset, end, _CHUNK):
+            yield self._read(min(_CHUNK, end - start), start)
+
+    def _write(self, data: memoryview, offset: int) -> None:
+        while data:
+            if hasattr(os, "pwrite"):  # several threads at once
+                written = os.pwrite(self._file.fileno(), data, offset)
+            else:
+                with self._lock:
+                    self._file.seek(offset)
+                    written = self._file.write(data)
+            data, offset = data[written:], offset + written
+
+    def _read(self, count: int, offset: int) -> bytes:
+        if hasattr(os, "pread"):
+            return os.pread(self._file.fileno(), count, offset)
+        with self._lock:
+            self._file.seek(offset)
+            return bytes(self._file.read(count))

@@ -127,3 +127,13 @@ def _swap_inner(array: Array, swapped: Array) -> None:
                 for column in range(left, min(left + 32, columns)):
                     for row in range(top, min(top + 32, rows)):
                         swapped[o, column, row] = array[o, row, column]
+
+
+@numba.njit(nogil=True, cache=True)
+def keep(values: Array, mask: NDArray[np.bool_], kept: Array) -> None:
+    """Gather the values under the mask into `kept`, which has one slot to spare: there is no branch, and what the mask
+    leaves out is written over by the next value."""
+    position = 0
+    for i in range(values.size):
+        kept[position] = values[i]
+        position += mask[i]

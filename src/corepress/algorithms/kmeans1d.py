@@ -98,9 +98,12 @@ def quantize_rows(rows: Array, k: int, importance: Array | None = None) -> tuple
     return lut, _nearest(rows, short, lut, used)
 
 
-def nearest(rows: Array, lut: Array) -> Indices:
-    """For each element of (groups, m), the index of the nearest entry of its row's ascending table (groups, k)."""
-    return _nearest(rows, _as_16_bit(rows), lut, np.full(len(rows), lut.shape[1], np.int32))
+def nearest(rows: Array, lut: Array, used: Ints | None = None) -> Indices:
+    """For each element of (groups, m), the index of the nearest entry of its row's ascending table (groups, k), of
+    which only the first `used` (groups,) entries count."""
+    if used is None:
+        used = np.full(len(rows), lut.shape[1], np.int32)
+    return _nearest(rows, _as_16_bit(rows), lut, used)
 
 
 def round_to(values: Floats, dtype: np.dtype[Any]) -> Array:

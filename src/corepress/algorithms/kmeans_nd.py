@@ -24,9 +24,10 @@ from corepress.weights.kernels import frozen
 Array = NDArray[Any]
 Points = NDArray[np.float32]
 Labels = NDArray[np.uint8]
+Order = NDArray[np.int16]
 
 SAMPLE_PER_CLUSTER = 128
-ROUGH, FINE = 1e-3, 3e-5  # Lloyd's iteration ends when the error falls by less: on the sample, on all points
+ROUGH, FINE = 1e-3, 1e-4  # Lloyd's iteration ends when the error falls by less: on the sample, on all points
 MOST_ITERATIONS = 300
 
 
@@ -36,14 +37,14 @@ def cluster_vectors(
     """Centroids for vectors, the nearest centroid of each vector, and the total squared error.
 
     `points`: (n, d) of a real type, computed in float32. `k`: 1 to 256. `importance`: (n,), not negative, weighs each
-    vector, unless it is all zero. `restarts`: clusterings of a sample to choose from; of more than 64 clusters, whose
+    vector, unless it is all zero. `restarts`: clusterings of a sample to choose from; of more than 16 clusters, whose
     outcome varies less, as many fewer. The same arguments give the same result.
     Returns float64 (k, d), uint8 (n,) and a float. With at most k distinct vectors the error is zero, and so are the
     centroids that are left over. Raises CorepressError for numbers that are not finite.
     """
     weights, total = _weights(points, k, importance)
-    raw = np.ascontiguousarray(points, np.float32)
-    labels, firsts = np.empty(len(raw), np.uint8), np.empty(k, np.int64)
+    raw = np.ascontiguousarray(points, np.float32) + np.float32(0)  # -0.0 becomes 0.0
+    labels, firsts = np.zeros(len(raw), np.uint8), np.empty(k, np.int64)
     distinct = _few_distinct(frozen(raw), labels, firsts)
     if distinct <= k:
         centroids = np.zeros((k, raw.shape[1]))
@@ -63,7 +64,8 @@ def nearest_vectors(points: Array, centroids: Array) -> Labels:
     labels, lower = np.zeros(len(points), np.uint8), np.full(len(points), -np.inf, np.float32)
     weights = frozen(np.ones(len(points), np.float32))
     exact = frozen(np.ascontiguousarray(points, np.float32))
-    _assign(exact, weights, np.ascontiguousarray(centroids, np.float32), np.float32(0), labels, lower)
+    table = np.ascontiguousarray(centroids, np.float32)
+    _assign(exact, weights, table, _any_order(len(table)), np.float32(0), labels, lower)
     return labels
 
 
@@ -87,9 +89,9 @@ def _best_start(unit: Points, weights: Points, k: int, restarts: int, random: np
     if len(unit) > SAMPLE_PER_CLUSTER * k:
         chosen = random.integers(len(unit), size=SAMPLE_PER_CLUSTER * k)
         unit, weights = frozen(unit[chosen]), frozen(weights[chosen])
-    best, least = np.empty((k, unit.shape[1])), np.inf
-    for _ in range(max(1, restarts * 64 // max(k, 64))):
-        centroids = unit[_plus_plus(unit, weights, random.random(k))].astype(np.float64)
+    best, least, tries = np.empty((k, unit.shape[1])), np.inf, 2 + int(np.log(k))
+    for _ in range(max(1, restarts * 16 // max(k, 16))):
+        centroids = unit[_plus_plus(unit, weights, random.random((k, tries)))].astype(np.float64)
         centroids, sse = _rearrange(unit, weights, centroids, random)
         if sse < least:
             best, least = centroids, sse
@@ -98,7 +100,7 @@ def _best_start(unit: Points, weights: Points, k: int, restarts: int, random: np
 
 def _rearrange(unit: Points, weights: Points, centroids: Floats, random: np.random.Generator) -> tuple[Floats, float]:
     """Lloyd's iteration, and again after moving clusters from where they save least to where the error is largest."""
-    labels, trial_labels = np.empty((2, len(unit)), np.uint8)
+    labels, trial_labels = np.zeros((2, len(unit)), np.uint8)
     sse = _lloyd(unit, weights, centroids, labels, ROUGH)
     moves = max(1, len(centroids) // 4)
     while moves and sse > 0:
@@ -122,10 +124,10 @@ def _few_distinct(points: Points, labels: Labels, firsts: NDArray[np.int64]) -> 
     """Number the distinct points in order of appearance; how many there are, or one more than `firsts` holds."""
     slots, k, count = np.full(1024, -1, np.int32), firsts.size, 0
     for i in range(points.shape[0]):
-        mixed = np.float32(0)
+        mixed = np.uint32(0)
         for t in range(points.shape[1]):
-            mixed = mixed * np.float32(0.7548777) + points[i, t]
-        slot = hash(mixed) & 1023
+            mixed = np.uint32((mixed ^ points[i, t].view(np.uint32)) * np.uint32(0x9E3779B1))
+        slot = int(mixed >> np.uint32(22))
         while slots[slot] >= 0 and not _equal(points, firsts[slots[slot]], i):
             slot = (slot + 1) & 1023
         if slots[slot] < 0:
@@ -147,18 +149,27 @@ def _equal(points: Points, i: int, j: int) -> bool:
 
 @kernel
 def _plus_plus(points: Points, weights: Points, draws: Floats) -> NDArray[np.int64]:
-    """Indices of k points, each drawn with a chance that goes with its squared distance to those before."""
-    n = points.shape[0]
-    chosen, square, mass = np.empty(draws.size, np.int64), np.ones(n, np.float32), np.empty(n)
-    for c in range(draws.size):
-        total = 0.0
+    """Indices of k points, each drawn with a chance that goes with its squared distance to those before.
+
+    `draws`: (k, tries), uniform in [0, 1); of the points drawn at a time the one that leaves the least error.
+    """
+    n, k = points.shape[0], draws.shape[0]
+    chosen, mass = np.empty(k, np.int64), np.empty(n)
+    square, trial, best = np.full(n, np.inf, np.float32), np.empty(n, np.float32), np.empty(n, np.float32)
+    for c in range(k):
+        total, least = 0.0, np.inf
         for i in range(n):
-            total += square[i] * weights[i]
+            total += weights[i] * (square[i] if c > 0 else np.float32(1))
             mass[i] = total
-        chosen[c] = min(np.searchsorted(mass, draws[c] * total, side="right"), n - 1)
-        for i in range(n):
-            new = _square(points, i, points, chosen[c])
-            square[i] = new if c == 0 else min(square[i], new)
+        for draw in draws[c]:
+            drawn, error = min(np.searchsorted(mass, draw * total, side="right"), n - 1), 0.0
+            for i in range(n):
+                trial[i] = min(square[i], _square(points, i, points, drawn))
+                error += weights[i] * trial[i]
+            if error < least:
+                chosen[c], least = drawn, error
+                trial, best = best, trial
+        square[:] = best
     return chosen
 
 
@@ -175,13 +186,13 @@ def _square(a: Points, i: int, b: Points, j: int) -> np.float32:
 def _lloyd(points: Points, weights: Points, centroids: Floats, labels: Labels, tolerance: float) -> float:
     """Move `centroids` until the error falls no more, and label the points with the nearest; the error."""
     n, k, d = points.shape[0], centroids.shape[0], centroids.shape[1]
-    labels[:] = 0
+    order = _any_order(k)
     lower = np.full(n, -np.inf, np.float32)  # the distance to each centroid but the own is at least that
     drift, error, before = np.float32(0), np.inf, np.inf
     sums, mass = np.empty((k, d)), np.empty(k)
     for _ in range(MOST_ITERATIONS):
         rounded = centroids.astype(np.float32)
-        before, error = error, _assign(points, weights, rounded, drift, labels, lower)
+        before, error = error, _assign(points, weights, rounded, order, drift, labels, lower)
         if error >= before * (1 - tolerance):
             return error
         _sum_up(points, weights, labels, sums, mass)
@@ -194,19 +205,35 @@ def _lloyd(points: Points, weights: Points, centroids: Floats, labels: Labels, t
                 old = centroids[c].copy()
                 centroids[c] = sums[c] / mass[c]
                 drift = max(drift, np.float32(np.sqrt(np.sum((centroids[c] - old) ** 2)) * 1.000001))
-    return _assign(points, weights, centroids.astype(np.float32), drift, labels, lower)
+    return _assign(points, weights, centroids.astype(np.float32), order, drift, labels, lower)
 
 
 @kernel
 def _assign(
-    points: Points, weights: Points, centroids: Points, drift: np.float32, labels: Labels, lower: Points
+    points: Points,
+    weights: Points,
+    centroids: Points,
+    order: Order,
+    drift: np.float32,
+    labels: Labels,
+    lower: Points,
 ) -> float:
-    """Label the points with the nearest centroid; the error. The centroids have moved `drift` at most."""
+    """Label the points with the nearest centroid; the error.
+
+    `lower`: a lower bound of the distance to each centroid but the own, before the centroids moved by at most
+    `drift`; minus infinity where no label is known.
+    """
     k, error = centroids.shape[0], 0.0
-    order, gap = _neighbours(centroids)
+    gap = _sort_neighbours(centroids, order)
+    stride = int(np.sqrt(k))
     for i in range(points.shape[0]):
         own = int(labels[i])
         least = _square(points, i, centroids, own)
+        if lower[i] == -np.inf:  # begin near by: with the best of a few
+            for c in range(0, k, stride):
+                square = _square(points, i, centroids, c)
+                if square < least:
+                    own, least = c, square
         reach = np.sqrt(least)
         lower[i] -= drift
         if reach > lower[i]:
@@ -230,8 +257,8 @@ def _assign(
 def _worth(points: Points, weights: Points, centroids: Points, labels: Labels) -> tuple[Floats, Floats]:
     """The error of each cluster, and how much the error of all would grow without its centroid."""
     k = centroids.shape[0]
-    errors, savings = np.zeros(k), np.zeros(k)
-    order, gap = _neighbours(centroids)
+    errors, savings, order = np.zeros(k), np.zeros(k), _any_order(k)
+    gap = _sort_neighbours(centroids, order)
     for i in range(points.shape[0]):
         own = int(labels[i])
         least, second = _square(points, i, centroids, own), np.float32(np.inf)
@@ -245,18 +272,31 @@ def _worth(points: Points, weights: Points, centroids: Points, labels: Labels) -
 
 
 @kernel
-def _neighbours(centroids: Points) -> tuple[NDArray[np.int32], Points]:
-    """For each centroid all centroids from the nearest on, (k, k), itself the first, and their distances."""
+def _any_order(k: int) -> Order:
+    order = np.empty((k, k), np.int16)
+    for c in range(k):
+        order[c] = np.arange(k)
+    return order
+
+
+@kernel
+def _sort_neighbours(centroids: Points, order: Order) -> Points:
+    """Sort each row of `order`, all centroids from the nearest to this one on, itself the first; their distances.
+
+    By insertion: from one iteration to the next the order hardly changes.
+    """
     k = centroids.shape[0]
-    order, gap, squares = np.empty((k, k), np.int32), np.empty((k, k), np.float32), np.empty(k, np.float32)
+    gap = np.empty((k, k), np.float32)
     for a in range(k):
-        for b in range(k):
-            squares[b] = _square(centroids, a, centroids, b)
-        squares[a] = -1  # before any centroid in the same place
-        ranks = np.argsort(squares)
         for q in range(k):
-            order[a, q], gap[a, q] = ranks[q], np.sqrt(max(squares[ranks[q]], np.float32(0)))
-    return order, gap
+            b = order[a, q]
+            distance = np.float32(-1) if a == b else np.sqrt(_square(centroids, a, centroids, b))
+            at = q
+            while at > 0 and gap[a, at - 1] > distance:
+                gap[a, at], order[a, at] = gap[a, at - 1], order[a, at - 1]
+                at -= 1
+            gap[a, at], order[a, at] = distance, b
+    return gap
 
 
 @kernel

@@ -46,12 +46,12 @@ def decompress(cto: Any, model: Any, **extra: Any) -> Any:
 
 
 JOBS = {
-    "k-means, 4 bits": Job(palettize(nbits=4)),
-    "k-means, 6 bits": Job(palettize(nbits=6)),
-    "k-means, 8 bits": Job(palettize(nbits=8)),
-    "k-means, 4 bits, groups of 16": Job(palettize(nbits=4, granularity="per_grouped_channel", group_size=16)),
-    "int4, blocks of 32": Job(quantize(dtype="int4", granularity="per_block", block_size=32), quick=True),
-    "int8, per channel": Job(quantize(dtype="int8"), quick=True),
+    "k-means 4 bits": Job(palettize(nbits=4)),
+    "k-means 6 bits": Job(palettize(nbits=6)),
+    "k-means 8 bits": Job(palettize(nbits=8)),
+    "k-means 4 bits, groups of 16": Job(palettize(nbits=4, granularity="per_grouped_channel", group_size=16)),
+    "int4 blocks of 32": Job(quantize(dtype="int4", granularity="per_block", block_size=32), quick=True),
+    "int8 per channel": Job(quantize(dtype="int8"), quick=True),
     "prune 50 %": Job(prune(target_sparsity=0.5), quick=True),
-    "decompress 8-bit LUT": Job(decompress, on_palettized=True),
+    "decompress 8 bits": Job(decompress, on_palettized=True),
 }

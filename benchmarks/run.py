@@ -17,6 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -29,15 +30,14 @@ from roofline import floor
 HERE = Path(__file__).resolve().parent
 PEER, OURS = "coremltools", "corepress"
 SLOW = 20  # seconds; the peer is timed once where it takes longer, else the best of 3, as ours
-COLUMNS = (
-    "job", "coremltools s", "corepress s", "with save s", "faster", "error", "our error", "MB", "our MB", "floor s"
-)  # fmt: skip
+COLUMNS = ("job", "peer s", "our s", "with save", "faster", "peer error", "our error", "peer MB", "our MB", "floor s")
 NOTES = """\
-"faster": coremltools' call over ours *with* saving; its call writes a temporary package too. Best of 3, the peer once
-where it takes more than 20 s. Everything is imported, and a tiny model was compressed once before the clock starts.
-"error": sum of squared differences of all weights from the fp16 original, by one program for both.
-"MB": peak memory above that of the process with its library imported. "floor": the time to read the package from
-memory and write the new one to a file, at the speeds of this machine."""
+- Seconds of the call alone: everything is imported and a tiny model was compressed before the clock starts, so that
+  numba has loaded its compiled code. The best of 3; the peer, coremltools, once where it takes more than 20 s.
+- "faster" sets the peer's call against ours *with* saving, since the peer writes a temporary package in its call.
+- Error: sum of squared differences of all weights from the fp16 original, read from the saved packages by one program.
+- MB: peak memory of the process above its peak just after import of the library.
+- "floor": time to copy the package in memory once and to write the new one to a file, at this machine's speeds."""
 
 
 def main() -> None:
@@ -47,7 +47,7 @@ def main() -> None:
     for blocks in (models.TINY, *sizes):
         python("models.py", blocks)
     speeds = json.loads(python("roofline.py", "--json"))
-    results: dict[str, Any] = {"machine": machine() | speeds, "cli": cli.measure(), "rows": []}
+    results: dict[str, Any] = {"machine": machine(speeds), "cli": cli.measure(), "rows": []}
     console = Console()
     for blocks in sizes:
         libraries = [OURS] if options.ours or (blocks == models.LARGE and not options.large_peer) else [PEER, OURS]
@@ -59,7 +59,7 @@ def main() -> None:
             console.print(*cells(row), sep=" | ", style="dim")
     for blocks in sizes:
         console.print(table(results, blocks))
-    console.print(NOTES, results["machine"], results["cli"])
+    console.print(NOTES, *uncounted(results), results["machine"], results["cli"], sep="\n", soft_wrap=True)
     if not (options.ours or options.quick or options.only):
         (HERE / "results.json").write_text(json.dumps(results, indent=2) + "\n")
         (HERE / "results.md").write_text(markdown(results, sizes))
@@ -77,7 +77,7 @@ def arguments() -> argparse.Namespace:
 
 
 def measure(library: str, name: str, blocks: int, options: argparse.Namespace) -> dict[str, Any]:
-    """The fastest run of a job and its squared error; `failed` with the last line of the message where it fails."""
+    """The fastest run of a job and its squared error; only `failed`, and a message on stderr, where it fails."""
     with tempfile.TemporaryDirectory(prefix="corepress-bench-") as folder:
         output = Path(folder) / "out.mlpackage"
         workers = [options.workers] if options.workers and library == OURS else []
@@ -88,7 +88,8 @@ def measure(library: str, name: str, blocks: int, options: argparse.Namespace) -
                 result = json.loads(python("measure.py", library, name, blocks, output, 3, *workers))
             return result | json.loads(python("measure.py", "error", blocks, output))
         except subprocess.CalledProcessError as error:
-            return {"failed": error.stderr.strip().splitlines()[-1]}
+            print(f"{library}, {name}: {error.stderr.strip().splitlines()[-1]}", file=sys.stderr)
+            return {"failed": True}
 
 
 def python(script: str, *arguments: Any) -> str:
@@ -99,14 +100,14 @@ def python(script: str, *arguments: Any) -> str:
 
 def cells(row: dict[str, Any]) -> list[str]:
     """A row of the table."""
-    peer, ours = row.get(PEER, {}), row.get(OURS, {})
+    peer, ours = row.get(PEER, {}), row[OURS]
     faster = peer["call"] / ours["total"] if "call" in peer and "total" in ours else None
     return [
         row["job"],
-        number(peer.get("call"), ".1f", peer.get("failed", "")),
-        number(ours.get("call"), ".3f", ours.get("failed", "")),
+        "failed" if "failed" in peer else number(peer.get("call"), ".2f"),
+        "failed" if "failed" in ours else number(ours.get("call"), ".3f"),
         number(ours.get("total"), ".3f"),
-        number(faster, ".0f") + "x" * (faster is not None),
+        number(faster, ".1f"),
         number(peer.get("error"), ".6g"),
         number(ours.get("error"), ".6g"),
         number(memory(peer), ".0f"),
@@ -115,8 +116,22 @@ def cells(row: dict[str, Any]) -> list[str]:
     ]
 
 
-def number(value: float | None, form: str, missing: str = "") -> str:
-    return missing if value is None else format(value, form)
+def uncounted(results: dict[str, Any]) -> list[str]:
+    """For each library what the table leaves out: seconds to import and to load, and all of its peak memory."""
+    lines = []
+    for library in (PEER, OURS):
+        runs = [row[library] for row in results["rows"] if "peak" in row.get(library, {})]
+        if runs:
+            imports, load = (min(run[part] for run in runs) for part in ("imports", "load"))
+            peak = max(run["peak"] for run in runs) / 1e6
+            lines.append(
+                f"- {library} besides: import {imports:.2f} s, load {load:.4f} s; peak memory all told {peak:.0f} MB."
+            )
+    return lines
+
+
+def number(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
 
 
 def memory(result: dict[str, Any]) -> float | None:
@@ -126,21 +141,23 @@ def memory(result: dict[str, Any]) -> float | None:
 
 def table(results: dict[str, Any], blocks: int) -> Table:
     rows = [row for row in results["rows"] if row["blocks"] == blocks]
-    table = Table(title=title(blocks))
+    table = Table(title=title(blocks), box=SIMPLE_HEAD)
     for header in COLUMNS:
-        table.add_column(header, justify="left" if header == "job" else "right")
+        table.add_column(header, justify="left" if header == "job" else "right", no_wrap=True)
     for row in rows:
         table.add_row(*cells(row))
     return table
 
 
 def markdown(results: dict[str, Any], sizes: list[int]) -> str:
-    lines = [f"{key}: {value}  " for key, value in results["machine"].items()]
+    lines = ["# corepress beside coremltools", ""]
+    lines += [f"- {key}: {value}" for key, value in results["machine"].items()]
     for blocks in sizes:
         lines += ["", f"## {title(blocks)}", "", line(COLUMNS), line(["---"] + ["---:"] * (len(COLUMNS) - 1))]
         lines += [line(cells(row)) for row in results["rows"] if row["blocks"] == blocks]
-    lines += ["", NOTES, "", "## Command line", ""]
-    lines += [f"- `{command}`: {number(taken, '.2f', 'failed')} s" for command, taken in results["cli"].items()]
+    lines += ["", NOTES, *uncounted(results), "", "## Command line, from start to end", ""]
+    for command, taken in results["cli"].items():
+        lines.append(f"- `{command}`: {'failed' if taken is None else f'{taken:.2f} s'}")
     return "\n".join(lines) + "\n"
 
 
@@ -152,7 +169,7 @@ def title(blocks: int) -> str:
     return f"Transformer of {blocks} blocks, {blocks * 12 * models.WIDTH**2 / 1e6:.0f}M parameters, fp16"
 
 
-def machine() -> dict[str, Any]:
+def machine(speeds: dict[str, float]) -> dict[str, Any]:
     packages = ("coremltools", "corepress", "numpy", "numba")
     versions = ", ".join(f"{name} {version(name)}" for name in packages)
     return {
@@ -160,6 +177,7 @@ def machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "load before": round(os.getloadavg()[0], 1),
         "python": f"{platform.python_version()}, {versions}",
+        **{f"{name.replace('_', ' ')}, GB/s": round(speed / 1e9, 1) for name, speed in speeds.items()},
     }
 
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -47,23 +48,24 @@ def prune_and_palettize(sparsity: float, nbits: int) -> Method:
 
 
 METHODS: dict[str, Method] = {
-    "palettize, 8 bits": palettize(8),
-    "palettize, 6 bits": palettize(6),
-    "palettize, 4 bits": palettize(4),
-    "palettize, 3 bits": palettize(3),
-    "palettize, 2 bits": palettize(2),
-    "quantize, int8 per channel": quantize(dtype="int8"),
-    "quantize, int4 in blocks of 32": quantize(dtype="int4", granularity="per_block", block_size=32),
-    "prune, 50 %": prune(0.5),
-    "prune 50 %, then palettize, 4 bits": prune_and_palettize(0.5, 4),
+    "palettize 8 bits": palettize(8),
+    "palettize 6 bits": palettize(6),
+    "palettize 4 bits": palettize(4),
+    "palettize 3 bits": palettize(3),
+    "palettize 2 bits": palettize(2),
+    "quantize int8 per channel": quantize(dtype="int8"),
+    "quantize int4, blocks of 32": quantize(dtype="int4", granularity="per_block", block_size=32),
+    "prune 50 %": prune(0.5),
+    "prune 50 %, palettize 4 bits": prune_and_palettize(0.5, 4),
 }
 
 
 def main() -> None:
     console = Console()
+    FOLDER.mkdir(parents=True, exist_ok=True)
     model = cto.load(SOURCE)
-    table = Table(title=f"{SOURCE.name}, {model.size():,} bytes")
-    for header in ("method", "package bytes", "ratio", "bits/weight", "worst SNR dB", "seconds"):
+    table = Table(title=f"{SOURCE.name}, {model.size():,} bytes", box=SIMPLE_HEAD)
+    for header in ("method", "bytes", "ratio", "bits/weight", "SNR dB", "seconds"):
         table.add_column(header, justify="left" if header == "method" else "right")
     for name, method in METHODS.items():
         method(model)  # loads the compiled code, and the first time ever compiles it
@@ -81,7 +83,7 @@ def main() -> None:
             f"{seconds:.3f}",
         )
     console.print(table)
-    console.print("SNR: energy of a weight over energy of its error, the worst weight. Seconds: compress and save.")
+    console.print("SNR: energy of a weight over that of its error, worst weight. Seconds: with save.")
     console.print(f"The packages are in {FOLDER.relative_to(ROOT)}. Now yours:")
     console.print(f"  corepress palettize {SOURCE.relative_to(ROOT)} -o small.mlpackage --nbits 4")
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from corepress.algorithms.magnitude import prune_n_m, prune_sparsity, prune_threshold, sparsity
-from corepress.errors import ConfigError
+from corepress.errors import ConfigError, CorepressError
 from corepress.weights import Sparse
 
 FLOATS = (np.float16, np.float32)
@@ -149,10 +149,14 @@ def test_sparsity_counts_zeros() -> None:
     assert sparsity(prune_sparsity(weight, 1.0)) == 1.0
 
 
-def test_infinities_and_nan_are_never_small() -> None:
-    weight = np.array([[1, np.inf, -np.inf, np.nan, 2, 3, 0, 0.5]], np.float16)
-    for pruned in (prune_threshold(weight, 2.5), prune_sparsity(weight, 0.5)):
-        np.testing.assert_array_equal(pruned.mask, [[False, True, True, True, False, True, False, False]])
+@pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_infinities_and_nan_are_refused(bad, dtype) -> None:
+    weight = np.ones((4, 8), dtype)
+    weight[1, 2] = bad
+    for prune in (lambda w: prune_threshold(w, 2.5), lambda w: prune_sparsity(w, 0.5), lambda w: prune_n_m(w, 1, 2, 1)):
+        with pytest.raises(CorepressError, match="infinities"):
+            prune(weight)
 
 
 def test_other_types_and_layouts() -> None:

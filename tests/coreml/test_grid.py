@@ -157,9 +157,9 @@ def test_joint(package, first, one, second, two, dtype, tmp_path) -> None:
     half = FUNCTIONS[first](package("iOS18", dtype), everywhere(one))
     model = FUNCTIONS[second](half, everywhere(two), joint_compression=True)
     compressed = [w for w in model.weights() if w.compression]
-    assert all("+" in w.compression or "lut" in w.compression or w.compression == "palettized" for w in compressed)
     judge(model, tmp_path / "out.mlpackage", expect=len(compressed))
-    assert len(compressed) >= 5
+    # One weight is too thin for groups of its first axis, and stays as the first step left it.
+    assert sum("+" in w.compression for w in compressed) >= 6
 
 
 def inline(model: Model, keep_const: bool) -> Model:
@@ -169,12 +169,16 @@ def inline(model: Model, keep_const: bool) -> Model:
     if not keep_const:
         for entry in model.spec.mlProgram.functions:
             for block in entry.value.block_specializations:
-                constants = {op.outputs[0].name: op for op in block.value.operations if op.type == "const"}
+                constants = {
+                    op.outputs[0].name: next(entry.value for entry in op.attributes if entry.key == "val")
+                    for op in block.value.operations
+                    if op.type == "const"
+                }
                 for op in block.value.operations:
                     for argument in op.inputs:
                         for binding in argument.value.arguments:
                             if binding.name in constants:
-                                binding.value.CopyFrom(constants[binding.name].attributes[1].value)
+                                binding.value.CopyFrom(constants[binding.name])
                 kept = [op for op in block.value.operations if op.type != "const"]
                 copies = [type(op).FromString(op.SerializeToString()) for op in kept]
                 del block.value.operations[:]

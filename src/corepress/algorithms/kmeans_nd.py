@@ -43,13 +43,11 @@ def cluster_vectors(
     centroids that are left over. Raises CorepressError for numbers that are not finite.
     """
     weights, total = _weights(points, k, importance)
-    raw = np.ascontiguousarray(points, np.float32) + np.float32(0)  # -0.0 becomes 0.0
-    labels, firsts = np.zeros(len(raw), np.uint8), np.empty(k, np.int64)
-    distinct = _few_distinct(frozen(raw), labels, firsts)
-    if distinct <= k:
-        centroids = np.zeros((k, raw.shape[1]))
-        centroids[:distinct] = raw[firsts[:distinct]]
+    if found := distinct_vectors(points, k):
+        centroids, labels = np.zeros((k, points.shape[1])), found[1]
+        centroids[: len(found[0])] = found[0]
         return centroids, labels, 0.0
+    raw, labels = points.astype(np.float32), np.zeros(len(points), np.uint8)
     # Around the mean and below one, float32 has the precision and the range for any weight.
     center = raw.mean(axis=0, dtype=np.float64)
     scale = float(np.abs(raw - center).max())
@@ -67,6 +65,21 @@ def nearest_vectors(points: Array, centroids: Array) -> Labels:
     table = np.ascontiguousarray(centroids, np.float32)
     _assign(exact, weights, table, _any_order(len(table)), np.float32(0), labels, lower)
     return labels
+
+
+def distinct_vectors(points: Array, most: int) -> tuple[Points, Labels] | None:
+    """The distinct vectors among (n, d), at most 256, in lexical order, and the number of each vector's own.
+
+    float32 (count, d) and uint8 (n,); None if there are more than `most`.
+    """
+    exact = frozen(np.ascontiguousarray(points, np.float32) + np.float32(0))  # -0.0 becomes 0.0
+    labels, firsts = np.zeros(len(exact), np.uint8), np.empty(most, np.int64)
+    count = _number_distinct(exact, labels, firsts)
+    if count > most:
+        return None
+    vectors = exact[firsts[:count]]
+    order = np.lexsort(vectors.T[::-1])
+    return vectors[order], np.argsort(order).astype(np.uint8)[labels]
 
 
 def _weights(points: Array, k: int, importance: Array | None) -> tuple[Points, float]:
@@ -120,7 +133,7 @@ def _rearrange(unit: Points, weights: Points, centroids: Floats, random: np.rand
 
 
 @kernel
-def _few_distinct(points: Points, labels: Labels, firsts: NDArray[np.int64]) -> int:
+def _number_distinct(points: Points, labels: Labels, firsts: NDArray[np.int64]) -> int:
     """Number the distinct points in order of appearance; how many there are, or one more than `firsts` holds."""
     slots, k, count = np.full(1024, -1, np.int32), firsts.size, 0
     for i in range(points.shape[0]):

@@ -1,7 +1,7 @@
 """Pruning by magnitude: which values of a weight to keep.
 
 Magnitudes are compared by their bits without the sign, which order as the values do: integers compare faster than
-float16, and one code serves all floating-point types. NaN counts as the largest.
+float16, and one code serves all floating-point types. Weights with infinities or NaN are refused.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from corepress.errors import ConfigError
+from corepress.errors import ConfigError, CorepressError
 from corepress.weights.forms import Sparse
 from corepress.weights.kernels import frozen, swap_inner
 
@@ -34,7 +34,7 @@ def prune_threshold(weight: Array, threshold: float) -> Sparse:
     """
     with np.errstate(over="ignore"):
         limit = np.array(max(threshold, 0.0)).astype(weight.dtype)
-    return Sparse(_magnitudes(weight) > _magnitudes(limit), weight)
+    return Sparse(_finite_magnitudes(weight) > _magnitudes(limit), weight)
 
 
 def prune_sparsity(
@@ -54,7 +54,7 @@ def prune_sparsity(
         raise ConfigError(f"a target sparsity lies between 0 and 1, not at {target_sparsity}")
     if block_size is not None:
         _check_run("block_size", block_size, weight.shape, dim)
-    keys = _magnitudes(weight)
+    keys = _finite_magnitudes(weight)
     if target_sparsity in (0, 1):
         return Sparse((keys > 0) & (target_sparsity == 0), weight)
     if block_size is not None:
@@ -74,7 +74,7 @@ def prune_n_m(weight: Array, n: int, m: int, dim: int) -> Sparse:
     if not 0 <= n <= m:
         raise ConfigError(f"n:m sparsity prunes n of m values, so {n}:{m} is impossible")
     _check_run("m", m, weight.shape, dim)
-    keys = _along(_magnitudes(weight), dim, m)
+    keys = _along(_finite_magnitudes(weight), dim, m)
     outer, channels, inner = keys.shape
     # The members of a group one below the other: then a comparison serves many groups at once.
     members = keys.reshape(-1, m, inner)
@@ -96,6 +96,14 @@ def _magnitudes(weight: Array) -> Array:
     """The bits of |weight|: unsigned integers of the same size."""
     bits = np.dtype(f"u{weight.dtype.itemsize}")
     magnitudes: Array = weight.view(bits) & bits.type(np.iinfo(bits).max >> 1)
+    return magnitudes
+
+
+def _finite_magnitudes(weight: Array) -> Array:
+    """`_magnitudes`; a CorepressError for infinities and NaN, whose bits are those of infinity and above."""
+    magnitudes = _magnitudes(weight)
+    if magnitudes.size and magnitudes.max() >= _magnitudes(np.array(np.inf, weight.dtype)):
+        raise CorepressError("the weight holds infinities or NaN, so it is left dense")
     return magnitudes
 
 

@@ -1,226 +1,226 @@
-"""A weight as indices into look-up tables: one table, or one for each group of channels; scalars or vectors."""
+"""Dense weight to `Palettized`: look-up tables by k-means, evenly spaced, of all distinct values, or of your own."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from corepress.algorithms.kmeans1d import histogram, nearest, quantize_rows, round_to
-from corepress.algorithms.kmeans_nd import cluster_vectors, nearest_vectors
-from corepress.algorithms.linear import quantize
+from corepress.algorithms.kmeans1d import nearest, quantize_rows, round_to
+from corepress.algorithms.kmeans_nd import cluster_vectors, distinct_vectors, nearest_vectors
 from corepress.errors import ConfigError, CorepressError
-from corepress.weights import Palettized, decompress
+from corepress.weights.blocks import from_rows, to_rows
+from corepress.weights.forms import Palettized
 
 Array = NDArray[Any]
 Mask = NDArray[np.bool_]
 Indices = NDArray[np.uint8]
-Mode = Literal["kmeans", "uniform", "unique", "custom"]
-# Takes a group of a weight; returns its LUT, (n,) or (n, cluster_dim), and one index for each entry's use, in C order.
 LutFunction = Callable[[Array], tuple[Any, Any]]
+Mode = Literal["kmeans", "uniform", "unique", "custom"]
 
-BITS = (1, 2, 3, 4, 6, 8)
+ALLOWED_BITS = (1, 2, 3, 4, 6, 8)
 
 
 def palettize(
     weight: Array,
-    bits: int | None,
-    mode: str = "kmeans",
+    bits: int | None = None,
+    mode: Mode = "kmeans",
     *,
     channel_axis: int = 0,
     group_size: int = 0,
     cluster_dim: int = 1,
     lut_function: LutFunction | None = None,
-    allowed_bits: Sequence[int] = BITS,
     importance: Array | None = None,
     mask: Mask | None = None,
+    allowed_bits: Sequence[int] = ALLOWED_BITS,
     restarts: int = 4,
 ) -> Palettized:
-    """Palettize a weight of any rank.
+    """Replace each element of a weight, or each vector of elements, by an index into a look-up table.
 
-    `bits`: of an index; None for the modes "unique" and "custom", which find it among `allowed_bits`.
-    `group_size`: channels along `channel_axis` that share a LUT; 0 for one LUT. With `cluster_dim` > 1 entries are
-    vectors along that axis. `importance`: of the weight's shape, weighs squared errors ("kmeans" only). `mask`: only
-    the elements under it count. `restarts`: of the search for vector LUTs.
+    `weight`: float16, float32, int8, uint8, or any other floating point, which becomes float32; any shape.
+    `mode`: "kmeans", the least squared error: exact for scalars, see `kmeans1d`; for vectors see `kmeans_nd`.
+    "uniform", 2**bits even steps from the least to the greatest value. "unique", all distinct values, in the fewest
+    `allowed_bits` (at least `bits`) that hold those of any group. "custom", what `lut_function` gives: it is called
+    with the weight, or with each group of it, and returns the entries and the index of each element (in C order).
+    `channel_axis`, `group_size`: each `group_size` channels have a table of their own; 0, one table for all.
+    `cluster_dim`: a table's entries are vectors of that many neighbours along `channel_axis`.
+    `importance`: of the weight's shape, weighs the squared errors in "kmeans"; that of a vector is its mean.
+    `mask`: bool, of the weight's shape; only what is under it shapes the tables, all other indices are 0. A vector
+    counts if any of its elements does.
+    `restarts`: of the search for tables of vectors.
 
-    The LUT has the weight's type and the shape (1, .., groups at channel_axis, .., 1, 2**bits, cluster_dim). Scalar
-    k-means is optimal (see `kmeans1d`), vector k-means a local optimum. Raises ConfigError where the sizes do not
-    divide or no width fits, CorepressError for infinities and NaN.
+    Gives uint8 `indices` and a `lut` of the weight's type, each group's entries ascending and zeros after the last
+    one in use. Raises ConfigError if the arguments don't fit each other or the weight, or if "unique" finds more
+    values than `allowed_bits` can index; CorepressError if the weight holds infinities or NaN.
     """
-    axis = channel_axis % weight.ndim
-    groups = _groups(weight, axis, group_size, cluster_dim, importance, mask)
+    if weight.dtype.name not in ("float16", "float32", "int8", "uint8"):
+        weight = weight.astype(np.float32)
+    cut = _cut(weight.shape, channel_axis, group_size, cluster_dim)
+    _check(bits, mode, cluster_dim, lut_function, allowed_bits)
+    for name, array in (("importance", importance), ("mask", mask)):
+        if array is not None and array.shape != weight.shape:
+            raise ConfigError(f"the {name} has the shape {array.shape}, but the weight {weight.shape}")
+    if (mode != "kmeans" or cluster_dim > 1) and not np.isfinite(weight).all():
+        raise CorepressError("the weight holds infinities or NaN, which can't be palettized")
     if mode == "custom":
         assert lut_function is not None
-        luts, indices = _custom(groups, lut_function, allowed_bits)
-    elif mode == "unique":
-        luts, indices = _unique(groups, allowed_bits)
+        luts, indices = _custom(weight, cut, lut_function, allowed_bits)
+        if mask is not None:
+            indices *= cut.join(cut.vectors(mask).any(axis=-1))
+        return cut.palettized(luts, indices)
+
+    vectors = cut.vectors(weight)
+    kept = None if mask is None else cut.vectors(mask).any(axis=-1)
+    if mode == "unique":
+        luts, rows = _unique(vectors, kept, bits or 0, allowed_bits)
+    elif mode == "uniform":
+        luts, rows = _uniform(vectors[..., 0], kept, 2 ** (bits or 0))
     else:
-        assert bits is not None
-        if mode == "uniform":
-            luts, indices = _uniform(groups, bits)
-        else:
-            luts, indices = _kmeans(groups, bits, restarts)
-    return groups.join(luts, indices)
+        worth = None if importance is None else cut.vectors(importance).mean(axis=-1, dtype=np.float64)
+        luts, rows = _kmeans(vectors, kept, 2 ** (bits or 0), worth, restarts)
+    if kept is not None:
+        rows *= kept
+    return cut.palettized(luts, cut.join(rows))
 
 
-def quantize_lut(palettized: Palettized, weight: Array, dtype: str, *, mask: Mask | None = None) -> Palettized:
-    """Store the LUT itself as "int8" (symmetric) or "uint8" (with offset), a scale for each LUT.
+class _Cut(NamedTuple):
+    """How a weight falls into groups of channels, and these into vectors."""
 
-    Every element of `weight` gets the nearest entry of the new LUT.
-    """
-    lut = decompress(palettized.lut)
-    blocks = [1] * (lut.ndim - 2) + [0, 0]
-    mode = "linear_symmetric" if dtype == "int8" else "linear"
-    quantized = quantize(lut, dtype=dtype, mode=mode, block_sizes=blocks)
-    axis = next((i for i, count in enumerate(lut.shape[:-2]) if count > 1), palettized.vector_axis or 0)
-    count = lut.shape[axis]
-    groups = _groups(weight, axis, weight.shape[axis] // count, palettized.cluster_dim, None, mask)
-    luts = quantized.decompress().reshape(count, *lut.shape[-2:])
-    old = _groups(palettized.indices, axis, palettized.indices.shape[axis] // count, 1, None, None)
-    used = old.rows.reshape(count, -1).max(axis=1).astype(np.int32) + 1  # entries after these are padding
-    indices = groups.assign(luts, used)
-    return Palettized(groups.join(luts, indices).indices, quantized, palettized.vector_axis)
+    shape: tuple[int, ...]
+    axis: int
+    groups: int
+    dim: int
 
+    @property
+    def index_shape(self) -> tuple[int, ...]:
+        return (*self.shape[: self.axis], self.shape[self.axis] // self.dim, *self.shape[self.axis + 1 :])
 
-class _groups:
-    """A weight cut into groups of channels: `rows` is (groups, m), or (groups, m, cluster_dim) with vectors."""
+    @property
+    def counts(self) -> list[int]:
+        return [self.groups if axis == self.axis else 1 for axis in range(len(self.shape))]
 
-    def __init__(
-        self, weight: Array, axis: int, group_size: int, dim: int, importance: Array | None, mask: Mask | None
-    ):
-        channels = weight.shape[axis]
-        size = group_size or channels
-        if channels % size:
-            raise ConfigError(f"its {channels} channels on axis {axis} do not divide into groups of {size}")
-        if size % dim:
-            raise ConfigError(f"groups of {size} channels on axis {axis} are not a multiple of cluster_dim {dim}")
-        self.axis, self.dim, self.count = axis, dim, channels // size
-        # With one group of scalars the order of the elements does not matter: no axis has to move, nothing is copied.
-        self.moves = axis != 0 and (self.count > 1 or dim > 1)
-        self.shape, self.dtype = weight.shape, weight.dtype
-        self.rows = self._cut(weight)
-        if mask is not None and not mask.all():
-            importance = mask.astype(np.float64) if importance is None else importance * mask
-        self.importance = None if importance is None else self._cut(importance)
-        if dim > 1 and self.importance is not None:
-            self.importance = self.importance.mean(axis=2)
-
-    def _cut(self, array: Array) -> Array:
-        if self.moves:
-            array = np.ascontiguousarray(np.moveaxis(array, self.axis, 0))
+    def vectors(self, array: Array) -> Array:
+        """Of the weight's shape -> (groups, vectors of a group, dim)."""
         if self.dim == 1:
-            return array.reshape(self.count, -1)
-        vectors = array.reshape(self.count, -1, self.dim, math.prod(array.shape[1:]))
-        return np.ascontiguousarray(vectors.swapaxes(2, 3)).reshape(self.count, -1, self.dim)
+            return to_rows(array, self.counts)[..., None]
+        split = array.reshape(*self.index_shape[: self.axis + 1], self.dim, *self.index_shape[self.axis + 1 :])
+        rows = to_rows(np.moveaxis(split, self.axis + 1, -1), [*self.counts, 1])
+        return rows.reshape(self.groups, -1, self.dim)
 
-    def assign(self, luts: Array, used: NDArray[np.int32]) -> Indices:
-        """The nearest of the first `used` entries of its group's LUT for each element: (groups, m)."""
-        if self.dim == 1:
-            return nearest(self.rows, luts[..., 0], used)
-        pairs = zip(self.rows, luts, used, strict=True)
-        return np.stack([nearest_vectors(points.astype(np.float32), lut[:n].astype(np.float32)) for points, lut, n in pairs])
+    def join(self, rows: Array) -> Array:
+        """(groups, vectors of a group) -> of the shape of the indices."""
+        return from_rows(rows, self.index_shape, self.counts)
 
-    def join(self, luts: Array, indices: Indices) -> Palettized:
-        """(groups, entries, dim) and (groups, m) as a palettized weight."""
-        rank = len(self.shape)
-        lut_shape = [1] * rank + [luts.shape[1], self.dim]
-        lut_shape[self.axis] = self.count
-        index_shape = list(self.shape)
-        index_shape[self.axis] //= self.dim
-        if self.moves:
-            first = index_shape.pop(self.axis)
-            indices = np.ascontiguousarray(np.moveaxis(indices.reshape(first, *index_shape), 0, self.axis))
-        else:
-            indices = indices.reshape(index_shape)
-        return Palettized(indices, luts.reshape(lut_shape), self.axis if self.dim > 1 else None)
+    def palettized(self, luts: Array, indices: Indices) -> Palettized:
+        """`luts`: (groups, entries, dim)."""
+        return Palettized(
+            indices, luts.reshape(*self.counts, *luts.shape[1:]), vector_axis=self.axis if self.dim > 1 else None
+        )
 
 
-def _kmeans(groups: _groups, bits: int, restarts: int) -> tuple[Array, Indices]:
-    if groups.dim == 1:
-        luts, indices = quantize_rows(groups.rows, 1 << bits, groups.importance)
-        return luts[..., np.newaxis], indices
-    luts = np.zeros((groups.count, 1 << bits, groups.dim), groups.dtype)
-    labels = []
-    for number, points in enumerate(groups.rows):
-        weights = None if groups.importance is None else groups.importance[number]
-        centroids, nearest_ones, _ = cluster_vectors(points, 1 << bits, weights, restarts)
-        luts[number, : len(centroids)] = round_to(centroids, groups.dtype)
-        labels.append(nearest_ones)
-    return luts, np.stack(labels)
+def _cut(shape: tuple[int, ...], channel_axis: int, group_size: int, cluster_dim: int) -> _Cut:
+    if math.prod(shape) == 0 or not shape:
+        raise ConfigError(f"a weight of shape {shape} holds nothing to palettize")
+    if not -len(shape) <= channel_axis < len(shape):
+        raise ConfigError(f"there is no channel axis {channel_axis} in a weight of shape {shape}")
+    axis = channel_axis % len(shape)
+    size = group_size or shape[axis]
+    if group_size < 0 or shape[axis] % size:
+        raise ConfigError(f"groups of {group_size} don't divide axis {axis} of the weight, which has {shape[axis]}")
+    if cluster_dim < 1 or size % cluster_dim:
+        raise ConfigError(f"vectors of {cluster_dim} don't divide a group of {size} channels")
+    return _Cut(shape, axis, shape[axis] // size, cluster_dim)
 
 
-def _uniform(groups: _groups, bits: int) -> tuple[Array, Indices]:
-    if groups.dim > 1:
-        raise ConfigError("mode uniform has no vector LUTs: use kmeans, or cluster_dim 1")
-    steps = np.arange(1 << bits) / ((1 << bits) - 1)
-    luts = np.empty((groups.count, 1 << bits), groups.dtype)
-    for number, (low, high) in enumerate(map(_range, *_under_mask(groups))):
-        luts[number] = round_to(low + steps * (high - low), groups.dtype)
-    return luts[..., np.newaxis], groups.assign(luts[..., np.newaxis], np.full(groups.count, 1 << bits, np.int32))
+def _check(
+    bits: int | None, mode: str, cluster_dim: int, lut_function: LutFunction | None, allowed: Sequence[int]
+) -> None:
+    if mode not in ("kmeans", "uniform", "unique", "custom"):
+        raise ConfigError(f'mode must be "kmeans", "uniform", "unique" or "custom", not {mode!r}')
+    if bits is None and mode in ("kmeans", "uniform"):
+        raise ConfigError(f'mode "{mode}" needs a number of bits')
+    if bits is not None and (bits not in allowed or mode == "custom"):
+        what = "takes them from the table's length" if mode == "custom" else f"allows {tuple(allowed)}"
+        raise ConfigError(f'mode "{mode}" can\'t have {bits} bits: it {what}')
+    if (lut_function is not None) != (mode == "custom"):
+        raise ConfigError('mode "custom" needs a lut_function, and no other mode takes one')
+    if mode == "uniform" and cluster_dim > 1:
+        raise ConfigError('mode "uniform" has no tables of vectors')
 
 
-def _under_mask(groups: _groups) -> tuple[Array, Sequence[Array | None]]:
-    return groups.rows, [None] * groups.count if groups.importance is None else list(groups.importance)
-
-
-def _range(row: Array, importance: Array | None) -> tuple[float, float]:
-    kept = row if importance is None or not importance.any() else row[importance > 0]
-    low, high = float(kept.min()), float(kept.max())
-    if not (math.isfinite(low) and math.isfinite(high)):
-        raise CorepressError("the weight holds infinities or NaN, which can't be palettized")
-    return low, high
-
-
-def _unique(groups: _groups, allowed_bits: Sequence[int]) -> tuple[Array, Indices]:
-    if groups.dim == 1:
-        tables = [histogram(row, weights)[0][:, np.newaxis] for row, weights in zip(*_under_mask(groups), strict=True)]
-    else:
-        tables = [np.unique(points, axis=0) for points in groups.rows]
-    used = np.array([len(table) for table in tables], np.int32)
-    bits = _width(int(used.max()), allowed_bits, "its distinct values")
-    luts = np.zeros((groups.count, 1 << bits, groups.dim), groups.dtype)
-    for lut, table in zip(luts, tables, strict=True):
-        lut[: len(table)] = table
-    return luts, groups.assign(luts, used)
-
-
-def _width(entries: int, allowed_bits: Sequence[int], what: str) -> int:
-    for bits in sorted(allowed_bits):
-        if entries <= 1 << bits:
+def _fewest_bits(entries: int, at_least: int, allowed: Sequence[int]) -> int:
+    for bits in sorted(allowed):
+        if bits >= at_least and entries <= 2**bits:
             return bits
-    raise ConfigError(f"{what} are {entries}, more than the {1 << max(allowed_bits)} that a LUT can hold")
+    raise ConfigError(f"no table of {max(allowed)} bits holds {entries if entries <= 256 else 'more than 256'} values")
 
 
-def _custom(groups: _groups, function: LutFunction, allowed_bits: Sequence[int]) -> tuple[Array, Indices]:
-    results = [_called(function, group, groups) for group in _whole(groups)]
-    bits = _width(max(len(lut) for lut, _ in results), allowed_bits, "the entries of lut_function")
-    luts = np.zeros((groups.count, 1 << bits, groups.dim), groups.dtype)
-    for padded, (lut, _) in zip(luts, results, strict=True):
-        padded[: len(lut)] = lut
-    return luts, np.stack([indices for _, indices in results])
+def _kmeans(
+    vectors: Array, kept: Mask | None, k: int, importance: Array | None, restarts: int
+) -> tuple[Array, Indices]:
+    if vectors.shape[-1] == 1:
+        if kept is not None:
+            importance = kept * (1.0 if importance is None else importance)
+        lut, rows = quantize_rows(vectors[..., 0], k, importance)
+        return lut[..., None], rows
+    luts = np.zeros((len(vectors), k, vectors.shape[-1]), vectors.dtype)
+    rows = np.zeros(vectors.shape[:-1], np.uint8)
+    for group, points in enumerate(vectors):
+        under = slice(None) if kept is None else kept[group]
+        if len(points[under]):
+            worth = None if importance is None else importance[group][under]
+            centroids, _, _ = cluster_vectors(points[under], k, worth, restarts)
+            luts[group] = round_to(centroids, vectors.dtype)
+            rows[group, under] = nearest_vectors(points[under], luts[group])
+    return luts, rows
 
 
-def _whole(groups: _groups) -> list[Array]:
-    """Each group as an array of the weight's rank, the channel axis first where it had to move; the user's to keep."""
-    shape = list(groups.shape)
-    if groups.moves:
-        shape.insert(0, shape.pop(groups.axis))
-    if groups.dim == 1:
-        parts = groups.rows.reshape(shape) if not groups.moves else groups.rows.reshape(shape)
-        return [np.array(part) for part in np.split(parts, groups.count, axis=0 if groups.moves else groups.axis)]
-    blocks = groups.rows.reshape(shape[0] // groups.dim, -1, groups.dim).swapaxes(1, 2).reshape(shape)
-    return [np.array(part) for part in np.split(blocks, groups.count, axis=0)]
+def _uniform(rows: Array, kept: Mask | None, k: int) -> tuple[Array, Indices]:
+    if kept is not None:
+        first = np.take_along_axis(rows, kept.argmax(axis=1)[:, None], axis=1)
+        rows = np.where(kept, rows, first)
+    low = rows.min(axis=1, keepdims=True).astype(np.float64)
+    high = rows.max(axis=1, keepdims=True).astype(np.float64)
+    lut = round_to(low + (high - low) * (np.arange(k) / (k - 1)), rows.dtype)
+    return lut[..., None], nearest(rows, lut)
 
 
-def _called(function: LutFunction, group: Array, groups: _groups) -> tuple[Array, Indices]:
-    lut, indices = function(group)
-    table = np.asarray(lut).astype(groups.dtype).reshape(-1, groups.dim)
-    numbers = np.asarray(indices).reshape(-1)
-    if numbers.size != group.size // groups.dim:
-        raise ConfigError(f"lut_function gave {numbers.size} indices for {group.size // groups.dim} elements")
-    if len(table) == 0 or (numbers.size and not 0 <= numbers.min() <= numbers.max() < len(table)):
-        raise ConfigError(f"lut_function gave an index outside its LUT of {len(table)} entries")
-    return table, numbers.astype(np.uint8)
+def _unique(vectors: Array, kept: Mask | None, at_least: int, allowed: Sequence[int]) -> tuple[Array, Indices]:
+    found = []
+    for group, points in enumerate(vectors):
+        distinct = distinct_vectors(points if kept is None else points[kept[group]], 256)
+        if distinct is None:
+            raise ConfigError(f"no table of {max(allowed)} bits holds more than 256 values")
+        found.append(distinct)
+    bits = _fewest_bits(max(len(entries) for entries, _ in found), at_least, allowed)
+    luts = np.zeros((len(vectors), 2**bits, vectors.shape[-1]), vectors.dtype)
+    rows = np.zeros(vectors.shape[:-1], np.uint8)
+    for group, (entries, labels) in enumerate(found):
+        luts[group, : len(entries)] = entries
+        rows[group, slice(None) if kept is None else kept[group]] = labels
+    return luts, rows
+
+
+def _custom(weight: Array, cut: _Cut, lut_function: LutFunction, allowed: Sequence[int]) -> tuple[Array, Indices]:
+    """The tables (groups, entries, dim), and the indices in their final shape."""
+    tables, parts = [], []
+    for part in np.split(weight, cut.groups, axis=cut.axis):
+        lut, indices = (np.asarray(result) for result in lut_function(part))
+        shape = (*part.shape[: cut.axis], part.shape[cut.axis] // cut.dim, *part.shape[cut.axis + 1 :])
+        if lut.size == 0 or lut.size % cut.dim or not np.isfinite(lut.astype(np.float64)).all():
+            raise ConfigError(f"lut_function gave a table that is not finite entries of {cut.dim} numbers")
+        lut = lut.reshape(-1, cut.dim)
+        if indices.size != math.prod(shape):
+            raise ConfigError(f"lut_function gave {indices.size} indices for {math.prod(shape)} entries")
+        if indices.dtype.kind not in "iu" or indices.min() < 0 or indices.max() >= len(lut):
+            raise ConfigError(f"lut_function gave indices that are not integers from 0 to {len(lut) - 1}")
+        tables.append(lut)
+        parts.append(indices.reshape(shape).astype(np.uint8))
+    bits = _fewest_bits(max(len(lut) for lut in tables), 0, allowed)
+    luts = np.zeros((cut.groups, 2**bits, cut.dim), weight.dtype)
+    for group, lut in enumerate(tables):
+        luts[group, : len(lut)] = round_to(lut.astype(np.float64), weight.dtype)
+    return luts, np.concatenate(parts, axis=cut.axis)

@@ -92,6 +92,8 @@ class Palettize:
             return self._palettized(values, mask, None)
         others = tuple(axis for axis in range(values.ndim) if axis != self.channel_axis)
         scale = np.abs(values).max(axis=others, keepdims=True)
+        if not np.isfinite(scale).all():
+            raise Skip("the weight holds infinities or NaN, which can't be palettized")
         scale[scale == 0] = 1
         # An error in a channel of large scale weighs more, by the square of the scale.
         importance = np.broadcast_to(np.square(scale.astype(np.float64)), values.shape)
@@ -101,7 +103,8 @@ class Palettize:
     def _palettized(
         self, values: Array, mask: NDArray[np.bool_] | None, importance: Array | None
     ) -> Palettized:
-        from corepress.algorithms.palettize import palettize, quantize_lut
+        from corepress.algorithms.lut import quantize_lut
+        from corepress.algorithms.palettize import palettize
 
         config = self.config
         axis = self._axis(values.ndim)

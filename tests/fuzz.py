@@ -118,7 +118,12 @@ def seeds() -> list[bytes]:
             block.operations.extend(tail)
             shutil.rmtree(out, ignore_errors=True)
             saved = model.save(out)
-            made.append(join(saved.package.spec.read_bytes(), saved.package.weight_path("@model_path/weights/weight.bin").read_bytes()))
+            made.append(
+                join(
+                    saved.package.spec.read_bytes(),
+                    saved.package.weight_path("@model_path/weights/weight.bin").read_bytes(),
+                )
+            )
     shutil.rmtree(out, ignore_errors=True)
     return made
 

@@ -41,7 +41,11 @@ def peer_value(var):
     op = var.op
     if op.op_type == "const":
         return var.val
-    inputs = {name: peer_value(value) for name, value in op.inputs.items() if value is not None and not isinstance(value, (list, tuple))}
+    inputs = {
+        name: peer_value(value)
+        for name, value in op.inputs.items()
+        if value is not None and not isinstance(value, (list, tuple))
+    }
     if op.op_type == "constexpr_lut_to_dense" and "shape" in inputs:
         return op.materialized_val_inference()
     if op.op_type in ("constexpr_affine_dequantize", "constexpr_cast") or (

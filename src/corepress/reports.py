@@ -67,11 +67,16 @@ class Report:
     @property
     def worst(self) -> Row | None:
         """The compressed weight of least SNR."""
-        return min((row for row in self.compressed if row.snr is not None), key=lambda row: row.snr or 0.0, default=None)
+        return min(
+            (row for row in self.compressed if row.snr is not None), key=lambda row: row.snr or 0.0, default=None
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, ready for JSON; an infinite SNR becomes null."""
-        rows = [asdict(row) | {"snr": row.snr if row.snr is not None and math.isfinite(row.snr) else None} for row in self.rows]
+        rows = [
+            asdict(row) | {"snr": row.snr if row.snr is not None and math.isfinite(row.snr) else None}
+            for row in self.rows
+        ]
         return {
             "size_before": self.size_before,
             "size_after": self.size_after,

@@ -100,7 +100,9 @@ def test_a_recipe(package, tmp_path) -> None:
 
 def test_a_configuration_file_of_the_peer(package, tmp_path) -> None:
     config = tmp_path / "config.yaml"
-    config.write_text("config_type: OpLinearQuantizerConfig\nglobal_config: {mode: linear}\nop_type_configs: {conv: null}\n")
+    config.write_text(
+        "config_type: OpLinearQuantizerConfig\nglobal_config: {mode: linear}\nop_type_configs: {conv: null}\n"
+    )
     corepress("quantize", package(), "-o", tmp_path / "out.mlpackage", "--config", config)
     forms = {w.name: w.compression for w in load(tmp_path / "out.mlpackage").weights()}
     assert forms["conv_weight_0"] == "" and forms["dense_weight_0"] == "quantized"
@@ -174,5 +176,3 @@ def test_info_needs_no_compiler(package) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip().endswith("[]"), done.stderr
-
-

@@ -99,9 +99,17 @@ def test_a_smaller_group_or_block_is_taken_when_asked(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan])
-@pytest.mark.parametrize("config", [Palettizer(nbits=4), Palettizer(nbits=4, mode="uniform"), Quantizer(),
-                                    Palettizer(nbits=4, enable_per_channel_scale=True), Palettizer(nbits=2, cluster_dim=2),
-                                    cto.OpMagnitudePrunerConfig(target_sparsity=0.5)])  # fmt: skip
+@pytest.mark.parametrize(
+    "config",
+    [
+        Palettizer(nbits=4),
+        Palettizer(nbits=4, mode="uniform"),
+        Palettizer(nbits=4, enable_per_channel_scale=True),
+        Palettizer(nbits=2, cluster_dim=2),
+        Quantizer(),
+        cto.OpMagnitudePrunerConfig(target_sparsity=0.5),
+    ],
+)
 def test_a_mask_with_infinities_is_left_alone_and_the_others_are_compressed(tmp_path, bad, config) -> None:
     mask = NORMAL.copy()
     mask[:, ::2] = bad

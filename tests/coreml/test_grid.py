@@ -32,7 +32,10 @@ def few_values(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 OLD_MODES = [
-    *(("palettize", Palettizer(nbits=bits, mode=mode)) for mode, bits in product(("kmeans", "uniform"), (1, 2, 4, 6, 8))),
+    *(
+        ("palettize", Palettizer(nbits=bits, mode=mode))
+        for mode, bits in product(("kmeans", "uniform"), (1, 2, 4, 6, 8))
+    ),
     ("palettize", Palettizer(mode="custom", lut_function=few_values)),
     *(
         ("quantize", Quantizer(mode=mode, dtype=dtype, granularity=granularity))
@@ -63,7 +66,9 @@ NEW_MODES = [
     *(
         ("quantize", Quantizer(mode=mode, dtype=dtype, granularity=granularity, block_size=16))
         for mode, dtype, granularity in product(
-            ("linear", "linear_symmetric"), ("int4", "uint4", "int8", "uint8"), ("per_tensor", "per_channel", "per_block")
+            ("linear", "linear_symmetric"),
+            ("int4", "uint4", "int8", "uint8"),
+            ("per_tensor", "per_channel", "per_block"),
         )
     ),
     ("quantize", Quantizer(dtype="int4", granularity="per_block", block_size=8, scale_search=True)),
@@ -78,7 +83,13 @@ FUNCTIONS = {
 
 def name_of(mode) -> str:
     kind, config = mode
-    return kind + "-" + "-".join(str(v) for v in (getattr(config, f, None) for f in config.__slots__) if isinstance(v, (int, str, tuple)))
+    return (
+        kind
+        + "-"
+        + "-".join(
+            str(v) for v in (getattr(config, f, None) for f in config.__slots__) if isinstance(v, (int, str, tuple))
+        )
+    )
 
 
 def judge(model: Model, path: Path, *, expect: int) -> None:
@@ -133,12 +144,22 @@ def expected_count(config, model: Model) -> int:
 
 JOINT = [
     ("prune", Magnitude(target_sparsity=0.5), "palettize", Palettizer(nbits=4)),
-    ("prune", Magnitude(target_sparsity=0.5), "palettize", Palettizer(nbits=3, granularity="per_grouped_channel", group_size=16)),
+    (
+        "prune",
+        Magnitude(target_sparsity=0.5),
+        "palettize",
+        Palettizer(nbits=3, granularity="per_grouped_channel", group_size=16),
+    ),
     ("prune", Magnitude(target_sparsity=0.5), "palettize", Palettizer(nbits=4, cluster_dim=2)),
     ("prune", Magnitude(target_sparsity=0.5), "palettize", Palettizer(nbits=4, enable_per_channel_scale=True)),
     ("prune", Magnitude(target_sparsity=0.5), "palettize", Palettizer(nbits=4, lut_dtype="int8")),
     *(
-        ("prune", Magnitude(target_sparsity=0.5), "quantize", Quantizer(dtype=dtype, mode=mode, granularity=g, block_size=8))
+        (
+            "prune",
+            Magnitude(target_sparsity=0.5),
+            "quantize",
+            Quantizer(dtype=dtype, mode=mode, granularity=g, block_size=8),
+        )
         for dtype, mode, g in product(("int8", "uint4"), ("linear", "linear_symmetric"), ("per_channel", "per_block"))
     ),
     ("palettize", Palettizer(nbits=4), "quantize", Quantizer(granularity="per_tensor")),
@@ -213,7 +234,9 @@ def test_packages_that_coremltools_compressed_are_read_to_its_values(package, tm
             model,
             peer.OptimizationConfig(peer.OpPalettizerConfig(nbits=2, granularity="per_grouped_channel", group_size=8)),
         ),
-        "vectors": peer.palettize_weights(model, peer.OptimizationConfig(peer.OpPalettizerConfig(nbits=2, cluster_dim=2))),
+        "vectors": peer.palettize_weights(
+            model, peer.OptimizationConfig(peer.OpPalettizerConfig(nbits=2, cluster_dim=2))
+        ),
         "int4": peer.linear_quantize_weights(
             model,
             peer.OptimizationConfig(

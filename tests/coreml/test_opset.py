@@ -45,7 +45,9 @@ def test_a_target_unlocks_its_modes(package, tmp_path) -> None:
     "compress",
     [
         lambda path: cto.linear_quantize_weights(path, INT8),
-        lambda path: cto.palettize_weights(path, cto.OptimizationConfig(cto.OpPalettizerConfig(nbits=4, mode="uniform"))),
+        lambda path: cto.palettize_weights(
+            path, cto.OptimizationConfig(cto.OpPalettizerConfig(nbits=4, mode="uniform"))
+        ),
         lambda path: cto.prune_weights(path, cto.OptimizationConfig(cto.OpMagnitudePrunerConfig(target_sparsity=0.5))),
     ],
 )
@@ -60,7 +62,7 @@ def test_compressed_weights_move_to_the_new_operations(package, compress, tmp_pa
         assert weight.compression == values[weight.name][1]
         np.testing.assert_array_equal(weight.dense(), values[weight.name][0])
         np.testing.assert_array_equal(weight.dense(), theirs[weight.name])
-    assert all(not entry.key == "indices" for w in saved.weights() for entry in w.node.op.attributes)
+    assert all(entry.key != "indices" for w in saved.weights() for entry in w.node.op.attributes)
 
 
 def _program(build, specs, target="iOS15"):

@@ -179,7 +179,9 @@ def test_manifest_that_points_outside_through_a_link(copy, tmp_path) -> None:
     refused(copy, "link")
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", "nonsense", '{"rootModelIdentifier": "x", "itemInfoEntries": {}}', "[" * 100000])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", "nonsense", '{"rootModelIdentifier": "x", "itemInfoEntries": {}}', "[" * 100000]
+)
 def test_manifest_that_says_nothing(copy, text) -> None:
     (copy / "Manifest.json").write_text(text)
     refused(copy, "Manifest.json")

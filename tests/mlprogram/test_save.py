@@ -90,6 +90,7 @@ def test_the_source_can_be_overwritten_when_asked(package, tmp_path) -> None:
 @pytest.mark.parametrize("atomic", [True, False])
 def test_an_error_in_the_middle_leaves_the_old_package(package, tmp_path, monkeypatch, atomic) -> None:
     from corepress.mlprogram import atomic as module
+
     copy = Path(shutil.copytree(package(), tmp_path / "copy.mlpackage"))
     before = tree(copy)
     model = cto.linear_quantize_weights(copy, INT8)

@@ -139,8 +139,8 @@ def _number_distinct(points: Points, labels: Labels, firsts: NDArray[np.int64]) 
     for i in range(points.shape[0]):
         mixed = np.uint32(0)
         for t in range(points.shape[1]):
-            mixed = np.uint32((mixed ^ points[i, t].view(np.uint32)) * np.uint32(0x9E3779B1))
-        slot = int(mixed >> np.uint32(22))
+            mixed = np.uint32((mixed ^ np.float32(points[i, t]).view(np.uint32)) * np.uint32(0x9E3779B1))
+        slot = np.int64(mixed >> np.uint32(22))
         while slots[slot] >= 0 and not _equal(points, firsts[slots[slot]], i):
             slot = (slot + 1) & 1023
         if slots[slot] < 0:

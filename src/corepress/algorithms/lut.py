@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,11 @@ from corepress.weights.blocks import from_rows, to_rows
 
 
 def quantize_lut(
-    palettized: Palettized, weight: NDArray[Any], dtype: str, *, mask: NDArray[np.bool_] | None = None
+    palettized: Palettized,
+    weight: NDArray[Any],
+    dtype: Literal["int8", "uint8"],
+    *,
+    mask: NDArray[np.bool_] | None = None,
 ) -> Palettized:
     """Store the entries of each LUT as "int8" (symmetric) or "uint8" (with an offset), with one scale a LUT.
 
@@ -23,8 +27,10 @@ def quantize_lut(
     """
     lut = decompress(palettized.lut)
     counts = lut.shape[:-2]
-    mode = "linear_symmetric" if dtype == "int8" else "linear"
-    quantized = quantize(lut, dtype=dtype, mode=mode, block_sizes=[1] * len(counts) + [0, 0])
+    blocks = [1] * len(counts) + [0, 0]
+    quantized = quantize(
+        lut, dtype=dtype, mode="linear_symmetric" if dtype == "int8" else "linear", block_sizes=blocks
+    )
     indices = palettized.indices
     if palettized.cluster_dim == 1:
         old = to_rows(indices, counts)

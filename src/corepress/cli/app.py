@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -85,14 +85,14 @@ def info(
 def palettize(
     model: options.Input,
     output: options.Output,
-    nbits: Annotated[Optional[int], typer.Option(help="Bits of an index: 1, 2, 3, 4, 6 or 8. [default: 4]")] = None,
+    nbits: Annotated[int | None, typer.Option(help="Bits of an index: 1, 2, 3, 4, 6 or 8. [default: 4]")] = None,
     mode: Annotated[PaletteMode, typer.Option(help="How the LUT is made.")] = PaletteMode.kmeans,
     granularity: Annotated[LutGranularity, typer.Option(help="One LUT for what.")] = LutGranularity.per_tensor,
     group_size: Annotated[int, typer.Option(min=1, help="Channels of a group.")] = 32,
-    channel_axis: Annotated[Optional[int], typer.Option(help="Axis of the groups; by operation if not given.")] = None,
+    channel_axis: Annotated[int | None, typer.Option(help="Axis of the groups; by operation if not given.")] = None,
     cluster_dim: Annotated[int, typer.Option(min=1, help="Length of the entries of a vector LUT.")] = 1,
     per_channel_scale: Annotated[bool, typer.Option(help="Scale each output channel first.")] = False,
-    lut_dtype: Annotated[Optional[LutDtype], typer.Option(help="Quantize the LUT itself.")] = None,
+    lut_dtype: Annotated[LutDtype | None, typer.Option(help="Quantize the LUT itself.")] = None,
     smaller_group: Annotated[bool, typer.Option(help="Use a smaller group where the size does not divide.")] = False,
     weight_threshold: options.Threshold = 2048,
     config: options.Config = None,
@@ -152,12 +152,12 @@ def quantize(
 def prune(
     model: options.Input,
     output: options.Output,
-    sparsity: Annotated[Optional[float], typer.Option(min=0, max=1, help="Part of the values to set to zero.")] = None,
-    threshold: Annotated[Optional[float], typer.Option(min=0, help="Set values up to this magnitude to zero.")] = None,
+    sparsity: Annotated[float | None, typer.Option(min=0, max=1, help="Part of the values to set to zero.")] = None,
+    threshold: Annotated[float | None, typer.Option(min=0, help="Set values up to this magnitude to zero.")] = None,
     minimum_sparsity: Annotated[float, typer.Option(min=0, max=1, help="With --threshold: else stay dense.")] = 0.5,
-    n_m: Annotated[Optional[str], typer.Option("--n-m", help="N:M, zero the N smallest of every M values.")] = None,
-    block_size: Annotated[Optional[int], typer.Option(min=2, help="Zero whole runs of this many channels.")] = None,
-    dim: Annotated[Optional[int], typer.Option(min=0, max=1, help="Axis of --n-m and --block-size.")] = None,
+    n_m: Annotated[str | None, typer.Option("--n-m", help="N:M, zero the N smallest of every M values.")] = None,
+    block_size: Annotated[int | None, typer.Option(min=2, help="Zero whole runs of this many channels.")] = None,
+    dim: Annotated[int | None, typer.Option(min=0, max=1, help="Axis of --n-m and --block-size.")] = None,
     weight_threshold: options.Threshold = 2048,
     config: options.Config = None,
     joint: options.Joint = False,

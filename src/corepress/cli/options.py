@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -11,11 +11,11 @@ Input = Annotated[Path, typer.Argument(metavar="MODEL", help="An .mlpackage, or 
 Output = Annotated[Path, typer.Option("--output", "-o", help="Where to write the result.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output when it exists, even the input.")]
 Config = Annotated[
-    Optional[Path],
+    Path | None,
     typer.Option("--config", help="A YAML file in the form of OptimizationConfig.from_yaml, instead of the flags."),
 ]
 Joint = Annotated[bool, typer.Option("--joint", help="Compress weights further that are compressed already.")]
-Target = Annotated[Optional[str], typer.Option("--target", help="Raise the model to this target first, e.g. iOS18.")]
-Workers = Annotated[Optional[int], typer.Option("--workers", min=1, help="Threads; one for each core by default.")]
+Target = Annotated[str | None, typer.Option("--target", help="Raise the model to this target first, e.g. iOS18.")]
+Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Threads; one for each core by default.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, and nothing else.")]
 Threshold = Annotated[int, typer.Option("--weight-threshold", min=0, help="Leave weights alone up to this size.")]

@@ -60,5 +60,3 @@ def _constant(node: Node, argument: str, model: Model, default: Any) -> Any:
         inner = operand.node.operand("val")
         value = inner.value if inner is not None else None
     return default if value is None else read_tensor(value, model, f"{node}, {argument}").item()
-
-

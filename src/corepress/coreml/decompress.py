@@ -11,9 +11,7 @@ from corepress.mlprogram import Model, Weight
 
 
 @takes_any_model
-def decompress_weights(
-    mlmodel: Model, *, workers: int | None = None, progress: Progress | None = None
-) -> Model:
+def decompress_weights(mlmodel: Model, *, workers: int | None = None, progress: Progress | None = None) -> Model:
     """Replace every compressed weight by the dense tensor that Core ML would make of it, bit for bit.
 
     `mlmodel`: a path, a `corepress.Model` or an `MLModel`; the result is of the same kind (for a path: a `Model`).

@@ -78,5 +78,3 @@ def to_mlmodel(model: Model, like: Any) -> Any:
         skip_model_load=like.__proxy__ is None,
         function_name=like.function_name,
     )
-
-

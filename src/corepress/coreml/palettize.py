@@ -100,20 +100,19 @@ class Palettize:
         normalised = (values.astype(np.float32) / scale.astype(np.float32)).astype(values.dtype)
         return Quantized(self._palettized(normalised, mask, importance), scale)
 
-    def _palettized(
-        self, values: Array, mask: NDArray[np.bool_] | None, importance: Array | None
-    ) -> Palettized:
+    def _palettized(self, values: Array, mask: NDArray[np.bool_] | None, importance: Array | None) -> Palettized:
         from corepress.algorithms.lut import quantize_lut
         from corepress.algorithms.palettize import palettize
 
         config = self.config
+        mode: Any = config.mode.lower()
         axis = self._axis(values.ndim)
         if config.cluster_dim > 1:
             self._check_vectors(values.shape, axis)
         palettized = palettize(
             values,
             config.nbits,
-            mode=config.mode.lower(),
+            mode=mode,
             channel_axis=axis,
             group_size=self._group_size(values.shape[axis]),
             cluster_dim=config.cluster_dim,
@@ -142,6 +141,6 @@ class Palettize:
     def _check_vectors(self, shape: tuple[int, ...], axis: int) -> None:
         channels = shape[axis] // (self.groups if axis == 0 else 1)
         if channels % self.config.cluster_dim:
-            raise Skip(f"its {channels} channels on axis {axis} are not a multiple of cluster_dim {self.config.cluster_dim}")
-
-
+            raise Skip(
+                f"its {channels} channels on axis {axis} are not a multiple of cluster_dim {self.config.cluster_dim}"
+            )

@@ -39,12 +39,18 @@ def prune_weights(
     """
     check_kinds(config, "prune_weights", OpThresholdPrunerConfig, OpMagnitudePrunerConfig)
     model = prepared(mlmodel, config, joint_compression, target)
-    joint_forms = ("palettized", "quantized", "quantized+palettized", "palettized+quantized") if joint_compression else ()
+    joint_forms = (
+        ("palettized", "quantized", "quantized+palettized", "palettized+quantized") if joint_compression else ()
+    )
 
     def choose(weight: Weight) -> Prune:
         op_config = config_for(weight, config, joint_forms)
         by_name = weight.name in config.op_name_configs
-        readers = [consumer for consumer in weight.consumers if not op_config.accepts_input(consumer.op_type, consumer.argument)]
+        readers = [
+            consumer
+            for consumer in weight.consumers
+            if not op_config.accepts_input(consumer.op_type, consumer.argument)
+        ]
         if readers and not by_name:
             raise Skip(f"block and n:m sparsity serve the weights of conv and linear only, not {readers[0].op_type}")
         return Prune(op_config)

@@ -86,10 +86,11 @@ class Quantize:
         from corepress.algorithms.linear import quantize
 
         config = self.config
+        mode: Any = config.mode.lower()
         return quantize(
             values,
             dtype=config.dtype.value,
-            mode=config.mode.lower(),
+            mode=mode,
             block_sizes=self._block_sizes(values.shape),
             scale_search=config.scale_search,
             mask=mask,

@@ -15,6 +15,7 @@ import mmap
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -77,7 +78,12 @@ class BlobFile:
         dtype = BY_BLOB[kind]
         if start % ALIGNMENT or start < offset + _RECORD.size or start + nbytes > self.size:
             raise FormatError(f"{where}: its data ({nbytes} bytes at {start}) is outside the file, truncated?")
-        if padding >= 8 or (padding and not dtype.sub_byte) or (nbytes * 8 - padding) % dtype.bits or padding > nbytes * 8:
+        if (
+            padding >= 8
+            or (padding and not dtype.sub_byte)
+            or (nbytes * 8 - padding) % dtype.bits
+            or padding > nbytes * 8
+        ):
             raise FormatError(f"{where}: {nbytes} bytes with {padding} unused bits don't hold whole {dtype.name}s")
         return BlobRecord(dtype, start, nbytes, padding)
 
@@ -99,7 +105,7 @@ class BlobFile:
             record = self.record(offset)
             spans += [(offset, offset + _RECORD.size, offset), (record.offset, record.offset + record.nbytes, offset)]
         spans.sort()
-        for (_, end, one), (start, _, other) in zip(spans, spans[1:], strict=False):
+        for (_, end, one), (start, _, other) in pairwise(spans):
             if start < end:
                 raise FormatError(f"{self.path}: blobs at offsets {one} and {other} overlap")
 

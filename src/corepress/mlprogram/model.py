@@ -186,7 +186,9 @@ class Model:
         if self.package.is_folder and destination.suffix == ".mlmodel":
             raise CorepressError(f"{destination}: the model is a package; save it with the ending .mlpackage")
         if destination.exists() and destination.is_dir() != self.package.is_folder:
-            raise CorepressError(f"{destination}: it exists and is not a {'folder' if self.package.is_folder else 'file'}")
+            raise CorepressError(
+                f"{destination}: it exists and is not a {'folder' if self.package.is_folder else 'file'}"
+            )
         with replacing(destination, overwrite=overwrite) as partial:
             if self.package.is_folder:
                 self._write_package(partial)

@@ -37,7 +37,7 @@ class Spill:
                 number = len(self._blobs)
                 self._blobs.append(blob)
                 self._end += data.size
-            self._write(memoryview(data), blob.offset)
+            self._write(data.data, blob.offset)
         except OSError as error:
             raise CorepressError(
                 f"{tempfile.gettempdir()}: can't keep compressed weights there: {error.strerror} "

@@ -195,8 +195,8 @@ def _in_place(node: Node, model: Model) -> list[Weight]:
 def _chain(node: Node) -> list[Node]:
     """`node`, then the constant and constexpr nodes below it that only it reads, the weight's numbers last."""
     chain = [node]
-    for argument, operands in sorted(node.operands.items(), key=lambda item: item[0] in _DATA):
-        for operand in operands:
+    for argument in sorted(node.operands, key=_DATA.__contains__):
+        for operand in node.operands[argument]:
             below = operand.node
             if below is None or below in chain or not (below.is_const or below.is_constexpr):
                 continue

@@ -69,5 +69,7 @@ def kept_values(values: NDArray[Any], mask: NDArray[np.bool_]) -> NDArray[Any]:
     flat = np.ascontiguousarray(values).reshape(-1)
     kept = np.empty(int(np.count_nonzero(mask)) + 1, flat.dtype)
     bits = np.dtype(f"u{flat.dtype.itemsize}")
-    kernels.keep(kernels.frozen(flat.view(bits)), kernels.frozen(np.ascontiguousarray(mask).reshape(-1)), kept.view(bits))
+    kernels.keep(
+        kernels.frozen(flat.view(bits)), kernels.frozen(np.ascontiguousarray(mask).reshape(-1)), kept.view(bits)
+    )
     return kept[:-1]

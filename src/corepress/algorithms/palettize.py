@@ -69,17 +69,17 @@ def palettize(
         assert lut_function is not None
         luts, indices = _custom(weight, cut, lut_function, allowed_bits)
         if mask is not None:
-            indices *= cut.join(cut.vectors(mask).any(axis=-1))
+            indices *= cut.join(cut.kept(mask))
         return cut.palettized(luts, indices)
 
     vectors = cut.vectors(weight)
-    kept = None if mask is None else cut.vectors(mask).any(axis=-1)
+    kept = None if mask is None else cut.kept(mask)
     if mode == "unique":
         luts, rows = _unique(vectors, kept, bits or 0, allowed_bits)
     elif mode == "uniform":
         luts, rows = _uniform(vectors[..., 0], kept, 2 ** (bits or 0))
     else:
-        worth = None if importance is None else cut.vectors(importance).mean(axis=-1, dtype=np.float64)
+        worth = None if importance is None else cut.worth(importance)
         luts, rows = _kmeans(vectors, kept, 2 ** (bits or 0), worth, restarts)
     if kept is not None:
         rows *= kept
@@ -109,6 +109,18 @@ class _Cut(NamedTuple):
         split = array.reshape(*self.index_shape[: self.axis + 1], self.dim, *self.index_shape[self.axis + 1 :])
         rows = to_rows(np.moveaxis(split, self.axis + 1, -1), [*self.counts, 1])
         return rows.reshape(self.groups, -1, self.dim)
+
+    def kept(self, mask: Mask) -> Mask:
+        """(groups, vectors of a group): does any element of the vector count?"""
+        vectors = self.vectors(mask)
+        kept: Mask = vectors[..., 0] if self.dim == 1 else vectors.max(axis=-1)
+        return kept
+
+    def worth(self, importance: Array) -> Array:
+        """(groups, vectors of a group): the mean importance of the elements of a vector."""
+        vectors = self.vectors(importance)
+        worth: Array = vectors[..., 0] if self.dim == 1 else vectors.mean(axis=-1, dtype=np.float64)
+        return worth
 
     def join(self, rows: Array) -> Array:
         """(groups, vectors of a group) -> of the shape of the indices."""

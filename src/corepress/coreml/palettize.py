@@ -106,6 +106,7 @@ class Palettize:
 
         config = self.config
         mode: Any = config.mode.lower()
+        lut_dtype: Any = config.lut_dtype
         axis = self._axis(values.ndim)
         if config.cluster_dim > 1:
             self._check_vectors(values.shape, axis)
@@ -122,9 +123,9 @@ class Palettize:
             mask=mask,
             restarts=config.restarts,
         )
-        if config.lut_dtype is None:
+        if lut_dtype is None:
             return palettized
-        return quantize_lut(palettized, values, config.lut_dtype, mask=mask)
+        return quantize_lut(palettized, values, lut_dtype, mask=mask)
 
     def _axis(self, rank: int) -> int:
         grouped = self.config.granularity is CompressionGranularity.PER_GROUPED_CHANNEL

@@ -156,8 +156,10 @@ class Sparse:
 
     @property
     def nbytes(self) -> int:
+        inner = self.values.data if isinstance(self.values, Quantized) else self.values
+        vector = inner.cluster_dim if isinstance(inner, Palettized) else 1  # one bit for each vector
         kept = int(np.count_nonzero(self.mask))
-        return packed_size(self.mask.size, 1) + _kept_bytes(self.values, kept)
+        return packed_size(self.mask.size // vector, 1) + _kept_bytes(self.values, kept)
 
     def decompress(self) -> Array:
         dense = decompress(self.values)
@@ -170,9 +172,7 @@ def _kept_bytes(values: Array | Palettized | Quantized, kept: int) -> int:
     if isinstance(values, Palettized):
         return packed_size(kept // values.cluster_dim, values.bits) + values.lut.nbytes
     if isinstance(values, Quantized):
-        parameters = values.nbytes - values.data.nbytes
         if isinstance(values.data, Palettized):
-            return _kept_bytes(values.data, kept) + parameters
-        parameters = values.nbytes - values._array_bytes(values.data)
-        return parameters + packed_size(kept, values.bits)
+            return values.nbytes - values.data.nbytes + _kept_bytes(values.data, kept)
+        return values.nbytes - values._array_bytes(values.data) + packed_size(kept, values.bits)
     return kept * values.dtype.itemsize

@@ -117,11 +117,11 @@ def report(model: Model, *, snr: bool = True) -> Report:
     Works on the result of a compression, before and after it is saved in the same process.
     """
     origin = model.origin or model
-    after = {(weight.function, weight.name): weight for weight in model.weights()}
+    after = {(weight.function, weight.output): weight for weight in model.weights()}
     rows = []
     for before in origin.weights():
-        now = after.get((before.function, before.name), before)
-        rows.append(_row(before, now, model.skipped.get((before.function, before.name), ""), snr))
+        key = before.function, before.output
+        rows.append(_row(before, after.get(key, before), model.skipped.get(key, ""), snr))
     return Report(tuple(rows), origin.size(), model.size())
 
 

@@ -233,3 +233,36 @@ def test_inputs_are_never_changed(package) -> None:
     before = model.spec.SerializeToString()
     cto.linear_quantize_weights(model, everywhere(Quantizer()))
     assert model.spec.SerializeToString() == before and not any(w.compression for w in model.weights())
+
+
+def test_a_weight_given_in_place_gets_a_name_that_is_free(package, tmp_path) -> None:
+    from tests.coreml.test_grid import inline
+    from tests.oracle import peer_weights
+
+    source = inline(corepress.load(package()).copy(), keep_const=False)
+    block = source.spec.mlProgram.functions[0].value.block_specializations[0].value
+    block.operations[0].outputs[0].name = "conv_weight"  # what the weight of "conv" would be called
+    for op in block.operations:
+        for entry in op.inputs:
+            for binding in entry.value.arguments:
+                if binding.name == "dense":
+                    binding.name = "conv_weight"
+    block.outputs[0] = "conv_weight"
+    model = cto.linear_quantize_weights(source, everywhere(Quantizer())).save(tmp_path / "out.mlpackage")
+    weight = next(w for w in model.weights() if w.name == "conv_weight")
+    assert weight.compression and weight.output == "conv_weight_"
+    np.testing.assert_array_equal(weight.dense(), peer_weights(tmp_path / "out.mlpackage")["conv_weight_"])
+
+
+def test_operation_and_value_may_have_different_names(package) -> None:
+    source = corepress.load(package()).copy()
+    weight = next(w for w in source.weights() if w.consumers[0].name == "dense" and len(w.shape) == 2)
+    from corepress.mlprogram.constexpr import set_name
+
+    set_name(weight.node.op, "my_layer")
+    config = cto.OptimizationConfig(op_name_configs={"my_layer": Quantizer()})
+    model = cto.linear_quantize_weights(source, config)
+    (compressed,) = [w for w in model.weights() if w.compression]
+    assert (compressed.name, compressed.output) == ("my_layer", weight.output)
+    assert "my_layer" in cto.get_weights_metadata(source)
+    assert len(corepress.report(model).compressed) == 1

@@ -153,7 +153,8 @@ def _ranked(name: str) -> Floats:
     codes = np.arange(65536, dtype=np.uint16)
     codes = np.concatenate([codes[:0x7FFF:-1], codes[:0x8000]])
     bits = codes.view(np.float16) if name == "float16" else (codes.astype(np.uint32) << 16).view(np.float32)
-    values = bits.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        values = bits.astype(np.float64)
     values[np.isnan(values)] = np.inf
     values[:0x8000][values[:0x8000] == np.inf] = -np.inf  # NaN of negative sign, to keep the order
     return frozen(values)

@@ -28,9 +28,7 @@ def quantize_lut(
     lut = decompress(palettized.lut)
     counts = lut.shape[:-2]
     blocks = [1] * len(counts) + [0, 0]
-    quantized = quantize(
-        lut, dtype=dtype, mode="linear_symmetric" if dtype == "int8" else "linear", block_sizes=blocks
-    )
+    quantized = quantize(lut, dtype=dtype, mode="linear_symmetric" if dtype == "int8" else "linear", block_sizes=blocks)
     indices = palettized.indices
     if palettized.cluster_dim == 1:
         old = to_rows(indices, counts)

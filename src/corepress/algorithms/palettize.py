@@ -220,19 +220,30 @@ def _custom(weight: Array, cut: _Cut, lut_function: LutFunction, allowed: Sequen
     """The tables (groups, entries, dim), and the indices in their final shape."""
     tables, parts = [], []
     for part in np.split(weight, cut.groups, axis=cut.axis):
-        lut, indices = (np.asarray(result) for result in lut_function(part))
         shape = (*part.shape[: cut.axis], part.shape[cut.axis] // cut.dim, *part.shape[cut.axis + 1 :])
-        if lut.size == 0 or lut.size % cut.dim or not np.isfinite(lut.astype(np.float64)).all():
-            raise ConfigError(f"lut_function gave a table that is not finite entries of {cut.dim} numbers")
-        lut = lut.reshape(-1, cut.dim)
+        table, indices = _called(lut_function, part.copy(), cut.dim)
         if indices.size != math.prod(shape):
             raise ConfigError(f"lut_function gave {indices.size} indices for {math.prod(shape)} entries")
-        if indices.dtype.kind not in "iu" or indices.min() < 0 or indices.max() >= len(lut):
-            raise ConfigError(f"lut_function gave indices that are not integers from 0 to {len(lut) - 1}")
-        tables.append(lut)
+        if indices.dtype.kind not in "iu" or indices.min() < 0 or indices.max() >= len(table):
+            raise ConfigError(f"lut_function gave indices that are not integers from 0 to {len(table) - 1}")
+        tables.append(table)
         parts.append(indices.reshape(shape).astype(np.uint8))
-    bits = _fewest_bits(max(len(lut) for lut in tables), 0, allowed)
+    bits = _fewest_bits(max(len(table) for table in tables), 0, allowed)
     luts = np.zeros((cut.groups, 2**bits, cut.dim), weight.dtype)
-    for group, lut in enumerate(tables):
-        luts[group, : len(lut)] = round_to(lut.astype(np.float64), weight.dtype)
+    for group, table in enumerate(tables):
+        luts[group, : len(table)] = table
     return luts, np.concatenate(parts, axis=cut.axis)
+
+
+def _called(lut_function: LutFunction, part: Array, dim: int) -> tuple[Array, Array]:
+    """The table (entries, dim) in the type of `part`, and the indices as they came."""
+    try:
+        lut, indices = lut_function(part)
+        with np.errstate(over="ignore"):
+            table = round_to(np.asarray(lut, np.float64), part.dtype)
+        indices = np.asarray(indices)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"lut_function did not give a table of numbers and indices: {error}") from error
+    if table.size == 0 or table.size % dim or not np.isfinite(table).all():
+        raise ConfigError(f"lut_function gave a table that is not of finite {part.dtype} entries of {dim} each")
+    return table.reshape(-1, dim), indices

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from corepress.errors import CorepressError, FormatError
 from corepress.mlprogram import Model, Weight
-from corepress.mlprogram.constexpr import Store, write_weight
+from corepress.mlprogram.constexpr import Store, set_name, write_weight
 from corepress.mlprogram.model import DEFAULT_WEIGHT_FILE
 from corepress.mlprogram.program import Node, edit, nodes
 from corepress.targets import Target, by_spec_version, check
@@ -79,7 +79,7 @@ def run(
                 job = running.pop(future)
                 for weight, operations in _collect(result, job, future):
                     if weight.argument is not None:
-                        _rebind(weight)
+                        _rebind(weight, operations[-1].outputs[0].name)
                         insertions.append((weight.node, operations))
                     else:
                         replacements.append((weight.node, operations))
@@ -158,16 +158,19 @@ def _sharing_store(model: Model, file: str, stored: list[Any]) -> Store:
 def _write(
     form: Array | CompressedWeight, weight: Weight, generation: int, store: Store, names: dict[str, set[str]]
 ) -> list[Any]:
-    """The operations of one weight; its own name stays, helpers get names that the function does not use yet."""
-    operations = write_weight(form, weight.name, generation=generation, store=store)
+    """The operations of one weight. Its own names stay; new ones are such as the function does not use yet."""
+    operations = write_weight(form, weight.output, generation=generation, store=store)
     taken = names[weight.function]
-    for index, operation in enumerate(operations[:-1]):
+    if weight.argument is None:
+        taken = taken - {weight.output}
+    for index, operation in enumerate(operations):
         for output in operation.outputs:
             if output.name in taken:
                 fresh = output.name
                 while fresh in taken:
                     fresh += "_"
                 _rename(operations[index:], output.name, fresh)
+    set_name(operations[-1], weight.name)
     return operations
 
 
@@ -203,14 +206,14 @@ def _collect(model: Model, job: Job, future: Future[list[list[Any]]]) -> list[tu
         raise CorepressError(f"{job.weights[0].name}: not enough memory to compress it") from error
 
 
-def _rebind(weight: Weight) -> None:
+def _rebind(weight: Weight, output: str) -> None:
     """Let the operation that held the tensor in place read the new operation instead."""
     for entry in weight.node.op.inputs:
         if entry.key == weight.argument:
-            entry.value.arguments[0].name = weight.name
+            entry.value.arguments[0].name = output
 
 
 def _note(model: Model, weight: Weight, skip: Exception) -> None:
-    model.skipped[weight.function, weight.name] = str(skip)
+    model.skipped[weight.function, weight.output] = str(skip)
     if not getattr(skip, "quiet", False):
         log.warning("%s: left as it is: %s", weight.name, skip)

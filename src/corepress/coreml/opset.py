@@ -15,7 +15,7 @@ import numpy as np
 
 from corepress.errors import ConfigError
 from corepress.mlprogram import Model
-from corepress.mlprogram.constexpr import read_weight, write_weight
+from corepress.mlprogram.constexpr import read_weight, set_name, write_weight
 from corepress.mlprogram.program import Node, edit, nodes, programs
 from corepress.mlprogram.values import immediate_value, read_tensor, string_value, tensor_type
 from corepress.targets import Target, by_opset, by_spec_version
@@ -151,7 +151,9 @@ def _next_generation(node: Node, model: Model) -> list[Any]:
         return [_attributes_as_inputs(node.op)]
     weight = read_weight(node, model)
     assert not isinstance(weight, np.ndarray)
-    return write_weight(weight, node.op.outputs[0].name, generation=2, store=model.store)
+    operations = write_weight(weight, node.op.outputs[0].name, generation=2, store=model.store)
+    set_name(operations[-1], node.name)
+    return operations
 
 
 def _attributes_as_inputs(op: Any) -> Any:

@@ -71,6 +71,8 @@ class Palettize:
         value = weight.read()
         if isinstance(value, np.ndarray):
             return self._dense(value, None)
+        if isinstance(value, Sparse) and not value.mask.any():
+            raise Skip("all its values are zero", quiet=True)
         if isinstance(value, Sparse) and isinstance(value.values, np.ndarray):
             return Sparse(*self._sparse(value.mask, value.values))
         if isinstance(value, Quantized) and isinstance(value.data, np.ndarray):

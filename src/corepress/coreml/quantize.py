@@ -76,6 +76,8 @@ class Quantize:
             return self._quantized(value, None)
         if isinstance(value, Palettized):
             return self._with_lut(value)
+        if isinstance(value, Sparse) and not value.mask.any():
+            raise Skip("all its values are zero", quiet=True)
         if isinstance(value, Sparse) and isinstance(value.values, Palettized):
             return Sparse(value.mask, self._with_lut(value.values))
         if isinstance(value, Sparse) and isinstance(value.values, np.ndarray):

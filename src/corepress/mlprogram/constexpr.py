@@ -226,16 +226,23 @@ _READERS: dict[str, Callable[[Node, BlobSource], Array | CompressedWeight]] = {
 }
 
 
-def write_weight(weight: Array | CompressedWeight, name: str, *, generation: int, store: Store) -> list[Any]:
-    """The operations that produce `weight` under the output name `name`, the last one being its producer.
+def write_weight(weight: Array | CompressedWeight, output: str, *, generation: int, store: Store) -> list[Any]:
+    """The operations that produce `weight` under the name `output`, the last one being its producer.
 
     `generation`: 1 for the opsets of iOS16 and iOS17, 2 from iOS18 on.
     """
     if isinstance(weight, np.ndarray):
-        operation = _operation("const", name, [(name, dtype_of(weight.dtype), weight.shape)])
+        operation = _operation("const", output, [(output, dtype_of(weight.dtype), weight.shape)])
         operation.attributes.add(key="val").value.CopyFrom(store(weight, None))
         return [operation]
-    return _first_generation(weight, name, store) if generation == 1 else _second_generation(weight, name, store)
+    return _first_generation(weight, output, store) if generation == 1 else _second_generation(weight, output, store)
+
+
+def set_name(operation: Any, name: str) -> None:
+    """Name an operation, whatever its outputs are called."""
+    for entry in operation.attributes:
+        if entry.key == "name":
+            entry.value.CopyFrom(string_value(name))
 
 
 def _operation(kind: str, name: str, outputs: list[tuple[str, DType, tuple[int, ...]]]) -> Any:

@@ -45,12 +45,14 @@ class Consumer:
 class Weight:
     """A constant tensor of a model.
 
+    `name` is that of its operation, `output` that of its value: mostly the same, the latter unique in the function.
     `compression`: "" for a plain one, else its forms from the outside in, such as "sparse+palettized".
     `bits`: of one stored number (4 for an int4 or a 16-entry LUT). `stored_bytes`: LUT, scales and mask included.
     `node` is the operation that produces it; for a tensor given in place as an argument, the one that reads it.
     """
 
     name: str
+    output: str
     function: str
     shape: tuple[int, ...]
     dtype: str
@@ -147,7 +149,8 @@ def _produced(node: Node, model: Model) -> Weight | None:
     data = _data_type(chain[-1]) or dtype
     consumers = tuple(Consumer(use.node.type, use.node.name, use.argument) for use in readers if use.node is not None)
     return Weight(
-        name=output.name,
+        name=node.name,
+        output=output.name,
         function=str(node.function),
         shape=shape,
         dtype=dtype.name,
@@ -173,9 +176,11 @@ def _in_place(node: Node, model: Model) -> list[Weight]:
         if kind is None or math.prod(kind[1]) < MIN_BLOB_ELEMENTS:
             continue
         dtype, shape = kind
+        name = f"{node.name}_{entry.key}"
         found.append(
             Weight(
-                name=f"{node.name}_{entry.key}",
+                name=name,
+                output=name,
                 function=str(node.function),
                 shape=shape,
                 dtype=dtype.name,

@@ -52,7 +52,12 @@ def cluster_vectors(
     center = raw.mean(axis=0, dtype=np.float64)
     scale = float(np.abs(raw - center).max())
     unit = frozen(((raw - center) / scale).astype(np.float32))
-    centroids = _best_start(unit, weights, k, restarts, np.random.default_rng(seed))
+    random = np.random.default_rng(seed)
+    centroids = _best_start(*_sample(unit, weights, SAMPLE_PER_CLUSTER * k, random), k, restarts, random)
+    for size in (4 * SAMPLE_PER_CLUSTER * k, 16 * SAMPLE_PER_CLUSTER * k):
+        if 2 * size < len(unit):  # larger samples spare iterations over all points
+            part, part_weights = _sample(unit, weights, size, random)
+            _lloyd(part, part_weights, centroids, np.zeros(size, np.uint8), FINE)
     sse = _lloyd(unit, weights, centroids, labels, FINE)
     return centroids * scale + center, labels, float(sse) * scale**2 * total
 
@@ -98,10 +103,14 @@ def _weights(points: Array, k: int, importance: Array | None) -> tuple[Points, f
     return frozen((importance.astype(np.float64) / most).astype(np.float32)), most
 
 
+def _sample(unit: Points, weights: Points, size: int, random: np.random.Generator) -> tuple[Points, Points]:
+    if len(unit) <= size:
+        return unit, weights
+    chosen = random.integers(len(unit), size=size)
+    return frozen(unit[chosen]), frozen(weights[chosen])
+
+
 def _best_start(unit: Points, weights: Points, k: int, restarts: int, random: np.random.Generator) -> Floats:
-    if len(unit) > SAMPLE_PER_CLUSTER * k:
-        chosen = random.integers(len(unit), size=SAMPLE_PER_CLUSTER * k)
-        unit, weights = frozen(unit[chosen]), frozen(weights[chosen])
     best, least, tries = np.empty((k, unit.shape[1])), np.inf, 2 + int(np.log(k))
     for _ in range(max(1, restarts * 16 // max(k, 16))):
         centroids = unit[_plus_plus(unit, weights, random.random((k, tries)))].astype(np.float64)

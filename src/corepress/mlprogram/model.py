@@ -37,9 +37,9 @@ _PENDING = 1 << 63
 class Model:
     """A model as corepress holds it: what was read, and edits on top. Compressing gives a new `Model`.
 
-    Weights stay in their file and are read through a memory map; new ones wait in a temporary file.
-    `origin` is the model as it was loaded, before the first compression; `skipped` says, by function and output name, why
-    the last compression left a weight as it was. Make one with `corepress.load`.
+    Weights stay in their file and are read through a memory map; new ones wait in a temporary file. `origin` is the
+    model as it was loaded, before the first compression; `skipped` says, by function and output name, why the last
+    compression left a weight as it was. Make one with `corepress.load`.
     """
 
     def __init__(

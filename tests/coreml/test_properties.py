@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 
@@ -30,7 +31,7 @@ def test_more_bits_never_mean_more_error(weight, mode) -> None:
     errors = [error(weight, palettize(weight, bits, mode)) for bits in (1, 2, 3, 4, 6, 8)]
     slack = 1e-9 + 1e-6 * errors[0]
     if mode == "kmeans":
-        assert all(more <= less + slack for less, more in zip(errors, errors[1:], strict=False))
+        assert all(more <= less + slack for less, more in itertools.pairwise(errors))
     # Steps that do not nest may lose a little, but never more than half a step everywhere.
     spread = float(weight.astype(np.float64).max() - weight.astype(np.float64).min())
     for bits, found in zip((1, 2, 3, 4, 6, 8), errors, strict=True):
@@ -48,7 +49,7 @@ def test_smaller_groups_never_mean_more_error(weight, halvings) -> None:
         if nested[-1] % size == 0:
             nested.append(size)
     errors = [error(weight, palettize(weight, 2, group_size=size)) for size in nested]
-    assert all(finer <= coarser + 1e-9 + 1e-6 * errors[0] for coarser, finer in zip(errors, errors[1:], strict=False))
+    assert all(finer <= coarser + 1e-9 + 1e-6 * errors[0] for coarser, finer in itertools.pairwise(errors))
 
 
 @settings(max_examples=60, deadline=None)

@@ -53,3 +53,26 @@ def test_blocks_and_states(make, tmp_path) -> None:
     values = peer_weights(tmp_path / "out.mlpackage")
     for name, weight in compressed.items():
         np.testing.assert_array_equal(weight.dense(), values[name])
+
+
+def test_compressed_weights_that_are_shared_stay_shared_when_they_change_again(tmp_path) -> None:
+    source = structures.multifunction(tmp_path)
+    small = cto.linear_quantize_weights(source, INT8).save(tmp_path / "small.mlpackage")
+    dense = cto.decompress_weights(small).save(tmp_path / "dense.mlpackage")
+    assert dense.size() < load(source).size() + 1000
+    joint = cto.prune_weights(small, cto.OptimizationConfig(cto.OpMagnitudePrunerConfig(target_sparsity=0.5)), True)
+    assert joint.save(tmp_path / "joint.mlpackage").size() < small.size()
+
+
+def test_a_pipeline_whose_stages_are_of_different_age(tmp_path) -> None:
+    """The stage decides which generation of operations it gets, not the pipeline."""
+    source = load(structures.pipeline(tmp_path)).copy()
+    stage = source.spec.pipeline.models[0]
+    stage.specificationVersion = 7
+    function = stage.mlProgram.functions[0].value
+    function.opset = function.block_specializations[0].key = "CoreML6"
+    compressed = [w for w in cto.linear_quantize_weights(source, INT8).weights() if w.compression]
+    assert [w.node.type for w in compressed] == ["constexpr_affine_dequantize", "constexpr_blockwise_shift_scale"]
+    raised = cto.linear_quantize_weights(source, INT8, target="iOS18")
+    assert {w.node.type for w in raised.weights() if w.compression} == {"constexpr_blockwise_shift_scale"}
+    assert all(model.specificationVersion == 9 for model in raised.spec.pipeline.models)

@@ -17,13 +17,13 @@ from corepress.mlprogram import Model, Weight
 from corepress.mlprogram.constexpr import Store, set_name, write_weight
 from corepress.mlprogram.model import DEFAULT_WEIGHT_FILE
 from corepress.mlprogram.program import Node, edit, nodes
-from corepress.targets import Target, by_spec_version, check
+from corepress.targets import by_opset, check
 from corepress.weights import CompressedWeight
 
 log = logging.getLogger(__name__)
 
 Array = NDArray[Any]
-# Turns one weight into its new form. Raises `Skip` (or ConfigError) with the reason to leave it alone.
+# Turns one weight into its new form; raises `Skip`, or a CorepressError, with the reason to leave it alone.
 Action = Callable[[Weight], "Array | CompressedWeight"]
 # Called with the number of weights done, of all weights, and the name of the one just done.
 Progress = Callable[[int, int, str], None]
@@ -60,20 +60,20 @@ def run(
     """
     result = model.copy()
     jobs = _plan(result, choose)
-    target = by_spec_version(result.spec_version)
     names = _output_names(result)
     replacements: list[tuple[Node, Sequence[Any]]] = []
     insertions: list[tuple[Node, Sequence[Any]]] = []
     done = 0
-    pool = ThreadPoolExecutor(workers or os.cpu_count() or 1)
+    threads = workers or os.cpu_count() or 1
+    pool = ThreadPoolExecutor(threads)
     try:
         running: dict[Future[Any], Job] = {}
         waiting = list(reversed(jobs))
         while running or waiting:
             # Few jobs at a time: each holds a whole weight in memory.
-            while waiting and len(running) < pool._max_workers:
+            while waiting and len(running) < threads:
                 job = waiting.pop()
-                running[pool.submit(_compress, result, job, target, names)] = job
+                running[pool.submit(_compress, result, job, names)] = job
             finished, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in finished:
                 job = running.pop(future)
@@ -121,7 +121,7 @@ def _output_names(model: Model) -> dict[str, set[str]]:
     return names
 
 
-def _compress(model: Model, job: Job, target: Target, names: dict[str, set[str]]) -> list[list[Any]]:
+def _compress(model: Model, job: Job, names: dict[str, set[str]]) -> list[list[Any]]:
     """In a worker: the operations that replace each weight of a job."""
     weight = job.weights[0]
     try:
@@ -130,6 +130,7 @@ def _compress(model: Model, job: Job, target: Target, names: dict[str, set[str]]
         raise
     except CorepressError as reason:  # one bad weight must not stop the others
         raise Skip(str(reason)) from reason
+    target = by_opset(weight.node.function.opset)
     if not isinstance(form, np.ndarray):
         check(form, target)
     generation = 2 if target.constexpr == "inputs" else 1

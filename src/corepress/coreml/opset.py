@@ -90,9 +90,10 @@ def raise_target(model: Model, target: Any) -> list[str]:
     same there. A model that is new enough already is left as it is.
     """
     goal = find_target(target)
-    if model.spec_version >= goal.spec_version:
+    reached = oldest_target(model)
+    if min(reached.spec_version, model.spec_version) >= goal.spec_version:
         return []
-    done = [f"raised from {by_spec_version(model.spec_version).name} to {goal.name}"]
+    done = [f"raised from {reached.name} to {goal.name}"]
     replacements: list[tuple[Node, Sequence[Any]]] = []
     for node in nodes(model.spec):
         old = by_opset(node.function.opset)
@@ -107,6 +108,13 @@ def raise_target(model: Model, target: Any) -> list[str]:
     for sentence in done:
         log.info("%s: %s", model.path, sentence)
     return done
+
+
+def oldest_target(model: Model) -> Target:
+    """The target of the oldest function of a model: what all its weights can be held in."""
+    functions = (function.value for _, program in programs(model.spec) for function in program.functions)
+    found = [by_opset(function.opset) for function in functions]
+    return min(found, key=lambda target: target.spec_version, default=by_spec_version(model.spec_version))
 
 
 def _raise_operation(node: Node, old: Target, goal: Target, model: Model) -> list[str]:

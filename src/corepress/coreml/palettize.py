@@ -17,7 +17,7 @@ from corepress.coreml.interop import takes_any_model
 from corepress.coreml.op_configs import OpPalettizerConfig
 from corepress.coreml.prepare import largest_divisor, prepared
 from corepress.mlprogram import Model, Weight
-from corepress.targets import by_spec_version
+from corepress.targets import by_opset
 from corepress.weights import CompressedWeight, Palettized, Quantized, Sparse
 
 Array = NDArray[Any]
@@ -52,7 +52,7 @@ def palettize_weights(
     def choose(weight: Weight) -> Palettize:
         op_config: OpPalettizerConfig = config_for(weight, config, joint_forms)
         _, channel_axis = channel_axes(weight)
-        bits = by_spec_version(model.spec_version).palettized_bits
+        bits = by_opset(weight.node.function.opset).palettized_bits
         return Palettize(op_config, channel_axis, conv_groups(weight) if op_config.cluster_dim > 1 else 1, bits)
 
     return run(model, choose, workers=workers, progress=progress)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from corepress.coreml.config import OptimizationConfig
-from corepress.coreml.opset import raise_target
+from corepress.coreml.opset import oldest_target, raise_target
 from corepress.mlprogram import Model
-from corepress.targets import by_spec_version, require
+from corepress.targets import require
 
 
 def prepared(model: Model, config: OptimizationConfig, joint: bool, target: Any) -> Model:
@@ -20,7 +20,7 @@ def prepared(model: Model, config: OptimizationConfig, joint: bool, target: Any)
     raise_target(result, "iOS16")
     if target is not None:
         raise_target(result, target)
-    reached = by_spec_version(result.spec_version)
+    reached = oldest_target(result)
     for op_config in config.configs():
         require(op_config.features(), reached)
     if joint:

@@ -98,10 +98,21 @@ class Weight:
 
     @property
     def key(self) -> tuple[Any, ...]:
-        """Equal for weights that share their data in the weight file."""
-        if self.compression == "" and self.value.WhichOneof("value") == "blobFileValue":
-            reference = self.value.blobFileValue
-            return (reference.fileName, reference.offset, self.shape)
+        """Equal for weights of one opset that share their data in the weight file."""
+        held = (
+            [(None, self.argument or "val", self.value)]
+            if not self.compression
+            else [
+                (node.type, argument, operand.value)
+                for node in self.chain()
+                for argument, operands in sorted(node.operands.items())
+                for operand in operands
+                if operand.value is not None and argument != "name"
+            ]
+        )
+        if any(value.WhichOneof("value") == "blobFileValue" for _, _, value in held):
+            parts = ((kind, argument, value.SerializeToString()) for kind, argument, value in held)
+            return (self.node.function.opset, *parts)
         return (id(self.node), self.argument)
 
     def chain(self) -> list[Node]:

@@ -30,8 +30,8 @@ class Function:
 
 @dataclass(eq=False)
 class Node:
-    """An operation. `operands` holds, by argument, the values and outputs of other nodes that it reads; `depth` is
-    the nesting of its block."""
+    """An operation. `operands` holds, by argument, the values and outputs of other nodes that it reads; `uses` who
+    reads its outputs; `depth` is the nesting of its block, `inner` the nodes of each block inside it."""
 
     function: Function
     block: Any
@@ -41,6 +41,7 @@ class Node:
     depth: int
     operands: dict[str, list[Operand]] = field(default_factory=dict)
     uses: list[Use] = field(default_factory=list)
+    inner: list[list[Node]] = field(default_factory=list)
 
     @property
     def type(self) -> str:
@@ -65,11 +66,12 @@ class Node:
 
 @dataclass(frozen=True)
 class Operand:
-    """A value given in place, or output number `output` of a node."""
+    """A value given in place, output number `output` of a node, or the input `name` of a block or function."""
 
     value: Any = None
     node: Node | None = None
     output: int = 0
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -104,28 +106,39 @@ def nodes(spec: Any) -> list[Node]:
         for entry in program.functions:
             function = Function(program_name, entry.key, entry.value.opset)
             for specialization in entry.value.block_specializations:
-                _visit(function, specialization.value, {}, found, 0)
+                found += _flat(block_nodes(function, specialization.value))
     return found
 
 
-def _visit(function: Function, block: Any, outer: dict[str, Operand], found: list[Node], depth: int) -> None:
+def _flat(level: list[Node]) -> Iterator[Node]:
+    for node in level:
+        yield node
+        for inner in node.inner:
+            yield from _flat(inner)
+
+
+def block_nodes(
+    function: Function, block: Any, outer: dict[str, Operand] | None = None, depth: int = 0
+) -> list[Node]:
+    """The operations of one block, those of blocks inside it being in their `inner`."""
     if depth > MAX_DEPTH:
         raise FormatError(f"function {function}: blocks are nested deeper than {MAX_DEPTH}")
-    scope = dict(outer)
+    level: list[Node] = []
+    scope = dict(outer or {})
     for shadowing in block.inputs:
         scope.pop(shadowing.name, None)
     for index, op in enumerate(block.operations):
         node = Node(function, block, index, op, _name(op), depth)
-        found.append(node)
+        level.append(node)
         _connect(node, scope)
-        for inner in op.blocks:
-            _visit(function, inner, scope, found, depth + 1)
+        node.inner = [block_nodes(function, inner, scope, depth + 1) for inner in op.blocks]
         for number, output in enumerate(op.outputs):
             scope[output.name] = Operand(node=node, output=number)
     for name in block.outputs:
         source = scope.get(name)
         if source is not None and source.node is not None:
             source.node.uses.append(Use(None, "", source.output))
+    return level
 
 
 def _connect(node: Node, scope: dict[str, Operand]) -> None:
@@ -139,7 +152,7 @@ def _connect(node: Node, scope: dict[str, Operand]) -> None:
                 continue
             source = scope.get(binding.name)
             if source is None:  # an input of the function or of a block
-                operands.append(Operand())
+                operands.append(Operand(name=binding.name))
                 continue
             operands.append(source)
             assert source.node is not None

@@ -1,0 +1,43 @@
+"""The operations that the runtime knows: each is a small function of tensors under its MIL name.
+
+The annotations of a function say in what form it wants its arguments. `Tensor` arguments arrive as tensors. Arguments
+of Python types (`int`, `float`, `bool`, `str`, `Ints`, `Floats`, `Bools`) arrive as such: converted once where they are
+constants of the program, as nearly all are, and on each call where they are computed. An absent argument takes the
+function's default, which is the one of the MIL documentation.
+"""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+Ints = Sequence[int]
+Floats = Sequence[float]
+Bools = Sequence[bool]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Operation:
+    """`function` computes the outputs: a tensor, or a tuple where the operation has several. `group` is the page of
+    the documentation (and the file here) that it stands on. `hints` are the annotations of its arguments."""
+
+    name: str
+    function: Callable[..., Any]
+    group: str
+    hints: dict[str, Any]
+
+
+OPERATIONS: dict[str, Operation] = {}
+
+
+def operation(function: F) -> F:
+    """Register a function as the operation of its name (a trailing underscore is dropped)."""
+    name = function.__name__.rstrip("_")
+    assert name not in OPERATIONS, name
+    hints = typing.get_type_hints(function)
+    OPERATIONS[name] = Operation(name, function, function.__module__.rsplit(".", 1)[-1], hints)
+    return function

@@ -15,6 +15,7 @@ ALLOWED = {
     "targets": {"targets", "weights", "errors"},
     "coreml": {"coreml", "algorithms", "mlprogram", "targets", "weights", "errors"},
     "reports": {"reports", "mlprogram", "errors"},
+    "runtime": {"runtime", "mlprogram", "weights", "errors"},
     "recipe": {"recipe", "coreml", "targets", "errors"},
 }
 

@@ -117,9 +117,7 @@ def _flat(level: list[Node]) -> Iterator[Node]:
             yield from _flat(inner)
 
 
-def block_nodes(
-    function: Function, block: Any, outer: dict[str, Operand] | None = None, depth: int = 0
-) -> list[Node]:
+def block_nodes(function: Function, block: Any, outer: dict[str, Operand] | None = None, depth: int = 0) -> list[Node]:
     """The operations of one block, those of blocks inside it being in their `inner`."""
     if depth > MAX_DEPTH:
         raise FormatError(f"function {function}: blocks are nested deeper than {MAX_DEPTH}")

@@ -50,7 +50,9 @@ class Feature:
     def describe(self) -> str:
         """The allowed shapes in words."""
         if self.ranges:
-            return "x".join(str(low) if low == high else f"{low}..{high if high >= 0 else ''}" for low, high in self.ranges)
+            return "x".join(
+                str(low) if low == high else f"{low}..{high if high >= 0 else ''}" for low, high in self.ranges
+            )
         return " or ".join("x".join(map(str, shape)) for shape in self.shapes or (self.shape,))
 
 
@@ -128,7 +130,12 @@ def _image(name: str, image: Any, optional: bool) -> Feature:
     ranges: tuple[tuple[int, int], ...] = ()
     if image.WhichOneof("SizeFlexibility") == "imageSizeRange":
         height, width = image.imageSizeRange.heightRange, image.imageSizeRange.widthRange
-        ranges = ((1, 1), (channels, channels), (height.lowerBound, height.upperBound), (width.lowerBound, width.upperBound))
+        ranges = (
+            (1, 1),
+            (channels, channels),
+            (height.lowerBound, height.upperBound),
+            (width.lowerBound, width.upperBound),
+        )
     return Feature(name, "image", shape(image), np.float32, sizes, ranges, color, optional)
 
 

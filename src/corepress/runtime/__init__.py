@@ -1,0 +1,5 @@
+"""Run ML programs with PyTorch, on CPU or GPU: `load(path).predict({name: array})`."""
+
+from corepress.runtime.program import Program, load
+
+__all__ = ["Program", "load"]

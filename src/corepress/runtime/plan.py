@@ -1,0 +1,212 @@
+"""A function of a program, ready to run: operations found in the registry, constants in the form they are wanted."""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Union
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import corepress.runtime.ops  # noqa: F401 - fills the registry
+from corepress.errors import FormatError
+from corepress.mlprogram import Model
+from corepress.mlprogram.constexpr import read_weight
+from corepress.mlprogram.program import Node, Operand
+from corepress.mlprogram.schema import ListValue
+from corepress.mlprogram.values import read_tensor, tensor_type
+from corepress.runtime.precision import Precision
+from corepress.runtime.registry import OPERATIONS, Bools, Floats, Ints
+from corepress.weights import decompress
+
+# Done by the interpreter itself.
+CONTROL = frozenset({"cond", "while_loop", "read_state", "write_state", "coreml_update_state"})
+# Arguments that name a data type.
+_DTYPE_ARGUMENTS = frozenset({"dtype", "output_dtype"})
+
+
+@dataclass(frozen=True)
+class Computed:
+    """A value that an earlier step computes, or an input; `kind` is the Python type it is wanted as, None: a tensor."""
+
+    name: str
+    kind: type | None = None
+
+
+@dataclass(frozen=True)
+class Held:
+    """A tensor that the program holds, by the name under which the executor keeps it."""
+
+    name: str
+
+
+@dataclass
+class Step:
+    """One operation. `arguments`: `Computed`, `Held`, Python constants, or lists of these."""
+
+    kind: str
+    name: str
+    arguments: dict[str, Any]
+    outputs: tuple[str, ...]
+    blocks: tuple[Block, ...] = ()
+    drop: tuple[str, ...] = ()
+
+
+@dataclass
+class Block:
+    """Steps in order; the names that go in, and what comes out."""
+
+    inputs: tuple[str, ...]
+    steps: list[Step]
+    outputs: tuple[Any, ...]
+
+
+class Planner:
+    """Plans the blocks of one function. `held` collects the constant tensors."""
+
+    def __init__(self, model: Model, precision: Precision):
+        self.model = model
+        self.precision = precision
+        self.held: dict[str, Tensor] = {}
+        self._constants: dict[tuple[int, int], Any] = {}
+
+    def block(self, nodes: Sequence[Node], proto: Any) -> Block:
+        """Plan a block of `nodes`, whose message is `proto`."""
+        produced = {output.name: (node, i) for node in nodes for i, output in enumerate(node.op.outputs)}
+        steps = [self._step(node) for node in nodes if not (node.is_const or node.is_constexpr)]
+        outputs = tuple(self._output(name, produced) for name in proto.outputs)
+        plan = Block(tuple(value.name for value in proto.inputs), steps, outputs)
+        _mark_last_uses(plan)
+        return plan
+
+    def _output(self, name: str, produced: dict[str, tuple[Node, int]]) -> Any:
+        node, index = produced.get(name, (None, 0))
+        if node is not None and (node.is_const or node.is_constexpr):
+            return self._argument(Operand(node=node, output=index), None, node, "")
+        return Computed(name)
+
+    def _step(self, node: Node) -> Step:
+        known = OPERATIONS.get(node.type)
+        if known is None and node.type not in CONTROL:
+            raise FormatError(
+                f"{node}: the runtime does not know this operation (of {node.function.opset}); docs/operations.md lists "
+                "those that it does"
+            )
+        hints = known.hints if known is not None else {}
+        arguments = {}
+        for entry in node.op.inputs:
+            if known is not None and entry.key not in hints:
+                raise FormatError(f"{node}: it has no argument {entry.key!r}")
+            kind = _wanted(hints.get(entry.key))
+            values = [self._argument(operand, kind, node, entry.key) for operand in node.operands[entry.key]]
+            variadic = kind is list or len(values) != 1 or (known is None and entry.key == "loop_vars")
+            arguments[entry.key] = values if variadic else values[0]
+        blocks = tuple(self.block(inner, proto) for inner, proto in zip(node.inner, node.op.blocks, strict=True))
+        return Step(node.type, node.name, arguments, tuple(o.name for o in node.op.outputs), blocks)
+
+    def _argument(self, operand: Operand, kind: type | None, node: Node, argument: str) -> Any:
+        if operand.value is not None:
+            return self._constant(operand.value, kind, f"{node}, {argument}", argument)
+        source = operand.node
+        if source is None:
+            return Computed(operand.name, kind)
+        if not (source.is_const or source.is_constexpr):
+            return Computed(source.op.outputs[operand.output].name, kind)
+        if source.is_const:
+            value = source.operand("val")
+            if value is None or value.value is None:
+                raise FormatError(f"{source}: it has no value")
+            if (kind is not None and kind is not list) or tensor_type(value.value) is None:
+                return self._constant(value.value, kind, str(source), argument)
+        return self._hold(source)
+
+    def _hold(self, node: Node) -> Held:
+        """Keep the dense value of a constant, once for all that read it."""
+        name = node.op.outputs[0].name
+        if name not in self.held:
+            self.held[name] = self.precision.tensor(_tensor(decompress(read_weight(node, self.model))))
+        return Held(name)
+
+    def _constant(self, value: Any, kind: type | None, what: str, argument: str) -> Any:
+        if tensor_type(value) is None:
+            return self._python(value, what, argument)
+        array = read_tensor(value, self.model, what)
+        if kind is None or kind is list:
+            name = f"{what}".replace(".", "_")
+            self.held.setdefault(name, self.precision.tensor(_tensor(array)))
+            return Held(name)
+        return python_value(array, kind, what)
+
+    def _python(self, value: Any, what: str, argument: str) -> Any:
+        """A string, or a list of strings or of numbers."""
+        immediate = value.immediateValue
+        if immediate.WhichOneof("value") == "tensor":
+            texts = list(immediate.tensor.strings.values)
+            text = texts[0] if len(texts) == 1 and not value.type.tensorType.dimensions else texts
+            return self.precision.dtype(text) if argument in _DTYPE_ARGUMENTS and isinstance(text, str) else text
+        if immediate.WhichOneof("value") in ("list", "tuple"):
+            items = ListValue.FromString(getattr(immediate, immediate.WhichOneof("value"))).values
+            return [
+                self._python(item, what, "") if tensor_type(item) is None
+                else read_tensor(item, self.model, what).item()
+                for item in items
+            ]  # fmt: skip
+        raise FormatError(f"{what}: a constant of a kind that the runtime does not know")
+
+
+def _tensor(array: Any) -> Tensor:
+    # A copy: the memory map is not the model's to keep.
+    if array.dtype.name == "bfloat16":
+        return torch.from_numpy(array.astype(np.float32)).to(torch.bfloat16)
+    return torch.from_numpy(np.array(array, order="C"))
+
+
+def python_value(array: Any, kind: type, what: str) -> Any:
+    """A constant as the Python type that an operation wants; `array` is one of NumPy or PyTorch."""
+    if kind is tuple:
+        return array.reshape(-1).tolist()
+    if kind is str:
+        raise FormatError(f"{what}: text is needed, not numbers")
+    if int(np.prod(array.shape)) != 1:
+        raise FormatError(f"{what}: one number is needed, not {tuple(array.shape)}")
+    return kind(array.reshape(-1)[0].item())
+
+
+def _wanted(hint: Any) -> type | None:
+    """The Python type of an annotation: int, float, bool, str; tuple for their sequences; list for tensors; or None."""
+    if typing.get_origin(hint) in (Union, types.UnionType):
+        (hint,) = (part for part in typing.get_args(hint) if part is not type(None))
+    if hint in (int, float, bool, str):
+        return typing.cast(type, hint)
+    if hint in (Ints, Floats, Bools):
+        return tuple
+    return list if hint == Sequence[Tensor] else None
+
+
+def _mark_last_uses(plan: Block) -> None:
+    """Note after each step what nothing reads any more, so that memory is freed early."""
+    alive = set(_names(plan.outputs))
+    for step in reversed(plan.steps):
+        mine = {name for value in step.arguments.values() for name in _names([value])}
+        for block in step.blocks:
+            mine |= _read_inside(block)
+        step.drop = tuple((mine | set(step.outputs)) - alive)
+        alive |= mine
+
+
+def _names(values: Any) -> list[str]:
+    flat = [item for value in values for item in (value if isinstance(value, list) else [value])]
+    return [value.name for value in flat if isinstance(value, Computed)]
+
+
+def _read_inside(block: Block) -> set[str]:
+    names = set(_names(block.outputs))
+    for step in block.steps:
+        names |= set(_names(step.arguments.values()))
+        for inner in step.blocks:
+            names |= _read_inside(inner)
+    return names

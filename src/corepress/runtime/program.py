@@ -1,0 +1,107 @@
+"""`load` and `Program`: a Core ML package as a function that can be called, on Linux, CPU or GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from corepress.errors import ConfigError, FormatError
+from corepress.mlprogram import Model
+from corepress.mlprogram import load as load_model
+from corepress.mlprogram.program import Function, block_nodes, programs
+from corepress.runtime.executor import Executor
+from corepress.runtime.features import Interface, default_function, from_value, interface_of, to_tensors
+from corepress.runtime.plan import Planner
+from corepress.runtime.precision import Precision
+
+State = dict[str, Tensor]
+
+
+class Program:
+    """One function of a model, ready to be called. Make one with `corepress.runtime.load`.
+
+    `interface`: its inputs, outputs and states. `module`: the `torch.nn.Module` behind it, with the program's constants
+    as buffers, taking and giving tensors in the order of the interface.
+    """
+
+    def __init__(self, interface: Interface, module: Executor, device: torch.device, precision: Precision):
+        self.interface = interface
+        self.module = module.to(device)
+        self.device = device
+        self.precision = precision
+
+    def make_state(self) -> State:
+        """The states of a stateful model, all zero, to be passed to every `predict` of one sequence."""
+        return {
+            feature.name: self.precision.tensor(
+                torch.zeros(feature.shape, dtype=torch.from_numpy(_empty(feature.dtype)).dtype)
+            ).to(self.device)
+            for feature in self.interface.states
+        }
+
+    @torch.no_grad()
+    def predict(self, inputs: Mapping[str, Any], state: State | None = None, observe: Any = None) -> dict[str, Any]:
+        """Run the model on named inputs: arrays, tensors, PIL images for image inputs. Returns its named outputs.
+
+        `state`: what `make_state` returned; it is updated. `observe(name, value)`: called with every intermediate
+        value. Raises ConfigError for inputs that do not fit, and a CorepressError, naming the operation, for a program
+        that can't be computed.
+        """
+        if self.interface.states and state is None:
+            raise ConfigError("the model is stateful: pass what make_state() returned")
+        tensors = to_tensors(self.interface.inputs, inputs)
+        given = [self.precision.tensor(tensors[name]).to(self.device) for name in self._argument_names]
+        results = self.module(*given, states=state, observe=observe)
+        outputs = {}
+        for feature, value in zip(self.interface.outputs, results, strict=False):
+            outputs[feature.name] = from_value(feature, value)
+        return outputs
+
+    @property
+    def _argument_names(self) -> list[str]:
+        return list(self.module.plan.inputs)
+
+
+def _empty(dtype: Any) -> Any:
+    import numpy as np
+
+    return np.empty(0, dtype)
+
+
+def load(
+    source: str | Path | Model,
+    device: str = "cpu",
+    *,
+    precision: str = "as_is",
+    function: str | None = None,
+) -> Program:
+    """Make a model callable.
+
+    `source`: a path or a `corepress.Model`, saved or not. `device`: "cpu", "cuda", "mps". `precision`: "as_is", or
+    "float32" or "float16" to compute all floating-point work in that type. `function`: of a model with several.
+    Compressed weights are decompressed once, here, to exactly the values that Core ML computes with.
+    Raises FormatError for a model that the runtime can't run, naming the operation.
+    """
+    model = source if isinstance(source, Model) else load_model(source)
+    if model.spec.WhichOneof("Type") != "mlProgram":
+        raise FormatError(f"{model.path}: pipelines can't be run yet, only plain ML programs")
+    ((_, program),) = programs(model.spec)
+    name = function or default_function(model.spec.description)
+    entries = {entry.key: entry.value for entry in program.functions}
+    if name not in entries:
+        raise ConfigError(f"{model.path}: there is no function {name!r}; it has {', '.join(entries)}")
+    chosen = entries[name]
+    block = next((b.value for b in chosen.block_specializations if b.key == chosen.opset), None)
+    if block is None:
+        raise FormatError(f"{model.path}: function {name!r} has no code for its opset {chosen.opset}")
+    kind = Precision(precision)
+    planner = Planner(model, kind)
+    plan = planner.block(block_nodes(Function("", name, chosen.opset), block), block)
+    interface = interface_of(model.spec.description, name)
+    states = {feature.name for feature in interface.states}
+    plan.inputs = tuple(i.name for i in chosen.inputs if i.name not in states)
+    return Program(interface, Executor(plan, planner.held), torch.device(device), kind)

@@ -29,7 +29,9 @@ bench-quick: .venv/dev.stamp
 conformance: .venv/dev.stamp
 	$(BIN)/python -m conformance $(CONFORMANCE)
 
+# Without atheris, which has no wheel for every system, inputs are random.
 fuzz: .venv/dev.stamp
+	-$(BIN)/pip install --quiet atheris
 	$(BIN)/python -m tests.fuzz
 
 schema: .venv/dev.stamp

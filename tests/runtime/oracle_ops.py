@@ -60,7 +60,8 @@ def same(ours: Any, expected: Any, rtol: float = 1e-5, atol: float = 1e-6) -> No
     assert (ours.dtype, ours.shape) == (expected.dtype, expected.shape)
     if expected.dtype == np.float16:
         rtol, atol = max(rtol, 2e-3), max(atol, 2e-3)
-    np.testing.assert_allclose(ours, expected, rtol=rtol if expected.dtype.kind == "f" else 0, atol=atol)
+    rtol, atol = (rtol, atol) if expected.dtype.kind == "f" else (0, 0)
+    np.testing.assert_allclose(ours, expected, rtol=rtol, atol=atol)
 
 
 def _copy(given: Any) -> Any:

@@ -64,6 +64,14 @@ def same(ours: Any, expected: Any, rtol: float = 1e-5, atol: float = 1e-6) -> No
     np.testing.assert_allclose(ours, expected, rtol=rtol, atol=atol)
 
 
+def numbers(seed: int, shape: Sequence[int], dtype: str = "float32", low: float = -3, high: float = 3) -> np.ndarray:
+    """Random numbers in [low, high], whole ones for an integer type."""
+    rng = np.random.default_rng(seed)
+    if np.dtype(dtype).kind == "f":
+        return rng.uniform(low, high, tuple(shape)).astype(dtype)
+    return rng.integers(int(low), int(high) + 1, tuple(shape)).astype(dtype)
+
+
 def _copy(given: Any) -> Any:
     if isinstance(given, (list, tuple)):
         return [_copy(item) for item in given]

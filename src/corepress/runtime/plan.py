@@ -20,7 +20,7 @@ from corepress.mlprogram.program import Node, Operand
 from corepress.mlprogram.schema import ListValue
 from corepress.mlprogram.values import read_tensor, tensor_type
 from corepress.runtime.precision import Precision
-from corepress.runtime.registry import OPERATIONS, Bools, Floats, Ints
+from corepress.runtime.registry import OPERATIONS
 from corepress.weights import decompress
 
 # Done by the interpreter itself.
@@ -58,11 +58,12 @@ class Step:
 
 @dataclass
 class Block:
-    """Steps in order; the names that go in, and what comes out."""
+    """Steps in order; the names that go in, and what comes out under which name."""
 
     inputs: tuple[str, ...]
     steps: list[Step]
     outputs: tuple[Any, ...]
+    output_names: tuple[str, ...]
 
 
 class Planner:
@@ -79,7 +80,7 @@ class Planner:
         produced = {output.name: (node, i) for node in nodes for i, output in enumerate(node.op.outputs)}
         steps = [self._step(node) for node in nodes if not (node.is_const or node.is_constexpr)]
         outputs = tuple(self._output(name, produced) for name in proto.outputs)
-        plan = Block(tuple(value.name for value in proto.inputs), steps, outputs)
+        plan = Block(tuple(value.name for value in proto.inputs), steps, outputs, tuple(proto.outputs))
         _mark_last_uses(plan)
         return plan
 
@@ -93,8 +94,8 @@ class Planner:
         known = OPERATIONS.get(node.type)
         if known is None and node.type not in CONTROL:
             raise FormatError(
-                f"{node}: the runtime does not know this operation (of {node.function.opset}); docs/operations.md lists "
-                "those that it does"
+                f"{node}: the runtime does not know this operation (of {node.function.opset}); "
+                "docs/operations.md lists those that it does"
             )
         hints = known.hints if known is not None else {}
         arguments = {}
@@ -182,9 +183,9 @@ def _wanted(hint: Any) -> type | None:
         (hint,) = (part for part in typing.get_args(hint) if part is not type(None))
     if hint in (int, float, bool, str):
         return typing.cast(type, hint)
-    if hint in (Ints, Floats, Bools):
-        return tuple
-    return list if hint == Sequence[Tensor] else None
+    if hint == Sequence[Tensor]:
+        return list
+    return tuple if typing.get_origin(hint) is Sequence else None
 
 
 def _mark_last_uses(plan: Block) -> None:

@@ -56,10 +56,8 @@ class Program:
         tensors = to_tensors(self.interface.inputs, inputs)
         given = [self.precision.tensor(tensors[name]).to(self.device) for name in self._argument_names]
         results = self.module(*given, states=state, observe=observe)
-        outputs = {}
-        for feature, value in zip(self.interface.outputs, results, strict=False):
-            outputs[feature.name] = from_value(feature, value)
-        return outputs
+        by_name = dict(zip(self.module.plan.output_names, results, strict=True))
+        return {feature.name: from_value(feature, by_name[feature.name]) for feature in self.interface.outputs}
 
     @property
     def _argument_names(self) -> list[str]:
@@ -93,7 +91,7 @@ def load(
     name = function or default_function(model.spec.description)
     entries = {entry.key: entry.value for entry in program.functions}
     if name not in entries:
-        raise ConfigError(f"{model.path}: there is no function {name!r}; it has {', '.join(entries)}")
+        raise ConfigError(f"{model.path}: there is no function {name!r}; it has {', '.join(sorted(entries))}")
     chosen = entries[name]
     block = next((b.value for b in chosen.block_specializations if b.key == chosen.opset), None)
     if block is None:

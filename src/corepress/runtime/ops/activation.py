@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812 - its usual name
+from torch.nn import functional as F
 
 from corepress.runtime.registry import operation
 
@@ -21,9 +21,13 @@ def elu(x: Tensor, alpha: float) -> Tensor:
 
 @operation
 def gelu(x: Tensor, mode: str = "EXACT") -> Tensor:
+    if mode == "EXACT":
+        return F.gelu(x)
+    if mode == "TANH_APPROXIMATION":
+        return F.gelu(x, approximate="tanh")
     if mode == "SIGMOID_APPROXIMATION":
         return x * torch.sigmoid(1.702 * x)
-    return F.gelu(x, approximate={"EXACT": "none", "TANH_APPROXIMATION": "tanh"}[mode])
+    raise ValueError(f"mode {mode!r} is unknown")
 
 
 @operation

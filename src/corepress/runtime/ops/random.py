@@ -47,9 +47,7 @@ def random_categorical(x: Tensor, mode: str = "logits", size: int = 1, seed: int
 
 
 @operation
-def random_normal(
-    shape: Ints, mean: Tensor | None = None, stddev: Tensor | None = None, seed: int = -1
-) -> Tensor:
+def random_normal(shape: Ints, mean: Tensor | None = None, stddev: Tensor | None = None, seed: int = -1) -> Tensor:
     center, width = _parameters(mean, stddev, (0.0, 1.0))
     return (center + width * _draw(torch.randn, shape, seed, center.device)).to(center.dtype)
 

@@ -23,7 +23,9 @@ def _reduce(function: Reduction, x: Tensor, axes: Ints | None, keep_dims: bool) 
 
 
 def _floating(x: Tensor) -> Tensor:
-    return x if x.is_floating_point() else x.double()
+    if x.is_floating_point():
+        return x
+    return x.float() if x.is_mps else x.double()  # MPS has no float64
 
 
 @operation

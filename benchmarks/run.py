@@ -143,7 +143,7 @@ def table(results: dict[str, Any], blocks: int) -> Table:
     rows = [row for row in results["rows"] if row["blocks"] == blocks]
     table = Table(title=title(blocks), box=SIMPLE_HEAD)
     for header in COLUMNS:
-        table.add_column(header, justify="left" if header == "job" else "right", no_wrap=True)
+        table.add_column(header, justify="left" if header == "job" else "right", no_wrap=header == "job")
     for row in rows:
         table.add_row(*cells(row))
     return table

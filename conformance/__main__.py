@@ -23,6 +23,7 @@ TESTS = (
     "optimize/coreml/experimental/test_post_training_quantization.py",
 )
 # Without the first, coremltools tests iOS16 only; with more threads each, the workers are in each other's way.
+# There is INCLUDE_MIL_FP32_UNIT_TESTS too, but these tests expect fp16 even then, and fail for coremltools itself.
 ENVIRONMENT = {"RUN_BACKWARD_COMPATIBILITY": "1", "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
 
 

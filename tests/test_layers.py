@@ -16,6 +16,7 @@ ALLOWED = {
     "coreml": {"coreml", "algorithms", "mlprogram", "targets", "weights", "errors"},
     "reports": {"reports", "mlprogram", "errors"},
     "runtime": {"runtime", "mlprogram", "weights", "errors"},
+    "verification": {"verification", "runtime", "mlprogram", "errors"},
     "recipe": {"recipe", "coreml", "targets", "errors"},
 }
 

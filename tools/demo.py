@@ -53,10 +53,10 @@ METHODS: dict[str, Method] = {
     "palettize 4 bits": palettize(4),
     "palettize 3 bits": palettize(3),
     "palettize 2 bits": palettize(2),
-    "quantize int8 per channel": quantize(dtype="int8"),
-    "quantize int4, blocks of 32": quantize(dtype="int4", granularity="per_block", block_size=32),
+    "int8 per channel": quantize(dtype="int8"),
+    "int4 blocks of 32": quantize(dtype="int4", granularity="per_block", block_size=32),
     "prune 50 %": prune(0.5),
-    "prune 50 %, palettize 4 bits": prune_and_palettize(0.5, 4),
+    "prune 50 %, then 4 bits": prune_and_palettize(0.5, 4),
 }
 
 

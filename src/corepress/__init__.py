@@ -12,25 +12,47 @@ from corepress.errors import ConfigError, CorepressError, FormatError
 
 if TYPE_CHECKING:
     from corepress import coreml as coreml
+    from corepress import runtime as runtime
     from corepress.mlprogram import Model as Model
     from corepress.mlprogram import load as load
     from corepress.reports import Report as Report
     from corepress.reports import report as report
+    from corepress.verification import Verification as Verification
+    from corepress.verification import verify as verify
 
 __version__ = "0.1.0"
-__all__ = ["ConfigError", "CorepressError", "FormatError", "Model", "Report", "coreml", "load", "report"]
+__all__ = [
+    "ConfigError",
+    "CorepressError",
+    "FormatError",
+    "Model",
+    "Report",
+    "Verification",
+    "coreml",
+    "load",
+    "report",
+    "runtime",
+    "verify",
+]
 
 _LAZY = {
     "Model": "corepress.mlprogram",
     "load": "corepress.mlprogram",
     "Report": "corepress.reports",
     "report": "corepress.reports",
+    "Verification": "corepress.verification",
+    "verify": "corepress.verification",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
         return getattr(importlib.import_module(_LAZY[name]), name)
-    if name in ("coreml", "targets"):
-        return importlib.import_module(f"corepress.{name}")
+    if name in ("coreml", "runtime", "targets"):
+        try:
+            return importlib.import_module(f"corepress.{name}")
+        except ModuleNotFoundError as error:
+            if name != "runtime" or error.name != "torch":
+                raise
+            raise CorepressError("running models needs PyTorch: pip install 'corepress[torch]'") from error
     raise AttributeError(f"module 'corepress' has no attribute {name!r}")

@@ -75,7 +75,7 @@ def test_lstm_by_its_definition(names, peephole, clip, dtype):
     back = slow_lstm(**given | {"x": given["x"][::-1]}, **weights, names=names, clip=clip)
     common = {**given, **weights, **kinds, "clip": clip}
     near = 1e-4 if dtype == "float32" else 1e-2
-    for sequence, direction, (y, h, c) in (
+    for sequence, direction, expected in (
         (True, "forward", (y, h, c)),
         (False, "forward", (h[None], h, c)),
         # In the order of computation, so the last output is the final state.
@@ -83,7 +83,7 @@ def test_lstm_by_its_definition(names, peephole, clip, dtype):
         (False, "reverse", (back[1][None], *back[1:])),
     ):
         ours = run("lstm", **common, output_sequence=sequence, direction=direction)
-        same(ours, tuple(part.astype(dtype) for part in (y, h, c)), near, near)
+        same(ours, tuple(part.astype(dtype) for part in expected), near, near)
 
 
 @pytest.mark.parametrize("peephole, clip", [(0, None), (3, 0.3)])

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import corepress.runtime.ops.tensor_transformation  # noqa: F401 - fills the registry
+from corepress.runtime import load
 from tests.runtime.oracle_ops import check, peer, run, same
 
 SHAPES = st.lists(st.integers(1, 4), min_size=1, max_size=4)
@@ -21,26 +21,21 @@ def counted(shape, dtype="float32"):
 
 
 @st.composite
-def slices(draw, low=1):
-    """Arguments of slice_by_index, and what NumPy makes of them."""
-    shape = draw(st.lists(st.integers(low, 4), max_size=4))
-    axes = [
-        (
-            draw(st.integers(-6, 6)),
-            draw(st.integers(-6, 6)),
-            draw(st.sampled_from([1, 1, 2, 3, -1, -2, -3])),
-            draw(st.booleans()),
-            draw(st.booleans()),
-            draw(st.booleans()) and size > 0,
-        )
-        for size in shape
+def slices(draw):
+    """A shape, arguments of slice_by_index for it, and the index that means the same to NumPy."""
+    shape = draw(st.lists(st.integers(0, 4), max_size=4))
+    edges = st.integers(-6, 6)
+    arguments = {
+        "begin": [draw(edges) for _ in shape],
+        "end": [draw(edges) for _ in shape],
+        "stride": [draw(st.sampled_from([1, 1, 2, 3, -1, -2, -3])) for _ in shape],
+        "begin_mask": [draw(st.booleans()) for _ in shape],
+        "end_mask": [draw(st.booleans()) for _ in shape],
+    }
+    arguments["squeeze_mask"] = [
+        draw(st.booleans()) and size > 0 and -size <= (0 if mask else first) < size
+        for size, first, mask in zip(shape, arguments["begin"], arguments["begin_mask"], strict=True)
     ]
-    axes = [
-        (begin % size - draw(st.sampled_from([0, size])) if squeeze else begin, *rest, squeeze)
-        for size, (begin, *rest, squeeze) in zip(shape, axes, strict=True)
-    ]
-    names = ("begin", "end", "stride", "begin_mask", "end_mask", "squeeze_mask")
-    arguments = dict(zip(names, map(list, zip(*axes, strict=True)), strict=True)) if axes else dict.fromkeys(names, [])
     return shape, arguments, numpy_slice(**arguments)
 
 
@@ -55,7 +50,7 @@ def numpy_slice(begin, end, stride, begin_mask, end_mask, squeeze_mask):
 
 
 @settings(max_examples=300, deadline=None)
-@given(slices(low=0), DTYPES)
+@given(slices(), DTYPES)
 def test_slice_by_index_is_numpys(chosen, dtype):
     shape, arguments, index = chosen
     x = counted(shape, dtype)
@@ -132,29 +127,25 @@ def test_slice_by_size_stays_inside():
         run("slice_by_size", x=counted([3]), begin=[2], size=[2])
 
 
+@pytest.mark.parametrize("opset", ["iOS15", "iOS16", "iOS17", "iOS18"])
+@pytest.mark.parametrize("target", [[2, 12], [-1], [4, -1, 2], [0, 0, 0], [0, 4, 3], [-1, 3, 0], [0, -1, 0]])
+def test_reshape(opset, target):
+    check("reshape", opset=opset, x=counted([2, 3, 4]), shape=np.array(target, np.int32))
+
+
 @pytest.mark.parametrize(
     ("shape", "target", "expected"),
     [
         ([2, 50], [1, 0, -1, 0], (1, 1, 2, 50)),
-        ([2, 3, 4], [0, -1], (6, 4)),
-        ([2, 3, 4], [-1, 0, 0], (2, 3, 4)),
+        ([2, 3, 4], [-1, 0], (6, 4)),
         ([3], [0, 0], (1, 3)),
-        ([2, 3], [-1], (6,)),
         ([1], [], ()),
-        ([], [1, 1], (1, 1)),
+        ([], [1, 0], (1, 1)),
         ([0, 2], [0, 2], (0, 2)),
     ],
 )
-def test_reshape(shape, target, expected):
-    x = counted(shape)
-    same(run("reshape", x=x, shape=target), x.reshape(expected))
-    if 0 not in shape and target and ((-1 in target) + (0 in target) < 2 or len(shape) != 3):
-        check("reshape", x=x, shape=np.array(target, np.int32))
-
-
-def test_reshape_of_older_programs():
-    check("reshape", opset="iOS15", x=counted([2, 3, 4]), shape=np.array([0, -1, 2], np.int32))
-    check("reshape", opset="iOS15", x=counted([2, 3, 4]), shape=np.array([0, 4, 0, 1][:3], np.int32)[[0, 1, 1]] // [1, 1, 2] + [0, 2, 0])
+def test_zeros_of_reshape_count_from_the_right(shape, target, expected):
+    same(run("reshape", x=counted(shape), shape=target), counted(expected))
 
 
 @pytest.mark.parametrize("target", [[4, 2], [-1, -1], [-1, 4]])
@@ -164,9 +155,121 @@ def test_reshape_refuses_another_volume(target):
 
 
 def test_reshape_like():
-    references = [counted([2, 3, 4]), counted([1, 5, 6])]
-    x = counted([6, 30])
-    result = run("reshape_like", x=x, ref_tensors=references, begins=[0, 1], ends=[2, 0], end_masks=[False, True])
-    same(result, x.reshape(2, 3, 5, 6))
-    result = run("reshape_like", x=x, ref_tensors=references[:1], begins=[-2], ends=[-1], end_masks=[False])
-    same(run("reshape_like", x=counted([3]), ref_tensors=references[:1], begins=[-2], ends=[-1], end_masks=[False]), counted([3]))
+    like = {"ref_tensors": [counted([2, 3, 4]), counted([1, 5, 6])], "end_masks": [False, True]}
+    same(run("reshape_like", x=counted([6, 30]), begins=[0, 1], ends=[2, 0], **like), counted([2, 3, 5, 6]))
+    same(run("reshape_like", x=counted([3, 6]), begins=[-2, -1], ends=[-1, 0], **like), counted([3, 6]))
+
+
+def test_reshape_like_in_a_program(tmp_path):
+    ct = pytest.importorskip("coremltools")
+    from coremltools.converters.mil import Builder as mb
+
+    shapes = [(6, 30), (2, 3, 4), (1, 5, 6)]
+
+    @mb.program(input_specs=[mb.TensorSpec(shape) for shape in shapes], opset_version=ct.target.iOS16)
+    def program(x, a, b):
+        return mb.reshape_like(x=x, ref_tensors=(a, b), begins=(0, 1), ends=(2, 0), end_masks=(False, True))
+
+    path = tmp_path / "like.mlpackage"
+    ct.convert(program, minimum_deployment_target=ct.target.iOS16, skip_model_load=True).save(str(path))
+    (found,) = load(path).predict(dict(zip("xab", map(counted, shapes), strict=True))).values()
+    assert found.shape == (2, 3, 5, 6)
+
+
+@FEW
+@given(SHAPES, DTYPES, st.data())
+def test_expand_dims_and_squeeze(shape, dtype, data):
+    x = counted(shape, dtype)
+    rank = len(shape) + data.draw(st.integers(1, 2))
+    axes = data.draw(
+        st.lists(st.integers(0, rank - 1), min_size=rank - len(shape), max_size=rank - len(shape), unique=True)
+    )
+    axes = [axis - data.draw(st.sampled_from([0, rank])) for axis in axes]
+    check("expand_dims", x=x, axes=np.array(axes, np.int32))
+    wide = run("expand_dims", x=x, axes=axes)
+    same(run("squeeze", x=wide, axes=axes), x)
+    check("squeeze", x=wide, axes=np.array(axes, np.int32))
+    if x.size > 1:  # coremltools can't squeeze to a scalar
+        check("squeeze", x=wide)
+
+
+def test_squeeze_ignores_longer_axes():
+    same(run("squeeze", x=counted([1, 3, 1]), axes=[0, 1]), counted([3, 1]))
+    same(run("squeeze", x=counted([1, 3, 1]), axes=[]), counted([1, 3, 1]))
+    same(run("squeeze", x=counted([1, 1])), counted([]))
+
+
+@FEW
+@given(SHAPES, DTYPES, st.data())
+def test_transpose_and_reverse(shape, dtype, data):
+    x = counted(shape, dtype)
+    perm = [
+        axis - data.draw(st.sampled_from([0, len(shape)])) for axis in data.draw(st.permutations(range(len(shape))))
+    ]
+    check("transpose", x=x, perm=np.array(perm, np.int32))
+    axes = data.draw(st.lists(st.sampled_from(perm), unique=True, min_size=1))
+    check("reverse", x=x, axes=np.array(axes, np.int32))
+    check("reverse", x=x)
+    same(run("reverse", x=x, axes=[]), x)
+
+
+@FEW
+@given(SHAPES, DTYPES, st.data())
+def test_reverse_sequence(shape, dtype, data):
+    shape = [*shape, data.draw(st.integers(1, 4))]
+    seq_axis, batch_axis = data.draw(st.permutations(range(len(shape))))[:2]
+    lengths = [data.draw(st.integers(0, shape[seq_axis])) for _ in range(shape[batch_axis])]
+    x = counted(shape, dtype)
+    expected = x.copy()
+    for item, length in enumerate(lengths):
+        ours, theirs = (np.moveaxis(a, (batch_axis, seq_axis), (0, 1))[item] for a in (expected, x))
+        ours[:length] = theirs[:length][::-1]
+    arguments = {"x": x, "lengths": np.array(lengths, data.draw(st.sampled_from(["int8", "int16", "int32"])))}
+    same(run("reverse_sequence", **arguments, seq_axis=seq_axis, batch_axis=batch_axis), expected)
+    same(run("reverse_sequence", **arguments, seq_axis=seq_axis - len(shape), batch_axis=batch_axis), expected)
+
+
+@FEW
+@given(SHAPES, DTYPES, st.data())
+def test_sliding_windows(shape, dtype, data):
+    axis = data.draw(st.integers(-len(shape), len(shape) - 1))
+    size, stride = data.draw(st.integers(1, shape[axis])), data.draw(st.integers(1, 3))
+    x = counted(shape, dtype)
+    windows = [x.take(range(start, start + size), axis) for start in range(0, shape[axis] - size + 1, stride)]
+    expected = np.stack(windows, axis % len(shape))
+    same(run("sliding_windows", x=x, axis=axis, size=size, stride=stride), expected)
+
+
+SPATIAL = given(st.integers(1, 2), st.integers(1, 3), st.integers(1, 3), st.integers(1, 3), st.integers(2, 3))
+
+
+@FEW
+@SPATIAL
+def test_depth_and_space(n, c, h, w, b):
+    deep = counted([n, c * b * b, h, w])
+    shuffled, spread = (np.zeros((n, c, h * b, w * b), np.float32) for _ in range(2))
+    for i, j, k in itertools.product(range(b), range(b), range(c)):
+        spread[:, k, i::b, j::b] = deep[:, (i * b + j) * c + k]
+        shuffled[:, k, i::b, j::b] = deep[:, k * b * b + i * b + j]
+    same(run("depth_to_space", x=deep, block_size=b), spread)
+    same(run("space_to_depth", x=spread, block_size=b), deep)
+    same(run("pixel_shuffle", x=deep, upscale_factor=b), shuffled)
+    same(run("pixel_unshuffle", x=shuffled, downscale_factor=b), deep)
+
+
+@FEW
+@SPATIAL
+def test_batch_and_space(n, c, h, w, b):
+    high, wide = b, 5 - b
+    full = counted([n, c, h * high, w * wide]) + 1
+    batches = np.zeros((n * high * wide, c, h, w), np.float32)
+    for i, j, k in itertools.product(range(high), range(wide), range(n)):
+        batches[(i * wide + j) * n + k] = full[k, :, i::high, j::wide]
+    same(run("space_to_batch", x=full, block_shape=[high, wide], paddings=[0] * 4), batches)
+    same(run("batch_to_space", x=batches, block_shape=[high, wide], crops=[0] * 4), full)
+    top, right = h * high // 2, w * wide // 2
+    cropped = full[:, :, top:, : w * wide - right]
+    same(run("batch_to_space", x=batches, block_shape=[high, wide], crops=[top, 0, 0, right]), cropped)
+    padded = np.pad(cropped, [(0, 0), (0, 0), (top, 0), (0, right)])
+    expected = run("space_to_batch", x=padded, block_shape=[high, wide], paddings=[0] * 4)
+    same(run("space_to_batch", x=cropped, block_shape=[high, wide], paddings=[top, 0, 0, right]), expected)

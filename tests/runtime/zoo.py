@@ -219,7 +219,8 @@ def conformer():
 def depthwise_audio():
     body = nn.Sequential(
         nn.Conv1d(1, 16, 9, 4, 4), nn.BatchNorm1d(16), nn.ReLU(), nn.Conv1d(16, 16, 5, padding=4, dilation=2, groups=16),
-        nn.Conv1d(16, 24, 1), nn.InstanceNorm1d(24, affine=True), nn.AvgPool1d(4), nn.Flatten(), nn.Linear(24 * 16, 6),
+        nn.Conv1d(16, 24, 1), nn.InstanceNorm1d(24, affine=True), nn.AvgPool1d(4),
+        nn.Flatten(), nn.Linear(24 * 16, 6),
     )  # fmt: skip
     return body, {"wave": torch.randn(1, 1, 256)}
 

@@ -68,6 +68,14 @@ class LutDtype(str, Enum):
     uint8 = "uint8"
 
 
+class Metric(str, Enum):
+    snr = "snr"
+    cosine = "cosine"
+    psnr = "psnr"
+    top1 = "top1"
+    max_abs = "max_abs"
+
+
 @app.command()
 def info(
     model: options.Input,
@@ -100,6 +108,8 @@ def palettize(
     target: options.Target = None,
     overwrite: options.Overwrite = False,
     workers: options.Workers = None,
+    verify: options.Verify = False,
+    data: options.Data = None,
     as_json: options.Json = False,
 ) -> None:
     """Replace weights by indices into look-up tables (k-means and others)."""
@@ -113,7 +123,7 @@ def palettize(
     ))  # fmt: skip
     _run("palettize", model, output, overwrite, as_json, lambda source, progress: palettize_weights(
         source, chosen, joint, target=target, workers=workers, progress=progress
-    ))  # fmt: skip
+    ), verify, data)  # fmt: skip
 
 
 @app.command()
@@ -134,6 +144,8 @@ def quantize(
     target: options.Target = None,
     overwrite: options.Overwrite = False,
     workers: options.Workers = None,
+    verify: options.Verify = False,
+    data: options.Data = None,
     as_json: options.Json = False,
 ) -> None:
     """Replace weights by 4- or 8-bit integers with scales."""
@@ -145,7 +157,7 @@ def quantize(
     ))  # fmt: skip
     _run("quantize", model, output, overwrite, as_json, lambda source, progress: linear_quantize_weights(
         source, chosen, joint, target=target, workers=workers, progress=progress
-    ))  # fmt: skip
+    ), verify, data)  # fmt: skip
 
 
 @app.command()
@@ -164,6 +176,8 @@ def prune(
     target: options.Target = None,
     overwrite: options.Overwrite = False,
     workers: options.Workers = None,
+    verify: options.Verify = False,
+    data: options.Data = None,
     as_json: options.Json = False,
 ) -> None:
     """Set small values to zero and store the others with a bit mask."""
@@ -179,7 +193,7 @@ def prune(
     chosen = _config(config, from_flags)
     _run("prune", model, output, overwrite, as_json, lambda source, progress: prune_weights(
         source, chosen, joint, target=target, workers=workers, progress=progress
-    ))  # fmt: skip
+    ), verify, data)  # fmt: skip
 
 
 @app.command()
@@ -206,6 +220,8 @@ def compress(
     target: options.Target = None,
     overwrite: options.Overwrite = False,
     workers: options.Workers = None,
+    verify: options.Verify = False,
+    data: options.Data = None,
     as_json: options.Json = False,
 ) -> None:
     """Run several steps (prune, palettize, quantize) as a recipe says."""
@@ -214,7 +230,69 @@ def compress(
     steps = recipes.load(recipe)
     _run("compress", model, output, overwrite, as_json, lambda source, progress: recipes.run(
         source, steps, target=target, workers=workers, progress=progress
-    ))  # fmt: skip
+    ), verify, data)  # fmt: skip
+
+
+@app.command()
+def verify(
+    original: options.Input,
+    compressed: Annotated[Path, typer.Argument(metavar="COMPRESSED", help="What was made of it.")],
+    data: options.Data = None,
+    per_op: Annotated[bool, typer.Option("--per-op", help="Compare every operation, to find the first wrong.")] = False,
+    metric: Annotated[Metric, typer.Option(help="What decides.")] = Metric.snr,
+    threshold: Annotated[
+        float | None,
+        typer.Option(help="The least value of the metric that will do; of max_abs the greatest. [default: by metric]"),
+    ] = None,
+    min_snr: Annotated[float | None, typer.Option(help="The threshold of --metric snr, in dB. [default: 20]")] = None,
+    samples: Annotated[int, typer.Option(min=1, help="How many random inputs, without --data.")] = 4,
+    seed: options.Seed = 0,
+    device: options.Device = "cpu",
+    function: options.Function = None,
+    as_json: options.Json = False,
+) -> None:
+    """Run two models on the same inputs and compare the outputs; exit code 1 when they are too far apart."""
+    from corepress.cli import show
+    from corepress.errors import CorepressError
+    from corepress.verification import verify as compare
+
+    if min_snr is not None and (metric is not Metric.snr or threshold is not None):
+        raise ConfigError("--min-snr is the threshold of --metric snr; use --threshold for other metrics, not both")
+    result = compare(
+        original, compressed, data, metric=metric.value, threshold=min_snr if threshold is None else threshold,
+        per_op=per_op, samples=samples, seed=seed, device=device, function=function,
+    )  # fmt: skip
+    show.verification(result, as_json)
+    if not result.ok:
+        raise CorepressError(result.summary)
+
+
+@app.command()
+def run(
+    model: options.Input,
+    given: Annotated[
+        list[str] | None,
+        typer.Option("--input", "-i", metavar="NAME=VALUE", help="A .npy, .npz or image file, or a number."),
+    ] = None,
+    random: Annotated[bool, typer.Option("--random", help="Make random values for the inputs not given.")] = False,
+    seed: options.Seed = 0,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the outputs to this .npz file.")] = None,
+    overwrite: options.Overwrite = False,
+    device: options.Device = "cpu",
+    function: options.Function = None,
+    as_json: options.Json = False,
+) -> None:
+    """Run a model once and show what it answers."""
+    from corepress import runtime
+    from corepress.cli import show
+    from corepress.runtime.samples import read_inputs, write_outputs
+
+    program = runtime.load(model, device, function=function)
+    inputs = read_inputs(given or [], program.interface, seed if random else None)
+    outputs = program.predict(inputs, program.make_state())
+    if output is not None:
+        write_outputs(output, outputs, overwrite=overwrite)
+    show.outputs(outputs, as_json)
 
 
 @app.command()
@@ -237,20 +315,36 @@ def targets(as_json: options.Json = False) -> None:
 
 
 def _run(
-    title: str, source: Path, output: Path, overwrite: bool, as_json: bool, step: Callable[[Model, Any], Model]
+    title: str,
+    source: Path,
+    output: Path,
+    overwrite: bool,
+    as_json: bool,
+    step: Callable[[Model, Any], Model],
+    verify: bool = False,
+    data: Path | None = None,
 ) -> None:
-    """Load, apply a step under a progress bar, save, report."""
+    """Load, apply a step under a progress bar, save, compare what was saved when asked to, report."""
     from corepress.cli import show
     from corepress.mlprogram import load
     from corepress.mlprogram.atomic import check_destination
     from corepress.reports import report
 
     check_destination(output, overwrite=overwrite)
+    if verify or data is not None:
+        # Missing PyTorch is said before the work, not after it.
+        from corepress import runtime  # noqa: F401
     with show.progress(title) as progress:
-        model = step(load(source), progress)
+        original = load(source)
+        model = step(original, progress)
         result = report(model)
-        model.save(output, overwrite=overwrite)
-    show.summary(result, output, as_json)
+        saved = model.save(output, overwrite=overwrite)
+    checked = None
+    if verify or data is not None:
+        from corepress.verification import verify as compare
+
+        checked = compare(original, saved, data)
+    show.summary(result, output, as_json, checked)
 
 
 def _config(path: Path | None, from_flags: Callable[[], Any]) -> OptimizationConfig:

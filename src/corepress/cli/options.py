@@ -19,3 +19,11 @@ Target = Annotated[str | None, typer.Option("--target", help="Raise the model to
 Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Threads; one for each core by default.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, and nothing else.")]
 Threshold = Annotated[int, typer.Option("--weight-threshold", min=0, help="Leave weights alone up to this size.")]
+Verify = Annotated[bool, typer.Option("--verify", help="Run the result and compare its outputs with the original's.")]
+Data = Annotated[
+    Path | None,
+    typer.Option("--data", exists=True, help="Inputs to compare on: .npz, image, or a folder of these; else random."),
+]
+Device = Annotated[str, typer.Option("--device", help="Where to run: cpu, cuda, mps.")]
+Function = Annotated[str | None, typer.Option("--function", help="Of a model with several.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Of the random inputs.")]

@@ -5,21 +5,25 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
     from corepress.coreml.engine import Progress
     from corepress.mlprogram import Model
     from corepress.reports import Report
+    from corepress.verification import Verification
 
 _SHOWN_WEIGHTS = 40
+_SHOWN_CLASSES = 5
 
 
 def console() -> Console:
@@ -47,10 +51,11 @@ def progress(title: str) -> Iterator[Progress]:
         yield lambda done, total, name: bar.update(task, completed=done, total=total, name=name)
 
 
-def summary(report: Report, output: Path, as_json: bool) -> None:
-    """The closing table of a compression, or the whole report as JSON."""
+def summary(report: Report, output: Path, as_json: bool, checked: Verification | None = None) -> None:
+    """The closing table of a compression, or the whole report as JSON; with how the outputs compare, if they were."""
     if as_json:
-        print(json.dumps({"output": str(output), **report.to_dict()}, indent=2))
+        extra = {} if checked is None else {"verification": checked.to_dict()}
+        print(json.dumps({"output": str(output), **report.to_dict(), **extra}, indent=2))
         return
     table = Table("", "", show_header=False, box=None, pad_edge=False)
     worst = report.worst
@@ -61,9 +66,67 @@ def summary(report: Report, output: Path, as_json: bool) -> None:
         ("compressed", f"{len(report.compressed)} of {len(report.rows)} weights"),
         ("worst SNR", "-" if worst is None else f"{worst.snr:.1f} dB ({worst.name})"),
         ("left alone", _skipped(report)),
+        *([] if checked is None else _compared(checked)),
     ):
         table.add_row(f"[bold]{label}[/]", text)
     console().print(table)
+
+
+def _compared(checked: Verification) -> Iterator[tuple[str, str]]:
+    """The lines of a closing table that say how far the outputs moved, at worst."""
+    samples = f"{checked.samples} {'random inputs: weak evidence' if checked.weak else 'samples'}"
+    for metric, label, form in (("snr", "output SNR", ".1f"), ("cosine", "output cosine", ".5f")):
+        rows = [row for row in checked.rows if getattr(row, metric) is not None]
+        if rows:
+            # NaN first: it is worse than any number.
+            worst = min(rows, key=lambda row: (not math.isnan(getattr(row, metric)), getattr(row, metric)))
+            unit = " dB" if metric == "snr" else ""
+            yield label, f"{getattr(worst, metric):{form}}{unit} ({worst.name}; {samples})"
+
+
+def verification(result: Verification, as_json: bool) -> None:
+    """How two models compare: a table and the verdict, or JSON."""
+    if as_json:
+        print(result.to_json())
+        return
+    console().print(result.table())
+    if result.ok:
+        console().print(result.summary, markup=False)
+
+
+def outputs(values: Mapping[str, Any], as_json: bool) -> None:
+    """What a model answered: shapes and ranges of arrays, labels, the likeliest classes."""
+    described = {name: _described(value) for name, value in values.items()}
+    if as_json:
+        # JSON has no infinity and no NaN.
+        plain = {
+            name: {key: str(fact) if isinstance(fact, float) and not math.isfinite(fact) else fact
+                   for key, fact in facts.items()}
+            for name, facts in described.items()
+        }  # fmt: skip
+        print(json.dumps(plain, indent=2))
+        return
+    table = Table("output", "", "")
+    for name, facts in described.items():
+        for number, (key, fact) in enumerate(facts.items()):
+            text = f"{fact:.6g}" if isinstance(fact, float) else str(fact)
+            table.add_row("" if number else escape(name), key, escape(text))
+    console().print(table)
+
+
+def _described(value: Any) -> dict[str, Any]:
+    import numpy as np
+
+    if isinstance(value, Mapping):
+        likeliest = sorted(value.items(), key=lambda item: -item[1])[:_SHOWN_CLASSES]
+        return {str(label): float(score) for label, score in likeliest}
+    array = np.asarray(value) if isinstance(value, np.ndarray | np.generic | int | float) else None
+    if array is None or array.dtype.kind not in "biuf":
+        return {"value": str(value)}
+    facts: dict[str, Any] = {"shape": "x".join(map(str, array.shape)) or "scalar", "dtype": str(array.dtype)}
+    if array.size:
+        facts |= {"min": float(array.min()), "max": float(array.max()), "mean": float(array.mean(dtype=np.float64))}
+    return facts
 
 
 def _skipped(report: Report) -> str:

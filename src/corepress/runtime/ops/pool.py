@@ -8,15 +8,16 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from corepress.runtime.ops.conv import padded, padding
 from corepress.runtime.registry import Ints, operation
 
 Pool = Callable[..., Tensor]
 _MEAN: tuple[Pool, ...] = (
-    torch.nn.functional.avg_pool1d,
-    torch.nn.functional.avg_pool2d,
-    torch.nn.functional.avg_pool3d,
+    F.avg_pool1d,
+    F.avg_pool2d,
+    F.avg_pool3d,
 )
 _MAX: tuple[Pool, ...] = (torch.max_pool1d, torch.max_pool2d, torch.max_pool3d)
 

@@ -1,0 +1,219 @@
+"""Inputs for a model: seeded random ones, and real ones from `.npz` files and images."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corepress.errors import ConfigError, CorepressError, FormatError
+from corepress.mlprogram.atomic import replacing
+from corepress.runtime.features import Feature, Interface
+
+Sample = dict[str, Any]
+
+_IMAGES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
+# Small enough for any vocabulary.
+_INTEGERS = 10
+
+
+def random_inputs(interface: Interface, seed: int = 0, count: int = 1) -> Iterator[Sample]:
+    """`count` inputs in the default shapes: normal floats, integers of 0 to 9, pixels of 0 to 255.
+
+    Optional inputs keep their default. Raises ConfigError for an input that can't be an array.
+    """
+    rng = np.random.default_rng(seed)
+    for _ in range(count):
+        yield {feature.name: _random(feature, rng) for feature in _required(interface)}
+
+
+def _required(interface: Interface) -> list[Feature]:
+    return [feature for feature in interface.inputs if feature.default is None]
+
+
+def _random(feature: Feature, rng: np.random.Generator) -> NDArray[Any]:
+    if feature.kind not in ("array", "image", "number"):
+        raise ConfigError(f"input {feature.name!r} is a {feature.kind}, which an ML program can't take")
+    if feature.kind == "image":
+        return rng.integers(0, 256, feature.shape).astype(np.float32)
+    if np.issubdtype(feature.dtype, np.integer):
+        return rng.integers(0, _INTEGERS, feature.shape).astype(feature.dtype)
+    # An array even for the empty shape, where NumPy would give a bare float.
+    return np.asarray(rng.standard_normal(feature.shape), feature.dtype)
+
+
+def read_samples(path: str | Path, interface: Interface) -> Iterator[Sample]:
+    """Read inputs from a `.npz` file, an image, or a folder of either, sorted by name.
+
+    The arrays of a `.npz` are named as the inputs (for a model with one input, an only array that fits will do); others
+    are ignored. An array is one sample when its shape fits the input, else a batch of them along its first axis.
+    Images go to the only input, resized to it; one that is an array of rank 4 gets values from 0 to 1.
+    Raises CorepressError where nothing, or nothing that fits, is found.
+    """
+    source = Path(path)
+    if not source.exists():
+        raise CorepressError(f"{source}: no such file or folder")
+    files = sorted(source.iterdir()) if source.is_dir() else [source]
+    arrays = [file for file in files if file.suffix.lower() == ".npz"]
+    images = [file for file in files if file.suffix.lower() in _IMAGES]
+    if arrays:
+        return (sample for file in arrays for sample in _samples(file, _read_npz(file), interface))
+    if images:
+        feature = _picture_input(interface, source)
+        return ({feature.name: read_image(file, feature)} for file in images)
+    raise CorepressError(f"{source}: there are no .npz files or images to read inputs from")
+
+
+def read_inputs(given: Sequence[str], interface: Interface, seed: int | None = None) -> Sample:
+    """Inputs as a person names them, `name=value`: a `.npy`, `.npz` or image file, or a number that fills the shape.
+
+    `seed`: of random values for the inputs that are not given; without it, they are an error that names them.
+    """
+    features = {feature.name: feature for feature in interface.inputs}
+    inputs = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise ConfigError(f"{text!r} is not of the form NAME=VALUE")
+        if name not in features:
+            raise ConfigError(f"there is no input {name!r}; the inputs are {', '.join(features) or 'none'}")
+        inputs[name] = _read_value(value, features[name])
+    missing = [feature.name for feature in _required(interface) if feature.name not in inputs]
+    if missing and seed is None:
+        raise ConfigError(f"inputs are missing: {', '.join(missing)}; give them, or ask for random ones")
+    return next(random_inputs(interface, seed)) | inputs if seed is not None else inputs
+
+
+def write_outputs(path: Path, outputs: Mapping[str, Any], *, overwrite: bool = False) -> None:
+    """Write what a model answered to a `.npz` file; of probabilities by label, the numbers in their order."""
+    if path.suffix != ".npz":
+        raise ConfigError(f"{path}: outputs are written to a .npz file")
+    arrays = {
+        name: np.array(list(value.values()) if isinstance(value, Mapping) else value) for name, value in outputs.items()
+    }
+    # Not np.savez: there an output could not be named "file".
+    with replacing(path, overwrite=overwrite) as partial, zipfile.ZipFile(partial, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w") as entry:
+                np.lib.format.write_array(entry, array, allow_pickle=False)
+
+
+def _read_value(text: str, feature: Feature) -> Any:
+    """A `.npy`, `.npz` or image file, or a number, as an input takes it."""
+    path = Path(text)
+    suffix = path.suffix.lower()
+    if suffix in _IMAGES:
+        return read_image(path, feature)
+    if suffix == ".npz":
+        arrays = _read_npz(path)
+        if feature.name not in arrays and len(arrays) != 1:
+            raise ConfigError(f"{path}: it has no array {feature.name!r}, but {', '.join(arrays) or 'none'}")
+        return arrays.get(feature.name, next(iter(arrays.values()), None))
+    if suffix == ".npy":
+        return _numpy_load(path)
+    try:
+        return np.full(feature.shape, float(text)).astype(feature.dtype)
+    except ValueError as error:
+        raise ConfigError(f"input {feature.name!r}: {text!r} is neither a .npy, .npz or image file nor a number") from (
+            error
+        )
+
+
+def read_image(path: Path, feature: Feature) -> Any:
+    """A picture in the size that an input wants: a PIL image for an image input, else an array from 0 to 1."""
+    try:
+        from PIL import Image, UnidentifiedImageError
+    except ModuleNotFoundError as error:
+        raise CorepressError("reading images needs Pillow: pip install pillow") from error
+    if len(feature.shape) != 4 or feature.shape[1] not in (1, 3):
+        raise ConfigError(f"{path}: input {feature.name!r} is {feature.describe()}, which is not a picture")
+    _, channels, height, width = feature.shape
+    try:
+        with Image.open(path) as file:
+            picture = file.convert("RGB" if channels == 3 else "L")
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise FormatError(f"{path}: it can't be read as an image") from error
+    if not feature.allows((1, channels, picture.height, picture.width)):
+        picture = picture.resize((width, height))
+    if feature.kind == "image":
+        return picture
+    pixels = np.asarray(picture, np.float32).reshape(picture.height, picture.width, channels) / 255
+    return pixels.transpose(2, 0, 1)[None].astype(feature.dtype)
+
+
+def _picture_input(interface: Interface, path: Path) -> Feature:
+    required = _required(interface)
+    if len(required) != 1:
+        names = ", ".join(feature.name for feature in required) or "none"
+        raise ConfigError(f"{path}: images fit a model with one input only, and this one has {names}")
+    return required[0]
+
+
+def _numpy_load(path: Path) -> Any:
+    try:
+        return np.load(path, allow_pickle=False)
+    except FileNotFoundError as error:
+        raise CorepressError(f"{path}: no such file") from error
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise FormatError(f"{path}: it can't be read as a file of arrays") from error
+
+
+def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
+    file = _numpy_load(path)
+    if not isinstance(file, np.lib.npyio.NpzFile):
+        raise FormatError(f"{path}: it is not a .npz file")
+    try:
+        with file:
+            return {name: file[name] for name in file.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise FormatError(f"{path}: its arrays can't be read") from error
+
+
+def _samples(path: Path, arrays: Mapping[str, NDArray[Any]], interface: Interface) -> Iterator[Sample]:
+    """Split the arrays of one file into samples; an array that fits as it is belongs to each of them."""
+    required = _required(interface)
+    found = {feature.name: feature for feature in interface.inputs if feature.name in arrays}
+    if not found and len(required) == 1:
+        fitting = [name for name in arrays if _count(arrays[name], required[0]) is not None]
+        if len(fitting) == 1:
+            arrays, found = {required[0].name: arrays[fitting[0]]}, {required[0].name: required[0]}
+    for feature in required:
+        if feature.name not in found:
+            raise ConfigError(f"{path}: it has no array for the input {feature.name!r}, but {', '.join(arrays)}")
+    counts = {}
+    for name, feature in found.items():
+        count = _count(arrays[name], feature)
+        if count is None:
+            shape = "x".join(map(str, arrays[name].shape))
+            raise ConfigError(f"{path}: array {name!r} is {shape}, but the input is {feature.describe()}")
+        counts[name] = count
+    batches = {name: count for name, count in counts.items() if count >= 0}
+    if len(set(batches.values())) > 1:
+        several = ", ".join(f"{name}: {count}" for name, count in batches.items())
+        raise ConfigError(f"{path}: its arrays hold different numbers of samples ({several})")
+    for index in range(next(iter(batches.values()), 1)):
+        yield {name: _pick(arrays[name], feature, index, name in batches) for name, feature in found.items()}
+
+
+def _count(array: NDArray[Any], feature: Feature) -> int | None:
+    """How many samples a batch holds; -1 for an array that is one sample as it is, None for one that does not fit."""
+    if feature.kind == "number":
+        return -1 if array.ndim == 0 else len(array) if array.ndim == 1 else None
+    if feature.allows(array.shape):
+        return -1
+    if array.ndim and (feature.allows(array.shape[1:]) or feature.allows((1, *array.shape[1:]))):
+        return len(array)
+    return None
+
+
+def _pick(array: NDArray[Any], feature: Feature, index: int, batched: bool) -> NDArray[Any]:
+    if not batched:
+        return array
+    one = array[index]
+    if feature.kind == "number" or feature.allows(one.shape):
+        return np.asarray(one)
+    return np.asarray(array[index : index + 1])

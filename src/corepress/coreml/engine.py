@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 from collections.abc import Callable, Sequence
@@ -60,7 +61,8 @@ def run(
     """
     result = model.copy()
     jobs = _plan(result, choose)
-    names = _output_names(result)
+    # Most weights become one operation under their old name; the names in use matter to the others only.
+    names = functools.cache(lambda: _output_names(result))
     replacements: list[tuple[Node, Sequence[Any]]] = []
     insertions: list[tuple[Node, Sequence[Any]]] = []
     done = 0
@@ -121,7 +123,7 @@ def _output_names(model: Model) -> dict[str, set[str]]:
     return names
 
 
-def _compress(model: Model, job: Job, names: dict[str, set[str]]) -> list[list[Any]]:
+def _compress(model: Model, job: Job, names: Callable[[], dict[str, set[str]]]) -> list[list[Any]]:
     """In a worker: the operations that replace each weight of a job."""
     weight = job.weights[0]
     try:
@@ -157,11 +159,18 @@ def _sharing_store(model: Model, file: str, stored: list[Any]) -> Store:
 
 
 def _write(
-    form: Array | CompressedWeight, weight: Weight, generation: int, store: Store, names: dict[str, set[str]]
+    form: Array | CompressedWeight,
+    weight: Weight,
+    generation: int,
+    store: Store,
+    names: Callable[[], dict[str, set[str]]],
 ) -> list[Any]:
     """The operations of one weight. Its own names stay; new ones are such as the function does not use yet."""
     operations = write_weight(form, weight.output, generation=generation, store=store)
-    taken = names[weight.function]
+    set_name(operations[-1], weight.name)
+    if len(operations) == 1 and weight.argument is None:
+        return operations
+    taken = names()[weight.function]
     if weight.argument is None:
         taken = taken - {weight.output}
     for index, operation in enumerate(operations):
@@ -171,7 +180,6 @@ def _write(
                 while fresh in taken:
                     fresh += "_"
                 _rename(operations[index:], output.name, fresh)
-    set_name(operations[-1], weight.name)
     return operations
 
 

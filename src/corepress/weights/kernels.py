@@ -27,6 +27,37 @@ def as_bits(array: Array) -> Array:
 
 @numba.njit(nogil=True, cache=True)
 def pack(values: NDArray[np.uint8], bits: int, packed: NDArray[np.uint8]) -> None:
+    done = 0
+    if bits == 4:
+        done = _pack_4(values, packed)
+    elif bits == 6:
+        done = _pack_6(values, packed)
+    _pack_any(values[done:], bits, packed[done * bits // 8 :])
+
+
+@numba.njit(nogil=True, cache=True)
+def _pack_4(values: NDArray[np.uint8], packed: NDArray[np.uint8]) -> int:
+    """Pack whole octets, in a loop that vectorises; how many values that were."""
+    count = values.size // 8 * 8
+    for i in range(count // 2):
+        packed[i] = (values[2 * i] & np.uint8(15)) | np.uint8(values[2 * i + 1] << np.uint8(4))
+    return count
+
+
+@numba.njit(nogil=True, cache=True)
+def _pack_6(values: NDArray[np.uint8], packed: NDArray[np.uint8]) -> int:
+    count = values.size // 8 * 8
+    for i in range(count // 4):
+        a, b = values[4 * i] & np.uint8(63), values[4 * i + 1] & np.uint8(63)
+        c, d = values[4 * i + 2] & np.uint8(63), values[4 * i + 3] & np.uint8(63)
+        packed[3 * i] = a | np.uint8(b << np.uint8(6))
+        packed[3 * i + 1] = np.uint8(b >> np.uint8(2)) | np.uint8(c << np.uint8(4))
+        packed[3 * i + 2] = np.uint8(c >> np.uint8(4)) | np.uint8(d << np.uint8(2))
+    return count
+
+
+@numba.njit(nogil=True, cache=True)
+def _pack_any(values: NDArray[np.uint8], bits: int, packed: NDArray[np.uint8]) -> None:
     # Eight integers of `bits` bits fill exactly `bits` bytes: no carry crosses from one octet to the next.
     mask = np.uint64((1 << bits) - 1)
     octets = values.size // 8

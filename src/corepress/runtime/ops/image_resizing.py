@@ -131,7 +131,7 @@ def resize(
         elif interpolation_mode != "NEAREST_NEIGHBOR":
             raise ValueError(f"interpolation_mode {interpolation_mode!r} is unknown")
         elif sampling_mode == "DEFAULT":
-            points[axis] = _nearest(size, target, 0.5)  # as resize_nearest_neighbor, whose heir this is
+            points[axis] = _nearest(size, target, 0.5)  # as resize_nearest_neighbor
         else:
             points[axis] = (_linear(size, target, sampling_mode) + 0.5).floor()
     return _resized(x, points)

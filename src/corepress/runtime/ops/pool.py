@@ -14,11 +14,7 @@ from corepress.runtime.ops.conv import padded, padding
 from corepress.runtime.registry import Ints, operation
 
 Pool = Callable[..., Tensor]
-_MEAN: tuple[Pool, ...] = (
-    F.avg_pool1d,
-    F.avg_pool2d,
-    F.avg_pool3d,
-)
+_MEAN: tuple[Pool, ...] = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)
 _MAX: tuple[Pool, ...] = (torch.max_pool1d, torch.max_pool2d, torch.max_pool3d)
 
 

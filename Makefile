@@ -38,8 +38,9 @@ schema: .venv/dev.stamp
 	$(BIN)/python -m grpc_tools.protoc -Isrc/corepress/mlprogram \
 		--descriptor_set_out=src/corepress/mlprogram/schema.binpb schema.proto
 
-docs: .venv/core.stamp
-	$(BIN)/python tools/write_docs.py
+docs: .venv/dev.stamp
+	$(BIN)/python -m tools.write_docs
+	$(BIN)/python -m tools.operations_table
 
 clean:
 	rm -rf .venv build dist

@@ -23,6 +23,7 @@ def stub(name: str, **attributes: Any) -> None:
 
 stub("PIL", Image=None)
 stub("torchvision")
+stub("peft", LoraConfig=None, get_peft_model=None)
 
 import coremltools as ct  # noqa: E402
 import coremltools.optimize.coreml as peer  # noqa: E402

@@ -1,14 +1,15 @@
 """Fuzz the parser: `make fuzz`, or `python -m tests.fuzz --runs N`.
 
-Each input is a program and a weight file. Loading it, listing its weights and reading them must either work or raise
-a CorepressError; everything else is a bug. With atheris installed the search is guided by coverage, without it inputs
-are random mutations of the seeds.
+Each input is a program and a weight file. Loading it, listing its weights, reading them, and, with `--execute`, running
+the program must either work or raise a CorepressError; everything else is a bug. With atheris installed the search is
+guided by coverage, without it inputs are random mutations of the seeds.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import random
 import resource
 import shutil
@@ -32,14 +33,17 @@ import numpy as np
 
 from corepress.errors import CorepressError
 from corepress.mlprogram.constexpr import write_weight
+from corepress.mlprogram.dtypes import BY_NAME
 from corepress.mlprogram.schema import Model as ModelProto
+from corepress.mlprogram.schema import ModelDescription
+from corepress.mlprogram.values import set_tensor_type
 from corepress.weights import Palettized, Quantized, Sparse
 
 FOLDER = Path(tempfile.mkdtemp(prefix="fuzz-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
 SPEC = FOLDER / "Data/com.apple.CoreML/model.mlmodel"
 WEIGHTS = FOLDER / "Data/com.apple.CoreML/weights/weight.bin"
 # An allocation beyond this is an attack that got through.
-MEMORY = 4 << 30
+MEMORY = 8 << 30
 
 
 def prepare() -> None:
@@ -69,8 +73,24 @@ def check(data: bytes) -> None:
             if not isinstance(value, np.ndarray) and weight.size < 1 << 20:
                 value.decompress()
         model.size()
+        if EXECUTE:
+            execute(model)
     except CorepressError as error:
         assert "\n" not in str(error).strip(), f"not one sentence: {error}"
+
+
+EXECUTE = False
+
+
+def execute(model) -> None:
+    """Run a program that loads, on zeros."""
+    from corepress import runtime
+
+    program = runtime.load(model)
+    features = program.interface.inputs
+    if all(feature.kind == "array" and math.prod(feature.shape) < 1 << 16 for feature in features):
+        state = program.make_state() if program.interface.states else None
+        program.predict({f.name: np.zeros(f.shape, f.dtype) for f in features}, state)
 
 
 def forms(generation: int):
@@ -94,6 +114,17 @@ def forms(generation: int):
         yield Sparse(mask, Quantized(Palettized(indices, grouped), dense[:, :1]))
 
 
+def describe(spec, function) -> None:
+    """One input and one output."""
+    set_tensor_type(function.inputs.add(name="x").type, BY_NAME["float16"], (1, 8))
+    description = ModelDescription()
+    for features, name, size in ((description.input, "x", 8), (description.output, "y", 4)):
+        array = features.add(name=name).type.multiArrayType
+        array.shape.extend((1, size))
+        array.dataType = 65552  # float16
+    spec.description = description.SerializeToString()
+
+
 def seeds() -> list[bytes]:
     """A small package for each form, in both generations."""
     made = []
@@ -103,10 +134,12 @@ def seeds() -> list[bytes]:
             spec = ModelProto(specificationVersion=7 if generation == 1 else 9)
             function = spec.mlProgram.functions.add(key="main").value
             function.opset = "CoreML6" if generation == 1 else "CoreML8"
+            describe(spec, function)
             block = function.block_specializations.add(key=function.opset).value
             use = block.operations.add(type="linear")
+            use.inputs.add(key="x").value.arguments.add(name="x")
             use.inputs.add(key="weight").value.arguments.add(name="w")
-            use.outputs.add(name="y")
+            set_tensor_type(use.outputs.add(name="y").type, BY_NAME["float16"], (1, 4))
             block.outputs.append("y")
             SPEC.write_bytes(spec.SerializeToString())
             WEIGHTS.write_bytes(b"")
@@ -189,7 +222,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--random", action="store_true", help="do without atheris")
     parser.add_argument("--replay", type=Path, help="run one input from a file")
+    parser.add_argument("--execute", action="store_true", help="also run every program that loads")
     arguments = parser.parse_args()
+    global EXECUTE
+    EXECUTE = arguments.execute
     prepare()
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     try:

@@ -11,6 +11,13 @@ def test_random_mutations_never_crash_the_parser(tmp_path, monkeypatch) -> None:
     fuzz.run_random(3000, seed=12345)
 
 
+def test_what_parses_never_crashes_the_runtime(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(fuzz, "EXECUTE", True)
+    fuzz.prepare()
+    fuzz.run_random(2000, seed=54321)
+
+
 def test_the_seeds_themselves_load() -> None:
     fuzz.prepare()
     for seed in fuzz.seeds():

@@ -92,10 +92,10 @@ class Verification:
         limit = "above" if self.metric == "max_abs" else "below"
         text = f"output {worst.name!r}: {label} {getattr(worst, self.metric):.4g}{unit}, "
         text += f"not {limit} {self.threshold:g}{unit}" if self.ok else f"{limit} {self.threshold:g}{unit}"
-        if (wrong := self.first_wrong) is not None:
-            text += f"; the first operation that went wrong is {wrong.kind} {wrong.name!r} (SNR {wrong.snr:.1f} dB)"
         text += f", on {self.samples} sample{'s' if self.samples != 1 else ''}"
-        return text + (". Random inputs are weak evidence: use real ones" if self.weak else "")
+        if (wrong := self.first_wrong) is not None:
+            text += f"; the first operation below {OPERATION_SNR:g} dB is {wrong.kind} {wrong.name!r} ({wrong.snr:.1f} dB)"
+        return text + ("; random inputs are weak evidence, give real ones (--data)" if self.weak else "")
 
     @property
     def _judged(self) -> tuple[Row, ...]:

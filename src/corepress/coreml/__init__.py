@@ -2,6 +2,7 @@
 
 from corepress.coreml.config import OptimizationConfig
 from corepress.coreml.decompress import decompress_weights
+from corepress.coreml.experimental import linear_quantize_activations
 from corepress.coreml.granularity import CompressionGranularity
 from corepress.coreml.metadata import CoreMLOpMetaData, CoreMLWeightMetaData, get_weights_metadata
 from corepress.coreml.op_configs import (
@@ -25,6 +26,7 @@ __all__ = [
     "OptimizationConfig",
     "decompress_weights",
     "get_weights_metadata",
+    "linear_quantize_activations",
     "linear_quantize_weights",
     "palettize_weights",
     "prune_weights",

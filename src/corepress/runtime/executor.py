@@ -13,6 +13,8 @@ from corepress.runtime.registry import OPERATIONS
 
 # A loop that goes on for longer is taken for one that never ends.
 MAX_ITERATIONS = 1_000_000
+# What PyTorch and Python raise where the values of a program do not fit its operations.
+_FAULTS = (RuntimeError, ValueError, LookupError, TypeError, AttributeError, AssertionError, ArithmeticError)
 
 
 class Executor(nn.Module):
@@ -52,7 +54,7 @@ class Executor(nn.Module):
                 results = self._step(step, values, states, observe)
             except CorepressError:
                 raise
-            except (RuntimeError, ValueError, IndexError, TypeError, AssertionError, OverflowError) as error:
+            except _FAULTS as error:
                 raise FormatError(f"{step.kind} {step.name!r} can't be computed: {error}") from error
             for name, value in zip(step.outputs, results, strict=True):
                 values[name] = value

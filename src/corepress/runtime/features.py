@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -69,7 +70,7 @@ class Interface:
 
 def interface_of(description: bytes, function: str) -> Interface:
     """What the description of a model says of one of its functions."""
-    parsed = ModelDescription.FromString(description)
+    parsed = _parsed(description)
     found = next((f for f in parsed.functions if f.name == function), parsed)
     return Interface(
         tuple(map(_feature, found.input)),
@@ -82,7 +83,14 @@ def interface_of(description: bytes, function: str) -> Interface:
 
 def default_function(description: bytes) -> str:
     """The function that a model runs when none is named."""
-    return ModelDescription.FromString(description).defaultFunctionName or "main"
+    return _parsed(description).defaultFunctionName or "main"
+
+
+def _parsed(description: bytes) -> Any:
+    try:
+        return ModelDescription.FromString(description)
+    except (DecodeError, ValueError) as error:
+        raise FormatError(f"the description of the model's inputs and outputs is damaged: {error}") from error
 
 
 def _feature(described: Any) -> Feature:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Union
 
@@ -104,6 +104,10 @@ class Planner:
                 raise FormatError(f"{node}: it has no argument {entry.key!r}")
             kind = _wanted(hints.get(entry.key))
             values = [self._argument(operand, kind, node, entry.key) for operand in node.operands[entry.key]]
+            if kind is tuple and not (len(values) == 1 and isinstance(values[0], Computed)):
+                # One vector, or several scalars; the lone name of a size is no sequence of letters.
+                arguments[entry.key] = [part for v in values for part in (v if isinstance(v, list) else [v])]
+                continue
             variadic = kind is list or len(values) != 1 or (known is None and entry.key == "loop_vars")
             arguments[entry.key] = values if variadic else values[0]
         blocks = tuple(self.block(inner, proto) for inner, proto in zip(node.inner, node.op.blocks, strict=True))
@@ -186,6 +190,21 @@ def _wanted(hint: Any) -> type | None:
     if hint == Sequence[Tensor]:
         return list
     return tuple if typing.get_origin(hint) is Sequence else None
+
+
+def check_names(plan: Block, known: Iterable[str]) -> None:
+    """A FormatError where a step or an output reads a value that is not there yet."""
+    defined = {*known, *plan.inputs}
+    for step in plan.steps:
+        for name in _names(step.arguments.values()):
+            if name not in defined:
+                raise FormatError(f"{step.kind} {step.name!r} reads {name!r}, which nothing has computed")
+        for block in step.blocks:
+            check_names(block, defined)
+        defined.update(step.outputs)
+    for name in _names(plan.outputs):
+        if name not in defined:
+            raise FormatError(f"the output {name!r} is not computed by anything")
 
 
 def _mark_last_uses(plan: Block) -> None:

@@ -15,7 +15,7 @@ from corepress.mlprogram import load as load_model
 from corepress.mlprogram.program import Function, block_nodes, programs
 from corepress.runtime.executor import Executor
 from corepress.runtime.features import Interface, default_function, from_value, interface_of, to_tensors
-from corepress.runtime.plan import Planner
+from corepress.runtime.plan import Planner, check_names
 from corepress.runtime.precision import Precision
 
 State = dict[str, Tensor]
@@ -102,4 +102,12 @@ def load(
     interface = interface_of(model.spec.description, name)
     states = {feature.name for feature in interface.states}
     plan.inputs = tuple(i.name for i in chosen.inputs if i.name not in states)
+    check_names(plan, states)
+    for described, actual, what in (
+        (interface.inputs, plan.inputs, "input"),
+        (interface.outputs, plan.output_names, "output"),
+    ):
+        missing = {feature.name for feature in described} ^ set(actual)
+        if missing and not (what == "output" and missing.isdisjoint(f.name for f in described)):
+            raise FormatError(f"{model.path}: description and function {name!r} differ in the {what} {min(missing)!r}")
     return Program(interface, Executor(plan, planner.held), torch.device(device), kind)

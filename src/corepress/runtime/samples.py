@@ -84,7 +84,7 @@ def read_inputs(given: Sequence[str], interface: Interface, seed: int | None = N
         inputs[name] = _read_value(value, features[name])
     missing = [feature.name for feature in _required(interface) if feature.name not in inputs]
     if missing and seed is None:
-        raise ConfigError(f"inputs are missing: {', '.join(missing)}; give them, or ask for random ones")
+        raise ConfigError(f"inputs are missing: {', '.join(missing)}; give them, or ask for random ones (--random)")
     return next(random_inputs(interface, seed)) | inputs if seed is not None else inputs
 
 

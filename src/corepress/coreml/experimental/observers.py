@@ -1,7 +1,7 @@
 """Observers: the range of an activation, from all that went through it, in memory that does not grow.
 
 One observer is made for each activation. `update` takes the values of a run, with the least and the greatest of them;
-`range` says which numbers the integers are to cover. What lies beyond is clipped.
+`limits` says which numbers the integers are to cover. What lies beyond is clipped.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Observer(Protocol):
 
     def update(self, values: Array, low: float, high: float) -> None: ...
 
-    def range(self, symmetric: bool) -> tuple[float, float]: ...
+    def limits(self, symmetric: bool) -> tuple[float, float]: ...
 
 
 class MinMax:
@@ -45,7 +45,7 @@ class MinMax:
     def update(self, values: Array, low: float, high: float) -> None:
         self.low, self.high = min(self.low, low), max(self.high, high)
 
-    def range(self, symmetric: bool) -> tuple[float, float]:
+    def limits(self, symmetric: bool) -> tuple[float, float]:
         return self.low, self.high
 
 
@@ -91,7 +91,7 @@ class Histogram(MinMax):
 class Percentile(Histogram):
     """All but the outermost 0.01 % of the values: of the largest magnitudes, or at either end."""
 
-    def range(self, symmetric: bool) -> tuple[float, float]:
+    def limits(self, symmetric: bool) -> tuple[float, float]:
         edges, spare = self.edges(), TAIL * self.counts.sum()
         if symmetric:
             magnitudes = self.counts[HALF:] + self.counts[HALF - 1 :: -1]
@@ -109,9 +109,9 @@ def _first_above(counts: Array, spare: float, backwards: bool = False) -> int:
 
 
 class LeastSquares(Histogram):
-    """The range whose 255 or 256 steps give the least squared error."""
+    """The range whose steps give the least squared error."""
 
-    def range(self, symmetric: bool) -> tuple[float, float]:
+    def limits(self, symmetric: bool) -> tuple[float, float]:
         if self.exponent is None:
             return self.low, self.high
         held = self.counts > 0
@@ -119,11 +119,36 @@ class LeastSquares(Histogram):
         counts = self.counts[held]
         if symmetric:
             reaches = max(-self.low, self.high) * SHARES
-            reach = reaches[np.argmin(_errors(values, counts, -127 * reaches / 127, reaches, 127))]
+            reach = float(reaches[np.argmin(_errors(values, counts, -reaches, reaches, 254))])
             return max(self.low, -reach), min(self.high, reach)
         low, high = min(self.low, 0.0), max(self.high, 0.0)
         lows, highs = low * SHARES, high * SHARES
-        for _ in range_(2):
-            high = highs[np.argmin(_errors(values, counts, np.full_like(highs, low), highs, 255))]
-            low = lows[np.argmin(_errors(values, counts, lows, np.full_like(lows, high), 255))]
-        return float(low), float(high)
+        for _ in range(2):  # one end at a time: the other hardly moves after the first round
+            high = float(highs[np.argmin(_errors(values, counts, np.full_like(highs, low), highs, 255))])
+            low = float(lows[np.argmin(_errors(values, counts, lows, np.full_like(lows, high), 255))])
+        return low, high
+
+
+def _errors(values: Array, counts: Array, lows: Array, highs: Array, steps: int) -> Array:
+    """For each range, the squared error of values that are rounded to so many steps of it."""
+    lows, scales = lows[:, None], np.maximum((highs - lows) / steps, np.finfo(np.float64).tiny)[:, None]
+    # Zero lies on a step.
+    below = np.round(-lows / scales)
+    rounded = np.clip(np.round(values / scales), -below, steps - below) * scales
+    errors: Array = (np.square(rounded - values) * counts).sum(1)
+    return errors
+
+
+OBSERVERS: dict[str, Callable[[], Observer]] = {
+    "min_max": MinMax,
+    "moving_average": MovingAverage,
+    "percentile": Percentile,
+    "mse": LeastSquares,
+}
+
+
+def observer_of(name: str) -> Callable[[], Observer]:
+    """What makes observers of that name; a ConfigError for an unknown one."""
+    if name not in OBSERVERS:
+        raise ConfigError(f"there is no observer {name!r}. {suggestion(name, OBSERVERS)}")
+    return OBSERVERS[name]

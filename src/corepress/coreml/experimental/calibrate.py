@@ -1,0 +1,94 @@
+"""Runs a model on samples and lets observers see its activations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sized
+from typing import Any
+
+from corepress.coreml.engine import Progress
+from corepress.coreml.experimental.observers import Observer
+from corepress.errors import ConfigError
+from corepress.mlprogram import Model
+
+
+def calibrate(
+    model: Model,
+    function: str,
+    samples: Iterable[Mapping[Any, Any]],
+    observers: Mapping[str, Observer],
+    *,
+    device: str = "cpu",
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> dict[str, str]:
+    """Show the values that a function computes to their `observers`, which are given by name.
+
+    Returns, by name, why a value has no range. Samples are taken one at a time; a stateful model starts each one anew.
+    Raises ConfigError, with the number of the sample, for one that does not fit the model or is not finite.
+    """
+    try:
+        import torch
+
+        from corepress.runtime import load
+        from corepress.runtime.features import to_tensors
+    except ImportError as error:
+        raise ConfigError("calibration runs the model with PyTorch: install 'corepress[torch]'") from error
+    program = load(model, device, function=function)
+    inputs = program.interface.inputs
+    unreached, broken = set(observers), set()
+
+    def observe(name: str, value: Any) -> None:
+        if name not in observers or not value.numel():
+            return
+        values = value.detach().float().cpu()  # float16 is slow in NumPy
+        low, high = (float(end) for end in values.aminmax())
+        unreached.discard(name)
+        if math.isfinite(low) and math.isfinite(high):
+            observers[name].update(values.numpy(), low, high)
+        else:
+            broken.add(name)
+
+    def run(sample: Mapping[Any, Any]) -> None:
+        tensors = to_tensors(inputs, _named(sample, [feature.name for feature in inputs]))
+        for name, tensor in tensors.items():
+            if tensor.is_floating_point() and not tensor.isfinite().all():
+                raise ConfigError(f"input {name!r} holds NaN or infinite numbers")
+            observe(name, tensor)
+        program.predict(tensors, program.make_state() if program.interface.states else None, observe)
+
+    total = len(samples) if isinstance(samples, Sized) else 0
+    done, threads = 0, torch.get_num_threads()
+    torch.set_num_threads(workers or threads)
+    try:
+        for sample in _iterable(samples):
+            try:
+                run(sample)
+            except ConfigError as error:
+                raise ConfigError(f"sample {done} of sample_data: {error}") from error
+            done += 1
+            if progress is not None:
+                progress(done, total, f"sample {done}")
+    finally:
+        torch.set_num_threads(threads)
+    if not done:
+        raise ConfigError("sample_data is empty: at least one {input name: array} is needed")
+    reasons = dict.fromkeys(unreached, "no sample reached it")
+    return reasons | dict.fromkeys(broken, "a sample made it NaN or infinite")
+
+
+def _iterable(samples: Iterable[Mapping[Any, Any]]) -> Iterable[Mapping[Any, Any]]:
+    if isinstance(samples, Mapping) or not isinstance(samples, Iterable):
+        raise ConfigError("sample_data must be a list or an iterable of {input name: array}")
+    return samples
+
+
+def _named(sample: Mapping[Any, Any], inputs: list[str]) -> Mapping[Any, Any]:
+    """A sample by input names: the key None stands for the only input."""
+    if not isinstance(sample, Mapping):
+        raise ConfigError(f"it must be a dictionary of {{input name: array}}, not a {type(sample).__name__}")
+    if None not in sample:
+        return sample
+    if len(sample) > 1 or len(inputs) > 1:
+        raise ConfigError(f"the name None is for models of a single input; this one has {', '.join(inputs)}")
+    return {inputs[0]: sample[None]}

@@ -1,0 +1,90 @@
+"""`corepress verify`, `corepress run` and `--verify`, as their users meet them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.cli.test_cli import corepress, fails
+
+EXAMPLES = Path(__file__).parent.parent.parent / "examples"
+DIGITS, IMAGES = EXAMPLES / "digits.mlpackage", EXAMPLES / "digits_test.npz"
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory) -> dict[int, Path]:
+    folder = tmp_path_factory.mktemp("small")
+    for bits in (1, 4):
+        corepress("palettize", DIGITS, "-o", folder / f"{bits}.mlpackage", "--nbits", bits)
+    return {bits: folder / f"{bits}.mlpackage" for bits in (1, 4)}
+
+
+def test_exit_codes(small) -> None:
+    good = corepress("verify", DIGITS, small[4], "--data", IMAGES)
+    assert "360 samples" in good.stdout and good.stderr == ""
+    bad = corepress("verify", DIGITS, small[1], "--per-op", "--json", check=False)
+    assert bad.returncode == 1 and "Traceback" not in bad.stderr
+    assert "output 'logits'" in bad.stderr and "below 20 dB" in bad.stderr and "weak evidence" in bad.stderr
+    result = json.loads(bad.stdout)
+    assert not result["ok"] and result["first_wrong"] == result["operations"][2]["name"]
+    for flags, code in (
+        (["--min-snr", 40], 1),
+        (["--metric", "top1"], 0),
+        (["--metric", "max_abs", "--threshold", 0.001], 1),
+    ):
+        assert corepress("verify", DIGITS, small[4], "--data", IMAGES, *flags, check=False).returncode == code, flags
+
+
+def test_the_closing_table(tmp_path) -> None:
+    copy = shutil.copytree(DIGITS, tmp_path / "copy.mlpackage")
+    # The original is replaced, but compared with all the same.
+    done = corepress("quantize", copy, "-o", copy, "--overwrite", "--verify")
+    assert "output SNR" in done.stdout and "inf" not in done.stdout and "random inputs" in done.stdout
+    prune = corepress("prune", DIGITS, "-o", tmp_path / "p.mlpackage", "--sparsity", 0.3, "--data", IMAGES, "--json")
+    checked = json.loads(prune.stdout)["verification"]
+    assert checked["samples"] == 360 and checked["outputs"][0]["cosine"] > 0.9
+    (tmp_path / "r.yaml").write_text("steps:\n  - quantize: {dtype: int8}\n")
+    recipe = ["--recipe", tmp_path / "r.yaml", "--verify"]
+    assert "output cosine" in corepress("compress", DIGITS, "-o", tmp_path / "c.mlpackage", *recipe).stdout
+
+
+def test_run(tmp_path) -> None:
+    out = tmp_path / "out.npz"
+    np.save(tmp_path / "x.npy", np.load(IMAGES)["images"][:1])
+    done = corepress("run", DIGITS, "--input", f"image={tmp_path / 'x.npy'}", "-o", out, "--json")
+    facts = json.loads(done.stdout)["logits"]
+    logits = np.load(out)["logits"]
+    assert logits.argmax() == np.load(IMAGES)["labels"][0]
+    assert facts["shape"] == "1x10" and facts["max"] == logits.max()
+    one, same, other = (corepress("run", DIGITS, "--random", "--seed", seed).stdout for seed in (0, 0, 1))
+    assert "1x10" in one and one == same != other
+    assert "exists already" in fails("run", DIGITS, "--random", "-o", out)
+    assert ".npz" in fails("run", DIGITS, "--random", "-o", tmp_path / "out.txt")
+    assert "inputs are missing: image" in fails("run", DIGITS)
+
+
+def test_bad_input_is_one_sentence(tmp_path) -> None:
+    assert "--min-snr" in fails("verify", DIGITS, DIGITS, "--metric", "top1", "--min-snr", 3)
+    assert "no such file" in fails("verify", DIGITS, tmp_path / "nothing.mlpackage")
+    out = tmp_path / "o.mlpackage"
+    assert "does not exist" in fails("quantize", DIGITS, "-o", out, "--data", tmp_path / "nothing")
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    "command", [["verify", DIGITS, DIGITS], ["run", DIGITS], ["quantize", DIGITS, "-o", "never.mlpackage", "--verify"]]
+)
+def test_without_torch(command, tmp_path) -> None:
+    code = (
+        f"import sys; sys.modules['torch'] = None; sys.argv = {['corepress', *map(str, command)]!r}\n"
+        "from corepress.cli import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 1 and done.stdout == "" and list(tmp_path.iterdir()) == []
+    assert done.stderr == "corepress: running models needs PyTorch: pip install 'corepress[torch]'\n"

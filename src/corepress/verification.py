@@ -94,7 +94,7 @@ class Verification:
         text += f"not {limit} {self.threshold:g}{unit}" if self.ok else f"{limit} {self.threshold:g}{unit}"
         text += f", on {self.samples} sample{'s' if self.samples != 1 else ''}"
         if (wrong := self.first_wrong) is not None:
-            text += f"; the first operation below {OPERATION_SNR:g} dB is {wrong.kind} {wrong.name!r} ({wrong.snr:.1f} dB)"
+            text += f"; the first below {OPERATION_SNR:g} dB is {wrong.kind} {wrong.name!r} ({wrong.snr:.1f} dB)"
         return text + ("; random inputs are weak evidence, give real ones (--data)" if self.weak else "")
 
     @property

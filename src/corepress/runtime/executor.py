@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from corepress.errors import CorepressError, FormatError
@@ -22,11 +23,13 @@ class Executor(nn.Module):
 
     `states` of `forward`: the tensors of a stateful model by name, which are updated in place of the dictionary.
     `observe(name, value)` is called with every value that a step computes: for comparing and calibrating.
+    `output_types`: what the program declares its outputs to be; None leaves one as it was computed.
     """
 
-    def __init__(self, plan: Block, held: dict[str, Tensor]):
+    def __init__(self, plan: Block, held: dict[str, Tensor], output_types: Sequence[torch.dtype | None] | None = None):
         super().__init__()
         self.plan = plan
+        self.output_types = output_types or [None] * len(plan.outputs)
         self._buffers_by_name = {}
         for number, (name, tensor) in enumerate(held.items()):
             # Names of a program may hold any character, those of buffers may not.
@@ -40,7 +43,11 @@ class Executor(nn.Module):
         observe: Callable[[str, Any], None] | None = None,
     ) -> tuple[Any, ...]:
         values: dict[str, Any] = dict(zip(self.plan.inputs, inputs, strict=True))
-        return self._run(self.plan, values, {} if states is None else states, observe)
+        results = self._run(self.plan, values, {} if states is None else states, observe)
+        return tuple(
+            result.to(dtype) if dtype is not None and isinstance(result, Tensor) else result
+            for result, dtype in zip(results, self.output_types, strict=True)
+        )
 
     def _run(
         self,

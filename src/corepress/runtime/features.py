@@ -18,6 +18,7 @@ from corepress.mlprogram.schema import ModelDescription
 # Enumerations of Apple's FeatureTypes.proto.
 _ARRAY_TYPES = {65568: np.float32, 65600: np.float64, 131104: np.int32, 131080: np.int8, 65552: np.float16}
 _COLORS = {10: "grayscale", 20: "rgb", 30: "bgr", 40: "grayscale_float16"}
+_PIL_MODES = {"grayscale": "L", "rgb": "RGB", "bgr": "RGB", "grayscale_float16": "F"}
 _SCALARS = {"int64Type": np.int64, "doubleType": np.float64}
 
 
@@ -159,6 +160,8 @@ def to_tensors(features: tuple[Feature, ...], given: Mapping[str, Any]) -> dict[
             tensors[feature.name] = _to_tensor(feature, given[feature.name])
         elif feature.default is not None:
             tensors[feature.name] = torch.from_numpy(np.full(feature.shape, feature.default, feature.dtype))
+        elif feature.optional:
+            raise ConfigError(f"input {feature.name!r} is optional but has no default: it must be given")
         else:
             raise ConfigError(f"input {feature.name!r} is missing")
     return tensors
@@ -181,21 +184,45 @@ def _to_tensor(feature: Feature, value: Any) -> Tensor:
 
 
 def _pixels(feature: Feature, value: Any) -> NDArray[Any]:
-    """A PIL image, or an array of that shape, as (1, channels, height, width) from 0 to 255."""
-    if not hasattr(value, "convert"):
-        return np.asarray(value)
-    pixels = np.asarray(value.convert("RGB" if feature.color in ("rgb", "bgr") else "L"))
+    """An image as (1, channels, height, width) from 0 to 255, in the order of colors that the model wants.
+
+    `value`: a PIL image or an array (height, width[, 3]) in RGB, or an array that has that form already.
+    """
+    if hasattr(value, "convert"):
+        value = value.convert(_PIL_MODES[feature.color])
+    pixels = np.asarray(value.detach().cpu() if isinstance(value, Tensor) else value)
     if pixels.ndim == 2:
         return pixels[None, None]
+    if pixels.ndim != 3:
+        return pixels
     pixels = pixels.transpose(2, 0, 1)[None]
     return pixels[:, ::-1] if feature.color == "bgr" else pixels
 
 
 def from_value(feature: Feature, value: Any) -> Any:
-    """An output as Core ML gives it: an array of the described type, a label, or a dictionary."""
+    """An output as Core ML gives it: an array of the described type, an image, a label, or a dictionary."""
     if not isinstance(value, Tensor):
         return value
     array = value.detach().cpu().numpy()
+    if feature.kind == "image":
+        return _picture(feature, array)
     if feature.kind == "number":
         return array.reshape(-1)[0].astype(feature.dtype)
     return array.astype(feature.dtype) if feature.kind == "array" else array
+
+
+def _picture(feature: Feature, array: NDArray[Any]) -> Any:
+    """A PIL image; where PIL is missing the array (height, width[, 3]) that it would hold, in RGB."""
+    if array.ndim not in (3, 4) or array.shape[:-3] not in ((), (1,)) or array.shape[-3] != feature.shape[1]:
+        raise FormatError(f"output {feature.name!r} is described as an image, but has the shape {array.shape}")
+    pixels = array.reshape(array.shape[-3:]).transpose(1, 2, 0)
+    pixels = pixels[..., 0] if feature.shape[1] == 1 else pixels[..., ::-1] if feature.color == "bgr" else pixels
+    if feature.color == "grayscale_float16":
+        pixels = pixels.astype(np.float32)  # PIL's mode F
+    else:
+        pixels = np.rint(pixels).clip(0, 255).astype(np.uint8)
+    try:
+        from PIL import Image
+    except ImportError:
+        return np.ascontiguousarray(pixels)
+    return Image.fromarray(np.ascontiguousarray(pixels))

@@ -12,7 +12,9 @@ from torch import Tensor
 from corepress.errors import ConfigError, FormatError
 from corepress.mlprogram import Model
 from corepress.mlprogram import load as load_model
-from corepress.mlprogram.program import Function, block_nodes, programs
+from corepress.mlprogram.dtypes import BY_MIL
+from corepress.mlprogram.program import Function, block_nodes
+from corepress.runtime.dtypes import torch_dtype
 from corepress.runtime.executor import Executor
 from corepress.runtime.features import Interface, default_function, from_value, interface_of, to_tensors
 from corepress.runtime.plan import Planner, check_names
@@ -24,15 +26,19 @@ State = dict[str, Tensor]
 class Program:
     """One function of a model, ready to be called. Make one with `corepress.runtime.load`.
 
-    `interface`: its inputs, outputs and states. `module`: the `torch.nn.Module` behind it, with the program's constants
-    as buffers, taking and giving tensors in the order of the interface.
+    `interface`: its inputs, outputs and states.
     """
 
     def __init__(self, interface: Interface, module: Executor, device: torch.device, precision: Precision):
         self.interface = interface
-        self.module = module.to(device)
+        self._module = module.to(device)
         self.device = device
         self.precision = precision
+
+    @property
+    def module(self) -> Executor:
+        """The `torch.nn.Module` behind it: the program's constants are its buffers; it takes and gives tensors."""
+        return self._module
 
     def make_state(self) -> State:
         """The states of a stateful model, all zero, to be passed to every `predict` of one sequence."""
@@ -82,24 +88,34 @@ def load(
     `source`: a path or a `corepress.Model`, saved or not. `device`: "cpu", "cuda", "mps". `precision`: "as_is", or
     "float32" or "float16" to compute all floating-point work in that type. `function`: of a model with several.
     Compressed weights are decompressed once, here, to exactly the values that Core ML computes with.
+    A pipeline of ML programs gives a `corepress.runtime.pipeline.Pipeline`, which is called in the same way.
     Raises FormatError for a model that the runtime can't run, naming the operation.
     """
     model = source if isinstance(source, Model) else load_model(source)
-    if model.spec.WhichOneof("Type") != "mlProgram":
-        raise FormatError(f"{model.path}: pipelines can't be run yet, only plain ML programs")
-    ((_, program),) = programs(model.spec)
-    name = function or default_function(model.spec.description)
-    entries = {entry.key: entry.value for entry in program.functions}
+    if model.spec.WhichOneof("Type") == "mlProgram":
+        return load_program(model, model.spec, torch.device(device), Precision(precision), function)
+    from corepress.runtime.pipeline import load_pipeline  # it builds on this module
+
+    if function is not None:
+        raise ConfigError(f"{model.path}: a pipeline has no functions to choose from")
+    return load_pipeline(model, model.spec, torch.device(device), Precision(precision))
+
+
+def load_program(
+    model: Model, spec: Any, device: torch.device, precision: Precision, function: str | None = None
+) -> Program:
+    """The program that `spec` is: that of `model`, or of one stage of it."""
+    name = function or default_function(spec.description)
+    entries = {entry.key: entry.value for entry in spec.mlProgram.functions}
     if name not in entries:
         raise ConfigError(f"{model.path}: there is no function {name!r}; it has {', '.join(sorted(entries))}")
     chosen = entries[name]
     block = next((b.value for b in chosen.block_specializations if b.key == chosen.opset), None)
     if block is None:
         raise FormatError(f"{model.path}: function {name!r} has no code for its opset {chosen.opset}")
-    kind = Precision(precision)
-    planner = Planner(model, kind)
+    planner = Planner(model, precision)
     plan = planner.block(block_nodes(Function("", name, chosen.opset), block), block)
-    interface = interface_of(model.spec.description, name)
+    interface = interface_of(spec.description, name)
     states = {feature.name for feature in interface.states}
     plan.inputs = tuple(i.name for i in chosen.inputs if i.name not in states)
     check_names(plan, states)
@@ -110,4 +126,16 @@ def load(
         missing = {feature.name for feature in described} ^ set(actual)
         if missing and not (what == "output" and missing.isdisjoint(f.name for f in described)):
             raise FormatError(f"{model.path}: description and function {name!r} differ in the {what} {min(missing)!r}")
-    return Program(interface, Executor(plan, planner.held), torch.device(device), kind)
+    output_types = _output_types(block) if precision.name == "as_is" else None
+    return Program(interface, Executor(plan, planner.held, output_types), device, precision)
+
+
+def _output_types(block: Any) -> list[torch.dtype | None]:
+    """The declared types of what a block gives; None for strings, dictionaries and what is only passed on."""
+    declared = {output.name: output.type for op in block.operations for output in op.outputs}
+    types: list[torch.dtype | None] = []
+    for name in block.outputs:
+        kind = declared.get(name)
+        known = None if kind is None else BY_MIL.get(kind.tensorType.dataType)
+        types.append(None if known is None else torch_dtype(known.name))
+    return types

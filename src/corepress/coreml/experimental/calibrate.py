@@ -73,7 +73,7 @@ def calibrate(
         torch.set_num_threads(threads)
     if not done:
         raise ConfigError("sample_data is empty: at least one {input name: array} is needed")
-    reasons = dict.fromkeys(unreached, "no sample reached it")
+    reasons = dict.fromkeys(unreached, "calibration never saw it")
     return reasons | dict.fromkeys(broken, "a sample made it NaN or infinite")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from corepress.coreml.experimental.patterns import CORE, Chosen, Types, name_of, type_of
+from corepress.coreml.experimental.patterns import CORE, Chosen, Types, gets_pair, name_of, type_of
 from corepress.coreml.op_configs import OpLinearQuantizerConfig
 from corepress.mlprogram.dtypes import BY_MIL, BY_NAME, DType
 from corepress.mlprogram.program import Node, edit
@@ -120,7 +120,7 @@ def write(
                 source, held = binding.name, None
                 if operand.node in behind and operand.output == 0:
                     source, held = behind[operand.node]
-                if node in before and entry.key in CORE[node.type]:
+                if node in before and entry.key in CORE[node.type] and gets_pair(operand):
                     kind = type_of(operand, inputs)
                     wanted = parameters_of(name_of(operand), kind, before[node])
                     if wanted != held:

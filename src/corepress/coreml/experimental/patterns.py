@@ -52,6 +52,11 @@ def is_float(kind: Any) -> bool:
     return dtype is not None and dtype.name in _FLOATS
 
 
+def gets_pair(operand: Operand) -> bool:
+    """Whether what a chosen operation reads is not quantized yet."""
+    return operand.node is None or operand.node.type != "dequantize"
+
+
 def before(
     nodes: Iterable[Node],
     inputs: Types,
@@ -78,7 +83,7 @@ def _is_activation(operand: Operand, inputs: Types) -> bool:
     node = operand.node
     if operand.value is not None or not is_float(type_of(operand, inputs)):
         return False
-    return node is None or not (node.is_const or node.is_constexpr or node.type == "dequantize")
+    return node is None or not (node.is_const or node.is_constexpr)
 
 
 def after(chosen: Chosen, usable: Callable[[str], bool] = lambda name: True) -> Chosen:

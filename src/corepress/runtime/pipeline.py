@@ -1,0 +1,94 @@
+"""Pipelines of ML programs: each stage takes what the caller gave and what earlier stages computed, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from corepress.errors import ConfigError, FormatError
+from corepress.mlprogram import Model
+from corepress.runtime.executor import Executor
+from corepress.runtime.features import Interface, from_value, interface_of, to_tensors
+from corepress.runtime.precision import Precision
+from corepress.runtime.program import Program, State, load_program
+
+
+class Pipeline(Program):
+    """Programs that run one after the other. `stages`: these, by name; names of states start with that of their stage,
+    as do the names that `observe` is called with."""
+
+    def __init__(self, interface: Interface, stages: Mapping[str, Program], device: torch.device, precision: Precision):
+        self.interface = interface
+        self.stages = dict(stages)
+        self.device = device
+        self.precision = precision
+
+    @property
+    def module(self) -> Executor:
+        raise ConfigError("a pipeline is no single module: use the modules of its stages")
+
+    def predict(self, inputs: Mapping[str, Any], state: State | None = None, observe: Any = None) -> dict[str, Any]:
+        """Run all stages; arguments, results and errors are those of `Program.predict`."""
+        if self.interface.states and state is None:
+            raise ConfigError("the model is stateful: pass what make_state() returned")
+        values: dict[str, Any] = {**to_tensors(self.interface.inputs, inputs), **inputs}
+        for name, stage in self.stages.items():
+            wanted = {feature.name for feature in stage.interface.inputs}
+            given = {key: value for key, value in values.items() if key in wanted}
+            prefix = f"{name}/"
+            own = {key.removeprefix(prefix): t for key, t in (state or {}).items() if key.startswith(prefix)}
+            values |= stage.predict(given, own, observe and _prefixed(observe, prefix))
+            if state is not None:
+                state.update({prefix + key: tensor for key, tensor in own.items()})
+        return {feature.name: _as_described(feature, values[feature.name]) for feature in self.interface.outputs}
+
+
+def load_pipeline(model: Model, spec: Any, device: torch.device, precision: Precision) -> Pipeline:
+    """The pipeline that `spec` is: that of `model`, or of one stage of it."""
+    kind = spec.WhichOneof("Type")
+    if kind not in ("pipeline", "pipelineClassifier", "pipelineRegressor"):
+        raise FormatError(f"{model.path}: a {kind} can't be run, only ML programs and pipelines of them")
+    pipeline = spec.pipeline if kind == "pipeline" else getattr(spec, kind).pipeline
+    interface = interface_of(spec.description, "")
+    known = {feature.name for feature in interface.inputs}
+    stages: dict[str, Program] = {}
+    for index, inner in enumerate(pipeline.models):
+        name = pipeline.names[index] if index < len(pipeline.names) else ""
+        if not name or name in stages:
+            name = f"stage{index}"
+        stages[name] = stage = _stage(model, inner, name, device, precision)
+        for feature in stage.interface.inputs:
+            if feature.name not in known and not feature.optional:
+                raise FormatError(f"{model.path}: nothing gives stage {name!r} its input {feature.name!r}")
+        known |= {feature.name for feature in stage.interface.outputs}
+    for feature in interface.outputs:
+        if feature.name not in known:
+            raise FormatError(f"{model.path}: no stage gives the output {feature.name!r}")
+    states = tuple(
+        replace(feature, name=f"{name}/{feature.name}")
+        for name, stage in stages.items()
+        for feature in stage.interface.states
+    )
+    return Pipeline(replace(interface, states=states), stages, device, precision)
+
+
+def _stage(model: Model, spec: Any, name: str, device: torch.device, precision: Precision) -> Program:
+    kind = str(spec.WhichOneof("Type"))
+    if kind == "mlProgram":
+        return load_program(model, spec, device, precision)
+    if kind.startswith("pipeline"):
+        return load_pipeline(model, spec, device, precision)
+    raise FormatError(f"{model.path}: stage {name!r} is a {kind}, but only ML programs can be run")
+
+
+def _prefixed(observe: Any, prefix: str) -> Any:
+    return lambda name, value: observe(prefix + name, value)
+
+
+def _as_described(feature: Any, value: Any) -> Any:
+    """A stage's output as the pipeline describes it, which may be of another type."""
+    return from_value(feature, torch.from_numpy(value) if isinstance(value, np.ndarray) else value)

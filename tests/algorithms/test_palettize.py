@@ -319,3 +319,22 @@ def test_import_is_light() -> None:
         "assert not {'sklearn', 'scipy.cluster', 'torch', 'coremltools'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("vector", [1, 2])
+@pytest.mark.parametrize("counts", [(8, 1), (1, 6), (4, 3), (1, 1)])
+@pytest.mark.parametrize("kind", ["float16", "int8"])
+def test_a_scale_moves_into_the_lut_without_changing_a_bit(kind, counts, vector) -> None:
+    from corepress.algorithms.lut import scale_into_lut
+    from corepress.weights import Palettized, Quantized
+
+    rng = np.random.default_rng(0)
+    indices = rng.integers(0, 4, (8 // vector, 12)).astype(np.uint8)
+    lut = (rng.normal(size=(1, 1, 4, vector)) * 50).astype(kind)
+    inner = Palettized(indices, lut, 0 if vector > 1 else None)
+    scale = rng.random(counts).astype(np.float16) + np.float16(0.1)
+    offset = rng.integers(-5, 5, counts).astype(np.int8) if kind == "int8" else None
+    weight = Quantized(inner, scale, offset)
+    moved = scale_into_lut(weight)
+    np.testing.assert_array_equal(moved.decompress(), weight.decompress())
+    assert isinstance(moved, Palettized) or (vector == 2 and counts[0] == 4)  # a vector may not straddle two scales

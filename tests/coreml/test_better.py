@@ -60,7 +60,11 @@ def test_the_scale_is_one_for_each_output_channel(tmp_path) -> None:
     path = package_of(tmp_path, a=NORMAL * channels)
     exact = by_name(load(path))["a"].dense()
     scaled = by_name(cto.palettize_weights(path, everywhere(Palettizer(nbits=4, enable_per_channel_scale=True))))["a"]
-    assert scaled.read().scale.shape == (64, 1)
+    # The scale stands in the LUT, where Core ML wants it: one LUT for each channel, all of one shape.
+    lut = scaled.read().lut.astype(np.float64)
+    assert lut.shape == (64, 1, 16, 1)
+    shapes = lut[:, 0, :, 0] / np.abs(exact.astype(np.float64)).max(axis=1, keepdims=True)
+    np.testing.assert_allclose(shapes, np.broadcast_to(shapes[:1], shapes.shape), atol=2e-3)
     plain = by_name(cto.palettize_weights(path, everywhere(Palettizer(nbits=4))))["a"]
     error = lambda weight: np.linalg.norm(exact.astype(float) - weight.dense(), axis=1)  # noqa: E731
     relative = lambda weight: (error(weight) / np.linalg.norm(exact.astype(float), axis=1)).mean()  # noqa: E731

@@ -93,7 +93,7 @@ def test_errors_name_what_is_wrong(tmp_path) -> None:
         _ = program.module
     foreign = model.copy()
     foreign.spec.pipeline.models[1].glmClassifier = b""
-    with pytest.raises(FormatError, match="stage 'stage1' is a glmClassifier|is a glmClassifier"):
+    with pytest.raises(FormatError, match="is a glmClassifier"):
         load(foreign)
     headless = model.copy()
     del headless.spec.pipeline.models[0]

@@ -146,9 +146,8 @@ def test_image_outputs(layout, tmp_path, monkeypatch) -> None:
         expected = np.rint(expected).clip(0, 255)
     Image = pytest.importorskip("PIL.Image")
     found = program.predict({"picture": Image.fromarray(pixels)})["brighter"]
-    assert isinstance(found, Image.Image) and found.mode == {"GRAYSCALE": "L", "GRAYSCALE_FLOAT16": "F"}.get(
-        layout, "RGB"
-    )
+    assert isinstance(found, Image.Image)
+    assert found.mode == {"GRAYSCALE": "L", "GRAYSCALE_FLOAT16": "F"}.get(layout, "RGB")
     np.testing.assert_array_equal(np.asarray(found), expected)
     # Where PIL is missing, an array goes in and comes out.
     monkeypatch.setitem(sys.modules, "PIL", None)

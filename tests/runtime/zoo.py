@@ -218,9 +218,9 @@ def conformer():
 @network
 def depthwise_audio():
     body = nn.Sequential(
-        nn.Conv1d(1, 16, 9, 4, 4), nn.BatchNorm1d(16), nn.ReLU(), nn.Conv1d(16, 16, 5, padding=4, dilation=2, groups=16),
-        nn.Conv1d(16, 24, 1), nn.InstanceNorm1d(24, affine=True), nn.AvgPool1d(4),
-        nn.Flatten(), nn.Linear(24 * 16, 6),
+        nn.Conv1d(1, 16, 9, 4, 4), nn.BatchNorm1d(16), nn.ReLU(),
+        nn.Conv1d(16, 16, 5, padding=4, dilation=2, groups=16), nn.Conv1d(16, 24, 1),
+        nn.InstanceNorm1d(24, affine=True), nn.AvgPool1d(4), nn.Flatten(), nn.Linear(24 * 16, 6),
     )  # fmt: skip
     return body, {"wave": torch.randn(1, 1, 256)}
 
@@ -244,3 +244,51 @@ class Diffusion(nn.Module):
 @network
 def diffusion():
     return Diffusion(), {"x": torch.randn(1, 4, 8, 8), "t": torch.tensor([3.0])}
+
+
+class CachedGpt(nn.Module):
+    """`forward(ids, mask)`: the new tokens, and which of all tokens so far each of them sees, 0 or -inf.
+
+    Keys and values of earlier tokens are kept in buffers, which become states of the Core ML model.
+    """
+
+    def __init__(self, width: int = 32, heads: int = 4, context: int = 16):
+        super().__init__()
+        self.words, self.head = nn.Embedding(100, width), nn.Linear(width, 100)
+        self.layers = nn.ModuleList([Layer(width), Layer(width)])
+        for name in ("keys", "values"):
+            self.register_buffer(name, torch.zeros(len(self.layers), heads, context, width // heads))
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        end = mask.shape[-1]
+        begin = end - ids.shape[-1]
+        x = self.words(ids)
+        for i, layer in enumerate(self.layers):
+            attention = layer.attention
+            parts = attention.qkv(layer.norms[0](x)).reshape(1, -1, 3, attention.heads, 8).permute(2, 0, 3, 1, 4)
+            self.keys[i : i + 1, :, begin:end] = parts[1]
+            self.values[i : i + 1, :, begin:end] = parts[2]
+            keys, values = self.keys[i : i + 1, :, :end], self.values[i : i + 1, :, :end]
+            y = F.scaled_dot_product_attention(parts[0], keys, values, attn_mask=mask)
+            x = x + attention.out(y.transpose(1, 2).reshape(1, -1, attention.width))
+            x = x + layer.narrow(F.gelu(layer.wide(layer.norms[1](x))))
+        return self.head(x)
+
+
+class YoloHead(nn.Module):
+    """Boxes (x, y, width, height) and scores (class by class) of a grid of cells, as YOLO decodes them."""
+
+    def __init__(self, size: int = 8, stride: int = 8, classes: int = 3):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 16, 3, 4, 1), nn.SiLU(), nn.Conv2d(16, 16, 3, 2, 1), nn.SiLU())
+        self.box, self.score = nn.Conv2d(16, 4, 1), nn.Conv2d(16, classes, 1)
+        self.stride = stride
+        cells = torch.stack(torch.meshgrid(torch.arange(size), torch.arange(size), indexing="xy"))
+        self.register_buffer("cells", cells.flatten(1).float())
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.body(image)
+        box = self.box(x).flatten(2)
+        middle = (box[:, :2].sigmoid() * 2 - 0.5 + self.cells) * self.stride
+        extent = (box[:, 2:].sigmoid() * 2) ** 2 * 2 * self.stride
+        return torch.cat([middle, extent], 1).transpose(1, 2), self.score(x).flatten(2).sigmoid().transpose(1, 2)

@@ -1,4 +1,4 @@
-"""Look-up tables that are themselves stored as 8-bit integers."""
+"""Look-up tables that are stored as 8-bit integers, or that take up a scale of the weight."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from corepress.algorithms.kmeans1d import nearest
 from corepress.algorithms.linear import quantize
-from corepress.weights import Palettized, decompress
+from corepress.weights import Palettized, Quantized, decompress
 from corepress.weights.blocks import from_rows, to_rows
 
 
@@ -38,3 +38,38 @@ def quantize_lut(
         if mask is not None:
             indices = indices * mask
     return Palettized(indices, quantized, palettized.vector_axis)
+
+
+def scale_into_lut(weight: Quantized) -> Palettized | Quantized:
+    """A scaled `Palettized`, with the scale moved into its LUT: the values stay the same, bit for bit.
+
+    Core ML wants it there. coremltools reorders the two before iOS26 (pass `canonicalize_quantized_lut_pattern`), and
+    the Neural Engine refuses a scale over floating-point data (coremltools, pull request 2688). Where the scale is
+    finer than the groups of the LUT, the LUT is repeated. A weight that can't be arranged so comes back as it is.
+    """
+    inner = weight.data
+    if not isinstance(inner, Palettized) or not isinstance(inner.lut, np.ndarray):
+        return weight
+    scale = _per_entry(weight.scale, inner)
+    offset = None if weight.offset is None else _per_entry(weight.offset, inner)
+    if scale is None:
+        return weight
+    lut = inner.lut
+    for axis in range(inner.indices.ndim):
+        scales, tables = scale.shape[axis], lut.shape[axis]
+        if max(scales, tables) % min(scales, tables):
+            return weight
+        lut = np.repeat(lut, max(scales // tables, 1), axis)
+    scaled = Quantized(lut, scale, offset, weight.bits)
+    return Palettized(inner.indices, scaled if lut.dtype.kind in "iu" else scaled.decompress(), inner.vector_axis)
+
+
+def _per_entry(scale: NDArray[Any], inner: Palettized) -> NDArray[Any] | None:
+    """A scale over the weight as one over its LUT: (blocks on each axis..., 1, 1 or the numbers of an entry)."""
+    axis, dim = inner.vector_axis, inner.cluster_dim
+    if axis is None or scale.shape[axis] == 1:
+        return scale.reshape(*scale.shape, 1, 1)
+    if scale.shape[axis] != inner.shape[axis]:
+        return None
+    split = scale.reshape(*scale.shape[:axis], -1, dim, *scale.shape[axis + 1 :])
+    return np.moveaxis(split, axis + 1, -1)[..., None, :]

@@ -17,7 +17,7 @@ from corepress.errors import CorepressError, FormatError
 from corepress.mlprogram import Model, Weight
 from corepress.mlprogram.constexpr import Store, set_name, write_weight
 from corepress.mlprogram.model import DEFAULT_WEIGHT_FILE
-from corepress.mlprogram.program import Node, edit, nodes
+from corepress.mlprogram.program import Function, Node, edit, nodes, programs
 from corepress.targets import by_opset, check
 from corepress.weights import CompressedWeight
 
@@ -116,10 +116,16 @@ def _plan(model: Model, choose: Callable[[Weight], Action]) -> list[Job]:
 
 
 def _output_names(model: Model) -> dict[str, set[str]]:
-    """The names in use, by function."""
+    """The names in use, by function: of values and of the inputs of functions and blocks."""
     names: dict[str, set[str]] = {}
+    for program, content in programs(model.spec):
+        for entry in content.functions:
+            function = str(Function(program, entry.key, entry.value.opset))
+            names.setdefault(function, set()).update(value.name for value in entry.value.inputs)
     for node in nodes(model.spec):
-        names.setdefault(str(node.function), set()).update(output.name for output in node.op.outputs)
+        taken = names[str(node.function)]
+        taken.update(output.name for output in node.op.outputs)
+        taken.update(value.name for value in node.block.inputs)
     return names
 
 

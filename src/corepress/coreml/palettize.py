@@ -76,7 +76,7 @@ class Palettize:
         if isinstance(value, Sparse) and isinstance(value.values, np.ndarray):
             return Sparse(*self._sparse(value.mask, value.values))
         if isinstance(value, Quantized) and isinstance(value.data, np.ndarray):
-            return Quantized(self._palettized(value.data, None, None), value.scale, value.offset, value.bits)
+            return self._quantized(value, value.data)
         raise Skip(f"it is {weight.compression} already, in a form that can't be palettized further")
 
     def _sparse(self, mask: NDArray[np.bool_], values: Array) -> tuple[NDArray[np.bool_], Palettized | Quantized]:
@@ -89,9 +89,32 @@ class Palettize:
             values = np.where(mask, values, values.dtype.type(0))
         return mask, self._dense(values, mask)
 
+    def _quantized(self, value: Quantized, data: Array) -> CompressedWeight:
+        """The integers palettized; each LUT takes up the scale and offset of what it serves."""
+        from corepress.algorithms.lut import scale_into_lut
+
+        form = scale_into_lut(Quantized(self._clustered(data, None, None), value.scale, value.offset, value.bits))
+        if form.nbytes >= value.nbytes:
+            raise Skip("its scales are so fine that a LUT for each would take more than it saves")
+        return form
+
     def _dense(self, values: Array, mask: NDArray[np.bool_] | None) -> Palettized | Quantized:
-        if not self.config.enable_per_channel_scale:
-            return self._palettized(values, mask, None)
+        from corepress.algorithms.lut import quantize_lut, scale_into_lut
+
+        lut_dtype: Any = self.config.lut_dtype
+        form: Palettized | Quantized
+        if self.config.enable_per_channel_scale:
+            form = scale_into_lut(self._scaled(values, mask))
+            if form.nbytes >= values.nbytes:
+                raise Skip("it has so many channels that a LUT for each would take more than it saves")
+        else:
+            form = self._clustered(values, mask, None)
+        if lut_dtype is None or not isinstance(form, Palettized):
+            return form
+        return quantize_lut(form, values, lut_dtype, mask=mask)
+
+    def _scaled(self, values: Array, mask: NDArray[np.bool_] | None) -> Quantized:
+        """Palettized after each output channel was brought to the range -1..1, with the scale that undoes it."""
         others = tuple(axis for axis in range(values.ndim) if axis != self.channel_axis)
         scale = np.abs(values).max(axis=others, keepdims=True)
         if not np.isfinite(scale).all():
@@ -100,19 +123,17 @@ class Palettize:
         # An error in a channel of large scale weighs more, by the square of the scale.
         importance = np.broadcast_to(np.square(scale.astype(np.float64)), values.shape)
         normalised = (values.astype(np.float32) / scale.astype(np.float32)).astype(values.dtype)
-        return Quantized(self._palettized(normalised, mask, importance), scale)
+        return Quantized(self._clustered(normalised, mask, importance), scale)
 
-    def _palettized(self, values: Array, mask: NDArray[np.bool_] | None, importance: Array | None) -> Palettized:
-        from corepress.algorithms.lut import quantize_lut
+    def _clustered(self, values: Array, mask: NDArray[np.bool_] | None, importance: Array | None) -> Palettized:
         from corepress.algorithms.palettize import palettize
 
         config = self.config
         mode: Any = config.mode.lower()
-        lut_dtype: Any = config.lut_dtype
         axis = self._axis(values.ndim)
         if config.cluster_dim > 1:
             self._check_vectors(values.shape, axis)
-        palettized = palettize(
+        return palettize(
             values,
             config.nbits,
             mode=mode,
@@ -125,9 +146,6 @@ class Palettize:
             mask=mask,
             restarts=config.restarts,
         )
-        if lut_dtype is None:
-            return palettized
-        return quantize_lut(palettized, values, lut_dtype, mask=mask)
 
     def _axis(self, rank: int) -> int:
         grouped = self.config.granularity is CompressionGranularity.PER_GROUPED_CHANNEL

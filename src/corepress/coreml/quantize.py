@@ -19,6 +19,7 @@ from corepress.coreml.op_configs import OpLinearQuantizerConfig
 from corepress.coreml.prepare import largest_divisor, prepared
 from corepress.errors import ConfigError
 from corepress.mlprogram import Model, Weight
+from corepress.mlprogram.values import MIN_BLOB_ELEMENTS
 from corepress.weights import CompressedWeight, Palettized, Quantized, Sparse
 
 Array = NDArray[Any]
@@ -101,6 +102,8 @@ class Quantize:
     def _with_lut(self, value: Palettized) -> Palettized:
         if not isinstance(value.lut, np.ndarray):
             raise Skip("its LUT is quantized already")
+        if value.lut.size < MIN_BLOB_ELEMENTS:
+            raise Skip(f"its LUT has only {value.lut.size} entries, so the scale would take what it saves")
         return Palettized(value.indices, self._quantized(value.lut, None), value.vector_axis)
 
     def _block_sizes(self, shape: tuple[int, ...]) -> Sequence[int]:

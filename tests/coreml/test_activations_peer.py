@@ -11,6 +11,7 @@ import corepress.coreml as cto
 from corepress.runtime import load as run
 from tests.coreml.activation_nets import MODES, NETS, SYMMETRIC, everywhere, package_of, residual, samples, structure
 from tests.oracle import peer_program
+from tests.runtime.test_zoo import convert
 
 torch.set_num_threads(1)
 
@@ -78,11 +79,8 @@ def test_the_pairs_are_those_of_the_peer(tmp_path, build, op_config) -> None:
     path = package_of(tmp_path, build)
     sample = samples()[0]
     cto.linear_quantize_activations(path, everywhere(**op_config), [sample]).save(tmp_path / "ours.mlpackage")
-    ours, theirs = (
-        structure(peer_program(tmp_path / "ours.mlpackage")),
-        structure(peer_quantized(path, sample, op_config)),
-    )
-    assert_alike(ours, theirs)
+    ours, theirs = peer_program(tmp_path / "ours.mlpackage"), peer_quantized(path, sample, op_config)
+    assert_alike(structure(ours), structure(theirs))
 
 
 @pytest.mark.parametrize("kind", ["add", "conv"])
@@ -92,9 +90,8 @@ def test_types_of_operations_can_be_left_out_as_in_the_peer(tmp_path, kind) -> N
     config = everywhere()
     config.set_op_type(kind, None)
     cto.linear_quantize_activations(path, config, [sample]).save(tmp_path / "ours.mlpackage")
-    theirs = structure(peer_quantized(path, sample, SYMMETRIC, **{kind: None}))
-    ours = structure(peer_program(tmp_path / "ours.mlpackage"))
-    assert_alike(ours, theirs)
+    ours, theirs = peer_program(tmp_path / "ours.mlpackage"), peer_quantized(path, sample, SYMMETRIC, **{kind: None})
+    assert_alike(structure(ours), structure(theirs))
 
 
 @pytest.mark.parametrize("name", ["resnet", "vit", "conformer"])

@@ -143,21 +143,22 @@ def test_a_yolo_head_and_the_suppression_of_its_boxes(tmp_path) -> None:
             return mb.non_maximum_suppression(
                 boxes=boxes,
                 scores=scores,
-                iou_threshold=0.4,
-                score_threshold=0.5,
-                max_boxes=20,
+                iou_threshold=0.2,
+                score_threshold=0.55,
+                max_boxes=32,
                 per_class_suppression=True,
                 name="kept",
             )
 
         ct.utils.make_pipeline(head, ct.convert(suppress, **options)).save(str(tmp_path / "yolo.mlpackage"))
     found = list(load(tmp_path / "yolo.mlpackage").predict({"image": image}).values())
-    kept = plain(boxes[0], scores[0], 0.4, 0.5, 20, True)
-    assert 5 < len(kept) <= 20 and len(found) == 4
+    kept = plain(boxes[0], scores[0], 0.2, 0.55, 32, True)
+    # Some boxes fall to the threshold, some to suppression, and the limit is not reached.
+    assert 5 < len(kept) < 32 < (scores >= 0.55).any(-1).sum() < scores.shape[1] and len(found) == 4
     shown = {value.shape: value for value in found}
-    np.testing.assert_allclose(shown[1, 20, 4][0, : len(kept)], boxes[0, kept], rtol=1e-4)
-    np.testing.assert_allclose(shown[1, 20, scores.shape[-1]][0, : len(kept)], scores[0, kept], rtol=1e-4)
-    assert shown[1, 20][0, : len(kept)].tolist() == kept and shown[1,].tolist() == [len(kept)]
+    np.testing.assert_allclose(shown[1, 32, 4][0, : len(kept)], boxes[0, kept], rtol=1e-4)
+    np.testing.assert_allclose(shown[1, 32, scores.shape[-1]][0, : len(kept)], scores[0, kept], rtol=1e-4)
+    assert shown[1, 32][0, : len(kept)].tolist() == kept and shown[1,].tolist() == [len(kept)]
 
 
 @pytest.mark.slow

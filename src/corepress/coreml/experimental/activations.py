@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -14,7 +15,7 @@ from corepress.coreml.engine import Progress
 from corepress.coreml.experimental.calibrate import calibrate
 from corepress.coreml.experimental.observers import observer_of
 from corepress.coreml.experimental.pairs import Limits, write
-from corepress.coreml.experimental.patterns import CORE, after, before, concat_groups, input_types, name_of
+from corepress.coreml.experimental.patterns import CORE, Chosen, after, before, concat_groups, input_types, name_of
 from corepress.coreml.interop import takes_any_model
 from corepress.coreml.op_configs import OpLinearQuantizerConfig
 from corepress.coreml.opset import raise_target
@@ -92,6 +93,7 @@ def linear_quantize_activations(
         result.skipped[name, value] = trouble[value]
         log.warning("activation %s: left as it is: %s", value, trouble[value])
 
+    @functools.cache
     def limits(value: str, symmetric: bool) -> Limits:
         group: set[str] = next((group for group in groups if value in group), {value})
         found = [observers[member].limits(symmetric) for member in group - set(trouble)]
@@ -117,7 +119,7 @@ def _function(model: Model, name: str | None) -> tuple[str, Any]:
     return name, functions[name]
 
 
-def _values(chosen: Mapping[Node, Any]) -> set[str]:
+def _values(chosen: Chosen) -> set[str]:
     """The names of all values that get a pair."""
     read = {name_of(node.operands[argument][0]) for node in chosen for argument in CORE[node.type]}
-    return read | {str(node.op.outputs[0].name) for node in after(dict(chosen))}
+    return read | {str(node.op.outputs[0].name) for node in after(chosen)}

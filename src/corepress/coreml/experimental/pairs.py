@@ -50,7 +50,6 @@ class Writer:
     """Gathers the pairs of one program view. Equal pairs of one value in one block are written once."""
 
     def __init__(self, nodes: Sequence[Node], inputs: Types):
-        self.inputs = inputs
         self.insertions: list[tuple[Node, list[Any]]] = []
         self._following = {(id(node.block), node.index - 1): node for node in nodes}
         self._taken = {output.name for node in nodes for output in node.op.outputs} | set(inputs)

@@ -6,7 +6,8 @@ CONFORMANCE ?=
 
 .PHONY: demo test test-all lint bench bench-quick conformance fuzz schema docs clean
 
-demo: .venv/core.stamp
+# With TORCH=1 the packages also run, on real images.
+demo: .venv/core.stamp $(if $(TORCH),.venv/torch.stamp)
 	$(BIN)/python tools/demo.py
 
 test: .venv/dev.stamp
@@ -48,6 +49,10 @@ clean:
 .venv/core.stamp: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet -c constraints.txt -e .
+	touch $@
+
+.venv/torch.stamp: pyproject.toml constraints.txt .venv/core.stamp
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[torch]'
 	touch $@
 
 .venv/dev.stamp: pyproject.toml constraints.txt

@@ -48,7 +48,7 @@ def main() -> None:
         python("models.py", blocks)
     speeds = json.loads(python("roofline.py", "--json"))
     results: dict[str, Any] = {"machine": machine(speeds), "cli": cli.measure(), "rows": []}
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 140)
     for blocks in sizes:
         libraries = [OURS] if options.ours or (blocks == models.LARGE and not options.large_peer) else [PEER, OURS]
         for name in chosen:

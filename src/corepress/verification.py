@@ -230,11 +230,12 @@ def _kinds(block: Any) -> dict[str, str]:
 
 
 def _numbers(value: Any) -> NDArray[Any] | None:
-    """An array or a tensor as float64; None for text, lists and others."""
+    """An array, a tensor or an image as float64; None for text, lists and others."""
     if hasattr(value, "detach"):
         value = value.detach().cpu()
         value = (value.float() if value.is_floating_point() else value).numpy()
-    array = np.asarray(value) if isinstance(value, np.ndarray | np.generic | float | int) else None
+    known = isinstance(value, np.ndarray | np.generic | float | int) or hasattr(value, "__array_interface__")
+    array = np.asarray(value) if known else None
     return None if array is None or array.dtype.kind not in "biuf" else array.astype(np.float64)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from corepress.mlprogram import load
 from tests.cli.test_cli import corepress, fails
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
@@ -88,3 +89,13 @@ def test_without_torch(command, tmp_path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 1 and done.stdout == "" and list(tmp_path.iterdir()) == []
     assert done.stderr == "corepress: running models needs PyTorch: pip install 'corepress[torch]'\n"
+
+
+def test_activations_are_quantized_with_calibration_data(tmp_path) -> None:
+    out = tmp_path / "w8a8.mlpackage"
+    done = corepress("quantize", DIGITS, "-o", out, "--activations", "--data", IMAGES, "--json")
+    assert json.loads(done.stdout)["verification"]["ok"]
+    types = {op.type for op in load(out).spec.mlProgram.functions[0].value.block_specializations[0].value.operations}
+    assert {"quantize", "dequantize", "constexpr_blockwise_shift_scale"} <= types
+    refused = corepress("quantize", DIGITS, "-o", tmp_path / "no.mlpackage", "--activations", check=False)
+    assert refused.returncode == 1 and "--data" in refused.stderr

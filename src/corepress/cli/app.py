@@ -68,6 +68,13 @@ class LutDtype(str, Enum):
     uint8 = "uint8"
 
 
+class Observer(str, Enum):
+    min_max = "min_max"
+    moving_average = "moving_average"
+    percentile = "percentile"
+    mse = "mse"
+
+
 class Metric(str, Enum):
     snr = "snr"
     cosine = "cosine"
@@ -138,6 +145,8 @@ def quantize(
     block_size: Annotated[int, typer.Option(min=1, help="Elements of a block, along the input channels.")] = 32,
     scale_search: Annotated[bool, typer.Option(help="Search the scales of least squared error.")] = False,
     smaller_block: Annotated[bool, typer.Option(help="Use smaller blocks where the size does not divide.")] = False,
+    activations: Annotated[bool, typer.Option("--activations", help="Activations, too, calibrated on --data.")] = False,
+    observer: Annotated[Observer, typer.Option(help="How the range of an activation is found.")] = Observer.min_max,
     weight_threshold: options.Threshold = 2048,
     config: options.Config = None,
     joint: options.Joint = False,
@@ -148,16 +157,20 @@ def quantize(
     data: options.Data = None,
     as_json: options.Json = False,
 ) -> None:
-    """Replace weights by 4- or 8-bit integers with scales."""
+    """Replace weights by 4- or 8-bit integers with scales; with --activations, compute in 8 bits, too (W8A8)."""
     from corepress.coreml import OpLinearQuantizerConfig, linear_quantize_weights
 
     chosen = _config(config, lambda: OpLinearQuantizerConfig(
         mode=mode.value, dtype=dtype.value, granularity=granularity.value, block_size=block_size,
         weight_threshold=weight_threshold, scale_search=scale_search, smaller_block=smaller_block,
     ))  # fmt: skip
-    _run("quantize", model, output, overwrite, as_json, lambda source, progress: linear_quantize_weights(
-        source, chosen, joint, target=target, workers=workers, progress=progress
-    ), verify, data)  # fmt: skip
+
+    def step(source: Model, progress: Any) -> Model:
+        if activations:
+            source = _calibrated(source, data, mode.value, observer.value)
+        return linear_quantize_weights(source, chosen, joint, target=target, workers=workers, progress=progress)
+
+    _run("quantize", model, output, overwrite, as_json, step, verify, data)
 
 
 @app.command()
@@ -345,6 +358,21 @@ def _run(
 
         checked = compare(original, saved, data)
     show.summary(result, output, as_json, checked)
+
+
+def _calibrated(model: Model, data: Path | None, mode: str, observer: str) -> Model:
+    """The model with quantized activations."""
+    if data is None:
+        raise ConfigError("--activations needs --data: inputs that are like those of the app")
+    from corepress.coreml import OptimizationConfig
+    from corepress.coreml.experimental import OpActivationLinearQuantizerConfig, linear_quantize_activations
+    from corepress.runtime.features import default_function, interface_of
+    from corepress.runtime.samples import read_samples
+
+    interface = interface_of(model.spec.description, default_function(model.spec.description))
+    config = OptimizationConfig(OpActivationLinearQuantizerConfig(mode=mode))
+    calibrated: Model = linear_quantize_activations(model, config, read_samples(data, interface), observer=observer)
+    return calibrated
 
 
 def _config(path: Path | None, from_flags: Callable[[], Any]) -> OptimizationConfig:

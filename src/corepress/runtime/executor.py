@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from corepress.errors import CorepressError, FormatError
+from corepress.runtime.packed import Packed, product
 from corepress.runtime.plan import Block, Computed, Held, Step, python_value
 from corepress.runtime.registry import OPERATIONS
 
@@ -26,15 +27,23 @@ class Executor(nn.Module):
     `output_types`: what the program declares its outputs to be; None leaves one as it was computed.
     """
 
-    def __init__(self, plan: Block, held: dict[str, Tensor], output_types: Sequence[torch.dtype | None] | None = None):
+    def __init__(
+        self,
+        plan: Block,
+        held: Mapping[str, Tensor | Packed],
+        output_types: Sequence[torch.dtype | None] | None = None,
+    ):
         super().__init__()
         self.plan = plan
         self.output_types = output_types or [None] * len(plan.outputs)
-        self._buffers_by_name = {}
-        for number, (name, tensor) in enumerate(held.items()):
+        self._names = {}
+        for number, (name, value) in enumerate(held.items()):
             # Names of a program may hold any character, those of buffers may not.
-            self.register_buffer(f"constant_{number}", tensor)
-            self._buffers_by_name[name] = f"constant_{number}"
+            self._names[name] = own = f"constant_{number}"
+            if isinstance(value, Packed):
+                self.add_module(own, value)
+            else:
+                self.register_buffer(own, value)
 
     def forward(
         self,
@@ -91,6 +100,8 @@ class Executor(nn.Module):
             value = arguments["data" if step.kind == "write_state" else "value"]
             states[name.name] = value.to(_state(states, name).dtype)
             return (value,) if step.outputs else ()
+        if (packed := product(step.kind, arguments)) is not None:
+            return (packed,)
         result = OPERATIONS[step.kind].function(**arguments)
         # A tuple stands for several outputs; a list value is a tuple, too, but a single output.
         return result if isinstance(result, tuple) and len(step.outputs) != 1 else (result,)
@@ -116,7 +127,7 @@ class Executor(nn.Module):
         if isinstance(argument, list):
             return [self._value(item, values) for item in argument]
         if isinstance(argument, Held):
-            return self.get_buffer(self._buffers_by_name[argument.name])
+            return getattr(self, self._names[argument.name])
         if not isinstance(argument, Computed):
             return argument
         if argument.name not in values:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Union
 
@@ -19,6 +19,7 @@ from corepress.mlprogram.constexpr import read_weight
 from corepress.mlprogram.program import Node, Operand
 from corepress.mlprogram.schema import ListValue
 from corepress.mlprogram.values import read_tensor, tensor_type
+from corepress.runtime.packed import Packed, pack
 from corepress.runtime.precision import Precision
 from corepress.runtime.registry import OPERATIONS
 from corepress.weights import decompress
@@ -67,13 +68,40 @@ class Block:
 
 
 class Planner:
-    """Plans the blocks of one function. `held` collects the constant tensors."""
+    """Plans the blocks of one function. `held` collects the constant tensors; with `on_the_fly`, the compressed
+    weights that only products of matrices read stay `Packed`."""
 
-    def __init__(self, model: Model, precision: Precision):
+    def __init__(self, model: Model, precision: Precision, on_the_fly: bool = False):
         self.model = model
         self.precision = precision
-        self.held: dict[str, Tensor] = {}
+        self.on_the_fly = on_the_fly
+        self.held: dict[str, Tensor | Packed] = {}
         self._constants: dict[tuple[int, int], Any] = {}
+
+    def function(self, nodes: Sequence[Node], proto: Any) -> Block:
+        """Plan a function of `nodes`, whose message is `proto`."""
+        self._dense = set(self._read_dense(nodes, proto)) if self.on_the_fly else set()
+        return self.block(nodes, proto)
+
+    def _read_dense(self, nodes: Sequence[Node], proto: Any) -> Iterator[int]:
+        """The ids of the constants that something reads in another way than as the weight of a product."""
+        names = set(proto.outputs)
+        for node in nodes:
+            if names & {output.name for output in node.op.outputs}:
+                yield id(node)
+            for key, operands in node.operands.items():
+                if not self._is_weight(node, key):
+                    yield from (id(operand.node) for operand in operands if operand.node is not None)
+            for inner, block in zip(node.inner, node.op.blocks, strict=True):
+                yield from self._read_dense(inner, block)
+
+    def _is_weight(self, node: Node, argument: str) -> bool:
+        if node.type == "linear":
+            return argument == "weight"
+        if node.type != "matmul" or argument != "y":
+            return False
+        transposed = node.operand("transpose_y")
+        return transposed is not None and self._argument(transposed, bool, node, "transpose_y") is True
 
     def block(self, nodes: Sequence[Node], proto: Any) -> Block:
         """Plan a block of `nodes`, whose message is `proto`."""
@@ -133,8 +161,15 @@ class Planner:
         """Keep the dense value of a constant, once for all that read it."""
         name = node.op.outputs[0].name
         if name not in self.held:
-            self.held[name] = self.precision.tensor(_tensor(decompress(read_weight(node, self.model))))
+            self.held[name] = self._value(node, read_weight(node, self.model))
         return Held(name)
+
+    def _value(self, node: Node, weight: Any) -> Tensor | Packed:
+        if self.on_the_fly and not node.is_const and id(node) not in self._dense:
+            dtype = self.precision.tensor(_tensor(np.empty(0, weight.dtype))).dtype
+            if (packed := pack(weight, dtype)) is not None:
+                return packed
+        return self.precision.tensor(_tensor(decompress(weight)))
 
     def _constant(self, value: Any, kind: type | None, what: str, argument: str) -> Any:
         if tensor_type(value) is None:

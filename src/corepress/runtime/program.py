@@ -82,27 +82,40 @@ def load(
     *,
     precision: str = "as_is",
     function: str | None = None,
+    weights: str = "ahead_of_time",
 ) -> Program:
     """Make a model callable.
 
     `source`: a path or a `corepress.Model`, saved or not. `device`: "cpu", "cuda", "mps". `precision`: "as_is", or
     "float32" or "float16" to compute all floating-point work in that type. `function`: of a model with several.
-    Compressed weights are decompressed once, here, to exactly the values that Core ML computes with.
+    `weights`: "ahead_of_time" decompresses the compressed ones once, here, to exactly the values that Core ML computes
+    with. "on_the_fly" keeps the palettized and the quantized ones of `linear`, and of `matmul` with a transposed
+    constant y, packed in memory, and decompresses them as they are multiplied; the others are treated as before.
     A pipeline of ML programs gives a `corepress.runtime.pipeline.Pipeline`, which is called in the same way.
     Raises FormatError for a model that the runtime can't run, naming the operation.
     """
+    if weights not in ("ahead_of_time", "on_the_fly"):
+        raise ConfigError(f'weights must be "ahead_of_time" or "on_the_fly", not {weights!r}')
     model = source if isinstance(source, Model) else load_model(source)
+    on_the_fly = weights == "on_the_fly"
     if model.spec.WhichOneof("Type") == "mlProgram":
-        return load_program(model, model.spec, torch.device(device), Precision(precision), function)
+        return load_program(model, model.spec, torch.device(device), Precision(precision), function, on_the_fly)
     from corepress.runtime.pipeline import load_pipeline  # it builds on this module
 
     if function is not None:
         raise ConfigError(f"{model.path}: a pipeline has no functions to choose from")
+    if on_the_fly:
+        raise ConfigError(f"{model.path}: the weights of a pipeline can only be decompressed ahead of time")
     return load_pipeline(model, model.spec, torch.device(device), Precision(precision))
 
 
 def load_program(
-    model: Model, spec: Any, device: torch.device, precision: Precision, function: str | None = None
+    model: Model,
+    spec: Any,
+    device: torch.device,
+    precision: Precision,
+    function: str | None = None,
+    on_the_fly: bool = False,
 ) -> Program:
     """The program that `spec` is: that of `model`, or of one stage of it."""
     name = function or default_function(spec.description)
@@ -113,8 +126,8 @@ def load_program(
     block = next((b.value for b in chosen.block_specializations if b.key == chosen.opset), None)
     if block is None:
         raise FormatError(f"{model.path}: function {name!r} has no code for its opset {chosen.opset}")
-    planner = Planner(model, precision)
-    plan = planner.block(block_nodes(Function("", name, chosen.opset), block), block)
+    planner = Planner(model, precision, on_the_fly)
+    plan = planner.function(block_nodes(Function("", name, chosen.opset), block), block)
     interface = interface_of(spec.description, name)
     states = {feature.name for feature in interface.states}
     plan.inputs = tuple(i.name for i in chosen.inputs if i.name not in states)

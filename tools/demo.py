@@ -81,11 +81,11 @@ def main() -> None:
     console = Console()
     model = cto.load(SOURCE)
     table = Table(title=f"{SOURCE.name}, {model.size():,} bytes", box=SIMPLE_HEAD)
-    headers = ["method", "bytes", "ratio", "bits/weight", "SNR dB", "seconds", *["accuracy"] * HAS_TORCH]
+    headers = ["method", "kB", "ratio", "bits", "SNR dB", "seconds", *["right %"] * HAS_TORCH]
     for header in headers:
-        table.add_column(header, justify="left" if header == "method" else "right")
+        table.add_column(header, justify="left" if header == "method" else "right", no_wrap=True)
     if HAS_TORCH:
-        table.add_row("as it is", f"{model.size():,}", "1.00", "16.00", "", "", accuracy(model))
+        table.add_row("as it is", f"{model.size() / 1000:.1f}", "1.00", "16.00", "", "", accuracy(model))
     for name, method in METHODS.items():
         method(model)  # loads the compiled code, and the first time ever compiles it
         start = time.perf_counter()
@@ -93,7 +93,7 @@ def main() -> None:
         seconds = time.perf_counter() - start
         table.add_row(name, *numbers(saved), f"{seconds:.3f}", *[accuracy(saved)] * HAS_TORCH)
     console.print(table)
-    console.print("SNR: energy of a weight over that of its error, worst weight. Seconds: with save.")
+    console.print("bits: of a weight, on average. SNR: of the worst weight. seconds: with save.")
     if not HAS_TORCH:
         console.print("With PyTorch, `make demo TORCH=1`, each package also runs on 296 test images.")
     console.print(f"The packages are in {FOLDER.relative_to(ROOT)}. Now yours:")
@@ -104,7 +104,7 @@ def numbers(model: cto.Model) -> list[str]:
     """Size, ratio, bits per weight and worst SNR."""
     report = cto.report(model)
     worst = "" if report.worst is None else f"{report.worst.snr:.1f}"
-    return [f"{report.size_after:,}", f"{report.ratio:.2f}", f"{report.bits_per_weight:.2f}", worst]
+    return [f"{report.size_after / 1000:.1f}", f"{report.ratio:.2f}", f"{report.bits_per_weight:.2f}", worst]
 
 
 def accuracy(model: cto.Model) -> str:

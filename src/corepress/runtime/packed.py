@@ -18,13 +18,15 @@ from corepress.weights import CompressedWeight, Palettized, Quantized, decompres
 
 # Float32 numbers that are dense at any one time, while a batch is multiplied.
 _TILE = 1 << 20
+# Codes that the kernels take at a time.
+_PIECE = 32
 
 
 class Packed(nn.Module):
     """scale * (table[code] - offset), of shape (rows, columns); its buffers are all that it keeps.
 
-    `codes`: packed as in a file, each row filled up to 16 codes. `tables`: one for each group of rows, or none where
-    the codes are 8-bit integers. `scales`, `offsets`: (groups of rows, blocks of columns), or none.
+    `codes`: packed as in a file, each row filled up to whole pieces. `tables`: one for each group of rows, or none
+    where the codes are 8-bit integers. `scales`, `offsets`: (groups of rows, blocks of columns), or none.
     `dtype`: the type of the dense weight, for what a product with it returns.
     """
 
@@ -39,8 +41,9 @@ class Packed(nn.Module):
     ):  # fmt: skip
         super().__init__()
         self.rows, self.columns = weight.shape
+        self.padded = -(-self.columns // _PIECE) * _PIECE
         self.bits, self.dtype = bits, dtype
-        padded = np.zeros((self.rows, -(-self.columns // 16) * 16), codes.dtype)
+        padded = np.zeros((self.rows, self.padded), codes.dtype)
         padded[:, : self.columns] = codes
         stored = pack_bits(padded, bits).reshape(self.rows, -1).view(codes.dtype)
         for name, array in (("codes", stored), ("tables", tables), ("scales", scales), ("offsets", offsets)):
@@ -60,7 +63,7 @@ class Packed(nn.Module):
     def _one(self, x: Tensor) -> Tensor:
         from corepress.runtime import kernels
 
-        wide = F.pad(x[0], (0, -self.columns % 16)).numpy()
+        wide = F.pad(x[0], (0, self.padded - self.columns)).numpy()
         y = np.empty(self.rows, np.float32)
         parts = self._arrays()
         _share(self.rows, lambda first, last: kernels.multiply(*parts, first, wide, y[first:last]))
@@ -78,7 +81,7 @@ class Packed(nn.Module):
         """Some rows, dense, by numba."""
         from corepress.runtime import kernels
 
-        dense = np.zeros((last - first, -(-self.columns // 16) * 16), np.float32)
+        dense = np.zeros((last - first, self.padded), np.float32)
         parts = self._arrays()
         _share(len(dense), lambda a, b: kernels.spread(*parts, first + a, dense[a:b]))
         return torch.from_numpy(dense)[:, : self.columns]

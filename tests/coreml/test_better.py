@@ -176,7 +176,8 @@ def test_compressed_weights_are_skipped_unless_joint(tmp_path) -> None:
     assert by_name(twice)["a"].bits == 4 and "already" in next(iter(twice.skipped.values()))
 
 
-def test_a_weight_shared_by_consumers_with_different_axes_is_compressed(tmp_path) -> None:
+def shared_by_two(tmp_path):
+    """A package in which a linear layer and a matmul, of different channel axes, read one weight."""
     import coremltools as ct
     from coremltools.converters.mil.mil import Builder as mb
     from coremltools.converters.mil.mil import types
@@ -188,34 +189,28 @@ def test_a_weight_shared_by_consumers_with_different_axes_is_compressed(tmp_path
 
     path = tmp_path / "source.mlpackage"
     _convert(program, "iOS18").save(str(path))
-    for config in (Palettizer(nbits=4), Palettizer(nbits=4, granularity="per_grouped_channel", group_size=8)):
-        model = cto.palettize_weights(path, everywhere(config))
-        weight = next(w for w in model.weights() if w.name == "shared")
+    return path
+
+
+def test_a_weight_shared_by_consumers_with_different_axes_is_compressed(tmp_path) -> None:
+    path = shared_by_two(tmp_path)
+    exact = next(w for w in load(path).weights() if w.name == "shared").dense().astype(float)
+    for config in (
+        Palettizer(nbits=6),
+        Palettizer(nbits=6, granularity="per_grouped_channel", group_size=8),
+        Quantizer(),
+    ):
+        compress = cto.palettize_weights if isinstance(config, Palettizer) else cto.linear_quantize_weights
+        weight = next(w for w in compress(path, everywhere(config)).weights() if w.name == "shared")
         assert weight.compression and len(weight.consumers) == 2
-    int8 = cto.linear_quantize_weights(path, everywhere(Quantizer()))
-    shared = next(w for w in int8.weights() if w.name == "shared")
-    exact = next(w for w in load(path).weights() if w.name == "shared").dense()
-    cosine = np.vdot(exact.astype(float), shared.dense().astype(float)) / (
-        np.linalg.norm(exact.astype(float)) * np.linalg.norm(shared.dense().astype(float))
-    )
-    assert cosine > 0.999
+        dense = weight.dense().astype(float)
+        assert np.vdot(exact, dense) / (np.linalg.norm(exact) * np.linalg.norm(dense)) > 0.999
 
 
 def test_consumers_that_disagree_are_an_error(tmp_path) -> None:
-    import coremltools as ct
-    from coremltools.converters.mil.mil import Builder as mb
-    from coremltools.converters.mil.mil import types
-
-    @mb.program(input_specs=[mb.TensorSpec((1, 64), types.fp16)], opset_version=ct.target.iOS18)
-    def program(x):
-        shared = mb.const(val=RNG.normal(size=(64, 64)).astype(np.float16), name="shared")
-        return mb.matmul(x=mb.linear(x=x, weight=shared, name="one"), y=shared, name="two")
-
-    path = tmp_path / "source.mlpackage"
-    _convert(program, "iOS18").save(str(path))
     config = cto.OptimizationConfig(Quantizer(), {"matmul": None})
     with pytest.raises(corepress.ConfigError, match="conflict"):
-        cto.linear_quantize_weights(path, config)
+        cto.linear_quantize_weights(shared_by_two(tmp_path), config)
 
 
 def test_the_same_kind_of_model_comes_back(package) -> None:

@@ -9,6 +9,7 @@ uses.
 from __future__ import annotations
 
 import logging
+import sys
 import tempfile
 import time
 import warnings
@@ -79,6 +80,7 @@ def packed(weight: Palettized | Quantized) -> Packed:
 
 
 def executor() -> Table:
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the networks of the tests
     from tests.runtime.zoo import Layer, Residual
 
     resnet = nn.Sequential(

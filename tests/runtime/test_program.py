@@ -196,6 +196,9 @@ def test_errors_name_what_is_wrong(tmp_path) -> None:
         program.predict({"x": np.zeros((2, 64))})
     with pytest.raises(ConfigError, match="numbers"):
         program.predict({"x": np.array([["a"] * 64])})
+    for device in ("nowhere", "cuda:99"):
+        with pytest.raises(ConfigError, match=device):
+            load(source, device)
     with pytest.raises(ConfigError, match="precision"):
         load(source, precision="int8")
     model = load_model(source).copy()

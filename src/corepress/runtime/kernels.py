@@ -1,6 +1,8 @@
 """The loops behind packed weights on a CPU, compiled by numba; imported on first use, since numba loads slowly.
 
-A row of a weight is spread into a float32 scratch that stays in the cache, and multiplied there.
+Four bits are looked up and 8-bit integers converted in registers, as they are multiplied; for any other number of bits,
+a row is first spread into a float32 scratch that stays in the cache. The intrinsics write the LLVM code of the look-up
+themselves, because LLVM makes slow gathers of the plain loop.
 """
 
 # mypy: allow-untyped-decorators
@@ -149,6 +151,19 @@ def _nibble_dot(codes: Array, table: Array, scale: Array, offset: Array, x: Arra
     return total
 
 
+@numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "arcp"})
+def _integer_dot(codes: Array, columns: int, scale: Array, offset: Array, x: Array) -> np.float32:
+    size = columns // scale.size
+    total = np.float32(0)
+    for block in range(scale.size):
+        numbers, given = codes[block * size : (block + 1) * size], x[block * size : (block + 1) * size]
+        shift, part = offset[block], np.float32(0)
+        for i in range(size):
+            part += (np.float32(numbers[i]) - shift) * given[i]
+        total += scale[block] * part
+    return total
+
+
 @numba.njit(nogil=True, cache=True)
 def _nibble_row(codes: Array, table: Array, scale: Array, offset: Array, row: Array) -> None:
     """4 bits; a block holds a multiple of 16 codes."""
@@ -261,8 +276,10 @@ def multiply(
     in_pieces = _in_pieces(bits, columns, scales, 32)
     halves = np.ascontiguousarray(x.reshape(-1, 16, 2).transpose(0, 2, 1)).reshape(-1) if in_pieces else x
     for i in range(y.size):
-        if in_pieces:
-            own, table, scale, offset = _parts(first + i, codes, tables, scales, offsets, wide)
+        own, table, scale, offset = _parts(first + i, codes, tables, scales, offsets, wide)
+        if tables.size == 0:
+            y[i] = _integer_dot(own, columns, scale, offset, x)
+        elif in_pieces:
             y[i] = _nibble_dot(own, table, scale, offset, halves, sums)
         else:
             _spread(codes, bits, columns, tables, scales, offsets, first + i, wide, indices, row)

@@ -54,8 +54,7 @@ class Packed(nn.Module):
         """x @ weight.T + bias, computed in float32, in the type that x and the dense weight would give."""
         dtype = torch.promote_types(x.dtype, self.dtype)
         flat = x.reshape(-1, self.columns).float()
-        on_cpu = flat.device.type == "cpu"
-        y = self._one(flat) if on_cpu and len(flat) == 1 else self._many(flat, self.tile if on_cpu else self.torch_tile)
+        y = self._one(flat) if len(flat) == 1 and flat.device.type == "cpu" else self._many(flat)
         if bias is not None:
             y = y + bias
         return y.to(dtype).reshape(*x.shape[:-1], self.rows)
@@ -69,22 +68,25 @@ class Packed(nn.Module):
         _share(self.rows, lambda first, last: kernels.multiply(*parts, first, wide, y[first:last]))
         return torch.from_numpy(y)[None]
 
-    def _many(self, x: Tensor, tile: Callable[[int, int], Tensor]) -> Tensor:
+    def _many(self, x: Tensor) -> Tensor:
         y = torch.empty(len(x), self.rows, device=x.device)
         step = max(1, _TILE // self.columns)
+        # One room for all tiles: fresh memory costs more than what is written to it.
+        room = torch.zeros(min(step, self.rows), self.padded) if x.device.type == "cpu" else None
         for first in range(0, self.rows, step):
             last = min(first + step, self.rows)
-            torch.matmul(x, tile(first, last).T, out=y[:, first:last])
+            tile = self.torch_tile(first, last) if room is None else self.tile(first, last, room)
+            torch.matmul(x, tile.T, out=y[:, first:last])
         return y
 
-    def tile(self, first: int, last: int) -> Tensor:
-        """Some rows, dense, by numba."""
+    def tile(self, first: int, last: int, room: Tensor) -> Tensor:
+        """Some rows, dense, by numba; in `room`, which started as zeros."""
         from corepress.runtime import kernels
 
-        dense = np.zeros((last - first, self.padded), np.float32)
+        dense = room.numpy()
         parts = self._arrays()
-        _share(len(dense), lambda a, b: kernels.spread(*parts, first + a, dense[a:b]))
-        return torch.from_numpy(dense)[:, : self.columns]
+        _share(last - first, lambda a, b: kernels.spread(*parts, first + a, dense[a:b]))
+        return room[: last - first, : self.columns]
 
     def torch_tile(self, first: int, last: int) -> Tensor:
         """Some rows, dense, by PyTorch, on any device."""
@@ -161,6 +163,10 @@ def product(kind: str, arguments: dict[str, Any]) -> Tensor | None:
 @lru_cache(maxsize=1)
 def _workers() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max(1, (os.cpu_count() or 1) - 1), "corepress")
+
+
+if hasattr(os, "register_at_fork"):  # threads do not live on in a fork
+    os.register_at_fork(after_in_child=_workers.cache_clear)
 
 
 def _share(count: int, work: Callable[[int, int], None]) -> None:

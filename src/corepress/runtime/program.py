@@ -98,15 +98,25 @@ def load(
         raise ConfigError(f'weights must be "ahead_of_time" or "on_the_fly", not {weights!r}')
     model = source if isinstance(source, Model) else load_model(source)
     on_the_fly = weights == "on_the_fly"
+    place = _device(device)
     if model.spec.WhichOneof("Type") == "mlProgram":
-        return load_program(model, model.spec, torch.device(device), Precision(precision), function, on_the_fly)
+        return load_program(model, model.spec, place, Precision(precision), function, on_the_fly)
     from corepress.runtime.pipeline import load_pipeline  # it builds on this module
 
     if function is not None:
         raise ConfigError(f"{model.path}: a pipeline has no functions to choose from")
     if on_the_fly:
         raise ConfigError(f"{model.path}: the weights of a pipeline can only be decompressed ahead of time")
-    return load_pipeline(model, model.spec, torch.device(device), Precision(precision))
+    return load_pipeline(model, model.spec, place, Precision(precision))
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device {name!r} is not to be had here: {str(error).splitlines()[0]}") from error
+    return device
 
 
 def load_program(

@@ -142,7 +142,7 @@ def _compress(model: Model, job: Job, names: Callable[[], dict[str, set[str]]]) 
     if not isinstance(form, np.ndarray):
         check(form, target)
     generation = 2 if target.constexpr == "inputs" else 1
-    file = _weight_file(weight)
+    file = weight.file or DEFAULT_WEIGHT_FILE
     stored: list[Any] = []
     operations = []
     for alias in job.weights:
@@ -198,16 +198,6 @@ def _rename(operations: list[Any], old: str, new: str) -> None:
             for binding in entry.value.arguments:
                 if binding.WhichOneof("binding") == "name" and binding.name == old:
                     binding.name = new
-
-
-def _weight_file(weight: Weight) -> str:
-    """The weight file that the parameters of the new operations go to: the one that held the old."""
-    for node in weight.chain() or [weight.node]:
-        for operands in node.operands.values():
-            for operand in operands:
-                if operand.value is not None and operand.value.WhichOneof("value") == "blobFileValue":
-                    return str(operand.value.blobFileValue.fileName)
-    return DEFAULT_WEIGHT_FILE
 
 
 def _collect(model: Model, job: Job, future: Future[list[list[Any]]]) -> list[tuple[Weight, list[Any]]]:

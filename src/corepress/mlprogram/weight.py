@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -99,21 +100,18 @@ class Weight:
     @property
     def key(self) -> tuple[Any, ...]:
         """Equal for weights of one opset that share their data in the weight file."""
-        held = (
-            [(None, self.argument or "val", self.value)]
-            if not self.compression
-            else [
-                (node.type, argument, operand.value)
-                for node in self.chain()
-                for argument, operands in sorted(node.operands.items())
-                for operand in operands
-                if operand.value is not None and argument != "name"
-            ]
-        )
+        held = [item for item in self._held() if self.argument in (None, item[1])]
         if any(value.WhichOneof("value") == "blobFileValue" for _, _, value in held):
-            parts = ((kind, argument, value.SerializeToString()) for kind, argument, value in held)
+            parts = (
+                (kind, argument, value.SerializeToString()) for kind, argument, value in held if argument != "name"
+            )
             return (self.node.function.opset, *parts)
         return (id(self.node), self.argument)
+
+    @property
+    def file(self) -> str | None:
+        """The weight file that holds it, as the program names it; None when all of it is inline."""
+        return next((str(reference.fileName) for reference in self._references()), None)
 
     def chain(self) -> list[Node]:
         """The producing nodes, from the outside in: the last operation first, then those only it reads."""
@@ -121,12 +119,19 @@ class Weight:
 
     def release(self) -> None:
         """Let go of the memory that reading took."""
+        for reference in self._references():
+            self.model.release(reference.fileName, reference.offset)
+
+    def _references(self) -> Iterator[Any]:
+        return (value.blobFileValue for _, _, value in self._held() if value.WhichOneof("value") == "blobFileValue")
+
+    def _held(self) -> Iterator[tuple[str, str, Any]]:
+        """Every value that its nodes hold: operation type, argument, value."""
         for node in self.chain() or [self.node]:
-            for operands in node.operands.values():
+            for argument, operands in sorted(node.operands.items()):
                 for operand in operands:
-                    if operand.value is not None and operand.value.WhichOneof("value") == "blobFileValue":
-                        reference = operand.value.blobFileValue
-                        self.model.release(reference.fileName, reference.offset)
+                    if operand.value is not None:
+                        yield node.type, argument, operand.value
 
 
 def find_weights(model: Model) -> list[Weight]:

@@ -76,7 +76,6 @@ class Planner:
         self.precision = precision
         self.on_the_fly = on_the_fly
         self.held: dict[str, Tensor | Packed] = {}
-        self._constants: dict[tuple[int, int], Any] = {}
 
     def function(self, nodes: Sequence[Node], proto: Any) -> Block:
         """Plan a function of `nodes`, whose message is `proto`."""

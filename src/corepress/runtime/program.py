@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -43,9 +44,9 @@ class Program:
     def make_state(self) -> State:
         """The states of a stateful model, all zero, to be passed to every `predict` of one sequence."""
         return {
-            feature.name: self.precision.tensor(
-                torch.zeros(feature.shape, dtype=torch.from_numpy(_empty(feature.dtype)).dtype)
-            ).to(self.device)
+            feature.name: self.precision.tensor(torch.from_numpy(np.zeros(feature.shape, feature.dtype))).to(
+                self.device
+            )
             for feature in self.interface.states
         }
 
@@ -60,20 +61,10 @@ class Program:
         if self.interface.states and state is None:
             raise ConfigError("the model is stateful: pass what make_state() returned")
         tensors = to_tensors(self.interface.inputs, inputs)
-        given = [self.precision.tensor(tensors[name]).to(self.device) for name in self._argument_names]
+        given = [self.precision.tensor(tensors[name]).to(self.device) for name in self.module.plan.inputs]
         results = self.module(*given, states=state, observe=observe)
         by_name = dict(zip(self.module.plan.output_names, results, strict=True))
         return {feature.name: from_value(feature, by_name[feature.name]) for feature in self.interface.outputs}
-
-    @property
-    def _argument_names(self) -> list[str]:
-        return list(self.module.plan.inputs)
-
-
-def _empty(dtype: Any) -> Any:
-    import numpy as np
-
-    return np.empty(0, dtype)
 
 
 def load(

@@ -13,12 +13,13 @@ ALLOWED = {
     "algorithms": {"algorithms", "weights", "errors"},
     "mlprogram": {"mlprogram", "weights", "errors"},
     "targets": {"targets", "weights", "errors"},
-    "coreml": {"coreml", "algorithms", "mlprogram", "targets", "weights", "errors"},
-    "coreml/experimental": {"coreml", "runtime", "mlprogram", "targets", "weights", "errors"},
+    "fields": {"fields", "errors"},
+    "coreml": {"coreml", "fields", "algorithms", "mlprogram", "targets", "weights", "errors"},
+    "coreml/experimental": {"coreml", "fields", "runtime", "mlprogram", "targets", "weights", "errors"},
     "reports": {"reports", "mlprogram", "errors"},
     "runtime": {"runtime", "mlprogram", "weights", "errors"},
     "verification": {"verification", "runtime", "mlprogram", "errors"},
-    "recipe": {"recipe", "coreml", "targets", "errors"},
+    "recipe": {"recipe", "fields", "coreml", "targets", "errors"},
 }
 
 

@@ -24,8 +24,7 @@ from typing import Any, Literal, get_args
 import attrs
 
 from corepress import targets
-from corepress.coreml.config import OptimizationConfig, read_yaml
-from corepress.coreml.fields import suggestion
+from corepress.coreml.config import OptimizationConfig
 from corepress.coreml.op_configs import (
     OpCompressorConfig,
     OpLinearQuantizerConfig,
@@ -35,6 +34,7 @@ from corepress.coreml.op_configs import (
     read_config,
 )
 from corepress.errors import ConfigError
+from corepress.fields import read_yaml, suggestion
 
 Kind = Literal["prune", "palettize", "quantize", "decompress"]
 _KINDS: tuple[Kind, ...] = get_args(Kind)

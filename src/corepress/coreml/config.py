@@ -11,10 +11,8 @@ from pathlib import Path
 from typing import IO, Any
 
 import attrs
-import yaml
 from attrs import define, field
 
-from corepress.coreml.fields import UnknownKeyError, suggesting, suggestion
 from corepress.coreml.granularity import CompressionGranularity, WeightDtype
 from corepress.coreml.op_configs import (
     OpCompressorConfig,
@@ -25,6 +23,7 @@ from corepress.coreml.op_configs import (
     read_config,
 )
 from corepress.errors import ConfigError
+from corepress.fields import UnknownKeyError, read_yaml, suggesting, suggestion
 
 __all__ = [
     "CompressionGranularity",
@@ -37,7 +36,6 @@ __all__ = [
     "UnknownKeyError",
     "WeightDtype",
     "check_kinds",
-    "read_yaml",
 ]
 
 _KINDS: dict[str, type[OpCompressorConfig]] = {
@@ -185,20 +183,6 @@ def _read(values: Any, kind: str, where: str) -> OpCompressorConfig | None:
     if kind not in _KINDS:
         raise ConfigError(f"{where}: unknown config_type {kind!r}. {suggestion(kind, _KINDS)}")
     return read_config(_KINDS[kind], arguments, where)
-
-
-def read_yaml(source: str | Path | IO[str] | IO[bytes]) -> Any:
-    """What a YAML file, by its path or open, holds; a ConfigError names the line that is not YAML."""
-    if isinstance(source, (str, Path)):
-        with Path(source).open(encoding="utf-8") as file:
-            return read_yaml(file)
-    try:
-        return yaml.safe_load(source)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f", line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "unreadable"
-        raise ConfigError(f"{getattr(source, 'name', 'The text')}{place}: not valid YAML ({problem}).") from error
 
 
 def check_kinds(config: Any, function: str, *kinds: type[OpCompressorConfig]) -> OptimizationConfig:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import cattrs.errors
 from attrs import define, field
 
-from corepress.coreml import fields
+from corepress import fields
 from corepress.coreml.granularity import CompressionGranularity, WeightDtype, dtype_of, granularity_of
 from corepress.errors import ConfigError
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from attrs import define
 
-from corepress.coreml import fields
+from corepress import fields
 from corepress.coreml.config import OptimizationConfig, check_kinds
 from corepress.coreml.engine import Progress
 from corepress.coreml.experimental.calibrate import calibrate

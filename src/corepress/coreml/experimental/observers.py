@@ -13,8 +13,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from corepress.coreml.fields import suggestion
 from corepress.errors import ConfigError
+from corepress.fields import suggestion
 
 Array = NDArray[Any]
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 import difflib
 import functools
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar, get_args
+from enum import Enum
+from pathlib import Path
+from typing import IO, Any, TypeVar, get_args
 
 import attrs
 import cattrs
 import cattrs.errors
 import numpy as np
+import yaml
 from attrs import field
 from cattrs.gen import make_dict_structure_fn, override
 
-from corepress.coreml.granularity import CompressionGranularity
 from corepress.errors import ConfigError
 
 T = TypeVar("T")
@@ -116,8 +118,8 @@ def weight_threshold() -> Any:
     return value_of(2048, "a non-negative integer or None", lambda v: v is None or whole(v, 0))
 
 
-def one_of(*allowed: CompressionGranularity) -> Any:
-    """A validator for the granularities that a kind of compression knows."""
+def one_of(*allowed: Enum) -> Any:
+    """A validator for the members of an enumeration that a field may hold."""
     return must_be(", ".join(g.name.lower() for g in allowed), lambda v: v in allowed, ONE_OF)
 
 
@@ -150,3 +152,17 @@ def sentences(error: BaseException) -> list[str]:
     if isinstance(error, cattrs.errors.BaseValidationError):
         return [sentence for inner in error.exceptions for sentence in sentences(inner)]
     return [str(error)]
+
+
+def read_yaml(source: str | Path | IO[str] | IO[bytes]) -> Any:
+    """What a YAML file, by its path or open, holds; a ConfigError names the line that is not YAML."""
+    if isinstance(source, (str, Path)):
+        with Path(source).open(encoding="utf-8") as file:
+            return read_yaml(file)
+    try:
+        return yaml.safe_load(source)
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "unreadable"
+        raise ConfigError(f"{getattr(source, 'name', 'The text')}{place}: not valid YAML ({problem}).") from error

@@ -18,6 +18,7 @@ ALLOWED = {
     "coreml/experimental": {"coreml", "fields", "runtime", "mlprogram", "targets", "weights", "errors"},
     "reports": {"reports", "mlprogram", "errors"},
     "runtime": {"runtime", "mlprogram", "weights", "errors"},
+    "torch": {"torch", "fields", "algorithms", "weights", "errors"},
     "verification": {"verification", "runtime", "mlprogram", "errors"},
     "recipe": {"recipe", "fields", "coreml", "targets", "errors"},
 }

@@ -13,6 +13,7 @@ from corepress.errors import ConfigError, CorepressError, FormatError
 if TYPE_CHECKING:
     from corepress import coreml as coreml
     from corepress import runtime as runtime
+    from corepress import torch as torch
     from corepress.mlprogram import Model as Model
     from corepress.mlprogram import load as load
     from corepress.reports import Report as Report
@@ -32,6 +33,7 @@ __all__ = [
     "load",
     "report",
     "runtime",
+    "torch",
     "verify",
 ]
 
@@ -48,11 +50,11 @@ _LAZY = {
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
         return getattr(importlib.import_module(_LAZY[name]), name)
-    if name in ("coreml", "runtime", "targets"):
+    if name in ("coreml", "runtime", "targets", "torch"):
         try:
             return importlib.import_module(f"corepress.{name}")
         except ModuleNotFoundError as error:
-            if name != "runtime" or error.name != "torch":
+            if error.name != "torch":
                 raise
-            raise CorepressError("running models needs PyTorch: pip install 'corepress[torch]'") from error
+            raise CorepressError(f"corepress.{name} needs PyTorch: pip install 'corepress[torch]'") from error
     raise AttributeError(f"module 'corepress' has no attribute {name!r}")

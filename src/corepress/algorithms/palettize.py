@@ -86,6 +86,28 @@ def palettize(
     return cut.palettized(luts, cut.join(rows))
 
 
+def indices_into(weight: Array, lut: Array, vector_axis: int | None = None) -> Indices:
+    """The index of the nearest entry for each element of a weight, or each vector: uint8.
+
+    `lut`: (groups on each axis..., entries, dim), in any order, as in `Palettized`.
+    """
+    counts, (entries, dim) = lut.shape[:-2], lut.shape[-2:]
+    tables = lut.reshape(-1, entries, dim)
+    if dim == 1:
+        order = tables[..., 0].argsort(axis=1)
+        rows = to_rows(weight, counts)
+        found = nearest(rows, np.take_along_axis(tables[..., 0], order, axis=1))
+        return from_rows(
+            np.take_along_axis(order, found.astype(np.intp), axis=1).astype(np.uint8), weight.shape, counts
+        )
+    axis = (vector_axis or 0) % weight.ndim
+    cut = _Cut(weight.shape, axis, 1, dim)
+    vectors = cut.vectors(weight).reshape(*cut.index_shape, dim)
+    groups = to_rows(vectors, [*counts, 1]).reshape(len(tables), -1, dim)
+    found = np.stack([nearest_vectors(points, table) for points, table in zip(groups, tables, strict=True)])
+    return from_rows(found, cut.index_shape, counts)
+
+
 class _Cut(NamedTuple):
     """How a weight falls into groups of channels, and these into vectors."""
 

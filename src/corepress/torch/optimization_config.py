@@ -1,0 +1,210 @@
+"""Which modules of a model are compressed, and how: what the configurations of all methods have in common.
+
+Names and behaviour are those of `coremltools.optimize.torch.optimization_config`; every refusal is a `ConfigError`
+(a `ValueError`).
+"""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Callable, Iterator, Mapping
+from enum import Enum
+from pathlib import Path
+from typing import IO, Any, ClassVar, TypeVar
+
+import attrs
+import cattrs.errors
+import torch
+from attrs import define, field
+from torch import nn
+
+from corepress import fields
+from corepress.errors import ConfigError
+
+__all__ = ["ModuleOptimizationConfig", "OptimizationConfig", "PalettizationGranularity", "QuantizationGranularity"]
+
+M = TypeVar("M", bound="ModuleOptimizationConfig")
+O = TypeVar("O", bound="OptimizationConfig")  # noqa: E741
+ModuleType = Callable[..., Any] | str
+
+
+class QuantizationGranularity(Enum):
+    """How many elements of a weight share a scale."""
+
+    per_tensor = "per_tensor"
+    per_channel = "per_channel"
+    per_block = "per_block"
+
+
+class PalettizationGranularity(Enum):
+    """How many elements of a weight share a look-up table."""
+
+    per_tensor = "per_tensor"
+    per_grouped_channel = "per_grouped_channel"
+
+
+@define
+class ModuleOptimizationConfig:
+    """How the weights of one module are compressed."""
+
+    @classmethod
+    def from_dict(cls: type[M], config_dict: Mapping[str, Any]) -> M:
+        """Build from the names of fields and their values; the mapping stays unchanged."""
+        try:
+            config: M = fields.structure(_mapping(config_dict, cls.__name__), cls)
+        except cattrs.errors.BaseValidationError as error:
+            raise ConfigError(f"{cls.__name__}: {' '.join(fields.sentences(error))}") from error
+        return config
+
+    @classmethod
+    def from_yaml(cls: type[M], yml: str | Path | IO[str] | IO[bytes]) -> M:
+        """Build from a YAML file, by its path or open."""
+        return cls.from_dict(fields.read_yaml(yml) or {})
+
+    def as_dict(self) -> dict[str, Any]:
+        return attrs.asdict(self)
+
+
+def _check_level(instance: OptimizationConfig, attribute: attrs.Attribute[Any], value: Any) -> None:
+    entries = {"": value} if attribute.name == "global_config" else _mapping(value, attribute.name)
+    for key, config in entries.items():
+        _check_entry(instance, attribute.name, key, config)
+
+
+def _check_entry(instance: OptimizationConfig, level: str, key: Any, config: Any) -> None:
+    if config is not None and not isinstance(config, instance._module_config):
+        wanted = instance._module_config.__name__
+        raise ConfigError(f"{level} {key!r} of {type(instance).__name__} must be a {wanted} or None, not {config!r}")
+
+
+def _own_dict(configs: Any) -> Any:
+    """A copy, so that the caller's dictionary stays the caller's; the validator speaks of what is none."""
+    return dict(configs) if isinstance(configs, Mapping) else {} if configs is None else configs
+
+
+def _by_type(configs: Any) -> Any:
+    own = _own_dict(configs)
+    return {module_type(key): value for key, value in own.items()} if isinstance(own, dict) else own
+
+
+@define
+class OptimizationConfig:
+    """Which modules of a model are compressed by which configuration; None leaves a module alone.
+
+    global_config: for every supported module.
+    module_type_configs: by the class of the module, or its name such as "Linear"; goes before `global_config`.
+    module_name_configs: by the module's name in the model, or a regular expression that matches all of it; goes before
+        both.
+    """
+
+    _module_config: ClassVar[type[ModuleOptimizationConfig]] = ModuleOptimizationConfig
+    # Whether a configuration that names nothing means the defaults for everything.
+    _global_by_default: ClassVar[bool] = False
+
+    global_config: ModuleOptimizationConfig | None = field(default=None, validator=_check_level)
+    module_type_configs: dict[ModuleType, Any] = field(factory=dict, converter=_by_type, validator=_check_level)
+    module_name_configs: dict[str, Any] = field(factory=dict, converter=_own_dict, validator=_check_level)
+
+    def __attrs_post_init__(self) -> None:
+        if self._global_by_default and not (self.global_config or self.module_type_configs or self.module_name_configs):
+            self.global_config = self._module_config()
+
+    def set_global(self: O, global_config: ModuleOptimizationConfig | None) -> O:
+        """Set the configuration for every module that has none of its own."""
+        _check_entry(self, "global_config", "", global_config)
+        self.global_config = global_config
+        return self
+
+    def set_module_type(self: O, object_type: ModuleType, opt_config: ModuleOptimizationConfig | None) -> O:
+        """Set the configuration for all modules of a class."""
+        _check_entry(self, "module_type_configs", object_type, opt_config)
+        self.module_type_configs[module_type(object_type)] = opt_config
+        return self
+
+    def set_module_name(self: O, module_name: str, opt_config: ModuleOptimizationConfig | None) -> O:
+        """Set the configuration for the modules whose name matches."""
+        _check_entry(self, "module_name_configs", module_name, opt_config)
+        self.module_name_configs[module_name] = opt_config
+        return self
+
+    def configs(self) -> Iterator[Any]:
+        """Every configuration that is set."""
+        everything = [self.global_config, *self.module_type_configs.values(), *self.module_name_configs.values()]
+        return (config for config in everything if config is not None)
+
+    def get_module_config(self, name: str, module: nn.Module) -> Any:
+        """The configuration of a module, or None: leave it alone."""
+        for pattern, config in self.module_name_configs.items():
+            if _matches(pattern, name):
+                return config
+        for key in (type(module), type(module).__name__):
+            if key in self.module_type_configs:
+                return self.module_type_configs[key]
+        return self.global_config
+
+    @classmethod
+    def from_dict(cls: type[O], config_dict: Mapping[str, Any]) -> O:
+        """Build from a nested mapping, which stays unchanged.
+
+        Each level maps to the arguments of a module's configuration, to such a configuration, or to None. Unknown keys
+        and wrong values are a ConfigError that says where.
+        """
+        known = {attribute.name for attribute in attrs.fields(cls) if attribute.init}
+        arguments = dict(_mapping(config_dict, cls.__name__))
+        for key in arguments:
+            if key not in known:
+                raise fields.unknown_key(cls, key)
+        if "global_config" in arguments:
+            arguments["global_config"] = cls._read(arguments["global_config"], "global_config")
+        for level in {"module_type_configs", "module_name_configs"} & set(arguments):
+            entries = _mapping(arguments[level] or {}, level)
+            arguments[level] = {key: cls._read(value, f"{level} {key!r}") for key, value in entries.items()}
+        return cls(**arguments)
+
+    @classmethod
+    def _read(cls, value: Any, where: str) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        try:
+            return cls._module_config.from_dict(value)
+        except ConfigError as error:
+            raise ConfigError(f"{where}: {error}") from error
+
+    @classmethod
+    def from_yaml(cls: type[O], yml: str | Path | IO[str] | IO[bytes]) -> O:
+        """Build from a YAML file, by its path or open; the structure is that of `from_dict`."""
+        return cls.from_dict(fields.read_yaml(yml) or {})
+
+    def as_dict(self) -> dict[str, Any]:
+        return attrs.asdict(self)
+
+
+def module_type(name: ModuleType) -> ModuleType:
+    """What a string such as "Linear", "operator.add" or "torch.cat" names; itself if it names nothing known."""
+    if not isinstance(name, str):
+        return name
+    owner, _, attribute = name.rpartition(".")
+    places: dict[str, tuple[Any, ...]] = {"operator": (operator,), "torch": (torch,), "": (nn, nn.functional)}
+    for place in places.get(owner, ()):
+        if hasattr(place, attribute):
+            found: ModuleType = getattr(place, attribute)
+            return found
+    return name
+
+
+def _matches(pattern: str, name: str) -> bool:
+    try:
+        return re.fullmatch(pattern, name) is not None
+    except re.error as error:
+        raise ConfigError(f"module_name_configs {pattern!r} is not a regular expression: {error}") from error
+
+
+def _mapping(value: Any, what: str) -> Mapping[Any, Any]:
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{what} must be given as a dictionary, not as {value!r}")
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

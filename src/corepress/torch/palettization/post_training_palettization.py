@@ -1,0 +1,108 @@
+"""`PostTrainingPalettizer`: the weights of a PyTorch model become entries of look-up tables, by exact k-means."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from attrs import define, field
+from numpy.typing import NDArray
+from torch import nn
+
+from corepress.errors import ConfigError
+from corepress.fields import flag, suggesting, value_of, whole
+from corepress.torch.base_model_optimizer import BasePostTrainingModelOptimizer
+from corepress.torch.dtypes import lut_type
+from corepress.torch.engine import Action, compress_weights
+from corepress.torch.fields import channel_axis, member, optional_integer
+from corepress.torch.optimization_config import (
+    ModuleOptimizationConfig,
+    OptimizationConfig,
+    PalettizationGranularity,
+)
+from corepress.torch.palettization.cluster import palettize_weight
+from corepress.torch.parameters import Parameter
+
+__all__ = ["ModulePostTrainingPalettizerConfig", "PostTrainingPalettizer", "PostTrainingPalettizerConfig"]
+
+
+@suggesting
+@define
+class ModulePostTrainingPalettizerConfig(ModuleOptimizationConfig):
+    """How the weights of a module are palettized.
+
+    n_bits: of an index: 1, 2, 3, 4, 6 or 8; None leaves the module alone.
+    lut_dtype: int8 or uint8, as which the entries of a table are stored; None: as the weight's own type.
+    granularity: "per_tensor", or "per_grouped_channel" with a table for each `group_size` channels.
+    channel_axis: the axis of these channels, and of the vectors: 0, the output channels; 1, the input channels.
+    cluster_dim: entries are vectors of that many neighbouring channels.
+    enable_per_channel_scale: each output channel is brought to -1..1 first; its scale is stored. Scalar entries only.
+    enable_fast_kmeans_mode, rounding_precision: without effect. coremltools rounds weights to be fast; corepress solves
+        the k-means of the weights themselves, exactly.
+    """
+
+    n_bits: int | None = field(default=4)
+    lut_dtype: torch.dtype | None = field(default=None, converter=lut_type)
+    granularity: PalettizationGranularity = member(PalettizationGranularity, "per_tensor")
+    group_size: int | None = optional_integer(None, 1)
+    channel_axis: int = channel_axis()
+    cluster_dim: int | None = optional_integer(None, 1)
+    enable_per_channel_scale: bool = flag()
+    enable_fast_kmeans_mode: bool = value_of(True, "True or False", lambda v: isinstance(v, bool))
+    rounding_precision: int = value_of(4, "an integer", whole)
+
+    def __attrs_post_init__(self) -> None:
+        check_palettization(self)
+
+
+def check_palettization(config: Any) -> None:
+    """What the fields of a palettizer's configuration owe each other."""
+    if config.n_bits not in (None, 1, 2, 3, 4, 6, 8) or isinstance(config.n_bits, bool):
+        raise ConfigError(f'"n_bits" must be 1, 2, 3, 4, 6 or 8, not {config.n_bits!r}')
+    grouped = config.granularity is PalettizationGranularity.per_grouped_channel
+    if grouped != (config.group_size is not None):
+        raise ConfigError('group_size belongs to granularity "per_grouped_channel", which needs it')
+    if (config.cluster_dim or 1) > 1 and config.enable_per_channel_scale:
+        raise ConfigError("enable_per_channel_scale is for scalar entries: it can't go with cluster_dim > 1")
+
+
+@suggesting
+@define
+class PostTrainingPalettizerConfig(OptimizationConfig):
+    """Which modules are palettized, and how: `ModulePostTrainingPalettizerConfig`s. By default all, to 4 bits."""
+
+    _module_config: ClassVar[type[ModuleOptimizationConfig]] = ModulePostTrainingPalettizerConfig
+    _global_by_default: ClassVar[bool] = True
+
+
+class PostTrainingPalettizer(BasePostTrainingModelOptimizer):
+    """Palettizes the weights of a trained model, without data.
+
+    k-means with scalar entries is solved exactly (`corepress.algorithms.kmeans1d`).
+    """
+
+    def __init__(self, model: nn.Module, config: PostTrainingPalettizerConfig | None = None):
+        super().__init__(model, PostTrainingPalettizerConfig() if config is None else config)
+
+    def compress(self, num_kmeans_workers: int | None = None, inplace: bool = False) -> nn.Module:
+        """The palettized model: this model if `inplace`, else a copy.
+
+        `num_kmeans_workers`: threads; by default one for each core. A weight that can't be palettized as asked is left
+        as it is, with a warning; `report().skipped` says why.
+        """
+        self._model = self._get_model_for_compression(inplace)
+        self._report = compress_weights(
+            self._model, self._choose, workers=num_kmeans_workers, description="Palettizing"
+        )
+        return self._model
+
+    def _choose(self, parameter: Parameter) -> Action | None:
+        config = self._config.get_module_config(parameter.owner_name, parameter.owner)
+        if config is None or config.n_bits is None:
+            return None
+
+        def action(weight: NDArray[Any], mask: NDArray[np.bool_] | None) -> Any:
+            return palettize_weight(weight, config, parameter.output_axis, mask=mask)
+
+        return action

@@ -1,0 +1,99 @@
+"""The weights of a model that can be compressed: where each is, and which of its axes is which."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
+from torch.nn.utils import parametrize, remove_spectral_norm, remove_weight_norm
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
+
+_ATTENTION = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
+# For each class: its weights, and the axis of their output channels.
+_WEIGHTS: dict[type[nn.Module], tuple[tuple[str, ...], int]] = {
+    nn.Linear: (("weight",), 0),
+    nn.Embedding: (("weight",), 0),
+    nn.Conv1d: (("weight",), 0),
+    nn.Conv2d: (("weight",), 0),
+    nn.Conv3d: (("weight",), 0),
+    nn.ConvTranspose1d: (("weight",), 1),
+    nn.ConvTranspose2d: (("weight",), 1),
+    nn.ConvTranspose3d: (("weight",), 1),
+    nn.MultiheadAttention: (_ATTENTION, 0),
+}
+SUPPORTED = tuple(_WEIGHTS)
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A weight of a module of a model. `output_axis`, `input_axis`: those of its channels.
+
+    `owner`, `owner_name`: the module whose configuration counts; that of an attention for its output projection.
+    """
+
+    module: nn.Module
+    module_name: str
+    name: str
+    output_axis: int
+    owner: nn.Module
+    owner_name: str
+
+    @property
+    def key(self) -> str:
+        """Its name in the model's `state_dict`."""
+        return f"{self.module_name}.{self.name}" if self.module_name else self.name
+
+    @property
+    def input_axis(self) -> int:
+        return 1 - self.output_axis
+
+    @property
+    def value(self) -> Tensor:
+        value: Tensor = getattr(self.module, self.name)
+        return value
+
+    def __str__(self) -> str:
+        return f"{self.key} of a {type(self.module).__name__}"
+
+
+def parameters(model: nn.Module) -> Iterator[Parameter]:
+    """The weights of all supported modules, in the model's order; a shared one once for each module that holds it."""
+    attention: tuple[str, nn.Module] = ("", model)
+    for module_name, module in model.named_modules():
+        names, output_axis = _weights_of(module)
+        owner_name, owner = module_name, module
+        if isinstance(module, nn.MultiheadAttention):
+            attention = module_name, module
+        elif isinstance(module, NonDynamicallyQuantizableLinear):
+            owner_name, owner = attention
+        for name in names:
+            if isinstance(getattr(module, name, None), Tensor):
+                yield Parameter(module, module_name, name, output_axis, owner, owner_name)
+
+
+def _weights_of(module: nn.Module) -> tuple[tuple[str, ...], int]:
+    for kind, found in _WEIGHTS.items():
+        if isinstance(module, kind):
+            return found
+    # Hugging Face's, of GPT-2: a linear layer with its weight as (in, out). Not worth an import of transformers.
+    if type(module).__name__ == "Conv1D" and hasattr(module, "nf"):
+        return ("weight",), 1
+    return (), 0
+
+
+def bake_parametrizations(model: nn.Module) -> None:
+    """Replace weights that are computed from others, as by weight norm, by plain ones of the same value."""
+    with torch.no_grad():
+        for module in model.modules():
+            if parametrize.is_parametrized(module):
+                for name in list(module.parametrizations):  # type: ignore[arg-type]
+                    parametrize.remove_parametrizations(module, name, leave_parametrized=True)
+            for hook in list(module._forward_pre_hooks.values()):
+                if isinstance(hook, WeightNorm):
+                    remove_weight_norm(module, hook.name)
+                elif isinstance(hook, SpectralNorm):
+                    remove_spectral_norm(module, hook.name)

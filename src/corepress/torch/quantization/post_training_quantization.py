@@ -1,0 +1,141 @@
+"""`PostTrainingQuantizer`: the weights of a PyTorch model become integers with scales, without data."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from attrs import define, field
+from numpy.typing import NDArray
+from torch import nn
+
+from corepress.algorithms.linear import quantize
+from corepress.errors import ConfigError
+from corepress.fields import flag, suggesting
+from corepress.torch import dtypes
+from corepress.torch.base_model_optimizer import BasePostTrainingModelOptimizer
+from corepress.torch.engine import Action, compress_weights
+from corepress.torch.fields import member
+from corepress.torch.optimization_config import (
+    ModuleOptimizationConfig,
+    OptimizationConfig,
+    QuantizationGranularity,
+)
+from corepress.torch.parameters import Parameter
+from corepress.torch.quantization.quantization_config import QuantizationScheme
+
+__all__ = ["ModulePostTrainingQuantizerConfig", "PostTrainingQuantizer", "PostTrainingQuantizerConfig"]
+
+_DTYPES = ("int8", "uint8", "int4", "uint4", "float32")
+
+
+def _block_size(value: Any) -> tuple[int, ...] | None:
+    if value is None:
+        return None
+    sizes = tuple(value) if isinstance(value, (list, tuple)) else (value,)
+    if not sizes or any(not isinstance(size, int) or isinstance(size, bool) or size < 0 for size in sizes):
+        raise ConfigError(f"block_size must be an integer or one for each axis, not {value!r}")
+    return sizes
+
+
+@suggesting
+@define
+class ModulePostTrainingQuantizerConfig(ModuleOptimizationConfig):
+    """How the weights of a module are quantized.
+
+    weight_dtype: int8, uint8, int4 or uint4; float32 leaves the module alone. A word, or a type of PyTorch.
+    granularity: "per_tensor", "per_channel" (of the output), or "per_block".
+    quantization_scheme: "symmetric", with the zero point in the middle of the range, or "affine".
+    block_size: with "per_block": the elements of a block along the input channels, or the block's size on the output
+        and the input channels; 0 stands for the whole axis.
+    scale_search: an addition: look for the scale of least squared error instead of taking it from the range.
+    """
+
+    weight_dtype: Any = "int8"
+    weight_n_bits: int = field(init=False)
+    granularity: QuantizationGranularity = member(QuantizationGranularity, "per_channel")
+    quantization_scheme: QuantizationScheme = member(QuantizationScheme, "symmetric")
+    block_size: tuple[int, ...] | None = field(default=None, converter=_block_size)
+    scale_search: bool = flag()
+
+    def __attrs_post_init__(self) -> None:
+        name = dtypes.dtype_name(self.weight_dtype)
+        if name not in _DTYPES:
+            raise ConfigError(f"weight_dtype must be one of {', '.join(_DTYPES)}, not {self.weight_dtype!r}")
+        if (self.granularity is QuantizationGranularity.per_block) != (self.block_size is not None):
+            raise ConfigError('block_size belongs to granularity "per_block", which needs it')
+        self.weight_n_bits = dtypes.bits(name)
+        self.weight_dtype = dtypes.torch_type(name)
+
+    @property
+    def dtype_name(self) -> str:
+        """Such as "int4", for which PyTorch has no type."""
+        return f"{'int' if dtypes.is_signed(self.weight_dtype) else 'uint'}{self.weight_n_bits}"
+
+
+@suggesting
+@define
+class PostTrainingQuantizerConfig(OptimizationConfig):
+    """Which modules are quantized, and how: `ModulePostTrainingQuantizerConfig`s. By default all, to int8."""
+
+    _module_config: ClassVar[type[ModuleOptimizationConfig]] = ModulePostTrainingQuantizerConfig
+    _global_by_default: ClassVar[bool] = True
+
+    def __attrs_post_init__(self) -> None:
+        super().__attrs_post_init__()
+        if len({config.quantization_scheme for config in self.configs()}) > 1:
+            raise ConfigError("quantization_scheme must be the same in the configurations of all modules")
+
+
+class PostTrainingQuantizer(BasePostTrainingModelOptimizer):
+    """Quantizes the weights of a trained model, without data; values stay floating point until it is converted."""
+
+    def __init__(self, model: nn.Module, config: PostTrainingQuantizerConfig | None = None):
+        super().__init__(model, PostTrainingQuantizerConfig() if config is None else config)
+
+    def compress(self, inplace: bool = False, *, workers: int | None = None) -> nn.Module:
+        """The quantized model: this model if `inplace`, else a copy.
+
+        `workers`: threads; by default one for each core. A weight that can't be quantized as asked is left as it is,
+        with a warning; `report().skipped` says why.
+        """
+        self._model = self._get_model_for_compression(inplace)
+        self._report = compress_weights(self._model, self._choose, workers=workers, description="Quantizing")
+        return self._model
+
+    def _choose(self, parameter: Parameter) -> Action | None:
+        config = self._config.get_module_config(parameter.owner_name, parameter.owner)
+        if config is None or config.weight_dtype is torch.float32:
+            return None
+
+        def action(weight: NDArray[Any], mask: NDArray[np.bool_] | None) -> Any:
+            return quantize(
+                weight,
+                dtype=config.dtype_name,
+                mode="linear_symmetric" if config.quantization_scheme is QuantizationScheme.symmetric else "linear",
+                block_sizes=block_sizes(config, parameter, weight.ndim),
+                scale_search=config.scale_search,
+                mask=mask,
+            )
+
+        return action
+
+
+def block_sizes(config: Any, parameter: Parameter, rank: int) -> list[int]:
+    """The elements that share a scale, on each axis of a weight; 0: the whole axis."""
+    sizes = [0] * rank
+    if config.granularity is QuantizationGranularity.per_channel:
+        sizes[parameter.output_axis] = 1
+    elif config.granularity is QuantizationGranularity.per_block:
+        given = config.block_size
+        if len(given) > rank or any(given[2:]):
+            raise ConfigError(f"block_size {given} does not fit {parameter}: only its channels can be cut into blocks")
+        outputs, inputs = (1, given[0]) if len(given) == 1 else given[:2]
+        shape = parameter.value.shape
+        outputs, inputs = outputs % shape[parameter.output_axis], inputs % shape[parameter.input_axis]
+        # Blocks on the input axis alone are blocks of each output channel.
+        sizes[parameter.output_axis], sizes[parameter.input_axis] = outputs or (1 if inputs else 0), inputs
+        if not any(sizes):
+            raise ConfigError(f"block_size {given} cuts no axis of {parameter}: use per_channel or per_tensor")
+    return sizes

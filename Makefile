@@ -3,10 +3,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 WORKERS ?= 2
 CONFORMANCE ?=
+TORCH ?= 1
 
 .PHONY: demo test test-all lint bench bench-quick conformance fuzz schema docs clean
 
-# With TORCH=1 the packages also run, on real images.
+# Each package also runs, on real images; `make demo TORCH=` does without PyTorch and this.
 demo: .venv/core.stamp $(if $(TORCH),.venv/torch.stamp)
 	$(BIN)/python tools/demo.py
 
@@ -23,6 +24,8 @@ lint: .venv/dev.stamp
 
 bench: .venv/dev.stamp
 	$(BIN)/python benchmarks/run.py
+	$(BIN)/python benchmarks/runtime.py
+	$(BIN)/python benchmarks/products.py
 
 bench-quick: .venv/dev.stamp
 	$(BIN)/python benchmarks/run.py --quick
@@ -36,8 +39,10 @@ fuzz: .venv/dev.stamp
 	$(BIN)/python -m tests.fuzz
 
 schema: .venv/dev.stamp
-	$(BIN)/python -m grpc_tools.protoc -Isrc/corepress/mlprogram \
-		--descriptor_set_out=src/corepress/mlprogram/schema.binpb schema.proto
+	for folder in mlprogram neural_network; do \
+		$(BIN)/python -m grpc_tools.protoc -Isrc/corepress/$$folder \
+			--descriptor_set_out=src/corepress/$$folder/schema.binpb schema.proto || exit 1; \
+	done
 
 docs: .venv/dev.stamp
 	$(BIN)/python -m tools.write_docs

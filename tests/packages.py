@@ -52,3 +52,32 @@ def make_package(folder: Path, target: str, dtype: str = "float16", seed: int = 
     path = folder / f"{target}-{dtype}-{seed}.mlpackage"
     model.save(str(path))
     return path
+
+
+def inputs(seed: int = 0) -> dict[str, np.ndarray]:
+    """Inputs for that package, exact in float16."""
+    rng = np.random.default_rng(seed)
+    shapes = {"x": (1, 64), "image": (1, 16, 8, 8), "square": (1, 64, 64)}
+    made = {name: rng.normal(size=shape).astype(np.float16) for name, shape in shapes.items()}
+    return {**made, "ids": rng.integers(0, 96, 3).astype(np.int32)}
+
+
+def answers(weights: dict[str, np.ndarray], given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What that package answers with these dense weights: the same computation, written with PyTorch in float64."""
+    import torch
+    from torch.nn import functional as F
+
+    def weight(start: str, end: str = "") -> torch.Tensor:
+        (found,) = (w for name, w in weights.items() if name.startswith(start) and end in name and w.ndim > 1)
+        return torch.from_numpy(found.astype(np.float64))
+
+    (bias,) = (torch.from_numpy(w.astype(np.float64)) for w in weights.values() if w.shape == (48,))
+    x, image, square = (torch.from_numpy(given[name].astype(np.float64)) for name in ("x", "image", "square"))
+    computed = {
+        "dense": F.linear(x, weight("dense"), bias),
+        "up": F.conv_transpose2d(F.conv2d(image, weight("conv"), padding="same"), weight("up", "weight")),
+        "left": weight("left") @ (square @ weight("right")),
+        "embed": weight("embed")[torch.from_numpy(given["ids"])],
+        "shift": square + weight("shift"),
+    }
+    return {name: value.numpy() for name, value in computed.items()}

@@ -1,6 +1,7 @@
 """The grid: every mode, width, type and granularity, in both generations, from a file and inline.
 
-Each result must load in coremltools with its type checks, and coremltools' own decompression must give our values.
+Each result must load in coremltools with its type checks, and coremltools' own decompression must give our values. The
+runtime must answer what PyTorch computes with those decompressed values.
 """
 
 from __future__ import annotations
@@ -10,15 +11,27 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import corepress
 import corepress.coreml as cto
+from corepress import runtime
 from corepress.mlprogram import Model, load
 from corepress.mlprogram.values import immediate_value
+from tests import packages
 from tests.oracle import peer_weights
 
 Palettizer, Quantizer = cto.OpPalettizerConfig, cto.OpLinearQuantizerConfig
 Magnitude, Threshold = cto.OpMagnitudePrunerConfig, cto.OpThresholdPrunerConfig
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """The packages are tiny: where tests run in parallel, threads only wait for each other, ten times as long."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def everywhere(op_config) -> cto.OptimizationConfig:
@@ -93,7 +106,7 @@ def name_of(mode) -> str:
 
 
 def judge(model: Model, path: Path, *, expect: int) -> None:
-    """Save, let coremltools load it, and compare all values; `expect` compressed weights must be there."""
+    """Save, let coremltools load it, and compare all values; `expect` compressed weights must be there. Then run it."""
     model.save(path)
     ours = {weight.name: weight for weight in load(path).weights()}
     theirs = peer_weights(path)
@@ -110,6 +123,24 @@ def judge(model: Model, path: Path, *, expect: int) -> None:
             # The first generation always stores a zero point.
             zeros = form.scale.size if model.spec_version < 9 and getattr(form, "offset", 0) is None else 0
             assert form.nbytes + zeros == weight.stored_bytes
+    judge_answers(path, theirs)
+
+
+def judge_answers(path: Path, weights: dict[str, np.ndarray]) -> None:
+    """The package answers as PyTorch does with these weights, decompressed by the runtime at load or as they are used.
+
+    The tolerance is part of the largest answer: float16 is what the sums of products are stored in.
+    """
+    given = packages.inputs()
+    expected = packages.answers(weights, given)
+    tolerance = 2e-3 if any(w.dtype == np.float16 for w in weights.values()) else 1e-6
+    for when in ("ahead_of_time", "on_the_fly"):
+        found = runtime.load(path, weights=when).predict(given)
+        assert found.keys() == expected.keys()
+        for name, value in expected.items():
+            np.testing.assert_allclose(
+                found[name].astype(np.float64), value, rtol=0, atol=tolerance * np.abs(value).max(), err_msg=name
+            )
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])

@@ -44,7 +44,7 @@ def check(weight: Palettized | Quantized) -> None:
     assert packed is not None
     rows, columns = weight.shape
     bias = torch.from_numpy(rng.normal(size=rows).astype(weight.dtype))
-    for batch in (1, 3, 17):
+    for batch in (1, 6, 65):
         x = torch.from_numpy(rng.normal(size=(batch, columns)).astype(weight.dtype))
         for shift in (None, bias):
             found, expected = packed(x, shift), torch.nn.functional.linear(x, dense, shift)
@@ -53,8 +53,8 @@ def check(weight: Palettized | Quantized) -> None:
     # What a GPU computes is what a CPU does.
     torch.testing.assert_close(packed.torch_tile(5, 19), tile(packed, 5, 19), rtol=1e-6, atol=1e-6)
     assert distance(tile(packed, 0, rows).numpy(), dense.float().numpy()) <= LIMITS[dtype]
-    # Each row is filled up to 32 codes.
-    assert packed.codes.nbytes == rows * -(-columns // 32) * 4 * (weight.bits if packed.tables.numel() else 8)
+    # Each row is filled up to 128 codes.
+    assert packed.codes.nbytes == rows * -(-columns // 128) * 16 * (weight.bits if packed.tables.numel() else 8)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
@@ -90,6 +90,22 @@ def test_other_forms_are_not_packed() -> None:
     in_columns = Palettized(np.zeros((4, 4), np.uint8), rng.normal(size=(1, 2, 4, 1)).astype(np.float32))
     for weight in (dense, Sparse(dense > 0, dense), vectors, in_columns):
         assert pack(weight, torch.float32) is None
+
+
+@pytest.mark.parametrize("blocks", [1, 75, 200])  # of 2400, 32 and 12 columns
+@pytest.mark.parametrize(("bits", "kind"), [(4, "int8"), (8, "uint8")])
+def test_columns_are_multiplied_span_by_span(bits, kind, blocks) -> None:
+    check(quantized(bits, kind, 24, blocks, 2400, "float32", True))
+
+
+@pytest.mark.parametrize(("rows", "tokens"), [(2050, 1), (2050, 5), (2050, 64), (2050, 65), (3, 6)])
+def test_rows_are_shared_among_threads(rows, tokens) -> None:
+    weight = Palettized(
+        rng.integers(0, 8, (rows, 300), dtype=np.uint8), rng.normal(size=(1, 1, 8, 1)).astype(np.float32)
+    )
+    packed, x = pack(weight, torch.float32), rng.normal(size=(tokens, 300)).astype(np.float32)
+    assert packed is not None
+    assert distance(packed(torch.from_numpy(x)).numpy(), x @ weight.decompress().T) <= 1e-5
 
 
 def test_many_rows_are_multiplied_tile_by_tile(monkeypatch) -> None:

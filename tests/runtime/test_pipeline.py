@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import corepress.coreml as cto
 from corepress.errors import ConfigError, FormatError
 from corepress.mlprogram import Model
 from corepress.mlprogram import load as load_model
 from corepress.mlprogram.schema import ModelDescription
 from corepress.runtime import load
+from corepress.runtime.packed import Packed
 from tests import structures
 
 X = np.random.default_rng(0).normal(size=(1, 64)).astype(np.float16)
@@ -53,6 +55,16 @@ def test_it_is_exactly_the_two_programs(tmp_path) -> None:
     np.testing.assert_array_equal(
         program.predict({"t1": X})["t3"], second.predict(first.predict({"t1": X}))["t3"].astype(np.float32)
     )
+
+
+def test_weights_of_stages_stay_packed(tmp_path) -> None:
+    config = cto.OptimizationConfig(cto.OpPalettizerConfig(nbits=4, weight_threshold=10))
+    small = cto.palettize_weights(structures.pipeline(tmp_path), config)
+    dense, program = load(small), load(small, weights="on_the_fly")
+    for stage in program.stages.values():  # type: ignore[attr-defined]
+        assert any(isinstance(module, Packed) for module in stage.module.modules())
+    expected = dense.predict({"t1": X})["t3"]
+    assert np.abs(program.predict({"t1": X})["t3"] - expected).max() <= 2e-3 * np.abs(expected).max()
 
 
 def test_states_of_stages_are_kept_apart(tmp_path) -> None:

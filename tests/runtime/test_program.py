@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from corepress.mlprogram import load as load_model
 from corepress.mlprogram.schema import ModelDescription
 from corepress.runtime import load
 from tests import structures
+from tests.runtime.zoo import CachedGpt, Residual
 
 
 def weights_of(path) -> dict[str, np.ndarray]:
@@ -76,7 +78,7 @@ def convert(module, inputs, **options):
         return ct.convert(
             traced,
             inputs=inputs,
-            minimum_deployment_target=ct.target.iOS17,
+            minimum_deployment_target=options.pop("target", ct.target.iOS17),
             compute_precision=ct.precision.FLOAT32,
             skip_model_load=True,
             **options,
@@ -218,3 +220,109 @@ def test_the_module_is_a_module(tmp_path) -> None:
     seen: list[str] = []
     program.predict({"x": x}, observe=lambda name, value: seen.append(name))
     assert seen[0] == "relu_x" and len(seen) >= 2 and found.shape == (1, 64)
+
+
+def test_what_goes_into_a_loop_is_observed(tmp_path) -> None:
+    path = structures.nested(tmp_path)
+    held = weights_of(path)
+    program = load(path)
+    (loop,) = [step for step in program.module.plan.steps if step.kind == "while_loop"]
+    seen: list[tuple[str, np.ndarray]] = []
+    x = -0.01 * np.random.default_rng(1).normal(size=(1, 64)).astype(np.float32)
+    program.predict({"x": x, "flag": [1.0]}, observe=lambda name, value: seen.append((name, value)))
+    condition, body = ([value for name, value in seen if name == block.inputs[0]] for block in loop.blocks)
+    if loop.blocks[0].inputs == loop.blocks[1].inputs:
+        condition, body = condition[::2], condition[1::2]
+    # The condition sees what each round of the body does, and at last what came out.
+    assert len(condition) == len(body) + 1 > 1
+    for given, again, result in zip(condition, body, condition[1:], strict=False):
+        np.testing.assert_array_equal(given, again)
+        np.testing.assert_allclose(given @ held["loop_weight_0"].T + held["loop_bias_0"], result, rtol=1e-3, atol=1e-3)
+
+
+def cache(folder) -> Path:
+    """A state of 4 rows. The row `place` becomes x; the answer is all rows before, and all rows after."""
+    import coremltools as ct
+    from coremltools.converters.mil.mil import Builder as mb
+    from coremltools.converters.mil.mil import types
+
+    specs = [
+        mb.TensorSpec((1, 8), types.fp16),
+        mb.TensorSpec((1,), types.int32),
+        mb.StateTensorSpec((4, 8), types.fp16),
+    ]
+
+    @mb.program(input_specs=specs, opset_version=ct.target.iOS18)
+    def program(x, place, rows):
+        zero, size = np.array([0], np.int32), np.array([8], np.int32)
+        begin = mb.concat(values=[place, zero], axis=0)
+        end = mb.concat(values=[mb.add(x=place, y=np.array([1], np.int32)), size], axis=0)
+        before = mb.read_state(input=rows)
+        changed = mb.slice_update(x=mb.read_state(input=rows), update=x, begin=begin, end=end)
+        after = mb.coreml_update_state(state=rows, value=changed)
+        return mb.identity(x=before), mb.identity(x=after)
+
+    path = folder / "cache.mlpackage"
+    ct.convert(program, minimum_deployment_target=ct.target.iOS18, skip_model_load=True).save(str(path))
+    return path
+
+
+def test_a_state_changes_but_not_what_was_read_from_it(tmp_path) -> None:
+    program = load(cache(tmp_path))
+    state, rows = program.make_state(), np.zeros((4, 8), np.float16)
+    names = program.module.plan.output_names
+    answers = []
+    for place in (0, 2, 3, 2):
+        x = np.full((1, 8), place + 1 + len(answers), np.float16)
+        result = program.predict({"x": x, "place": [place]}, state)
+        before, rows = rows, rows.copy()
+        rows[place] = x
+        answers += [(result[names[0]], before), (result[names[1]], rows)]
+        x[:] = -1  # the caller's own memory
+    # Later calls have not touched what earlier ones gave.
+    for found, expected in answers:
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_a_part_of_a_state_is_changed_in_place(tmp_path) -> None:
+    torch.manual_seed(0)
+    model = CachedGpt().eval()
+    import coremltools as ct
+
+    states = [ct.StateType(ct.TensorType(shape=b.shape, dtype=np.float16), name) for name, b in model.named_buffers()]
+    sizes = (1, 1, 1, ct.RangeDim(1, 16, 5))
+    inputs = [ct.TensorType("ids", (1, 1), dtype=np.int32), ct.TensorType("mask", sizes)]
+    example = (torch.zeros(1, 1, dtype=torch.int32), torch.zeros(1, 1, 1, 5))
+    path = tmp_path / "gpt.mlpackage"
+    convert(model, inputs, example=example, states=states, target=ct.target.iOS18).save(str(path))
+    program = load(path, precision="float32")
+    state = program.make_state()
+    given = dict(state)
+    program.predict({"ids": [[3]], "mask": torch.zeros(1, 1, 1, 5)}, state)
+    for name, tensor in given.items():
+        assert state[name] is tensor and tensor[:, :, 4].any() and not tensor[:, :, :4].any()
+    # With an observer, who may keep what it sees, nothing is.
+    seen, copies = [], []
+    program.predict(
+        {"ids": [[7]], "mask": torch.zeros(1, 1, 1, 5)},
+        state,
+        lambda name, value: (seen.append(value), copies.append(value.clone())),
+    )
+    assert all(torch.equal(value, copy) for value, copy in zip(seen, copies, strict=True))
+
+
+def test_the_module_can_be_moved_and_compiled(tmp_path) -> None:
+    import coremltools as ct
+
+    torch.manual_seed(0)
+    model, x = (
+        torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), Residual(8, 8, 1)),
+        torch.randn(1, 3, 8, 8),
+    )
+    convert(model, [ct.TensorType("x", x.shape)], example=x).save(str(tmp_path / "m.mlpackage"))
+    module = load(tmp_path / "m.mlpackage").module
+    with torch.no_grad():
+        expected = model(x)
+        torch.testing.assert_close(torch.compile(module, backend="eager")(x)[0], expected)
+        (found,) = module.to("meta")(x.to("meta"))
+        assert found.device.type == "meta" and found.shape == expected.shape

@@ -6,11 +6,15 @@ import functools
 import sys
 import tempfile
 from collections.abc import Callable
+from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar
 
+import attrs
 from google.protobuf.message import DecodeError
 
+from corepress.coreml.config import OptimizationConfig
+from corepress.coreml.op_configs import OpCompressorConfig
 from corepress.errors import ConfigError, FormatError
 from corepress.mlprogram import Model, load
 from corepress.mlprogram.schema import Model as ModelProto
@@ -78,3 +82,34 @@ def to_mlmodel(model: Model, like: Any) -> Any:
         skip_model_load=like.__proxy__ is None,
         function_name=like.function_name,
     )
+
+
+def to_coremltools(config: OptimizationConfig) -> Any:
+    """The configuration as coremltools' own object, for the passes of `coremltools.convert`:
+    `pipeline.set_options("compression::palettize_weights", {"config": to_coremltools(config)})`.
+
+    A ConfigError for what coremltools does not have: a pattern for names, or a field of ours that is set.
+    """
+    import coremltools.optimize.coreml as peer
+
+    names = config.op_name_configs
+    if patterns := [name for name in names if any(sign in name for sign in "*?[")]:
+        raise ConfigError(f"coremltools knows no patterns such as {patterns[0]!r}: give the names of the operations")
+    return peer.OptimizationConfig(
+        global_config=_peer_config(peer, config.global_config),
+        op_type_configs={kind: _peer_config(peer, held) for kind, held in config.op_type_configs.items()},
+        op_name_configs={name: _peer_config(peer, held) for name, held in names.items()},
+    )
+
+
+def _peer_config(peer: Any, config: OpCompressorConfig | None) -> Any:
+    if config is None:
+        return None
+    kind = getattr(peer, type(config).__name__)
+    arguments = {field.name: getattr(config, field.name) for field in attrs.fields(type(config))}
+    for field in attrs.fields(type(config)):
+        if field.name not in attrs.fields_dict(kind) and arguments.pop(field.name) != field.default:
+            raise ConfigError(f"coremltools has no {field.name!r} in its {type(config).__name__}")
+        if isinstance(arguments.get(field.name), Enum):
+            arguments[field.name] = arguments[field.name].name.lower()
+    return kind(**arguments)

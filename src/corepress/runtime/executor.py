@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from corepress.errors import CorepressError, FormatError
-from corepress.runtime.packed import Packed, product
+from corepress.runtime.packed import Packed
 from corepress.runtime.plan import Block, Computed, Held, Step, python_value
-from corepress.runtime.registry import OPERATIONS
+from corepress.runtime.registry import FAULTS, OPERATIONS
+
+Values = dict[str, Any]
+Observe = Callable[[str, Any], None]
 
 # A loop that goes on for longer is taken for one that never ends.
 MAX_ITERATIONS = 1_000_000
-# What PyTorch and Python raise where the values of a program do not fit its operations.
-_FAULTS = (RuntimeError, ValueError, LookupError, TypeError, AttributeError, AssertionError, ArithmeticError)
 
 
 class Executor(nn.Module):
     """One function of a program. `forward` takes its inputs in order and returns its outputs in order.
 
-    `states` of `forward`: the tensors of a stateful model by name, which are updated in place of the dictionary.
-    `observe(name, value)` is called with every value that a step computes: for comparing and calibrating.
-    `output_types`: what the program declares its outputs to be; None leaves one as it was computed.
+    `states` of `forward`: the tensors of a stateful model by name. They are updated: in place, where only a part
+    changes and nothing else sees the memory, or else in the dictionary; so clone what is to be kept.
+    `observe(name, value)` is called with every value that a step computes or that goes into a loop: for comparing and
+    calibrating. `output_types`: what the program declares its outputs to be; None leaves one as it was computed.
     """
 
     def __init__(
@@ -36,110 +38,160 @@ class Executor(nn.Module):
         super().__init__()
         self.plan = plan
         self.output_types = output_types or [None] * len(plan.outputs)
-        self._names = {}
-        for number, (name, value) in enumerate(held.items()):
-            # Names of a program may hold any character, those of buffers may not.
-            self._names[name] = own = f"constant_{number}"
+        for name, value in held.items():
             if isinstance(value, Packed):
-                self.add_module(own, value)
+                self.add_module(name, value)
             else:
-                self.register_buffer(own, value)
+                self.register_buffer(name, value)
 
     def forward(
         self,
         *inputs: Tensor,
         states: dict[str, Tensor] | None = None,
-        observe: Callable[[str, Any], None] | None = None,
+        observe: Observe | None = None,
     ) -> tuple[Any, ...]:
-        values: dict[str, Any] = dict(zip(self.plan.inputs, inputs, strict=True))
-        results = self._run(self.plan, values, {} if states is None else states, observe)
+        values: Values = dict(zip(self.plan.inputs, inputs, strict=True))
+        run = Run(self.constants(), {} if states is None else states, observe)
+        results = run.block(self.plan, values)
         return tuple(
-            result.to(dtype) if dtype is not None and isinstance(result, Tensor) else result
+            run.unshared(result if dtype is None else result.to(dtype)) if isinstance(result, Tensor) else result
             for result, dtype in zip(results, self.output_types, strict=True)
         )
 
-    def _run(
-        self,
-        block: Block,
-        values: dict[str, Any],
-        states: dict[str, Tensor],
-        observe: Callable[[str, Any], None] | None,
-    ) -> tuple[Any, ...]:
+    def constants(self) -> dict[str, Any]:
+        """The constants by the name of their buffer."""
+        # All at once: to get them one by one from a module takes longer than small operations.
+        return {**self._buffers, **self._modules}
+
+
+class Run:
+    """One run of a plan. `held`: the constants, by the name of their buffer."""
+
+    def __init__(self, held: Mapping[str, Any], states: dict[str, Tensor], observe: Observe | None):
+        self.held = held
+        self.states = states
+        self.observe = observe
+
+    def block(self, block: Block, values: Values) -> tuple[Any, ...]:
+        """Compute the steps, and return the outputs; `values`, which is changed: all that is known so far."""
         for step in block.steps:
-            try:
-                results = self._step(step, values, states, observe)
-            except CorepressError:
-                raise
-            except _FAULTS as error:
-                raise FormatError(f"{step.kind} {step.name!r} can't be computed: {error}") from error
-            for name, value in zip(step.outputs, results, strict=True):
-                values[name] = value
-                if observe is not None:
-                    observe(name, value)
-            for name in step.drop:
-                values.pop(name, None)
-        return tuple(self._value(output, values) for output in block.outputs)
+            self.step(step, values)
+        return tuple(self.value(output, values) for output in block.outputs)
 
-    def _step(
-        self,
-        step: Step,
-        values: dict[str, Any],
-        states: dict[str, Tensor],
-        observe: Callable[[str, Any], None] | None,
-    ) -> Sequence[Any]:
-        arguments = {key: self._value(argument, values) for key, argument in step.arguments.items()}
-        if step.kind == "cond":
-            chosen = step.blocks[0 if bool(arguments["pred"]) else 1]
-            return self._run(chosen, dict(values), states, observe)
-        if step.kind == "while_loop":
-            return self._loop(step, arguments["loop_vars"], values, states, observe)
-        if step.kind == "read_state":
-            return (_state(states, step.arguments["input"]).clone(),)
-        if step.kind in ("write_state", "coreml_update_state"):
-            name = step.arguments["input" if step.kind == "write_state" else "state"]
-            value = arguments["data" if step.kind == "write_state" else "value"]
-            states[name.name] = value.to(_state(states, name).dtype)
-            return (value,) if step.outputs else ()
-        if (packed := product(step.kind, arguments)) is not None:
-            return (packed,)
-        result = OPERATIONS[step.kind].function(**arguments)
-        # A tuple stands for several outputs; a list value is a tuple, too, but a single output.
-        return result if isinstance(result, tuple) and len(step.outputs) != 1 else (result,)
+    def step(self, step: Step, values: Values) -> None:
+        """Compute one step; what nothing reads any more is taken out of `values`."""
+        try:
+            if step.function is None:
+                results = _SPECIAL[step.kind](self, step, values)
+            else:
+                result = step.function(**self.arguments(step, values))
+                # A tuple stands for several outputs; a list value is a tuple, too, but a single output.
+                results = result if isinstance(result, tuple) and len(step.outputs) != 1 else (result,)
+            if len(results) != len(step.outputs):
+                raise ValueError(f"it has {len(results)} results, not {len(step.outputs)}")
+        except CorepressError:
+            raise
+        except FAULTS as error:
+            raise FormatError(f"{step.kind} {step.name!r} can't be computed: {error}") from error
+        for name, value in zip(step.outputs, results, strict=True):
+            values[name] = value
+            if self.observe is not None:
+                self.observe(name, value)
+        for name in step.drop:
+            values.pop(name, None)
 
-    def _loop(
-        self,
-        step: Step,
-        variables: Sequence[Any],
-        values: dict[str, Any],
-        states: dict[str, Tensor],
-        observe: Callable[[str, Any], None] | None,
-    ) -> Sequence[Any]:
-        condition, body = step.blocks
-        for _ in range(MAX_ITERATIONS):
-            inside = values | dict(zip(condition.inputs, variables, strict=True))
-            if not bool(self._run(condition, inside, states, observe)[0]):
-                return variables
-            inside = values | dict(zip(body.inputs, variables, strict=True))
-            variables = self._run(body, inside, states, observe)
-        raise FormatError(f"while_loop {step.name!r} does not end within {MAX_ITERATIONS:,} rounds")
+    def arguments(self, step: Step, values: Values) -> dict[str, Any]:
+        held = self.held
+        arguments = step.constant.copy()
+        for key, name in step.held:
+            arguments[key] = held[name]
+        for key, name in step.computed:
+            arguments[key] = values[name]
+        for key, argument in step.converted:
+            arguments[key] = self.value(argument, values)
+        return arguments
 
-    def _value(self, argument: Any, values: dict[str, Any]) -> Any:
+    def value(self, argument: Any, values: Values) -> Any:
         if isinstance(argument, list):
-            return [self._value(item, values) for item in argument]
+            return [self.value(item, values) for item in argument]
         if isinstance(argument, Held):
-            return getattr(self, self._names[argument.name])
+            return self.held[argument.name]
         if not isinstance(argument, Computed):
             return argument
-        if argument.name not in values:
-            # A state is no value: it is looked up by name where it is read or written.
-            return None
         value = values[argument.name]
         if argument.kind in (None, list) or not isinstance(value, Tensor):
             return value
         return python_value(value, argument.kind, f"value {argument.name!r}")
 
+    def cond(self, step: Step, values: Values) -> Sequence[Any]:
+        chosen = step.blocks[0 if bool(self.value(step.arguments["pred"], values)) else 1]
+        return self.block(chosen, dict(values))
 
-def _state(states: dict[str, Tensor], argument: Any) -> Tensor:
-    if argument.name not in states:
-        raise CorepressError(f"the state {argument.name!r} is missing: pass what make_state() returned")
-    return states[argument.name]
+    def loop(self, step: Step, values: Values) -> Sequence[Any]:
+        condition, body = step.blocks
+        variables = self.value(step.arguments["loop_vars"], values)
+        for _ in range(MAX_ITERATIONS):
+            if not bool(self.inner(condition, variables, values)[0]):
+                return variables  # type: ignore[no-any-return]
+            variables = self.inner(body, variables, values)
+        raise FormatError(f"while_loop {step.name!r} does not end within {MAX_ITERATIONS:,} rounds")
+
+    def inner(self, block: Block, variables: Sequence[Any], values: Values) -> tuple[Any, ...]:
+        """Run a block of a loop."""
+        given = dict(zip(block.inputs, variables, strict=True))
+        if self.observe is not None:
+            for name, value in given.items():
+                self.observe(name, value)
+        return self.block(block, values | given)
+
+    def read_state(self, step: Step, values: Values) -> Sequence[Any]:
+        return (self.state(step.arguments["input"].name),)
+
+    def write_state(self, step: Step, values: Values) -> Sequence[Any]:
+        first, second = ("input", "data") if step.kind == "write_state" else ("state", "value")
+        name, value = step.arguments[first].name, self.value(step.arguments[second], values)
+        state = self.state(name)
+        if value.dtype != state.dtype or not value.is_set_to(state):
+            # A copy: the memory of a state is its own, so that parts of it can be changed in place.
+            self.states[name] = value.to(state.dtype, copy=True)
+        return (value,) if step.outputs else ()
+
+    def update(self, step: Step, values: Values) -> Sequence[Any]:
+        """A `slice_update` whose result goes back into a state: in place, where nothing else sees the memory."""
+        arguments = self.arguments(step, values)
+        x, state = arguments["x"], self.state(str(step.state))
+        if self.observe is not None or x.dtype != state.dtype or not x.is_set_to(state):
+            return (OPERATIONS["slice_update"].function(**arguments),)
+        name = step.arguments["x"].name
+        if name not in step.drop or _shares(state, [v for other, v in values.items() if other != name]):
+            return (OPERATIONS["slice_update"].function(**arguments),)
+        update = arguments.pop("update")
+        target = OPERATIONS["slice_by_index"].function(**arguments)
+        target.copy_(update.reshape(target.shape))
+        return (x,)
+
+    def state(self, name: str) -> Tensor:
+        if name not in self.states:
+            raise CorepressError(f"the state {name!r} is missing: pass what make_state() returned")
+        return self.states[name]
+
+    def unshared(self, result: Tensor) -> Tensor:
+        """An output that stays as it is when a later run changes the states."""
+        return result.clone() if self.states and _shares(result, self.states.values()) else result
+
+
+def _shares(tensor: Tensor, others: Iterable[Any]) -> bool:
+    """Whether one of the others may lie in the same memory as a tensor."""
+    memory = tensor.untyped_storage().data_ptr()
+    return any(not isinstance(other, Tensor) or other.untyped_storage().data_ptr() == memory for other in others)
+
+
+# The steps without a function.
+_SPECIAL: dict[str, Callable[[Run, Step, Values], Sequence[Any]]] = {
+    "cond": Run.cond,
+    "while_loop": Run.loop,
+    "read_state": Run.read_state,
+    "write_state": Run.write_state,
+    "coreml_update_state": Run.write_state,
+    "slice_update": Run.update,
+}

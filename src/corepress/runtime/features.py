@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from corepress.errors import ConfigError, FormatError
 from corepress.mlprogram.schema import ModelDescription
+from corepress.runtime.limits import LIMIT
 
 # Enumerations of Apple's FeatureTypes.proto.
 _ARRAY_TYPES = {65568: np.float32, 65600: np.float64, 131104: np.int32, 131080: np.int8, 65552: np.float16}
@@ -114,6 +116,8 @@ def _array(name: str, array: Any, optional: bool) -> Feature:
     if dtype is None:
         raise FormatError(f"feature {name!r} has the unknown data type {array.dataType}")
     default = array.WhichOneof("defaultOptionalValue")
+    if min(array.shape, default=0) < 0 or math.prod(array.shape) > LIMIT:
+        raise FormatError(f"feature {name!r} can't have the shape {'x'.join(map(str, array.shape))}")
     return Feature(
         name,
         "array",
@@ -202,11 +206,16 @@ def _pixels(feature: Feature, value: Any) -> NDArray[Any]:
 def from_value(feature: Feature, value: Any) -> Any:
     """An output as Core ML gives it: an array of the described type, an image, a label, or a dictionary."""
     if not isinstance(value, Tensor):
+        if feature.kind in ("array", "image"):
+            raise FormatError(f"output {feature.name!r} is described as an {feature.kind}, but is none")
         return value
+    value = value.float() if value.dtype == torch.bfloat16 else value  # which NumPy does not have
     array = value.detach().cpu().numpy()
     if feature.kind == "image":
         return _picture(feature, array)
     if feature.kind == "number":
+        if not array.size:
+            raise FormatError(f"output {feature.name!r} is described as a number, but is empty")
         return array.reshape(-1)[0].astype(feature.dtype)
     return array.astype(feature.dtype) if feature.kind == "array" else array
 

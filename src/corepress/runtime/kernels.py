@@ -1,8 +1,11 @@
 """The loops behind packed weights on a CPU, compiled by numba; imported on first use, since numba loads slowly.
 
-Four bits are looked up and 8-bit integers converted in registers, as they are multiplied; for any other number of bits,
-a row is first spread into a float32 scratch that stays in the cache. The intrinsics write the LLVM code of the look-up
-themselves, because LLVM makes slow gathers of the plain loop.
+Four rows at a time, a span of columns that stays in the cache is made dense, then multiplied. The intrinsics write LLVM
+code: of a plain loop that looks up, LLVM makes slow gathers, but it knows the shapes below as single instructions of
+AVX-512 or AVX2, and finds correct ones on any other processor. They are in this file because numba's cache only looks
+for changes in the file of a function.
+
+`form`: see `_decode`. `codes`, `tables`, `scales`, `offsets`: those of a `Packed`, with float16 as its bits.
 """
 
 # mypy: allow-untyped-decorators
@@ -23,12 +26,18 @@ from numpy.typing import NDArray
 from corepress.weights.half import single
 
 Array = NDArray[Any]
+# Columns of four rows that are dense at a time: 16 KB.
+_SPAN = 1024
+# Codes that are decoded at a time: eight vectors of 16.
+_PIECE = 128
 # Lanes of the instruction that looks up: a whole table of 16 fits a register of AVX-512, half a one of AVX2.
 _LANES = 16 if binding.get_host_cpu_features().get("avx512f") else 8
 _BYTE, _INT, _SINGLE = ir.IntType(8), ir.IntType(32), ir.FloatType()
+# Vectors that are multiplied at a time, as many as the registers hold sums for; see `_products`.
+_MANY = (0, 0, 0, 0) if _LANES == 16 else (0,)
 
 
-def _of(kind: Any, value: int, lanes: int) -> Any:
+def _of(kind: Any, value: Any, lanes: int = 16) -> Any:
     return ir.Constant(ir.VectorType(kind, lanes), [value] * lanes)
 
 
@@ -37,20 +46,16 @@ def _choose(builder: Any, one: Any, other: Any, lanes: Iterable[int]) -> Any:
     return builder.shuffle_vector(one, other, ir.Constant(ir.VectorType(_INT, len(chosen)), chosen))
 
 
-def _vector(builder: Any, address: Any, kind: Any, lanes: int, first: int = 0) -> Any:
-    """A pointer to a vector that need not be aligned, `first` numbers after an address."""
-    place = builder.add(address, ir.Constant(address.type, 4 * first))
+def _vector(builder: Any, address: Any, kind: Any, lanes: int, offset: int = 0) -> Any:
+    """A pointer to a vector that need not be aligned, some bytes after an address."""
+    place = builder.add(address, ir.Constant(address.type, offset))
     return builder.inttoptr(place, ir.VectorType(kind, lanes).as_pointer())
 
 
-def _scaled(builder: Any, table: Any, shift: Any, factor: Any) -> Any:
-    """The 16 numbers factor * (table - shift)."""
-    spread = []
-    for value in (shift, factor):
-        one = builder.insert_element(ir.Constant(ir.VectorType(_SINGLE, 16), ir.Undefined), value, _INT(0))
-        spread.append(_choose(builder, one, one, [0] * 16))
-    numbers = builder.load(_vector(builder, table, _SINGLE, 16), align=4)
-    return builder.fmul(builder.fsub(numbers, spread[0]), spread[1])
+def _spread(builder: Any, address: Any, offset: int) -> Any:
+    """One number at an address, in all lanes."""
+    one = builder.load(_vector(builder, address, _SINGLE, 1, offset), align=4)
+    return _choose(builder, one, one, [0] * 16)
 
 
 def _permuted(builder: Any, numbers: Any, indices: Any) -> Any:
@@ -62,236 +67,250 @@ def _permuted(builder: Any, numbers: Any, indices: Any) -> Any:
     return result
 
 
-def _looked_up(builder: Any, numbers: Any, codes: Any) -> list[Any]:
-    """The numbers for 16 codes in a vector of bytes, in vectors of `_LANES`."""
+def _indices(builder: Any, codes: Any, bits: int) -> list[Any]:
+    """The 128 codes at an address, in the order that `Packed` gives them, as eight vectors of 16 integers."""
+    if bits in (0, 8):
+        octets = [builder.load(_vector(builder, codes, _BYTE, 16, 16 * i), align=1) for i in range(8)]
+        widen = builder.zext if bits else builder.sext
+        return [widen(part, ir.VectorType(_INT, 16)) for part in octets]
+    octets = builder.load(_vector(builder, codes, _BYTE, 16 * bits), align=1)
+    count = 8 if bits <= 4 else 4  # codes that a word of 32 bits can hold
+    size = bits * count // 8
+    found = []
+    for first in range(0, bits, size):
+        lanes = [lane * bits + first + i if i < size else 16 * bits for lane in range(16) for i in range(4)]
+        octet_lanes = _choose(builder, octets, _of(_BYTE, 0, 16 * bits), lanes)
+        words = builder.bitcast(octet_lanes, ir.VectorType(_INT, 16))
+        for i in range(count):
+            shifted = builder.lshr(words, _of(_INT, i * bits))
+            found.append(builder.and_(shifted, _of(_INT, (1 << bits) - 1)))
+    return found
+
+
+def _looked_up(builder: Any, tables: list[Any], indices: Any) -> Any:
+    """The numbers for 16 indices into tables of `_LANES`, one after the other."""
     parts = []
     for first in range(0, 16, _LANES):
-        indices = _choose(builder, codes, codes, range(first, first + _LANES))
-        indices = builder.zext(indices, ir.VectorType(_INT, _LANES))
-        if _LANES == 16:
-            parts.append(_permuted(builder, numbers, indices))
-            continue
-        within = builder.and_(indices, _of(_INT, 7, 8))
-        halves = [
-            _permuted(builder, _choose(builder, numbers, numbers, range(half, half + 8)), within) for half in (0, 8)
-        ]
-        parts.append(builder.select(builder.icmp_unsigned("<", indices, _of(_INT, 8, 8)), *halves))
-    return parts
+        own = _choose(builder, indices, indices, range(first, first + _LANES))
+        within = builder.and_(own, _of(_INT, _LANES - 1, _LANES))
+        found, bit = [_permuted(builder, table, within) for table in tables], _LANES
+        while len(found) > 1:  # each further bit of the index halves the candidates
+            high = builder.icmp_unsigned("!=", builder.and_(own, _of(_INT, bit, _LANES)), _of(_INT, 0, _LANES))
+            found = [builder.select(high, b, a) for a, b in zip(found[::2], found[1::2], strict=True)]
+            bit *= 2
+        parts += found
+    return parts[0] if len(parts) == 1 else _choose(builder, parts[0], parts[1], range(16))
 
 
-def _nibbles(builder: Any, codes: Any, count: int) -> tuple[Any, Any]:
-    """The low and the high halves of the bytes at an address."""
-    octets = builder.load(_vector(builder, codes, _BYTE, count), align=1)
-    return builder.and_(octets, _of(_BYTE, 15, count)), builder.lshr(octets, _of(_BYTE, 4, count))
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def _look_up_16(context: Any, table: Any, shift: Any, factor: Any, codes: Any, out: Any) -> Any:
-    """16 codes of 4 bits at the address `codes` become factor * (table[code] - shift) at `out`."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        table, shift, factor, codes, out = arguments
-        low, high = _nibbles(builder, codes, 8)
-        nibbles = _choose(builder, low, high, [lane // 2 + 8 * (lane % 2) for lane in range(16)])
-        for i, found in enumerate(_looked_up(builder, _scaled(builder, table, shift, factor), nibbles)):
-            builder.store(found, _vector(builder, out, _SINGLE, _LANES, i * _LANES), align=4)
-        return context.get_dummy_value()
-
-    return types.void(types.uintp, types.float32, types.float32, types.uintp, types.uintp), generate
+def _gathered(builder: Any, table: Any, indices: Any) -> Any:
+    """The numbers for 16 indices into a table that registers can't hold."""
+    if _LANES == 16:
+        base, mask = builder.inttoptr(table, _BYTE.as_pointer()), _of(ir.IntType(1), 1)
+        arguments = [_of(_SINGLE, 0.0), base, indices, mask, _INT(4)]
+        kind = ir.FunctionType(arguments[0].type, [argument.type for argument in arguments])
+        name = "llvm.x86.avx512.mask.gather.dps.512"
+        return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments)
+    base, result = builder.inttoptr(table, _SINGLE.as_pointer()), ir.Constant(ir.VectorType(_SINGLE, 16), ir.Undefined)
+    for lane in range(16):
+        place = builder.gep(base, [builder.zext(builder.extract_element(indices, _INT(lane)), ir.IntType(64))])
+        result = builder.insert_element(result, builder.load(place), _INT(lane))
+    return result
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def _multiply_32s(
-    context: Any, table: Any, shifts: Any, factors: Any, codes: Any, x: Any, sums: Any, blocks: Any, pieces: Any
-) -> Any:
-    """Such numbers, 32 to each of the pieces of each block, times those at `x`, are added to the 32 at `sums`.
+def _decode(
+    context: Any, form: Any, codes: Any, table: Any, factors: Any, shifts: Any, out: Any, pieces: Any
+) -> Any:  # fmt: skip
+    """Pieces of 128 codes become factor * (table[code] - shift), with a factor and a shift for each 16.
 
-    `x` holds 16 factors for the low halves of 16 bytes, then 16 for the high ones, and so on.
+    `form`: a tuple as long as a code has bits, so that LLVM sees constants; one of no bits says that the codes are
+    signed 8-bit numbers themselves. The others are addresses: arrays would be counted as references, which takes
+    longer than what is done with them.
     """
+    bits = len(form)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        table, shifts, factors, codes, x, sums, blocks, pieces = arguments
+        _, codes, table, factors, shifts, out, pieces = arguments
+        sizes = range(0, 4 * max(16, 1 << bits), 4 * _LANES) if 0 < bits < 8 else ()
+        tables = [builder.load(_vector(builder, table, _SINGLE, _LANES, size), align=4) for size in sizes]
+        with cgutils.for_range(builder, pieces) as loop:
 
-        def at(address: Any, index: Any, size: int) -> Any:
-            return builder.add(address, builder.mul(index, ir.Constant(index.type, size)))
+            def at(address: Any, size: int) -> Any:
+                return builder.add(address, builder.mul(loop.index, ir.Constant(address.type, size)))
 
-        def one(address: Any, index: Any) -> Any:
-            return builder.load(builder.inttoptr(at(address, index, 4), _SINGLE.as_pointer()))
-
-        places = [_vector(builder, sums, _SINGLE, _LANES, first) for first in range(0, 32, _LANES)]
-        totals = [cgutils.alloca_once_value(builder, builder.load(place, align=4)) for place in places]
-        with cgutils.for_range(builder, blocks) as block:
-            numbers = _scaled(builder, table, one(shifts, block.index), one(factors, block.index))
-            first = builder.mul(block.index, pieces)
-            with cgutils.for_range(builder, pieces) as inner:
-                piece = builder.add(first, inner.index)
-                halves = _nibbles(builder, at(codes, piece, 16), 16)
-                parts = [part for half in halves for part in _looked_up(builder, numbers, half)]
-                for i, (found, total) in enumerate(zip(parts, totals, strict=True)):
-                    given = builder.load(_vector(builder, at(x, piece, 128), _SINGLE, _LANES, i * _LANES), align=4)
-                    product = builder.fmul(found, given, flags=("contract",))
-                    builder.store(builder.fadd(builder.load(total), product, flags=("contract",)), total)
-        for place, total in zip(places, totals, strict=True):
-            builder.store(builder.load(total), place, align=4)
+            for i, indices in enumerate(_indices(builder, at(codes, 16 * (bits or 8)), bits)):
+                if bits == 8:
+                    numbers = _gathered(builder, table, indices)
+                elif bits:
+                    numbers = _looked_up(builder, tables, indices)
+                else:
+                    numbers = builder.sitofp(indices, ir.VectorType(_SINGLE, 16))
+                numbers = builder.fsub(numbers, _spread(builder, at(shifts, 32), 4 * i))
+                numbers = builder.fmul(numbers, _spread(builder, at(factors, 32), 4 * i))
+                builder.store(numbers, _vector(builder, at(out, 512), _SINGLE, 16, 64 * i), align=4)
         return context.get_dummy_value()
 
-    return types.void(*[types.uintp] * 6, types.intp, types.intp), generate
+    return types.void(form, *[types.uintp] * 6), generate
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "arcp"})
-def _nibble_dot(codes: Array, table: Array, scale: Array, offset: Array, x: Array, sums: Array) -> np.float32:
-    sums[:] = 0
-    _multiply_32s(
-        table.ctypes.data, offset.ctypes.data, scale.ctypes.data, codes.ctypes.data, x.ctypes.data, sums.ctypes.data,
-        scale.size, x.size // scale.size // 32,
-    )  # fmt: skip
-    total = np.float32(0)
-    for i in range(sums.size):
-        total += sums[i]
-    return total
+@intrinsic  # type: ignore[untyped-decorator]
+def _products(
+    context: Any, tokens: Any, rows: Any, row_step: Any, x: Any, x_step: Any, count: Any, sums: Any
+) -> Any:  # fmt: skip
+    """The dot products of some vectors at `x`, as many as `tokens` is long, with four at `rows`, to `sums`.
 
+    `count`: the length of the vectors in pieces of 16. `row_step`, `x_step`: bytes from one vector to the next.
+    """
+    many = len(tokens)
 
-@numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "arcp"})
-def _integer_dot(codes: Array, columns: int, scale: Array, offset: Array, x: Array) -> np.float32:
-    size = columns // scale.size
-    total = np.float32(0)
-    for block in range(scale.size):
-        numbers, given = codes[block * size : (block + 1) * size], x[block * size : (block + 1) * size]
-        shift, part = offset[block], np.float32(0)
-        for i in range(size):
-            part += (np.float32(numbers[i]) - shift) * given[i]
-        total += scale[block] * part
-    return total
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        _, rows, row_step, x, x_step, count, sums = arguments
 
+        def starts(address: Any, step: Any, number: int) -> list[Any]:
+            return [builder.add(address, builder.mul(step, ir.Constant(step.type, i))) for i in range(number)]
 
-@numba.njit(nogil=True, cache=True)
-def _nibble_row(codes: Array, table: Array, scale: Array, offset: Array, row: Array) -> None:
-    """4 bits; a block holds a multiple of 16 codes."""
-    pieces = row.size // scale.size // 16
-    numbers, source, target = table.ctypes.data, codes.ctypes.data, row.ctypes.data
-    for block in range(scale.size):
-        factor, shift = scale[block], offset[block]
-        for piece in range(block * pieces, (block + 1) * pieces):
-            _look_up_16(numbers, shift, factor, source + 8 * piece, target + 64 * piece)
+        def vectors(addresses: list[Any], index: Any) -> list[Any]:
+            offset = builder.shl(index, ir.Constant(index.type, 6))
+            return [builder.load(_vector(builder, builder.add(a, offset), _SINGLE, 16), align=4) for a in addresses]
 
+        weights, given = starts(rows, row_step, 4), starts(x, x_step, many)
+        totals = [cgutils.alloca_once_value(builder, _of(_SINGLE, 0.0)) for _ in range(4 * many)]
+        with cgutils.for_range(builder, count) as loop:
+            own = vectors(weights, loop.index)
+            for i, token in enumerate(vectors(given, loop.index)):
+                for total, row in zip(totals[4 * i : 4 * i + 4], own, strict=True):
+                    product = builder.fmul(row, token, flags=("contract",))
+                    builder.store(builder.fadd(builder.load(total), product, flags=("contract",)), total)
+        for i, total in enumerate(totals):
+            part, half = builder.load(total), 8
+            while half:
+                upper = _choose(builder, part, part, range(half, 2 * half))
+                part = builder.fadd(_choose(builder, part, part, range(half)), upper)
+                half //= 2
+            builder.store(part, _vector(builder, sums, _SINGLE, 1, 4 * i), align=4)
+        return context.get_dummy_value()
 
-@numba.njit(nogil=True, cache=True)
-def _unpack(codes: Array, bits: int, indices: Array) -> None:
-    mask = np.uint64((1 << bits) - 1)
-    for octet in range(indices.size // 8):
-        word = np.uint64(0)
-        for j in range(bits):
-            word |= np.uint64(codes[bits * octet + j] & 255) << np.uint64(8 * j)
-        for j in range(8):
-            indices[8 * octet + j] = np.uint8((word >> np.uint64(j * bits)) & mask)
-
-
-@numba.njit(nogil=True, cache=True)
-def _any_row(
-    codes: Array, bits: int, columns: int, table: Array, scale: Array, offset: Array, indices: Array, row: Array
-) -> None:
-    """Any number of bits, and blocks of any size."""
-    if bits == 8:
-        indices = codes.view(np.uint8)
-    elif bits == 6:  # as a constant, which unrolls the loops
-        _unpack(codes, 6, indices)
-    else:
-        _unpack(codes, bits, indices)
-    for i in range(columns):
-        row[i] = table[indices[i]]
-    _scale_row(row, columns, scale, offset, row)
-
-
-@numba.njit(nogil=True, cache=True)
-def _scale_row(numbers: Array, columns: int, scale: Array, offset: Array, row: Array) -> None:
-    size = columns // scale.size
-    for block in range(scale.size):
-        factor, shift = scale[block], offset[block]
-        # Slices: an index that can't be negative is what lets the loop vectorise.
-        source, target = numbers[block * size : (block + 1) * size], row[block * size : (block + 1) * size]
-        for i in range(size):
-            target[i] = factor * (np.float32(source[i]) - shift)
-
-
-@numba.njit(nogil=True, cache=True)
-def _in_pieces(bits: int, columns: int, scales: Array, size: int) -> bool:
-    """Whether codes have 4 bits and each block holds whole pieces of `size` codes."""
-    blocks = scales.shape[1]
-    return bits == 4 and (blocks <= 1 or columns // blocks % size == 0)
-
-
-@numba.njit(nogil=True, cache=True)
-def _parts(
-    n: int, codes: Array, tables: Array, scales: Array, offsets: Array, wide: Array
-) -> tuple[Array, Array, Array, Array]:
-    """Codes, table, scales and offsets of row `n`, the latter in `wide`, which is 1 and 0 where there are none."""
-    rows = codes.shape[0]
-    group = n * scales.shape[0] // rows
-    for i in range(scales.shape[1]):
-        wide[0, i] = single(scales[group, i])
-    for i in range(offsets.shape[1]):
-        wide[1, i] = single(offsets[group, i])
-    table = tables[n * tables.shape[0] // rows] if tables.size else tables.reshape(-1)
-    return codes[n], table, wide[0], wide[1]
-
-
-@numba.njit(nogil=True, cache=True)
-def _room(scales: Array) -> Array:
-    wide = np.zeros((2, max(scales.shape[1], 1)), np.float32)
-    wide[0] = 1
-    return wide
-
-
-@numba.njit(nogil=True, cache=True)
-def _spread(
-    codes: Array, bits: int, columns: int, tables: Array, scales: Array, offsets: Array,
-    n: int, wide: Array, indices: Array, row: Array,
-) -> None:  # fmt: skip
-    """Row `n` of the weight, dense, into `row`."""
-    own, table, scale, offset = _parts(n, codes, tables, scales, offsets, wide)
-    if table.size == 0:
-        _scale_row(own, columns, scale, offset, row)
-    elif _in_pieces(bits, columns, scales, 16):
-        _nibble_row(own, table, scale, offset, row)
-    else:
-        _any_row(own, bits, columns, table, scale, offset, indices, row)
-
-
-@numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "arcp"})
-def _dot(one: Array, other: Array) -> np.float32:
-    total = np.float32(0)
-    for i in range(one.size):
-        total += one[i] * other[i]
-    return total
+    return types.void(tokens, *[types.uintp] * 6), generate
 
 
 @numba.njit(nogil=True, cache=True)
 def multiply(
-    codes: Array, bits: int, columns: int, tables: Array, scales: Array, offsets: Array,
-    first: int, x: Array, y: Array,
-) -> None:  # fmt: skip
-    """y[i] = row `first + i` of the weight times `x`, which is zero beyond `columns`."""
-    wide, indices = _room(scales), np.empty(x.size, np.uint8)
-    row, sums = np.zeros(x.size, np.float32), np.zeros(32, np.float32)
-    in_pieces = _in_pieces(bits, columns, scales, 32)
-    halves = np.ascontiguousarray(x.reshape(-1, 16, 2).transpose(0, 2, 1)).reshape(-1) if in_pieces else x
-    for i in range(y.size):
-        own, table, scale, offset = _parts(first + i, codes, tables, scales, offsets, wide)
-        if tables.size == 0:
-            y[i] = _integer_dot(own, columns, scale, offset, x)
-        elif in_pieces:
-            y[i] = _nibble_dot(own, table, scale, offset, halves, sums)
-        else:
-            _spread(codes, bits, columns, tables, scales, offsets, first + i, wide, indices, row)
-            y[i] = _dot(row, x)
+    form: Any, columns: int, codes: Array, tables: Array, scales: Array, offsets: Array, first: int, x: Array, y: Array
+) -> None:
+    """y[t, i] = row `first + i` of the weight times x[t], which is zero beyond `columns`."""
+    padded, bits, whole = x.shape[1], len(form) if len(form) else 8, _whole(columns, scales)
+    factors, shifts, places = _ones(4, padded), np.zeros((4, padded // 16), np.float32), np.zeros(4, np.uintp)
+    dense, sums = _aligned(4, _SPAN), np.empty((4, 4), np.float32)
+    y[:] = 0
+    for i in range(0, y.shape[1], 4):
+        height = min(4, y.shape[1] - i)
+        _parameters(first + i, height, len(codes), columns, scales, offsets, factors, shifts)
+        _tables(first + i, height, len(codes), tables, places)
+        for start in range(0, padded, _SPAN):
+            width = min(_SPAN, padded - start)
+            for r in range(height):
+                parameter = 4 * (r * factors.shape[1] + start // 16)
+                _decode(
+                    form, codes.ctypes.data + (first + i + r) * codes.shape[1] + start // 8 * bits, places[r],
+                    factors.ctypes.data + parameter, shifts.ctypes.data + parameter,
+                    dense.ctypes.data + 4 * r * _SPAN, width // _PIECE,
+                )  # fmt: skip
+            if not whole:
+                _scale(first + i, height, len(codes), columns, scales, offsets, start, dense)
+            t = 0
+            while t < len(x):
+                taken = len(_MANY) if len(x) - t >= len(_MANY) else 1
+                rows, place = dense.ctypes.data, x.ctypes.data + 4 * (t * padded + start)
+                if taken == len(_MANY):
+                    _products(_MANY, rows, 4 * _SPAN, place, 4 * padded, width // 16, sums.ctypes.data)
+                else:
+                    _products((0,), rows, 4 * _SPAN, place, 4 * padded, width // 16, sums.ctypes.data)
+                for j in range(taken):
+                    for r in range(height):
+                        y[t + j, i + r] += sums[j, r]
+                t += taken
 
 
 @numba.njit(nogil=True, cache=True)
 def spread(
-    codes: Array, bits: int, columns: int, tables: Array, scales: Array, offsets: Array,
-    first: int, dense: Array,
-) -> None:  # fmt: skip
-    """The rows of the weight from `first` on, as many as `dense` has; it starts as zeros."""
-    wide, indices = _room(scales), np.empty(dense.shape[1], np.uint8)
-    for i in range(dense.shape[0]):
-        _spread(codes, bits, columns, tables, scales, offsets, first + i, wide, indices, dense[i])
+    form: Any, columns: int, codes: Array, tables: Array, scales: Array, offsets: Array, first: int, dense: Array
+) -> None:
+    """The rows of the weight from `first` on, as many as `dense` has."""
+    padded = dense.shape[1]
+    factors, shifts, places = _ones(1, padded), np.zeros((1, padded // 16), np.float32), np.zeros(1, np.uintp)
+    for i in range(len(dense)):
+        _parameters(first + i, 1, len(codes), columns, scales, offsets, factors, shifts)
+        _tables(first + i, 1, len(codes), tables, places)
+        _decode(
+            form, codes.ctypes.data + (first + i) * codes.shape[1], places[0],
+            factors.ctypes.data, shifts.ctypes.data, dense.ctypes.data + 4 * i * padded, padded // _PIECE,
+        )  # fmt: skip
+    if not _whole(columns, scales):
+        _scale(first, len(dense), len(codes), columns, scales, offsets, 0, dense)
+
+
+@numba.njit(nogil=True, cache=True)
+def _ones(rows: int, padded: int) -> Array:
+    return np.ones((rows, padded // 16), np.float32)
+
+
+@numba.njit(nogil=True, cache=True)
+def _aligned(rows: int, columns: int) -> Array:
+    """Rows that start with a line of the cache: a vector across two lines is slow."""
+    room = np.zeros(rows * columns + 16, np.float32)
+    first = (16 - room.ctypes.data // 4 % 16) % 16
+    return room[first : first + rows * columns].reshape(rows, columns)
+
+
+@numba.njit(nogil=True, cache=True)
+def _whole(columns: int, scales: Array) -> bool:
+    """Whether the scale changes only after a multiple of 16 columns."""
+    return bool(scales.shape[1] <= 1 or columns // scales.shape[1] % 16 == 0)
+
+
+@numba.njit(nogil=True, cache=True)
+def _tables(first: int, height: int, rows: int, tables: Array, places: Array) -> None:
+    """Where the tables of some of the `rows` start."""
+    for r in range(height):
+        places[r] = tables.ctypes.data + 4 * tables.shape[1] * ((first + r) * len(tables) // rows)
+
+
+@numba.njit(nogil=True, cache=True)
+def _parameters(
+    first: int, height: int, rows: int, columns: int, scales: Array, offsets: Array, factors: Array, shifts: Array
+) -> None:
+    """Scales and offsets of some of the `rows`, for each 16 columns; where there are none, what was there stays."""
+    if scales.size and _whole(columns, scales):
+        for r in range(height):
+            group = (first + r) * len(scales) // rows
+            _repeat(scales, group, columns, factors, r)
+            if offsets.size:
+                _repeat(offsets, group, columns, shifts, r)
+
+
+@numba.njit(nogil=True, cache=True)
+def _repeat(values: Array, group: int, columns: int, out: Array, r: int) -> None:
+    blocks = values.shape[1]
+    times = columns // blocks // 16
+    if blocks == 1:
+        out[r] = single(values[group, 0])
+    elif times == 2:  # the usual one, as a constant, which lets the loop vectorise
+        for i in range(blocks):
+            out[r, 2 * i] = out[r, 2 * i + 1] = single(values[group, i])
+    else:
+        for i in range(blocks):
+            out[r, i * times : (i + 1) * times] = single(values[group, i])
+
+
+@numba.njit(nogil=True, cache=True)
+def _scale(
+    first: int, height: int, rows: int, columns: int, scales: Array, offsets: Array, start: int, dense: Array
+) -> None:
+    """Scale what `dense` holds of some of the `rows`, the columns from `start` on; for blocks of any size."""
+    size = columns // scales.shape[1]
+    for r in range(height):
+        group = (first + r) * len(scales) // rows
+        for i in range(min(dense.shape[1], columns - start)):
+            block = (start + i) // size
+            shift = single(offsets[group, block]) if offsets.size else np.float32(0)
+            dense[r, i] = (dense[r, i] - shift) * single(scales[group, block])

@@ -18,8 +18,12 @@ from corepress.weights import CompressedWeight, Palettized, Quantized, decompres
 
 # Float32 numbers that are dense at any one time, while a batch is multiplied.
 _TILE = 1 << 20
-# Codes that the kernels take at a time.
-_PIECE = 32
+# Batches of up to so many are multiplied by our kernels, which keep them in the cache; larger ones by PyTorch.
+_BATCH = 64
+# Multiplications that are worth a thread, and the turns that each thread takes.
+_WORTH, _TURNS = 1 << 17, 4
+# Codes that the kernels take at a time: eight vectors of 16.
+_PIECE, _LANES = 128, 16
 
 
 class Packed(nn.Module):
@@ -45,7 +49,11 @@ class Packed(nn.Module):
         self.bits, self.dtype = bits, dtype
         padded = np.zeros((self.rows, self.padded), codes.dtype)
         padded[:, : self.columns] = codes
+        if bits < 8:
+            padded = padded.reshape(-1, 8, _LANES).transpose(0, 2, 1)
         stored = pack_bits(padded, bits).reshape(self.rows, -1).view(codes.dtype)
+        # A kernel loads whole vectors of a table.
+        tables = np.pad(tables, ((0, 0), (0, max(0, _LANES - tables.shape[1])))) if tables.size else tables
         for name, array in (("codes", stored), ("tables", tables), ("scales", scales), ("offsets", offsets)):
             # A copy: what was read may be the memory map of a file.
             self.register_buffer(name, torch.from_numpy(np.array(array, order="C")))
@@ -53,20 +61,24 @@ class Packed(nn.Module):
     def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """x @ weight.T + bias, computed in float32, in the type that x and the dense weight would give."""
         dtype = torch.promote_types(x.dtype, self.dtype)
-        flat = x.reshape(-1, self.columns).float()
-        y = self._one(flat) if len(flat) == 1 and flat.device.type == "cpu" else self._many(flat)
+        flat = x.reshape(-1, self.columns)
+        if gpu := _gpu_kernels(x.device.type):
+            y: Tensor = gpu.multiply(self, flat, dtype)
+        else:
+            small = len(flat) <= _BATCH and x.device.type == "cpu"
+            y = self._few(flat.float()) if small else self._many(flat.float())
         if bias is not None:
             y = y + bias
         return y.to(dtype).reshape(*x.shape[:-1], self.rows)
 
-    def _one(self, x: Tensor) -> Tensor:
+    def _few(self, x: Tensor) -> Tensor:
         from corepress.runtime import kernels
 
-        wide = F.pad(x[0], (0, self.padded - self.columns)).numpy()
-        y = np.empty(self.rows, np.float32)
+        wide = F.pad(x, (0, self.padded - self.columns)).contiguous().numpy()
+        y = np.empty((len(x), self.rows), np.float32)
         parts = self._arrays()
-        _share(self.rows, lambda first, last: kernels.multiply(*parts, first, wide, y[first:last]))
-        return torch.from_numpy(y)[None]
+        _share(self.rows, wide.size, lambda first, last: kernels.multiply(*parts, first, wide, y[:, first:last]))
+        return torch.from_numpy(y)
 
     def _many(self, x: Tensor) -> Tensor:
         y = torch.empty(len(x), self.rows, device=x.device)
@@ -80,12 +92,12 @@ class Packed(nn.Module):
         return y
 
     def tile(self, first: int, last: int, room: Tensor) -> Tensor:
-        """Some rows, dense, by numba; in `room`, which started as zeros."""
+        """Some rows, dense, by numba; in `room`."""
         from corepress.runtime import kernels
 
         dense = room.numpy()
         parts = self._arrays()
-        _share(last - first, lambda a, b: kernels.spread(*parts, first + a, dense[a:b]))
+        _share(last - first, self.padded, lambda a, b: kernels.spread(*parts, first + a, dense[a:b]))
         return room[: last - first, : self.columns]
 
     def torch_tile(self, first: int, last: int) -> Tensor:
@@ -95,12 +107,9 @@ class Packed(nn.Module):
         if not self.tables.numel():
             dense = codes[:, : self.columns].float()
         else:
-            # Eight codes fill `bits` bytes.
-            octets = codes.reshape(len(rows), -1, 1, self.bits).long()
-            word = (octets << (8 * torch.arange(self.bits, device=codes.device))).sum(-1)
-            indices = (word >> (self.bits * torch.arange(8, device=codes.device))) & ((1 << self.bits) - 1)
+            indices = self._indices(codes)
             groups = rows * len(self.tables) // self.rows
-            places = indices.reshape(len(rows), -1)[:, : self.columns] + (groups << self.bits)[:, None]
+            places = indices[:, : self.columns] + (groups * self.tables.shape[1])[:, None]
             dense = self.tables.reshape(-1).index_select(0, places.reshape(-1)).reshape(places.shape)
         if not self.scales.numel():
             return dense
@@ -110,18 +119,28 @@ class Packed(nn.Module):
             blocks = blocks - self.offsets[groups].float()[..., None]
         return (blocks * self.scales[groups].float()[..., None]).reshape(dense.shape)
 
+    def _indices(self, codes: Tensor) -> Tensor:
+        if self.bits == 8:
+            return codes.long()
+        # Eight codes fill `bits` bytes: those of one lane in eight vectors.
+        octets = codes.reshape(-1, _LANES, 1, self.bits).long()
+        words = (octets << (8 * torch.arange(self.bits, device=codes.device))).sum(-1)
+        indices = (words >> (self.bits * torch.arange(8, device=codes.device))) & ((1 << self.bits) - 1)
+        return indices.transpose(1, 2).reshape(len(codes), -1)
+
     def _arrays(self) -> tuple[Any, ...]:
         from corepress.weights.kernels import as_bits
 
+        form = (0,) * (self.bits if self.tables.numel() else 0)
         tables, scales, offsets = (as_bits(t.numpy()) for t in (self.tables, self.scales, self.offsets))
-        return self.codes.numpy(), self.bits, self.columns, tables, scales, offsets
+        return form, self.columns, self.codes.numpy(), tables, scales, offsets
 
 
 def pack(weight: NDArray[Any] | CompressedWeight, dtype: torch.dtype) -> Packed | None:
     """The packed form of a matrix (out, in); None for a weight of a form that has none."""
     scaled = weight if isinstance(weight, Quantized) else None
     inner = scaled.data if scaled is not None else weight
-    empty = np.zeros((0, 0), np.float32)
+    empty: NDArray[Any] = np.zeros((0, 0), np.float32)
     scales, offsets = empty, empty
     if scaled is not None:
         scales, offsets = scaled.scale, empty if scaled.offset is None else scaled.offset
@@ -136,6 +155,9 @@ def pack(weight: NDArray[Any] | CompressedWeight, dtype: torch.dtype) -> Packed 
     if scaled is None or not isinstance(inner, np.ndarray) or inner.dtype not in (np.int8, np.uint8):
         return None
     if scaled.bits == 8:
+        if inner.dtype == np.uint8:  # the kernels know one kind of 8-bit numbers
+            below = offsets if offsets.size else np.zeros_like(scales, np.uint8)
+            inner, offsets = (inner ^ 128).view(np.int8), below.astype(np.int16) - 128
         return Packed(scaled, 8, inner, empty, scales, offsets, dtype)
     # A few bits are looked up, whether signed or not; each code is the two's complement of its number.
     numbers = np.arange(1 << scaled.bits, dtype=np.float32)
@@ -160,6 +182,18 @@ def product(kind: str, arguments: dict[str, Any]) -> Tensor | None:
     return product
 
 
+@lru_cache
+def _gpu_kernels(device: str) -> Any:
+    """The module of kernels for a kind of device; None for a CPU, and where Triton is not installed."""
+    if device != "cuda":
+        return None
+    try:
+        from corepress.runtime import triton_kernels
+    except ImportError:
+        return None
+    return triton_kernels
+
+
 @lru_cache(maxsize=1)
 def _workers() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max(1, (os.cpu_count() or 1) - 1), "corepress")
@@ -169,11 +203,23 @@ if hasattr(os, "register_at_fork"):  # threads do not live on in a fork
     os.register_at_fork(after_in_child=_workers.cache_clear)
 
 
-def _share(count: int, work: Callable[[int, int], None]) -> None:
-    """`work(first, last)` on `count` rows, in as many threads as PyTorch uses; the kernels release the GIL."""
-    threads = max(1, min(torch.get_num_threads(), os.cpu_count() or 1, count))
-    edges = [count * i // threads for i in range(threads + 1)]
-    others = [_workers().submit(work, *edges[i : i + 2]) for i in range(1, threads)]
-    work(*edges[:2])
+def _share(rows: int, cost: int, work: Callable[[int, int], None]) -> None:
+    """`work(first, last)` on all rows, in as many threads as PyTorch uses; the kernels release the GIL.
+
+    `cost`: multiplications for each row. Threads take the next rows when they are done with theirs, since other work
+    may slow one of them.
+    """
+    threads = max(1, min(torch.get_num_threads(), os.cpu_count() or 1, rows * cost // _WORTH))
+    size = -(-rows // (threads * _TURNS if threads > 1 else 1))
+    size += -size % 4  # the kernels take four rows at a time
+    firsts = iter(range(0, rows, size))
+
+    def take() -> None:
+        for first in firsts:
+            work(first, min(first + size, rows))
+
+    others = [_workers().submit(take) for _ in range(threads - 1)]
+    take()
     for other in others:
-        other.result()
+        if not other.cancel():
+            other.result()

@@ -47,7 +47,9 @@ class Pipeline(Program):
         return {feature.name: _as_described(feature, values[feature.name]) for feature in self.interface.outputs}
 
 
-def load_pipeline(model: Model, spec: Any, device: torch.device, precision: Precision) -> Pipeline:
+def load_pipeline(
+    model: Model, spec: Any, device: torch.device, precision: Precision, on_the_fly: bool = False
+) -> Pipeline:
     """The pipeline that `spec` is: that of `model`, or of one stage of it."""
     kind = spec.WhichOneof("Type")
     if kind not in ("pipeline", "pipelineClassifier", "pipelineRegressor"):
@@ -60,7 +62,7 @@ def load_pipeline(model: Model, spec: Any, device: torch.device, precision: Prec
         name = pipeline.names[index] if index < len(pipeline.names) else ""
         if not name or name in stages:
             name = f"stage{index}"
-        stages[name] = stage = _stage(model, inner, name, device, precision)
+        stages[name] = stage = _stage(model, inner, name, device, precision, on_the_fly)
         for feature in stage.interface.inputs:
             if feature.name not in known and not feature.optional:
                 raise FormatError(f"{model.path}: nothing gives stage {name!r} its input {feature.name!r}")
@@ -76,12 +78,12 @@ def load_pipeline(model: Model, spec: Any, device: torch.device, precision: Prec
     return Pipeline(replace(interface, states=states), stages, device, precision)
 
 
-def _stage(model: Model, spec: Any, name: str, device: torch.device, precision: Precision) -> Program:
+def _stage(model: Model, spec: Any, name: str, device: torch.device, precision: Precision, on_the_fly: bool) -> Program:
     kind = str(spec.WhichOneof("Type"))
     if kind == "mlProgram":
-        return load_program(model, spec, device, precision)
+        return load_program(model, spec, device, precision, on_the_fly=on_the_fly)
     if kind.startswith("pipeline"):
-        return load_pipeline(model, spec, device, precision)
+        return load_pipeline(model, spec, device, precision, on_the_fly)
     raise FormatError(f"{model.path}: stage {name!r} is a {kind}, but only ML programs can be run")
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Union
 
 import numpy as np
@@ -13,19 +14,21 @@ import torch
 from torch import Tensor
 
 import corepress.runtime.ops  # noqa: F401 - fills the registry
-from corepress.errors import FormatError
+from corepress.errors import CorepressError, FormatError
 from corepress.mlprogram import Model
 from corepress.mlprogram.constexpr import read_weight
 from corepress.mlprogram.program import Node, Operand
 from corepress.mlprogram.schema import ListValue
 from corepress.mlprogram.values import read_tensor, tensor_type
-from corepress.runtime.packed import Packed, pack
+from corepress.runtime.packed import Packed, pack, product
 from corepress.runtime.precision import Precision
-from corepress.runtime.registry import OPERATIONS
+from corepress.runtime.registry import FAULTS, OPERATIONS
 from corepress.weights import decompress
 
 # Done by the interpreter itself.
 CONTROL = frozenset({"cond", "while_loop", "read_state", "write_state", "coreml_update_state"})
+# The argument that names the state.
+_STATES = {"read_state": "input", "write_state": "input", "coreml_update_state": "state"}
 # Arguments that name a data type.
 _DTYPE_ARGUMENTS = frozenset({"dtype", "output_dtype"})
 
@@ -40,21 +43,44 @@ class Computed:
 
 @dataclass(frozen=True)
 class Held:
-    """A tensor that the program holds, by the name under which the executor keeps it."""
+    """A tensor that the program holds, by the name of its buffer."""
 
     name: str
 
 
 @dataclass
 class Step:
-    """One operation. `arguments`: `Computed`, `Held`, Python constants, or lists of these."""
+    """One operation. `arguments`: `Computed`, `Held`, Python constants, or lists of these.
+
+    `function`: what computes it; None where the executor does. `drop`: values that nothing reads after it.
+    `state`: the one that the result of a `slice_update` is written to at once.
+    """
 
     kind: str
     name: str
     arguments: dict[str, Any]
     outputs: tuple[str, ...]
     blocks: tuple[Block, ...] = ()
+    function: Callable[..., Any] | None = None
     drop: tuple[str, ...] = ()
+    state: str | None = None
+    # The arguments once more, sorted by how the executor finds their values.
+    constant: dict[str, Any] = field(init=False)
+    held: list[tuple[str, str]] = field(init=False)
+    computed: list[tuple[str, str]] = field(init=False)
+    converted: list[tuple[str, Any]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.constant, self.held, self.computed, self.converted = {}, [], [], []
+        for key, argument in self.arguments.items():
+            if isinstance(argument, Held):
+                self.held.append((key, argument.name))
+            elif isinstance(argument, Computed) and argument.kind is None:
+                self.computed.append((key, argument.name))
+            elif isinstance(argument, Computed) or (isinstance(argument, list) and _is_open(argument)):
+                self.converted.append((key, argument))
+            else:
+                self.constant[key] = argument
 
 
 @dataclass
@@ -76,11 +102,14 @@ class Planner:
         self.precision = precision
         self.on_the_fly = on_the_fly
         self.held: dict[str, Tensor | Packed] = {}
+        self.buffers: dict[str, str] = {}  # of constants, by the name of their value
 
     def function(self, nodes: Sequence[Node], proto: Any) -> Block:
         """Plan a function of `nodes`, whose message is `proto`."""
         self._dense = set(self._read_dense(nodes, proto)) if self.on_the_fly else set()
-        return self.block(nodes, proto)
+        plan = self.block(nodes, proto)
+        _mark_updates(plan.steps)
+        return plan
 
     def _read_dense(self, nodes: Sequence[Node], proto: Any) -> Iterator[int]:
         """The ids of the constants that something reads in another way than as the weight of a product."""
@@ -105,7 +134,7 @@ class Planner:
     def block(self, nodes: Sequence[Node], proto: Any) -> Block:
         """Plan a block of `nodes`, whose message is `proto`."""
         produced = {output.name: (node, i) for node in nodes for i, output in enumerate(node.op.outputs)}
-        steps = [self._step(node) for node in nodes if not (node.is_const or node.is_constexpr)]
+        steps = [self._planned(node) for node in nodes if not (node.is_const or node.is_constexpr)]
         outputs = tuple(self._output(name, produced) for name in proto.outputs)
         plan = Block(tuple(value.name for value in proto.inputs), steps, outputs, tuple(proto.outputs))
         _mark_last_uses(plan)
@@ -116,6 +145,14 @@ class Planner:
         if node is not None and (node.is_const or node.is_constexpr):
             return self._argument(Operand(node=node, output=index), None, node, "")
         return Computed(name)
+
+    def _planned(self, node: Node) -> Step:
+        try:
+            return self._step(node)
+        except CorepressError:
+            raise
+        except FAULTS as error:
+            raise FormatError(f"{node} can't be read: {error}") from error
 
     def _step(self, node: Node) -> Step:
         known = OPERATIONS.get(node.type)
@@ -137,8 +174,14 @@ class Planner:
                 continue
             variadic = kind is list or len(values) != 1 or (known is None and entry.key == "loop_vars")
             arguments[entry.key] = values if variadic else values[0]
+        if (state := _STATES.get(node.type)) is not None and not isinstance(arguments.get(state), Computed):
+            raise FormatError(f"{node}: it names no state")
         blocks = tuple(self.block(inner, proto) for inner, proto in zip(node.inner, node.op.blocks, strict=True))
-        return Step(node.type, node.name, arguments, tuple(o.name for o in node.op.outputs), blocks)
+        outputs = tuple(output.name for output in node.op.outputs)
+        function = None if known is None else known.function
+        if any(isinstance(a, Held) and isinstance(self.held[a.name], Packed) for a in arguments.values()):
+            function = partial(_packed_product, node.type)
+        return Step(node.type, node.name, arguments, outputs, blocks, function)
 
     def _argument(self, operand: Operand, kind: type | None, node: Node, argument: str) -> Any:
         if operand.value is not None:
@@ -158,10 +201,14 @@ class Planner:
 
     def _hold(self, node: Node) -> Held:
         """Keep the dense value of a constant, once for all that read it."""
-        name = node.op.outputs[0].name
-        if name not in self.held:
-            self.held[name] = self._value(node, read_weight(node, self.model))
-        return Held(name)
+        return self._buffer(node.op.outputs[0].name, lambda: self._value(node, read_weight(node, self.model)))
+
+    def _buffer(self, name: str, value: Callable[[], Tensor | Packed]) -> Held:
+        if name not in self.buffers:
+            # Names of a program may hold any character, those of buffers may not.
+            self.buffers[name] = f"constant_{len(self.held)}"
+            self.held[self.buffers[name]] = value()
+        return Held(self.buffers[name])
 
     def _value(self, node: Node, weight: Any) -> Tensor | Packed:
         if self.on_the_fly and not node.is_const and id(node) not in self._dense:
@@ -175,9 +222,7 @@ class Planner:
             return self._python(value, what, argument)
         array = read_tensor(value, self.model, what)
         if kind is None or kind is list:
-            name = f"{what}".replace(".", "_")
-            self.held.setdefault(name, self.precision.tensor(_tensor(array)))
-            return Held(name)
+            return self._buffer(what, lambda: self.precision.tensor(_tensor(array)))
         return python_value(array, kind, what)
 
     def _python(self, value: Any, what: str, argument: str) -> Any:
@@ -195,6 +240,10 @@ class Planner:
                 for item in items
             ]  # fmt: skip
         raise FormatError(f"{what}: a constant of a kind that the runtime does not know")
+
+
+def _packed_product(kind: str, **arguments: Any) -> Tensor | None:
+    return product(kind, arguments)
 
 
 def _tensor(array: Any) -> Tensor:
@@ -250,6 +299,32 @@ def _mark_last_uses(plan: Block) -> None:
             mine |= _read_inside(block)
         step.drop = tuple((mine | set(step.outputs)) - alive)
         alive |= mine
+
+
+def _mark_updates(steps: Sequence[Step]) -> None:
+    """Leave to the executor the slices that go back into a state at once: it can change the state in place."""
+    written: dict[Computed, str] = {}  # what the next step writes to which state
+    for step in reversed(steps):
+        result = Computed(step.outputs[0]) if step.outputs else None
+        if step.kind == "write_state":
+            data = step.arguments.get("data")
+            written = {data: step.arguments["input"].name} if isinstance(data, Computed) else {}
+        elif step.kind == "cast" and result in written:
+            x = step.arguments.get("x")
+            written = {x: written[result]} if isinstance(x, Computed) else {}
+        else:
+            if step.kind == "slice_update" and result in written and _goes_forward(step.arguments.get("stride")):
+                step.function, step.state = None, written[result]
+            written = {}
+
+
+def _goes_forward(stride: Any) -> bool:
+    return stride is None or (isinstance(stride, list) and all(isinstance(n, int) and n > 0 for n in stride))
+
+
+def _is_open(items: list[Any]) -> bool:
+    """Whether a list holds values that are known only in a run, or tensors."""
+    return any(isinstance(item, Computed | Held) or (isinstance(item, list) and _is_open(item)) for item in items)
 
 
 def _names(values: Any) -> list[str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,22 @@ State = dict[str, Tensor]
 class Program:
     """One function of a model, ready to be called. Make one with `corepress.runtime.load`.
 
-    `interface`: its inputs, outputs and states.
+    `interface`: its inputs, outputs and states. `function`: its name. `constants`: of a constant's value, the name of
+    the buffer of `module` that holds it.
     """
 
-    def __init__(self, interface: Interface, module: Executor, device: torch.device, precision: Precision):
+    def __init__(
+        self,
+        interface: Interface,
+        module: Executor,
+        device: torch.device,
+        precision: Precision,
+        function: str,
+        constants: Mapping[str, str],
+    ):
         self.interface = interface
+        self.function = function
+        self.constants = constants
         self._module = module.to(device)
         self.device = device
         self.precision = precision
@@ -62,9 +74,24 @@ class Program:
             raise ConfigError("the model is stateful: pass what make_state() returned")
         tensors = to_tensors(self.interface.inputs, inputs)
         given = [self.precision.tensor(tensors[name]).to(self.device) for name in self.module.plan.inputs]
-        results = self.module(*given, states=state, observe=observe)
+        with _full_float32(self.device):
+            results = self.module(*given, states=state, observe=observe)
         by_name = dict(zip(self.module.plan.output_names, results, strict=True))
         return {feature.name: from_value(feature, by_name[feature.name]) for feature in self.interface.outputs}
+
+
+@contextmanager
+def _full_float32(device: torch.device) -> Iterator[None]:
+    """By default cuDNN computes float32 convolutions in TF32, with 10 bits after the point: not here."""
+    if device.type != "cuda":
+        yield
+        return
+    allowed = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = allowed
 
 
 def load(
@@ -96,9 +123,7 @@ def load(
 
     if function is not None:
         raise ConfigError(f"{model.path}: a pipeline has no functions to choose from")
-    if on_the_fly:
-        raise ConfigError(f"{model.path}: the weights of a pipeline can only be decompressed ahead of time")
-    return load_pipeline(model, model.spec, place, Precision(precision))
+    return load_pipeline(model, model.spec, place, Precision(precision), on_the_fly)
 
 
 def _device(name: str) -> torch.device:
@@ -133,6 +158,8 @@ def load_program(
     states = {feature.name for feature in interface.states}
     plan.inputs = tuple(i.name for i in chosen.inputs if i.name not in states)
     check_names(plan, states)
+    if passed := states.intersection(plan.output_names):
+        raise FormatError(f"{model.path}: the output {min(passed)!r} of function {name!r} is a state")
     for described, actual, what in (
         (interface.inputs, plan.inputs, "input"),
         (interface.outputs, plan.output_names, "output"),
@@ -141,7 +168,8 @@ def load_program(
         if missing and not (what == "output" and missing.isdisjoint(f.name for f in described)):
             raise FormatError(f"{model.path}: description and function {name!r} differ in the {what} {min(missing)!r}")
     output_types = _output_types(block) if precision.name == "as_is" else None
-    return Program(interface, Executor(plan, planner.held, output_types), device, precision)
+    executor = Executor(plan, planner.held, output_types)
+    return Program(interface, executor, device, precision, name, planner.buffers)
 
 
 def _output_types(block: Any) -> list[torch.dtype | None]:

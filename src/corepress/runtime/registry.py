@@ -13,11 +13,26 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from google.protobuf.message import DecodeError
+
 Ints = Sequence[int]
 Floats = Sequence[float]
 Bools = Sequence[bool]
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+# What PyTorch and Python raise where the values of a program do not fit its operations.
+FAULTS = (
+    RuntimeError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    ArithmeticError,
+    MemoryError,
+    DecodeError,
+)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -217,3 +217,22 @@ def _pick(array: NDArray[Any], feature: Feature, index: int, batched: bool) -> N
     if feature.kind == "number" or feature.allows(one.shape):
         return np.asarray(one)
     return np.asarray(array[index : index + 1])
+
+
+def by_name(samples: Iterable[Mapping[Any, Any]], interface: Interface) -> Iterator[Mapping[str, Any]]:
+    """Samples as a caller gives them, each {input name: array}; the name None stands for the only input.
+
+    Raises ConfigError, with its number, for a sample that is none.
+    """
+    if isinstance(samples, Mapping) or not isinstance(samples, Iterable):
+        raise ConfigError("sample_data must be a list or an iterable of {input name: array}")
+    names = [feature.name for feature in interface.inputs]
+    for number, sample in enumerate(samples):
+        if not isinstance(sample, Mapping):
+            kind = type(sample).__name__
+            wanted = "a dictionary of {input name: array}"
+            raise ConfigError(f"sample {number} of sample_data must be {wanted}, not a {kind}")
+        if None in sample and (len(sample) > 1 or len(names) > 1):
+            known = ", ".join(names)
+            raise ConfigError(f"sample {number} of sample_data: the name None is for the only input; here are {known}")
+        yield {names[0]: sample[None]} if None in sample else sample

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from corepress.runtime import limits
 from corepress.runtime.registry import Ints, operation
 
 
@@ -37,7 +38,11 @@ def padding(
 def padded(x: Tensor, pads: Sequence[tuple[int, int]], value: float = 0.0) -> Tensor:
     """`x` with `value` before and after its last dimensions."""
     flat = [amount for pair in reversed(pads) for amount in pair]
-    return F.pad(x, flat, value=value) if any(flat) else x
+    if not any(flat):
+        return x
+    first = x.dim() - len(pads)
+    limits.check(*x.shape[:first], *(size + sum(pair) for size, pair in zip(x.shape[first:], pads, strict=True)))
+    return F.pad(x, flat, value=value)
 
 
 @operation
@@ -53,7 +58,11 @@ def conv(
 ) -> Tensor:
     ones = [1] * (x.dim() - 2)
     strides, dilations = strides or ones, dilations or ones
-    pads = padding(pad_type, pad, x.shape[2:], _extents(weight, dilations), strides)
+    extents = _extents(weight, dilations)
+    pads = padding(pad_type, pad, x.shape[2:], extents, strides)
+    wide = [size + before + after for size, (before, after) in zip(x.shape[2:], pads, strict=True)]
+    windows = ((w - extent) // stride + 1 for w, extent, stride in zip(wide, extents, strides, strict=True))
+    limits.check(len(x), len(weight), *windows)
     if all(before == after for before, after in pads):
         inside = [before for before, _ in pads]
     else:
@@ -89,6 +98,8 @@ def conv_transpose(
         left = [whole - before - after for whole, (before, after) in zip(full, pads, strict=True)]
         sizes = output_shape[-len(ones) :] if output_shape else left
 
+    for shape in (full, sizes):
+        limits.check(len(x), weight.shape[1] * groups, *shape)
     # The result is the part of the full one from `starts`. PyTorch cuts the same amount from both ends.
     ends = [whole - start - size for whole, start, size in zip(full, starts, sizes, strict=True)]
     cut = [max(0, min(start, end)) for start, end in zip(starts, ends, strict=True)]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from corepress.runtime import limits
 from corepress.runtime.registry import Ints, operation
 
 
@@ -75,6 +76,7 @@ def _scaled(size: int, factor: float) -> int:
 @operation
 def upsample_nearest_neighbor(x: Tensor, scale_factor_height: float = 1, scale_factor_width: float = 1) -> Tensor:
     height, width = _scaled(x.shape[-2], scale_factor_height), _scaled(x.shape[-1], scale_factor_width)
+    limits.check(*x.shape[:-2], height, width)
     return _resized(x, {-2: _nearest(x.shape[-2], height, 0), -1: _nearest(x.shape[-1], width, 0)})
 
 
@@ -95,6 +97,7 @@ def upsample_bilinear(
 
 @operation
 def resize_nearest_neighbor(x: Tensor, target_size_height: int, target_size_width: int) -> Tensor:
+    limits.check(*x.shape[:-2], target_size_height, target_size_width)
     # Between the centres of the pixels, unlike upsample_nearest_neighbor.
     height, width = x.shape[-2:]
     return _resized(x, {-2: _nearest(height, target_size_height, 0.5), -1: _nearest(width, target_size_width, 0.5)})
@@ -104,6 +107,7 @@ def resize_nearest_neighbor(x: Tensor, target_size_height: int, target_size_widt
 def resize_bilinear(
     x: Tensor, target_size_height: int = 1, target_size_width: int = 1, sampling_mode: str = "DEFAULT"
 ) -> Tensor:
+    limits.check(*x.shape[:-2], target_size_height, target_size_width)
     if x.dim() == 4 and sampling_mode in ("STRICT_ALIGN_CORNERS", "UNALIGN_CORNERS"):
         # PyTorch's own, and fast.
         sizes, align = (target_size_height, target_size_width), sampling_mode == "STRICT_ALIGN_CORNERS"
@@ -122,10 +126,11 @@ def resize(
     sampling_mode: str = "DEFAULT",
 ) -> Tensor:
     """The last `resized_dims` dimensions take the last sizes of `shape`, 0 standing for that of `x`."""
+    targets = {axis: shape[axis] or x.shape[axis] for axis in range(-resized_dims, 0)}
+    limits.check(*x.shape[: x.dim() - resized_dims], *targets.values())
     points = {}
-    for axis in range(-resized_dims, 0):
+    for axis, target in targets.items():
         size = x.shape[axis]
-        target = shape[axis] or size
         if interpolation_mode == "LINEAR":
             points[axis] = _linear(size, target, sampling_mode)
         elif interpolation_mode != "NEAREST_NEIGHBOR":
@@ -177,6 +182,7 @@ def crop_resize(
         box_indices = torch.arange(len(boxes), device=x.device)
 
     height, width = x.shape[-2:]
+    limits.check(len(boxes), x.shape[1], target_height, target_width)
     top, left, bottom, right = _corners(_wide(boxes) * spatial_scale, box_coordinate_mode)
     if normalized_coordinates:
         top, left, bottom, right = top * (height - 1), left * (width - 1), bottom * (height - 1), right * (width - 1)
@@ -215,6 +221,8 @@ def affine(
     if coordinates_mode.lower() != "normalized_minus_one_to_one":
         raise ValueError(f"coordinates_mode {coordinates_mode!r} is unknown")
 
+    limits.check(*x.shape[:2], output_height, output_width)
+
     def places(count: int) -> Tensor:
         # One pixel lies in the middle; without align_corners the ends are the edges of pixels, not their centres.
         steps = torch.arange(count, device=x.device) * 2.0 - (count - 1)
@@ -236,6 +244,7 @@ def resample(
     coordinates_mode: str,
     align_corners: bool,
 ) -> Tensor:
+    limits.check(x.shape[1], *coordinates.shape[:-1])
     columns, rows = (
         _mirrored(_pixels(places.float(), size, coordinates_mode.lower(), align_corners), size, padding_mode.lower())
         for places, size in zip(coordinates.unbind(-1), (x.shape[3], x.shape[2]), strict=True)

@@ -8,11 +8,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from corepress.runtime import limits
 from corepress.runtime.registry import operation
 
 
 @operation
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    limits.check(*x.shape[:-1], weight.shape[0])
     dtype = torch.promote_types(x.dtype, weight.dtype)
     wide, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
     if dtype.is_floating_point:
@@ -27,6 +29,8 @@ def matmul(x: Tensor, y: Tensor, transpose_x: bool = False, transpose_y: bool = 
         x = x.transpose(-1, -2)
     if transpose_y and y.dim() > 1:
         y = y.transpose(-1, -2)
+    if x.dim() > 1 and y.dim() > 1:
+        limits.check_broadcast(x[..., :1], y[..., :1, :])
     # Types may differ where one is constant (iOS17).
     dtype = torch.promote_types(x.dtype, y.dtype)
     x, y = x.to(dtype), y.to(dtype)
@@ -35,6 +39,9 @@ def matmul(x: Tensor, y: Tensor, transpose_x: bool = False, transpose_y: bool = 
 
 @operation
 def einsum(values: Sequence[Tensor], equation: str) -> Tensor:
+    inputs, _, output = equation.replace(" ", "").partition("->")
+    parts = list(zip(inputs.split(","), values, strict=True))
+    limits.check(*(max(x.shape[part.index(letter)] for part, x in parts if letter in part) for letter in output))
     return torch.einsum(equation, *values)
 
 

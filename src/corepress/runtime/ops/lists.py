@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from corepress.runtime import limits
 from corepress.runtime.dtypes import torch_dtype
 from corepress.runtime.registry import Ints, operation
 
@@ -37,12 +38,15 @@ class TensorList:
 
     def stack(self, indices: Ints) -> Tensor:
         """The items at these indices along a new first axis."""
-        return torch.stack([self.read(index) for index in indices] or [self._zeros()])[: len(indices)]
+        items = [self.read(index) for index in indices] or [self._zeros()]
+        limits.check(len(items), *items[0].shape)
+        return torch.stack(items)[: len(indices)]
 
     def _zeros(self) -> Tensor:
         for item in self.items.values():
             return torch.zeros_like(item)
         sizes = [size for size in self.shape if isinstance(size, int)]
+        limits.check(*sizes)
         if len(sizes) < len(self.shape):
             raise ValueError("nothing has been written to the list yet, so the shape of its elements is not known")
         return torch.zeros(sizes, dtype=self.dtype)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from corepress.runtime import limits
 from corepress.runtime.registry import Ints, operation
 
 
@@ -55,6 +56,7 @@ def layer_norm(
 def local_response_norm(x: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Tensor:
     # Along axis -3: of rank 3 not the documented channels but, in coremltools' own tests, the first axis.
     images = x.float().reshape(-1, *x.shape[-3:])
+    limits.check(len(images), x.shape[-3] + size, *x.shape[-2:])
     return F.local_response_norm(images, size, alpha, beta, k).reshape(x.shape).to(x.dtype)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from corepress.runtime import limits
 from corepress.runtime.dtypes import torch_dtype
 from corepress.runtime.registry import operation
 
@@ -36,4 +37,6 @@ def _along(axis: int | None, parameter: Tensor, data: Tensor) -> Tensor:
         return parameter
     if axis is None:
         raise ValueError("a vector of scales needs an axis")
-    return parameter.reshape([-1 if i == axis % data.ndim else 1 for i in range(data.ndim)])
+    shaped = parameter.reshape([-1 if i == axis % data.ndim else 1 for i in range(data.ndim)])
+    limits.check_broadcast(shaped, data)
+    return shaped

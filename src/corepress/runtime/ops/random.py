@@ -7,11 +7,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from corepress.runtime import limits
 from corepress.runtime.registry import Ints, operation
 
 
 def _draw(sample: Callable[..., Tensor], shape: Ints, seed: int, device: torch.device) -> Tensor:
     """`sample` (torch.rand or torch.randn) in float32: its fp16 form on a CPU has only 2,048 different values."""
+    limits.check(*shape)
     if seed < 0:
         return sample(list(shape), dtype=torch.float32, device=device)
     generator = torch.Generator("cpu").manual_seed(seed)

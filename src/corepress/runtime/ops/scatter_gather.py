@@ -12,6 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from corepress.runtime import limits
+from corepress.runtime.ops.elementwise_binary import truncated
 from corepress.runtime.ops.tensor_transformation import signed
 from corepress.runtime.registry import operation
 
@@ -22,6 +24,7 @@ def gather(x: Tensor, indices: Tensor, axis: int = 0, batch_dims: int = 0, valid
     index = _wrap(indices, x.shape[axis], validate_indices)
     before, after = x.shape[:axis], x.shape[axis + 1 :]
     shape = (*before, *index.shape[batch_dims:], *after)
+    limits.check(*shape)
     if batch_dims == 0:
         return signed(x).index_select(axis, index.flatten()).view(x.dtype).reshape(shape)
     batches = math.prod(x.shape[:batch_dims])
@@ -110,4 +113,4 @@ def _divide(data: Tensor, axis: int, index: Tensor, updates: Tensor) -> Tensor:
     real = data.is_floating_point()
     wide = torch.float32 if real else torch.int64
     divisor = torch.ones_like(data, dtype=wide).scatter_reduce(axis, index, updates.to(wide), "prod")
-    return torch.div(data, divisor, rounding_mode=None if real else "trunc").to(data.dtype)
+    return (data / divisor if real else truncated(data, divisor)).to(data.dtype)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from corepress.runtime import limits
 from corepress.runtime.dtypes import torch_dtype
 from corepress.runtime.registry import Ints, operation
 
@@ -28,6 +29,7 @@ def band_part(x: Tensor, lower: int = -1, upper: int = -1) -> Tensor:
 
 @operation
 def concat(values: Sequence[Tensor], axis: int, interleave: bool = False) -> Tensor:
+    limits.check(sum(value.numel() for value in values))
     if values[0].dim() == 0:
         return torch.stack(list(values))
     if not interleave:
@@ -50,6 +52,7 @@ def cumsum(x: Tensor, axis: int = 0, exclusive: bool = False, reverse: bool = Fa
 
 @operation
 def fill(shape: Ints, value: Tensor | None = None) -> Tensor:
+    limits.check(*shape)
     return (torch.tensor(0.0) if value is None else value).expand(list(shape)).contiguous()
 
 
@@ -84,6 +87,7 @@ def non_maximum_suppression(
         )
         return by_box[0].mT, by_box[1].mT, by_box[2]
     images, _, classes = scores.shape
+    limits.check(images, max_boxes, max(classes, 4))
     kept_boxes = boxes.new_zeros(images, max_boxes, 4)
     kept_scores = scores.new_zeros(images, max_boxes, classes)
     indices = torch.full((images, max_boxes), -1, dtype=torch.int32, device=boxes.device)
@@ -136,6 +140,7 @@ def one_hot(
     on_value: Tensor | None = None,
     off_value: Tensor | None = None,
 ) -> Tensor:
+    limits.check(indices.numel(), one_hot_vector_size)
     given = on_value if on_value is not None else off_value
     off = torch.zeros((), dtype=torch.int32 if given is None else given.dtype, device=indices.device)
     on = torch.ones_like(off) if on_value is None else on_value
@@ -148,6 +153,7 @@ def one_hot(
 def pad(x: Tensor, pad: Ints, mode: str = "constant", constant_val: float = 0.0) -> Tensor:
     first = x.dim() - len(pad) // 2
     sides = [(first + i, pad[2 * i], pad[2 * i + 1]) for i in range(len(pad) // 2)]
+    limits.check(*x.shape[:first], *(x.shape[dim] + before + after for dim, before, after in sides))
     if mode == "constant":
         value = int(constant_val) if not x.is_floating_point() else constant_val
         return F.pad(x, [n for _, before, after in reversed(sides) for n in (before, after)], value=value)
@@ -170,6 +176,7 @@ def pad(x: Tensor, pad: Ints, mode: str = "constant", constant_val: float = 0.0)
 def range_1d(start: Tensor, end: Tensor, step: Tensor) -> Tensor:
     first, limit, stride = start.item(), end.item(), step.item()
     count = max(0, math.ceil((limit - first) / stride))
+    limits.check(count)
     # Not torch.arange(first, ...), which refuses an empty range.
     return (first + stride * torch.arange(count, device=start.device)).to(start.dtype)
 
@@ -184,7 +191,7 @@ def split(
     x: Tensor, axis: int, num_splits: int | None = None, split_sizes: Ints | None = None
 ) -> Tensor | tuple[Tensor, ...]:
     if split_sizes is None:
-        if not num_splits or x.shape[axis] % num_splits:
+        if not num_splits or x.shape[axis] % num_splits or num_splits > max(x.shape[axis], 1):
             raise ValueError(f"{x.shape[axis]} elements can't be split into {num_splits} equal parts")
         split_sizes = [x.shape[axis] // num_splits] * num_splits
     parts: tuple[Tensor, ...] = torch.split(x, list(split_sizes), axis)
@@ -193,11 +200,13 @@ def split(
 
 @operation
 def stack(values: Sequence[Tensor], axis: int) -> Tensor:
+    limits.check(sum(value.numel() for value in values))
     return torch.stack(list(values), axis)
 
 
 @operation
 def tile(x: Tensor, reps: Ints) -> Tensor:
+    limits.check(x.numel(), *reps)
     return torch.tile(x, list(reps))
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from corepress.runtime import limits
 from corepress.runtime.registry import Bools, Ints, operation
 
 
@@ -141,7 +142,9 @@ def slice_by_size(x: Tensor, begin: Ints, size: Ints) -> Tensor:
 @operation
 def sliding_windows(x: Tensor, axis: int, size: int, stride: int = 1) -> Tensor:
     axis %= x.ndim
-    return x.unfold(axis, size, stride).movedim(-1, axis + 1)
+    windows = x.unfold(axis, size, stride).movedim(-1, axis + 1)
+    limits.check(*windows.shape)  # a view as yet, but not for long
+    return windows
 
 
 @operation
@@ -172,6 +175,7 @@ def pixel_unshuffle(x: Tensor, downscale_factor: int) -> Tensor:
 @operation
 def space_to_batch(x: Tensor, block_shape: Ints, paddings: Ints) -> Tensor:
     top, bottom, left, right = paddings
+    limits.check(*x.shape[:2], x.shape[2] + top + bottom, x.shape[3] + left + right)
     x = F.pad(x, (left, right, top, bottom))
     n, c, h, w = x.shape
     high, wide = block_shape
@@ -186,4 +190,5 @@ def batch_to_space(x: Tensor, block_shape: Ints, crops: Ints) -> Tensor:
     n //= high * wide
     full = x.reshape(high, wide, n, c, h, w).permute(2, 3, 4, 0, 5, 1).reshape(n, c, h * high, w * wide)
     top, bottom, left, right = crops
+    limits.check(n, c, h * high - top - bottom, w * wide - left - right)
     return F.pad(full, (-left, -right, -top, -bottom))

@@ -1,0 +1,47 @@
+"""Runs a program on several samples at once, operation by operation, so that constants can change on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from corepress.errors import ConfigError
+from corepress.runtime.executor import Run
+from corepress.runtime.features import to_tensors
+from corepress.runtime.plan import Step
+from corepress.runtime.program import Program
+
+# Called before each operation with the arguments that it has in each sample; may return new values for constants that
+# it reads, by the name of the argument.
+Visit = Callable[[Step, list[dict[str, Any]]], Mapping[str, Tensor]]
+
+
+@torch.no_grad()
+def walk(program: Program, samples: Iterable[Mapping[str, Any]], visit: Visit) -> int:
+    """Show `visit` every operation of a program in order, outside of loops and branches.
+
+    `samples`: inputs by name. All values that are still needed are kept for all samples. A stateful model starts each
+    sample anew. A constant that `visit` changes is changed from this operation on; the program itself stays as it is.
+    Returns the number of samples. Raises ConfigError, with the number of the sample, for one that does not fit.
+    """
+    plan, held = program.module.plan, program.module.constants()
+    runs: list[Run] = []
+    values: list[dict[str, Any]] = []
+    for sample in samples:
+        try:
+            tensors = to_tensors(program.interface.inputs, sample)
+        except ConfigError as error:
+            raise ConfigError(f"sample {len(runs)} of sample_data: {error}") from error
+        states = program.make_state() if program.interface.states else {}
+        runs.append(Run(held, states, None))
+        values.append({name: program.precision.tensor(tensors[name]).to(program.device) for name in plan.inputs})
+    for step in plan.steps:
+        if runs and step.function is not None:
+            changed = visit(step, [run.arguments(step, own) for run, own in zip(runs, values, strict=True)])
+            held.update({name: changed[key] for key, name in step.held if key in changed})
+        for run, own in zip(runs, values, strict=True):
+            run.step(step, own)
+    return len(runs)

@@ -225,7 +225,7 @@ def _kinds(block: Any) -> dict[str, str]:
     for step in block.steps:
         kinds |= dict.fromkeys(step.outputs, step.kind)
         for inner in step.blocks:
-            kinds |= _kinds(inner)
+            kinds |= dict.fromkeys(inner.inputs, step.kind) | _kinds(inner)
     return kinds
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 
 from corepress.mlprogram.dtypes import BY_NAME
@@ -10,6 +12,7 @@ from corepress.mlprogram.dtypes import BY_NAME
 _SHORT = {"fp16": "float16", "fp32": "float32", "fp64": "float64"}
 
 
+@functools.cache
 def torch_dtype(name: str) -> torch.dtype:
     """The type that holds MIL's `name`: "fp16", "int32", "float16", "uint4" (in a uint8)... Raises ValueError."""
     lower = name.lower()

@@ -20,14 +20,14 @@ Binary = Callable[[Tensor, Tensor], Tensor]
 
 def check(*sizes: int) -> None:
     """A ValueError where a tensor of these sizes is too large. An empty dimension does not hide the others."""
-    count = math.prod(max(1, size) for size in sizes)
+    count = math.prod([max(1, size) for size in sizes])  # a list: torch.compile takes no generators here
     if count > LIMIT:
         raise ValueError(f"{count:.3g} elements are more than the {LIMIT:.3g} that one tensor may have")
 
 
 def check_broadcast(*tensors: Tensor) -> None:
     """The same for what these tensors broadcast to."""
-    if math.prod(tensor.numel() for tensor in tensors) > LIMIT:
+    if math.prod([tensor.numel() for tensor in tensors]) > LIMIT:
         # From the right. Whether they do broadcast PyTorch will see.
         check(*map(max, zip_longest(*(reversed(tensor.shape) for tensor in tensors), fillvalue=1)))
 

@@ -15,6 +15,8 @@ from corepress.runtime.registry import operation
 @operation
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     limits.check(*x.shape[:-1], weight.shape[0])
+    if x.dtype == weight.dtype and x.is_floating_point() and (bias is None or bias.dtype == x.dtype):
+        return F.linear(x, weight, bias)
     dtype = torch.promote_types(x.dtype, weight.dtype)
     wide, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
     if dtype.is_floating_point:

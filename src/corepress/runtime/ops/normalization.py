@@ -46,6 +46,8 @@ def layer_norm(
     epsilon: float = 1e-5,
 ) -> Tensor:
     chosen = sorted({axis % x.dim() for axis in axes}) if axes is not None else list(range(x.dim()))
+    if chosen == list(range(x.dim() - len(chosen), x.dim())):
+        return F.layer_norm(x, x.shape[chosen[0] :], _like(x, gamma), _like(x, beta), epsilon)
     order = [axis for axis in range(x.dim()) if axis not in chosen] + chosen
     shape = [x.shape[axis] for axis in chosen]
     y = F.layer_norm(x.permute(order), shape, _like(x, gamma), _like(x, beta), epsilon)

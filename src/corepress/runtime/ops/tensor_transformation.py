@@ -28,6 +28,8 @@ def squeeze(x: Tensor, axes: Ints | None = None) -> Tensor:
 
 @operation
 def reshape(x: Tensor, shape: Ints) -> Tensor:
+    if 0 not in shape:
+        return x.reshape(tuple(shape))
     # A 0 takes over the size of x, counted from the right as of iOS17; before, both had to have the same rank anyway.
     sizes = [1] * (len(shape) - x.ndim) + list(x.shape[max(x.ndim - len(shape), 0) :])
     return x.reshape([size or known for size, known in zip(shape, sizes, strict=True)])

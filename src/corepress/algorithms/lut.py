@@ -15,7 +15,7 @@ from corepress.weights.blocks import from_rows, to_rows
 
 def quantize_lut(
     palettized: Palettized,
-    weight: NDArray[Any],
+    weight: NDArray[Any] | None,
     dtype: Literal["int8", "uint8"],
     *,
     mask: NDArray[np.bool_] | None = None,
@@ -23,14 +23,15 @@ def quantize_lut(
     """Store the entries of each LUT as "int8" (symmetric) or "uint8" (with an offset), with one scale a LUT.
 
     `weight`: what was palettized; with scalar entries each of its elements gets the nearest of the new entries, which
-    undoes part of the rounding. `mask`: as it was for `palettize`. Raises CorepressError for a LUT that is not finite.
+    undoes part of the rounding; None keeps the indices as they are. `mask`: as it was for `palettize`. Raises
+    CorepressError for a LUT that is not finite.
     """
     lut = decompress(palettized.lut)
     counts = lut.shape[:-2]
     blocks = [1] * len(counts) + [0, 0]
     quantized = quantize(lut, dtype=dtype, mode="linear_symmetric" if dtype == "int8" else "linear", block_sizes=blocks)
     indices = palettized.indices
-    if palettized.cluster_dim == 1:
+    if palettized.cluster_dim == 1 and weight is not None:
         old = to_rows(indices, counts)
         used = old.max(axis=1).astype(np.int32) + 1  # what follows is padding
         table = quantized.decompress().reshape(len(old), -1)

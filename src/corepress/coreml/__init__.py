@@ -4,6 +4,7 @@ from corepress.coreml.config import OptimizationConfig
 from corepress.coreml.decompress import decompress_weights
 from corepress.coreml.experimental import linear_quantize_activations
 from corepress.coreml.granularity import CompressionGranularity
+from corepress.coreml.interop import to_coremltools
 from corepress.coreml.metadata import CoreMLOpMetaData, CoreMLWeightMetaData, get_weights_metadata
 from corepress.coreml.op_configs import (
     OpLinearQuantizerConfig,
@@ -30,4 +31,5 @@ __all__ = [
     "linear_quantize_weights",
     "palettize_weights",
     "prune_weights",
+    "to_coremltools",
 ]

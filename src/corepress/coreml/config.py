@@ -15,6 +15,7 @@ from attrs import define, field
 
 from corepress.coreml.granularity import CompressionGranularity, WeightDtype
 from corepress.coreml.op_configs import (
+    OpActivationLinearQuantizerConfig,
     OpCompressorConfig,
     OpLinearQuantizerConfig,
     OpMagnitudePrunerConfig,
@@ -42,6 +43,7 @@ _KINDS: dict[str, type[OpCompressorConfig]] = {
     kind.__name__: kind
     for kind in (
         OpLinearQuantizerConfig,
+        OpActivationLinearQuantizerConfig,
         OpThresholdPrunerConfig,
         OpMagnitudePrunerConfig,
         OpPalettizerConfig,

@@ -102,6 +102,15 @@ class OpLinearQuantizerConfig(OpCompressorConfig):
 
 @fields.suggesting
 @define
+class OpActivationLinearQuantizerConfig(OpLinearQuantizerConfig):
+    """How the activations of an operation are quantized: `mode` and `dtype` (int8 or uint8) as for weights.
+
+    Every activation has one scale; the other fields, those of `OpLinearQuantizerConfig`, do not matter here.
+    """
+
+
+@fields.suggesting
+@define
 class OpThresholdPrunerConfig(OpCompressorConfig):
     """Set every value of magnitude up to `threshold` (>= 0) to zero, and store what is left as sparse.
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -45,8 +46,18 @@ def palettize_weights(
     Weights that can't be palettized as asked are left as they are, with a warning; `corepress.report` lists them.
     Raises ConfigError for a configuration that the target can't hold.
     """
+    model = checked(mlmodel, config, joint_compression, target)
+    return run(model, chooser(config, joint_compression), workers=workers, progress=progress)
+
+
+def checked(model: Model, config: OptimizationConfig, joint_compression: bool, target: Any) -> Model:
+    """A copy of the model, ready to be compressed; ConfigError for what `config` can't ask of it."""
     check_kinds(config, "palettize_weights", OpPalettizerConfig)
-    model = prepared(mlmodel, config, joint_compression, target)
+    return prepared(model, config, joint_compression, target)
+
+
+def chooser(config: OptimizationConfig, joint_compression: bool) -> Callable[[Weight], Palettize]:
+    """What to do with each weight; the function raises Skip for those that are left alone."""
     joint_forms = ("sparse", "quantized") if joint_compression else ()
 
     def choose(weight: Weight) -> Palettize:
@@ -55,17 +66,21 @@ def palettize_weights(
         bits = by_opset(weight.node.function.opset).palettized_bits
         return Palettize(op_config, channel_axis, conv_groups(weight) if op_config.cluster_dim > 1 else 1, bits)
 
-    return run(model, choose, workers=workers, progress=progress)
+    return choose
 
 
 @dataclass(frozen=True)
 class Palettize:
-    """The action on one weight. `groups`: of the convolution that reads it; `allowed_bits`: of the target."""
+    """The action on one weight. `groups`: of the convolution that reads it; `allowed_bits`: of the target.
+
+    `importance`: of the weight's shape, weighs the squared errors.
+    """
 
     config: OpPalettizerConfig
     channel_axis: int
     groups: int
     allowed_bits: tuple[int, ...]
+    importance: Array | None = field(default=None, compare=False)
 
     def __call__(self, weight: Weight) -> CompressedWeight:
         value = weight.read()
@@ -133,12 +148,14 @@ class Palettize:
         axis = self._axis(values.ndim)
         if config.cluster_dim > 1:
             self._check_vectors(values.shape, axis)
+        if self.importance is not None:
+            importance = self.importance * (1.0 if importance is None else importance)
         return palettize(
             values,
             config.nbits,
             mode=mode,
             channel_axis=axis,
-            group_size=self._group_size(values.shape[axis]),
+            group_size=self.group_size(values.shape[axis]),
             cluster_dim=config.cluster_dim,
             lut_function=config.lut_function,
             allowed_bits=self.allowed_bits,
@@ -153,7 +170,7 @@ class Palettize:
             return self.config.channel_axis % rank
         return self.channel_axis
 
-    def _group_size(self, channels: int) -> int:
+    def group_size(self, channels: int) -> int:
         if self.config.granularity is not CompressionGranularity.PER_GROUPED_CHANNEL:
             return 0
         size = self.config.group_size

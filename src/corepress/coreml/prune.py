@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,8 +38,18 @@ def prune_weights(
 
     Weights that can't be pruned as asked are left as they are, with a warning; `corepress.report` lists them.
     """
+    model = checked(mlmodel, config, joint_compression, target)
+    return run(model, chooser(config, joint_compression), workers=workers, progress=progress)
+
+
+def checked(model: Model, config: OptimizationConfig, joint_compression: bool, target: Any) -> Model:
+    """A copy of the model, ready to be compressed; ConfigError for what `config` can't ask of it."""
     check_kinds(config, "prune_weights", OpThresholdPrunerConfig, OpMagnitudePrunerConfig)
-    model = prepared(mlmodel, config, joint_compression, target)
+    return prepared(model, config, joint_compression, target)
+
+
+def chooser(config: OptimizationConfig, joint_compression: bool) -> Callable[[Weight], Prune]:
+    """What to do with each weight; the function raises Skip for those that are left alone."""
     joint_forms = (
         ("palettized", "quantized", "quantized+palettized", "palettized+quantized") if joint_compression else ()
     )
@@ -55,7 +66,7 @@ def prune_weights(
             raise Skip(f"block and n:m sparsity serve the weights of conv and linear only, not {readers[0].op_type}")
         return Prune(op_config)
 
-    return run(model, choose, workers=workers, progress=progress)
+    return choose
 
 
 @dataclass(frozen=True)

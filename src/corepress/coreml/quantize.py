@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,8 +48,18 @@ def linear_quantize_weights(
     Weights that can't be quantized as asked are left as they are, with a warning; `corepress.report` lists them.
     Raises ConfigError for a configuration that the target can't hold.
     """
+    model = checked(mlmodel, config, joint_compression, target)
+    return run(model, chooser(config, joint_compression), workers=workers, progress=progress)
+
+
+def checked(model: Model, config: OptimizationConfig, joint_compression: bool, target: Any) -> Model:
+    """A copy of the model, ready to be compressed; ConfigError for what `config` can't ask of it."""
     check_kinds(config, "linear_quantize_weights", OpLinearQuantizerConfig)
-    model = prepared(mlmodel, config, joint_compression, target)
+    return prepared(model, config, joint_compression, target)
+
+
+def chooser(config: OptimizationConfig, joint_compression: bool) -> Callable[[Weight], Quantize]:
+    """What to do with each weight; the function raises Skip for those that are left alone."""
     joint_forms = ("sparse", "palettized", "sparse+palettized") if joint_compression else ()
 
     def choose(weight: Weight) -> Quantize:
@@ -61,7 +71,7 @@ def linear_quantize_weights(
             )
         return Quantize(op_config, channel_axes(weight))
 
-    return run(model, choose, workers=workers, progress=progress)
+    return choose
 
 
 @dataclass(frozen=True)
@@ -94,7 +104,7 @@ class Quantize:
             values,
             dtype=config.dtype.value,
             mode=mode,
-            block_sizes=self._block_sizes(values.shape),
+            block_sizes=self.block_sizes(values.shape),
             scale_search=config.scale_search,
             mask=mask,
         )
@@ -106,7 +116,7 @@ class Quantize:
             raise Skip(f"its LUT has only {value.lut.size} entries, so the scale would take what it saves")
         return Palettized(value.indices, self._quantized(value.lut, None), value.vector_axis)
 
-    def _block_sizes(self, shape: tuple[int, ...]) -> Sequence[int]:
+    def block_sizes(self, shape: tuple[int, ...]) -> Sequence[int]:
         config = self.config
         sizes = [0] * len(shape)
         input_axis, output_axis = self.axes

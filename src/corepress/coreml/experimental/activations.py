@@ -7,9 +7,6 @@ import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from attrs import define
-
-from corepress import fields
 from corepress.coreml.config import OptimizationConfig, check_kinds
 from corepress.coreml.engine import Progress
 from corepress.coreml.experimental.calibrate import calibrate
@@ -25,15 +22,6 @@ from corepress.mlprogram.program import Node, nodes, programs
 from corepress.mlprogram.schema import ModelDescription
 
 log = logging.getLogger(__name__)
-
-
-@fields.suggesting
-@define
-class OpActivationLinearQuantizerConfig(OpLinearQuantizerConfig):
-    """How the activations of an operation are quantized: `mode` and `dtype` (int8 or uint8) as for weights.
-
-    Every activation has one scale; the other fields, those of `OpLinearQuantizerConfig`, do not matter here.
-    """
 
 
 @takes_any_model

@@ -32,6 +32,7 @@ def calibrate(
 
         from corepress.runtime import load
         from corepress.runtime.features import to_tensors
+        from corepress.runtime.samples import by_name
     except ImportError as error:
         raise ConfigError("calibration runs the model with PyTorch: install 'corepress[torch]'") from error
     program = load(model, device, function=function)
@@ -50,7 +51,7 @@ def calibrate(
             broken.add(name)
 
     def run(sample: Mapping[Any, Any]) -> None:
-        tensors = to_tensors(inputs, _named(sample, [feature.name for feature in inputs]))
+        tensors = to_tensors(inputs, sample)
         for name, tensor in tensors.items():
             if tensor.is_floating_point() and not tensor.isfinite().all():
                 raise ConfigError(f"input {name!r} holds NaN or infinite numbers")
@@ -61,7 +62,7 @@ def calibrate(
     done, threads = 0, torch.get_num_threads()
     torch.set_num_threads(workers or threads)
     try:
-        for sample in _iterable(samples):
+        for sample in by_name(samples, program.interface):
             try:
                 run(sample)
             except ConfigError as error:
@@ -75,20 +76,3 @@ def calibrate(
         raise ConfigError("sample_data is empty: at least one {input name: array} is needed")
     reasons = dict.fromkeys(unreached, "calibration never saw it")
     return reasons | dict.fromkeys(broken, "a sample made it NaN or infinite")
-
-
-def _iterable(samples: Iterable[Mapping[Any, Any]]) -> Iterable[Mapping[Any, Any]]:
-    if isinstance(samples, Mapping) or not isinstance(samples, Iterable):
-        raise ConfigError("sample_data must be a list or an iterable of {input name: array}")
-    return samples
-
-
-def _named(sample: Mapping[Any, Any], inputs: list[str]) -> Mapping[Any, Any]:
-    """A sample by input names: the key None stands for the only input."""
-    if not isinstance(sample, Mapping):
-        raise ConfigError(f"it must be a dictionary of {{input name: array}}, not a {type(sample).__name__}")
-    if None not in sample:
-        return sample
-    if len(sample) > 1 or len(inputs) > 1:
-        raise ConfigError(f"the name None is for models of a single input; this one has {', '.join(inputs)}")
-    return {inputs[0]: sample[None]}

@@ -1,0 +1,102 @@
+"""The Hessian of a linear layer's squared output error, and the triangular factor that GPTQ and SparseGPT work with.
+
+A layer of weight W (rows, columns) answers W X. Changing W by D changes its answer by a squared error that is the sum
+of d H d^T / 2 over the rows d of D, with H = 2 X X^T. Both methods go through the columns in order; the error of one is
+made up for by those that follow, as the upper Cholesky factor U of H^-1 says (arXiv 2210.17323, Algorithm 1).
+
+U as a whole is not needed. H^-1 = U^T U means H = V V^T with V = U^-1, also upper triangular, and d H d^T = |d V|^2.
+Once the columns before c are settled with changes d, those from c on are best changed by -d V[:c, c:] U[c:, c:]. Of the
+latter a group of columns only takes its own block on the diagonal, the inverse of V's block there. (The column c itself
+is Babai's nearest plane, as Chen et al. 2025, arXiv 2507.18553, found.) With J the matrix that reverses the order,
+J H J = L L^T gives V = J L J: one Cholesky factorization, where U takes an inversion besides, and loses digits by it.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from corepress.errors import CorepressError
+
+
+class Factor(NamedTuple):
+    """H + dampening = V V^T for one order of the columns.
+
+    `upper`: V, (n, n) float32. `order`: the columns in the order in which they are settled; None for their own.
+    """
+
+    upper: Tensor
+    order: Tensor | None = None
+
+    @property
+    def diagonal(self) -> Tensor:
+        return self.upper.diagonal()
+
+    @property
+    def unit(self) -> Tensor:
+        """V with each column divided by its diagonal element."""
+        return self.upper / self.diagonal
+
+
+class Hessian:
+    """2/n X X^T, summed up batch by batch in float32; one for each group of a grouped convolution.
+
+    `matrix`: (groups, columns, columns). `count`: the vectors seen.
+    """
+
+    def __init__(self, columns: int, groups: int = 1, device: torch.device | str = "cpu"):
+        self.matrix = torch.zeros(groups, columns, columns, device=device)
+        self.count = 0
+        self._factors: dict[tuple[int, float, bool], Factor] = {}
+
+    def add(self, inputs: Tensor) -> None:
+        """Add vectors: (vectors, columns), or (groups, vectors, columns), of any floating-point type."""
+        inputs = inputs.detach().to(self.matrix.device, torch.float32)
+        inputs = inputs.reshape(len(self.matrix), -1, self.matrix.shape[-1])
+        added = inputs.shape[1]
+        if added == 0:
+            return
+        before, self.count = self.count, self.count + added
+        torch.baddbmm(self.matrix, inputs.mT, inputs, beta=before / self.count, alpha=2 / self.count, out=self.matrix)
+        self._factors.clear()
+
+    def factor(self, group: int = 0, dampening: float = 0.01, by_activation: bool = False) -> Factor:
+        """`factorize` of one group, computed once for all weights that read these inputs."""
+        key = group, dampening, by_activation
+        if key not in self._factors:
+            self._factors[key] = factorize(self.matrix[group], dampening, by_activation)
+        return self._factors[key]
+
+
+def factorize(hessian: Tensor, dampening: float = 0.01, by_activation: bool = False) -> Factor:
+    """The triangular factor of a Hessian, (n, n) float32, which stays unchanged.
+
+    `dampening`: times the mean of the diagonal, is added to the diagonal; ten times as much, again and again, where the
+    matrix is not positive definite in float32. `by_activation`: the columns of the largest diagonal elements first.
+    A dead column, whose input was always zero, gets 1 on the diagonal: it has no part in the others' business.
+    Raises CorepressError if the Hessian holds infinities or NaN, or if no dampening up to 10 times the mean helps.
+    """
+    diagonal = hessian.diagonal()
+    if not torch.isfinite(hessian.sum()):
+        raise CorepressError("its inputs hold infinities or NaN, or are too large to be squared")
+    diagonal = torch.where(diagonal == 0, 1, diagonal)
+    order = torch.argsort(diagonal, descending=True) if by_activation else None
+    reverse = torch.arange(len(hessian) - 1, -1, -1, device=hessian.device) if order is None else order.flip(0)
+    reversed_hessian, reversed_diagonal = hessian[reverse][:, reverse], diagonal[reverse]
+    lower = _cholesky(reversed_hessian, reversed_diagonal, dampening)
+    return Factor(lower.flip(0, 1), order)
+
+
+def _cholesky(matrix: Tensor, diagonal: Tensor, dampening: float) -> Tensor:
+    mean = float(diagonal.mean())
+    while dampening <= 10:
+        matrix.diagonal().copy_(diagonal + dampening * mean)
+        lower: Tensor
+        lower, info = torch.linalg.cholesky_ex(matrix)
+        if int(info) == 0 and math.isfinite(float(lower.diagonal().sum())):
+            return lower
+        dampening = max(10 * dampening, 1e-6)
+    raise CorepressError("its Hessian has no Cholesky factor even if dampened: use more, or more varied, samples")

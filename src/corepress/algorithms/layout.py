@@ -1,0 +1,89 @@
+"""A layer as GPTQ sees it: its weight as matrices, and its inputs as the vectors that these multiply."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from corepress.weights import Palettized, Quantized, Sparse
+
+_LARGEST_UNFOLDED = 1 << 24  # elements; the windows of a convolution overlap, so that they take many times the input
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A weight of `shape` as `groups` matrices of `rows` x `columns`, each with `elements` columns an input channel.
+
+    `transposed`: the weight is (in, out) instead of (out, in, places of a kernel...).
+    """
+
+    shape: tuple[int, ...]
+    groups: int = 1
+    transposed: bool = False
+
+    @property
+    def rows(self) -> int:
+        return self.shape[1] if self.transposed else self.shape[0] // self.groups
+
+    @property
+    def columns(self) -> int:
+        return self.shape[0] if self.transposed else math.prod(self.shape[1:])
+
+    @property
+    def elements(self) -> int:
+        return math.prod(self.shape[2:])
+
+    def matrices(self, weight: Any) -> Any:
+        """A tensor or array of the weight's shape as (groups, rows, columns)."""
+        return (weight.T if self.transposed else weight).reshape(self.groups, self.rows, self.columns)
+
+    def vectors(self, inputs: Tensor) -> Tensor:
+        """The inputs of a layer without windows, (..., columns), as (1, vectors, columns)."""
+        return inputs.reshape(1, -1, self.columns)
+
+    def windows(self, padded: Tensor, strides: Sequence[int], dilations: Sequence[int]) -> Iterator[Tensor]:
+        """What a convolution reads in its padded input, (batch, channels, 1 or 2 dimensions), in parts of bounded size:
+        (groups, vectors, columns)."""
+        kernel = self.shape[2:]
+        if len(kernel) == 1:
+            padded, kernel, strides, dilations = padded[:, :, None], (1, *kernel), (1, *strides), (1, *dilations)
+        each = padded[0].numel() * self.elements // math.prod(strides)
+        for part in torch.split(padded, max(1, _LARGEST_UNFOLDED // max(each, 1))):
+            found = F.unfold(part, kernel, dilation=tuple(dilations), stride=tuple(strides))
+            found = found.reshape(len(part), self.groups, self.columns, -1)
+            yield found.permute(1, 0, 3, 2).reshape(self.groups, -1, self.columns)
+
+    def form(self, forms: Sequence[Any]) -> Any:
+        """The compressed matrices of all groups as one weight of the layer's shape."""
+        first = forms[0]
+        if isinstance(first, Sparse):
+            return Sparse(self._laid_out([form.mask for form in forms]), self.form([form.values for form in forms]))
+        if isinstance(first, Quantized):
+            offset = None if first.offset is None else self._laid_out([form.offset for form in forms])
+            data, scale = self.form([form.data for form in forms]), self._laid_out([form.scale for form in forms])
+            return Quantized(data, scale, offset, bits=first.bits)
+        if isinstance(first, Palettized):
+            # One table for all matrices, or each its own along the rows.
+            luts = [form.lut for form in forms]
+            lut = luts[0] if all(np.array_equal(luts[0], other) for other in luts) else np.concatenate(luts)
+            lut = lut.swapaxes(0, 1) if self.transposed else lut
+            lut = lut.reshape(*lut.shape[:2], *[1] * (len(self.shape) - 2), *lut.shape[2:])
+            axis = 1 if self.transposed and first.vector_axis == 0 else first.vector_axis
+            return Palettized(self._laid_out([form.indices for form in forms]), lut, axis)
+        return self._laid_out(forms)
+
+    def _laid_out(self, arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
+        array = np.concatenate(arrays)
+        if self.transposed:
+            return np.ascontiguousarray(array.T)
+        # An array with a number for every column has them for all places of the kernel; scales of blocks for none.
+        places = self.shape[2:] if array.shape[1] == self.columns else (1,) * (len(self.shape) - 2)
+        return array.reshape(len(array), -1, *places)

@@ -1,0 +1,60 @@
+"""Which operations multiply vectors by a weight, and which vectors these are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from corepress.algorithms.layout import Layout
+from corepress.runtime.ops.conv import padded, padding
+
+
+def layout_of(kind: str, argument: str, arguments: Mapping[str, Any]) -> Layout | None:
+    """How the weight that an operation reads as `argument` is a matrix; None where it is none.
+
+    `arguments`: of the operation, the weight's value among them.
+    """
+    weight = arguments[argument]
+    shape = tuple(weight.shape)
+    if kind == "linear" and argument == "weight":
+        return Layout(shape)
+    if kind == "matmul" and argument in ("x", "y") and weight.dim() == 2:
+        other = arguments["y" if argument == "x" else "x"]
+        if other.dim() < 2:
+            return None
+        flipped = bool(arguments.get(f"transpose_{argument}", False))
+        # y is (in, out) and x is (out, in), unless transposed.
+        return Layout(shape, transposed=flipped if argument == "x" else not flipped)
+    if kind == "conv" and argument == "weight" and weight.dim() in (3, 4):
+        return Layout(shape, groups=int(arguments.get("groups", 1)))
+    return None
+
+
+def vectors_of(kind: str, argument: str, arguments: Mapping[str, Any], layout: Layout) -> Iterator[Tensor]:
+    """What the weight is multiplied with: (groups, vectors, columns), in parts."""
+    if kind == "linear":
+        yield layout.vectors(arguments["x"])
+    elif kind == "matmul":
+        name = "y" if argument == "x" else "x"
+        other = arguments[name]
+        # The axis that is summed over is the last of x and the last but one of y, unless transposed.
+        summed_last = bool(arguments.get(f"transpose_{name}", False)) is (name == "y")
+        yield layout.vectors(other if summed_last else other.transpose(-1, -2))
+    else:
+        x, kernel = arguments["x"], layout.shape[2:]
+        ones = [1] * len(kernel)
+        strides, dilations = arguments.get("strides") or ones, arguments.get("dilations") or ones
+        extents = [(size - 1) * dilation + 1 for size, dilation in zip(kernel, dilations, strict=True)]
+        pads = padding(arguments.get("pad_type", "valid"), arguments.get("pad"), x.shape[2:], extents, strides)
+        yield from layout.windows(padded(x, pads), strides, dilations)
+
+
+def reads(kind: str, name: str, arguments: Mapping[str, Any], layout: Layout) -> tuple[Any, ...]:
+    """Equal for operations whose weights are multiplied with the same vectors; `name`: of the value they come from."""
+    geometry = () if kind != "conv" else (layout.shape[2:], arguments.get("pad_type"), *(
+        tuple(arguments.get(key) or ()) for key in ("pad", "strides", "dilations")
+    ))  # fmt: skip
+    flipped = tuple(bool(arguments.get(f"transpose_{key}", False)) for key in "xy") if kind == "matmul" else ()
+    return (kind, name, layout.groups, layout.columns, geometry, flipped)

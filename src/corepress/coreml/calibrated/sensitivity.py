@@ -1,0 +1,108 @@
+"""Sensitive k-means on a package: an element counts by how much the model's outputs depend on it.
+
+As SqueezeLLM (Kim et al. 2023, arXiv 2306.07629), with the diagonal of the Fisher information. A package has no loss,
+so that of the outputs themselves serves, the diagonal of J^T J with J their derivative by the weight: the mean of the
+squared gradient of a random signed sum of all outputs (Hutchinson's estimate), each output scaled to unit variance.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from corepress.coreml.engine import Skip
+from corepress.coreml.palettize import Palettize
+from corepress.errors import ConfigError, CorepressError
+from corepress.mlprogram import Model, Weight
+from corepress.runtime import load
+from corepress.runtime.features import to_tensors
+from corepress.runtime.program import Program
+from corepress.runtime.samples import by_name
+
+# What no sample touches still counts so much of the mean.
+_LEAST = 1e-3
+
+
+def weighted(
+    model: Model,
+    choose: Callable[[Weight], Palettize],
+    samples: Iterable[Mapping[Any, Any]],
+    function: str | None,
+    device: str,
+) -> Callable[[Weight], Palettize]:
+    """The function that gives what `choose` gives, with the importance of each element of a weight."""
+    program = load(model, device, precision="float32", function=function)
+    chosen: dict[str, str] = {}
+    for weight in model.weights():
+        buffer = program.constants.get(weight.output)
+        if buffer is None or weight.function != program.function:
+            continue
+        try:
+            choose(weight)
+        except Skip:
+            continue
+        chosen[weight.output] = buffer
+    squares = squared_gradients(program, set(chosen.values()), by_name(samples, program.interface))
+
+    def with_importance(weight: Weight) -> Palettize:
+        action = choose(weight)
+        found = squares.get(chosen.get(weight.output, "")) if weight.function == program.function else None
+        return action if found is None else dataclasses.replace(action, importance=found)
+
+    return with_importance
+
+
+def squared_gradients(
+    program: Program, buffers: set[str], samples: Iterable[Mapping[str, Any]]
+) -> dict[str, NDArray[np.float32]]:
+    """The importance of each element of some constants, which have these names in the program's module.
+
+    Constants that no output depends on are left out. Raises CorepressError if a gradient is not finite.
+    """
+    constants = program.module.constants()
+    leaves = {name: constants[name].requires_grad_() for name in buffers if constants[name].is_floating_point()}
+    sums = {name: torch.zeros_like(leaf, requires_grad=False) for name, leaf in leaves.items()}
+    generator = torch.Generator().manual_seed(0)
+    done = 0
+    try:
+        for sample in samples:
+            loss = _random_sum(program, sample, generator)
+            found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
+            for total, gradient in zip(sums.values(), found, strict=True):
+                if gradient is not None:
+                    total += gradient.square()
+            done += 1
+    finally:
+        for leaf in leaves.values():
+            leaf.requires_grad_(False)
+    if not done:
+        raise ConfigError("sample_data is empty: at least one {input name: array} is needed")
+    importance = {}
+    for name, total in sums.items():
+        if not torch.isfinite(total).all():
+            raise CorepressError("a sample makes gradients that are infinite or not a number")
+        if (mean := float(total.mean())) > 0:
+            importance[name] = (total / mean + _LEAST).cpu().numpy()
+    return importance
+
+
+def _random_sum(program: Program, sample: Mapping[str, Any], generator: torch.Generator) -> Tensor:
+    tensors = to_tensors(program.interface.inputs, sample)
+    given = [program.precision.tensor(tensors[name]).to(program.device) for name in program.module.plan.inputs]
+    with torch.enable_grad():
+        results = program.module(*given, states=program.make_state() if program.interface.states else None)
+        parts = []
+        for result in results:
+            if isinstance(result, Tensor) and result.requires_grad:
+                signs = torch.randint(0, 2, result.shape, generator=generator).mul_(2).sub_(1).to(result)
+                spread = result.detach().float().std().clamp(min=1e-6) if result.numel() > 1 else 1.0
+                parts.append((signs * result / spread).sum())
+    if not parts:
+        raise CorepressError("no output of the model depends on its weights in a way that has a derivative")
+    return torch.stack(parts).sum()

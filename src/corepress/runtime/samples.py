@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from corepress.errors import ConfigError, CorepressError, FormatError
 from corepress.mlprogram.atomic import replacing
-from corepress.runtime.features import Feature, Interface
+from corepress.runtime.features import Feature, Interface, to_tensors
 
 Sample = dict[str, Any]
 
@@ -236,3 +237,12 @@ def by_name(samples: Iterable[Mapping[Any, Any]], interface: Interface) -> Itera
             known = ", ".join(names)
             raise ConfigError(f"sample {number} of sample_data: the name None is for the only input; here are {known}")
         yield {names[0]: sample[None]} if None in sample else sample
+
+
+def finite_tensors(inputs: tuple[Feature, ...], sample: Mapping[str, Any]) -> dict[str, Tensor]:
+    """A sample as tensors that a model can learn from; ConfigError for NaN, infinities and what does not fit."""
+    tensors = to_tensors(inputs, sample)
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise ConfigError(f"input {name!r} holds NaN or infinite numbers")
+    return tensors

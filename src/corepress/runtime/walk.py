@@ -10,9 +10,9 @@ from torch import Tensor
 
 from corepress.errors import ConfigError
 from corepress.runtime.executor import Run
-from corepress.runtime.features import to_tensors
 from corepress.runtime.plan import Step
 from corepress.runtime.program import Program
+from corepress.runtime.samples import finite_tensors
 
 # Called before each operation with the arguments that it has in each sample; may return new values for constants that
 # it reads, by the name of the argument.
@@ -32,7 +32,7 @@ def walk(program: Program, samples: Iterable[Mapping[str, Any]], visit: Visit) -
     values: list[dict[str, Any]] = []
     for sample in samples:
         try:
-            tensors = to_tensors(program.interface.inputs, sample)
+            tensors = finite_tensors(program.interface.inputs, sample)
         except ConfigError as error:
             raise ConfigError(f"sample {len(runs)} of sample_data: {error}") from error
         states = program.make_state() if program.interface.states else {}

@@ -19,7 +19,7 @@ from corepress.coreml.granularity import CompressionGranularity as Granularity
 from corepress.coreml.palettize import Palettize
 from corepress.coreml.prune import Prune
 from corepress.coreml.quantize import Quantize
-from corepress.weights import CompressedWeight, Quantized, Sparse
+from corepress.weights import CompressedWeight, Palettized, Quantized, Sparse
 
 Array = NDArray[Any]
 
@@ -53,9 +53,9 @@ def _palettized(action: Palettize, value: Array, layout: Layout, hessian: Hessia
         group_size=action.group_size(layout.rows) if grouped else 0,
         cluster_dim=config.cluster_dim,
     )
-    if config.lut_dtype is not None:
-        form = quantize_lut(form, None, config.lut_dtype)  # type: ignore[arg-type]
-    return layout.form([form])  # type: ignore[no-any-return]
+    whole: Palettized = layout.form([form])
+    lut_dtype: Any = config.lut_dtype
+    return whole if lut_dtype is None else quantize_lut(whole, None, lut_dtype)
 
 
 def _quantized(
@@ -64,7 +64,8 @@ def _quantized(
     config = action.config
     mask = value.mask if isinstance(value, Sparse) else None
     dense = value.values if isinstance(value, Sparse) else value
-    if not isinstance(dense, np.ndarray):
+    per_tensor = config.granularity is Granularity.PER_TENSOR
+    if not isinstance(dense, np.ndarray) or (per_tensor and layout.groups > 1):
         return None
     block = None
     if config.granularity is Granularity.PER_BLOCK:
@@ -79,7 +80,7 @@ def _quantized(
             hessian.matrix[group],
             bits=4 if config.dtype.nbits == 4 else 8,
             symmetric=config.mode == "LINEAR_SYMMETRIC",
-            per_tensor=config.granularity is Granularity.PER_TENSOR,
+            per_tensor=per_tensor,
             block_size=block,
             by_activation=block is None,
             scale_search=config.scale_search,
@@ -88,6 +89,10 @@ def _quantized(
         )
         forms.append(_as_type(form, config.dtype.signed, config.mode == "LINEAR_SYMMETRIC"))
     whole = layout.form(forms)
+    if per_tensor:  # every row has the same scale
+        first = (slice(0, 1),) * len(value.shape)
+        offset = None if whole.offset is None else whole.offset[first]
+        whole = Quantized(whole.data, whole.scale[first], offset, bits=whole.bits)
     return whole if mask is None else Sparse(mask, whole)
 
 

@@ -21,9 +21,8 @@ from corepress.coreml.palettize import Palettize
 from corepress.errors import ConfigError, CorepressError
 from corepress.mlprogram import Model, Weight
 from corepress.runtime import load
-from corepress.runtime.features import to_tensors
 from corepress.runtime.program import Program
-from corepress.runtime.samples import by_name
+from corepress.runtime.samples import by_name, finite_tensors
 
 # What no sample touches still counts so much of the mean.
 _LEAST = 1e-3
@@ -72,7 +71,10 @@ def squared_gradients(
     done = 0
     try:
         for sample in samples:
-            loss = _random_sum(program, sample, generator)
+            try:
+                loss = _random_sum(program, sample, generator)
+            except ConfigError as error:
+                raise ConfigError(f"sample {done} of sample_data: {error}") from error
             found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
             for total, gradient in zip(sums.values(), found, strict=True):
                 if gradient is not None:
@@ -93,7 +95,7 @@ def squared_gradients(
 
 
 def _random_sum(program: Program, sample: Mapping[str, Any], generator: torch.Generator) -> Tensor:
-    tensors = to_tensors(program.interface.inputs, sample)
+    tensors = finite_tensors(program.interface.inputs, sample)
     given = [program.precision.tensor(tensors[name]).to(program.device) for name in program.module.plan.inputs]
     with torch.enable_grad():
         results = program.module(*given, states=program.make_state() if program.interface.states else None)

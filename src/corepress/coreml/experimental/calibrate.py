@@ -31,8 +31,7 @@ def calibrate(
         import torch
 
         from corepress.runtime import load
-        from corepress.runtime.features import to_tensors
-        from corepress.runtime.samples import by_name
+        from corepress.runtime.samples import by_name, finite_tensors
     except ImportError as error:
         raise ConfigError("calibration runs the model with PyTorch: install 'corepress[torch]'") from error
     program = load(model, device, function=function)
@@ -51,10 +50,8 @@ def calibrate(
             broken.add(name)
 
     def run(sample: Mapping[Any, Any]) -> None:
-        tensors = to_tensors(inputs, sample)
+        tensors = finite_tensors(inputs, sample)
         for name, tensor in tensors.items():
-            if tensor.is_floating_point() and not tensor.isfinite().all():
-                raise ConfigError(f"input {name!r} holds NaN or infinite numbers")
             observe(name, tensor)
         program.predict(tensors, program.make_state() if program.interface.states else None, observe)
 

@@ -12,6 +12,7 @@ from corepress.errors import ConfigError, CorepressError, FormatError
 
 if TYPE_CHECKING:
     from corepress import coreml as coreml
+    from corepress import neural_network as neural_network
     from corepress import runtime as runtime
     from corepress import torch as torch
     from corepress.mlprogram import Model as Model
@@ -31,6 +32,7 @@ __all__ = [
     "Verification",
     "coreml",
     "load",
+    "neural_network",
     "report",
     "runtime",
     "torch",
@@ -50,7 +52,7 @@ _LAZY = {
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
         return getattr(importlib.import_module(_LAZY[name]), name)
-    if name in ("coreml", "runtime", "targets", "torch"):
+    if name in ("coreml", "neural_network", "runtime", "targets", "torch"):
         try:
             return importlib.import_module(f"corepress.{name}")
         except ModuleNotFoundError as error:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from corepress.cli import options
+from corepress.cli.neural_network import ForNeuralNetworksToo
 from corepress.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ class Metric(str, Enum):
     max_abs = "max_abs"
 
 
-@app.command()
+@app.command(cls=ForNeuralNetworksToo)
 def info(
     model: options.Input,
     everything: Annotated[bool, typer.Option("--all", help="List all weights, in program order.")] = False,
@@ -96,7 +97,7 @@ def info(
     show.info(load(model), everything, as_json)
 
 
-@app.command()
+@app.command(cls=ForNeuralNetworksToo)
 def palettize(
     model: options.Input,
     output: options.Output,
@@ -133,7 +134,7 @@ def palettize(
     ), verify, data)  # fmt: skip
 
 
-@app.command()
+@app.command(cls=ForNeuralNetworksToo)
 def quantize(
     model: options.Input,
     output: options.Output,
@@ -209,7 +210,7 @@ def prune(
     ), verify, data)  # fmt: skip
 
 
-@app.command()
+@app.command(cls=ForNeuralNetworksToo)
 def decompress(
     model: options.Input,
     output: options.Output,

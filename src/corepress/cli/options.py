@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-Input = Annotated[Path, typer.Argument(metavar="MODEL", help="An .mlpackage, or an .mlmodel with an ML program.")]
+Input = Annotated[Path, typer.Argument(metavar="MODEL", help="An .mlpackage or an .mlmodel.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Where to write the result.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output when it exists, even the input.")]
 Config = Annotated[

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from corepress.reports import Report
     from corepress.verification import Verification
 
-_SHOWN_WEIGHTS = 40
+SHOWN_WEIGHTS = 40
 _SHOWN_CLASSES = 5
 
 
@@ -153,7 +153,7 @@ def info(model: Model, everything: bool, as_json: bool) -> None:
         f"{len(weights)} weights in {size(stored)}"
     )
     table = Table("weight", "shape", "type", "form", "bits/weight", "bytes", "read by")
-    shown = weights if everything else sorted(weights, key=lambda w: -w.stored_bytes)[:_SHOWN_WEIGHTS]
+    shown = weights if everything else sorted(weights, key=lambda w: -w.stored_bytes)[:SHOWN_WEIGHTS]
     for weight in shown:
         readers = ", ".join(sorted({consumer.op_type for consumer in weight.consumers}))
         shape = "x".join(map(str, weight.shape))

@@ -65,15 +65,15 @@ def find_package(path: str | Path) -> Package:
     return Package(root, spec)
 
 
-def read_spec(package: Package) -> Any:
-    """Parse the protobuf of a model."""
+def read_spec(package: Package, message: Any = ModelProto) -> Any:
+    """Parse the protobuf of a model; `message` is the class to parse it with."""
     try:
         if package.spec.stat().st_size > MAX_SPEC_BYTES:
             raise FormatError(f"{package.spec}: larger than 2 GiB, so not a protobuf model")
         data = package.spec.read_bytes()
     except OSError as error:
         raise FormatError(f"{package.spec}: can't read it: {error.strerror}") from error
-    spec = ModelProto()
+    spec = message()
     try:
         spec.ParseFromString(data)
     except (DecodeError, ValueError) as error:

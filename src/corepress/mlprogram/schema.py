@@ -11,9 +11,10 @@ from typing import Any
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 
-def _load() -> dict[str, Any]:
+def load_messages(path: Path) -> dict[str, Any]:
+    """The message classes of a compiled schema, by name."""
     files = descriptor_pb2.FileDescriptorSet()
-    files.ParseFromString((Path(__file__).parent / "schema.binpb").read_bytes())
+    files.ParseFromString(path.read_bytes())
     pool = descriptor_pool.DescriptorPool()
     for file in files.file:
         pool.Add(file)
@@ -24,7 +25,7 @@ def _load() -> dict[str, Any]:
     }
 
 
-_messages = _load()
+_messages = load_messages(Path(__file__).parent / "schema.binpb")
 
 # Message classes are made at run time, so their static type is Any.
 Model: Any = _messages["Model"]

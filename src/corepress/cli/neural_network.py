@@ -1,0 +1,125 @@
+"""What the commands do with a neural network, the model type of iOS 15 and older."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from typer.core import TyperCommand
+
+from corepress.errors import ConfigError
+
+if TYPE_CHECKING:
+    from corepress.neural_network import Model
+
+_COMMON = {"model", "output", "overwrite", "workers", "as_json"}
+# The options of each command that mean something for a neural network.
+_OPTIONS = {
+    "info": {"model", "everything", "as_json"},
+    "palettize": _COMMON | {"nbits", "mode", "weight_threshold"},
+    "quantize": _COMMON | {"dtype", "mode", "weight_threshold"},
+    "decompress": _COMMON,
+}
+_MODES = {"kmeans": "kmeans", "uniform": "linear_lut"}
+
+
+class ForNeuralNetworksToo(TyperCommand):
+    """A command that does its work here if its model holds neural networks, and in its own function if not."""
+
+    def invoke(self, ctx: Any) -> Any:
+        from corepress.neural_network.model import load_if_networks
+
+        model = load_if_networks(ctx.params["model"])
+        return super().invoke(ctx) if model is None else _run(model, str(self.name), ctx)
+
+
+def _run(model: Model, command: str, context: Any) -> None:
+    for name in context.params:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE" and name not in _OPTIONS[command]:
+            flag = f"--{name.replace('_', '-')}"
+            raise ConfigError(f"{flag}: {model.path} is a neural network, for which {command} has no such option")
+    if command == "info":
+        _info(model, context.params["everything"], context.params["as_json"])
+    else:
+        _compress(model, command, context.params)
+
+
+def _compress(model: Model, command: str, options: dict[str, Any]) -> None:
+    from corepress.cli import show
+    from corepress.mlprogram.atomic import check_destination
+    from corepress.neural_network.quantization_utils import quantize_weights
+
+    output = Path(options["output"])
+    check_destination(output, overwrite=options["overwrite"])
+    nbits, mode = _way(command, options)
+    threshold = options.get("weight_threshold", 0)
+    with show.progress(command) as progress:
+        result = quantize_weights(
+            model, nbits, mode, weight_threshold=threshold, workers=options["workers"], progress=progress
+        )
+        result.save(output, overwrite=options["overwrite"])
+    _summary(model, result, output, options["as_json"])
+
+
+def _way(command: str, options: dict[str, Any]) -> tuple[int, str]:
+    """The number of bits and the mode of `quantize_weights`."""
+    if command == "decompress":
+        return 8, "dequantization"
+    mode = options["mode"].value
+    if command == "quantize":
+        return (4 if options["dtype"].value.endswith("4") else 8), mode
+    if mode not in _MODES:
+        raise ConfigError(f"--mode {mode}: neural networks have {' and '.join(_MODES)} only")
+    return options["nbits"] or 4, _MODES[mode]
+
+
+def _summary(before: Model, after: Model, output: Path, as_json: bool) -> None:
+    from rich.table import Table
+
+    from corepress.cli import show
+
+    sizes, weights = (before.size(), after.size()), len(after.weights())
+    if as_json:
+        facts = {"output": str(output), "size_before": sizes[0], "size_after": sizes[1], "weights": weights}
+        print(json.dumps({**facts, "compressed": after.changed, "skipped": after.skipped}, indent=2))
+        return
+    table = Table("", "", show_header=False, box=None, pad_edge=False)
+    reasons = Counter(after.skipped.values()).most_common()
+    for label, text in (
+        ("written to", str(output)),
+        ("size", f"{show.size(sizes[0])} -> {show.size(sizes[1])}, ratio {sizes[0] / sizes[1]:.2f}"),
+        ("compressed", f"{after.changed} of {weights} weights"),
+        ("left alone", "\n".join(f"{count}: {reason}" for reason, count in reasons) or "none"),
+    ):
+        table.add_row(f"[bold]{label}[/]", text)
+    show.console().print(table)
+
+
+def _info(model: Model, everything: bool, as_json: bool) -> None:
+    from rich.table import Table
+
+    from corepress.cli import show
+
+    weights = model.weights()
+    if as_json:
+        names = ("name", "layer_type", "shape", "form", "bits", "stored_bytes")
+        rows = [{name: getattr(weight, name) for name in names} for weight in weights]
+        facts = {"path": str(model.path), "spec_version": model.spec_version, "size": model.size()}
+        print(json.dumps({**facts, "weights": rows}, indent=2))
+        return
+    out = show.console()
+    out.print(
+        f"[bold]{model.path}[/]: neural network (specification {model.spec_version}), {show.size(model.size())}, "
+        f"{len(weights)} weights in {show.size(sum(weight.stored_bytes for weight in weights))}"
+    )
+    table = Table("weight", "layer", "shape", "form", "bits", "bytes")
+    shown = weights if everything else sorted(weights, key=lambda weight: -weight.stored_bytes)[: show.SHOWN_WEIGHTS]
+    for weight in shown:
+        shape = "x".join(map(str, weight.shape))
+        table.add_row(weight.name, weight.layer_type, shape, weight.form, str(weight.bits), f"{weight.stored_bytes:,}")
+    out.print(table)
+    if len(shown) < len(weights):
+        out.print(f"The {len(shown)} largest of {len(weights)} weights; --all shows all.")

@@ -1,0 +1,184 @@
+"""A Core ML model of neural networks: its protobuf, with the changes that are not saved yet."""
+
+from __future__ import annotations
+
+import functools
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from google.protobuf.message import DecodeError, EncodeError
+
+from corepress.errors import ConfigError, CorepressError, FormatError
+from corepress.mlprogram.atomic import replacing
+from corepress.mlprogram.package import Package, find_package, read_spec
+from corepress.neural_network.layers import NETWORKS, LayerWeight, find_weights, models, networks
+from corepress.neural_network.schema import Model as ModelProto
+
+
+class Model:
+    """A model as corepress holds it. Make one with `load`; compressing gives a new one.
+
+    `package`: where it was loaded from, or None; `spec`: its protobuf, in the messages of `schema.proto`; `skipped`
+    says, by name, why the last compression left a weight as it was; `changed` counts those that it did not.
+    """
+
+    def __init__(self, package: Package | None, spec: Any):
+        self.package = package
+        self.spec = spec
+        self.skipped: dict[str, str] = {}
+        self.changed = 0
+
+    @property
+    def path(self) -> Path | None:
+        """The file or package that the model was loaded from."""
+        return self.package.root if self.package else None
+
+    @property
+    def spec_version(self) -> int:
+        """The specification version: 1 for iOS11 to 6 for iOS15."""
+        return int(self.spec.specificationVersion)
+
+    def weights(self) -> list[LayerWeight]:
+        """Every weight of a layer that can be quantized, in the order of the layers."""
+        return list(find_weights(self.spec))
+
+    def size(self) -> int:
+        """Bytes of all files, as they are or would be after `save`."""
+        other = 0
+        if self.package and self.package.is_folder:
+            paths = (self.package.root / relative for relative in self.package.files())
+            other = sum(path.stat().st_size for path in paths if path != self.package.spec)
+        return other + int(self.spec.ByteSize())
+
+    def copy(self) -> Model:
+        """An independent model of the same content."""
+        spec = type(self.spec)()
+        spec.CopyFrom(self.spec)
+        return Model(self.package, spec)
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Model:
+        """Write the model to `path`, and return it.
+
+        The output appears whole or not at all. `overwrite` must be set when `path` exists, be it the source.
+        Raises CorepressError when the destination exists, can't be written, or is of the other kind (folder, file).
+        """
+        destination, is_folder = Path(path), self.package is not None and self.package.is_folder
+        kind, other = (".mlpackage", ".mlmodel") if is_folder else (".mlmodel", ".mlpackage")
+        if destination.suffix == other:
+            raise CorepressError(f"{destination}: the model is not of this kind; save it with the ending {kind}")
+        if destination.exists() and destination.is_dir() != is_folder:
+            raise CorepressError(f"{destination}: it exists and is not a {'folder' if is_folder else 'file'}")
+        with replacing(destination, overwrite=overwrite) as partial:
+            data = _serialized(self.spec, str(destination))
+            if is_folder:
+                assert self.package is not None
+                _copy(self.package, partial)
+                (partial / self.package.spec.relative_to(self.package.root)).write_bytes(data)
+            else:
+                partial.write_bytes(data)
+        self.package = find_package(destination)
+        return self
+
+
+def load(path: str | Path) -> Model:
+    """Read an `.mlmodel`, or an `.mlpackage`, that holds neural networks, by themselves or in pipelines.
+
+    Raises FormatError, in one sentence, for anything else.
+    """
+    package = find_package(path)
+    return _checked(Model(package, read_spec(package, ModelProto)), str(package.root))
+
+
+def load_if_networks(path: str | Path) -> Model | None:
+    """`load`, but None for a model of another kind, or one that holds ML programs as well.
+
+    Raises FormatError for what is no model at all.
+    """
+    package = find_package(path)
+    model = Model(package, read_spec(package, ModelProto))
+    kinds = {part.WhichOneof("Type") for _, part in models(model.spec)}
+    return model if kinds & set(NETWORKS) and "mlProgram" not in kinds else None
+
+
+def takes_any_model(function: Callable[..., Model]) -> Callable[..., Any]:
+    """Let a function of a `Model`, which it may change, take any kind of model, which stays as it is.
+
+    A path or a `Model` gives a `Model`; a specification, or an `MLModel` of coremltools, gives the same.
+    """
+
+    @functools.wraps(function)
+    def wrapper(source: Any, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(source, Model):
+            return function(source.copy(), *args, **kwargs)
+        if isinstance(source, (str, Path)):
+            return function(load(source), *args, **kwargs)
+        own, message = _own(source)
+        return _as_given(function(own, *args, **kwargs), source, message)
+
+    return wrapper
+
+
+def _own(source: Any) -> tuple[Model, Any]:
+    """A `Model` that shares nothing with a specification or an `MLModel`, and the class of the specification."""
+    spec = spec_of(source)
+    if spec is None:
+        raise ConfigError(
+            f"a path, a specification, an MLModel or a corepress model is needed, not {type(source).__name__}"
+        )
+    own = ModelProto()
+    try:
+        own.ParseFromString(spec.SerializeToString())
+    except (DecodeError, EncodeError) as error:
+        raise FormatError(f"the specification can't be read: {error}") from error
+    return _checked(Model(None, own), "the specification"), type(spec)
+
+
+def _as_given(result: Model, given: Any, message: Any) -> Any:
+    spec = message()
+    spec.ParseFromString(_serialized(result.spec, "the result"))
+    if not is_mlmodel(given):
+        return spec
+    import coremltools  # present, since `given` came from there
+
+    return coremltools.models.MLModel(spec, compute_units=given.compute_unit, skip_model_load=given.__proxy__ is None)
+
+
+def is_mlmodel(source: Any) -> bool:
+    """Is it an `MLModel` of coremltools?"""
+    # Whoever holds one has imported coremltools; corepress never does so by itself.
+    module = sys.modules.get("coremltools.models.model")
+    return module is not None and isinstance(source, module.MLModel)
+
+
+def spec_of(source: Any) -> Any:
+    """The specification, as coremltools holds it, of an `MLModel` or of itself; else None."""
+    spec = source.get_spec() if is_mlmodel(source) else source
+    descriptor = getattr(type(spec), "DESCRIPTOR", None)
+    return spec if getattr(descriptor, "full_name", "") == "CoreML.Specification.Model" else None
+
+
+def _checked(model: Model, name: str) -> Model:
+    if not any(True for _ in networks(model.spec)):
+        kind = model.spec.WhichOneof("Type") or "unknown kind of"
+        advice = "; corepress.coreml compresses ML programs" if kind == "mlProgram" else ""
+        raise FormatError(f"{name}: it holds a {kind} model, not a neural network{advice}")
+    return model
+
+
+def _serialized(spec: Any, name: str) -> bytes:
+    try:
+        return bytes(spec.SerializeToString())
+    except (EncodeError, ValueError) as error:
+        raise CorepressError(f"{name}: a protobuf can't hold the model: {error}") from error
+
+
+def _copy(package: Package, folder: Path) -> None:
+    """All files but the protobuf."""
+    for relative in package.files():
+        target = folder / relative
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if package.root / relative != package.spec:
+            shutil.copyfile(package.root / relative, target)

@@ -1,0 +1,252 @@
+"""Compression of neural networks, the models of iOS 15 and older: `.mlmodel` files that hold no ML program.
+
+The names are those of `coremltools.models.neural_network.quantization_utils`. Each function takes a path, a
+specification, an `MLModel`, or a `corepress.neural_network.Model`, which it never changes, and gives the same kind back
+(for a path, a `Model` to `save`).
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from corepress.errors import ConfigError, CorepressError
+from corepress.neural_network import quantizers, values
+from corepress.neural_network.compare import compare_models
+from corepress.neural_network.layers import NETWORKS, LayerWeight, find_weights, models
+from corepress.neural_network.model import Model, takes_any_model
+from corepress.neural_network.quantizers import Floats, Linear, LutFunction, Tabled
+from corepress.neural_network.selectors import (
+    AdvancedQuantizedLayerSelector,
+    MatrixMultiplyLayerSelector,
+    QuantizedLayerSelector,
+)
+
+__all__ = [
+    "AdvancedQuantizedLayerSelector",
+    "MatrixMultiplyLayerSelector",
+    "QuantizedLayerSelector",
+    "activate_int8_int8_matrix_multiplications",
+    "compare_models",
+    "quantize_weights",
+]
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[int, int, str], None]
+Find = Callable[[Model], list[LayerWeight]]
+# Changes one weight in place; raises CorepressError with the reason to leave it alone.
+Action = Callable[[LayerWeight], None]
+MODES = ("linear", "linear_symmetric", "linear_lut", "kmeans", "kmeans_lut", "custom_lut", "dequantization")
+# The oldest specification versions that hold float16, packed integers, and products of int8.
+_HALF, _PACKED, _INT8 = 2, 3, 5
+
+
+def quantize_weights(
+    full_precision_model: Any,
+    nbits: int,
+    quantization_mode: str = "linear",
+    sample_data: Any = None,
+    *,
+    lut_function: LutFunction | None = None,
+    selector: QuantizedLayerSelector | None = None,
+    weight_threshold: int = 0,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> Any:
+    """Store the weights of a model's neural networks in fewer bits, or as float32 again.
+
+    `nbits`: 1 to 8, or 16 for float16, whatever the mode.
+    `quantization_mode`: "linear", even steps from the least to the greatest value of each output channel, with a scale
+    and a bias; "linear_symmetric", from -max|w| to max|w| (2 bits or more); "linear_lut", one table of even steps for
+    the weight; "kmeans" or "kmeans_lut", the table of the least squared error; "custom_lut", the table and indices that
+    `lut_function` gives; "dequantization", float32 (`nbits` is ignored).
+    `sample_data`: inputs for `compare_models`, which prints how the results differ, where Core ML can predict.
+    `lut_function`: called with `nbits` and each weight, float32 of its shape; returns 2**nbits numbers and the index
+    of each element in C order.
+    `selector`: a `QuantizedLayerSelector`, to choose the layers. `weight_threshold`: weights of up to so many values
+    stay as they are. `workers`: threads, one for each core by default.
+    `progress`: called with the number of weights done, of all, and a name.
+
+    Weights of updatable layers, weights with infinities or NaN, weights that float16 can't hold and damaged ones are
+    left alone, with a warning; so are quantized ones, which must be dequantized first. `Model.skipped` lists them.
+    Raises ConfigError for arguments that don't fit, FormatError for a model that can't be read.
+    Source: `coremltools.models.neural_network.quantization_utils`.
+    """
+    _check(nbits, quantization_mode, lut_function, selector)
+    if quantization_mode == "dequantization":
+        find, version = functools.partial(_chosen, selector=None, threshold=0), 1
+    else:
+        find = functools.partial(_chosen, selector=selector or QuantizedLayerSelector(), threshold=weight_threshold)
+        version = _HALF if nbits == 16 else _PACKED
+    if quantization_mode == "custom_lut":
+        workers = 1  # the function may not bear to be called by several threads
+    action = _action(nbits, quantization_mode, lut_function)
+    result = _compressed(full_precision_model, find, action, version, workers, progress)
+    if sample_data is not None:
+        _compare_if_possible(full_precision_model, result, sample_data)
+    return result
+
+
+def activate_int8_int8_matrix_multiplications(spec: Any, selector: QuantizedLayerSelector | None = None) -> Any:
+    """Let inner products, and batched ones with a constant, multiply int8 by int8 (iOS14, specification version 5).
+
+    Their weights become int8 with one scale; the activations are quantized while the model runs. `selector`: which of
+    them, such as a `MatrixMultiplyLayerSelector`, by default all. Weights are left alone as in `quantize_weights`.
+    coremltools changes its argument; corepress gives a changed copy.
+    """
+    if selector is not None and not hasattr(selector, "do_quantize"):
+        raise ConfigError(f"selector: it has no method do_quantize: {selector!r}")
+    return _int8(spec, selector or MatrixMultiplyLayerSelector())
+
+
+@takes_any_model
+def _compressed(
+    model: Model, find: Find, action: Action, version: int, workers: int | None, progress: Progress | None
+) -> Model:
+    return _run(model, find(model), action, version, workers, progress)
+
+
+def _chosen(model: Model, selector: QuantizedLayerSelector | None, threshold: int) -> list[LayerWeight]:
+    weights = find_weights(model.spec, selector)
+    return [weight for weight in weights if not 0 < math.prod(weight.shape) <= threshold]
+
+
+@takes_any_model
+def _int8(model: Model, selector: QuantizedLayerSelector) -> Model:
+    kinds = ("innerProduct", "batchedMatmul")
+    weights = [w for w in find_weights(model.spec, selector) if w.layer_type in kinds]
+    matrices = [w for w in weights if w.name.endswith(".weights")]
+    _run(model, matrices, _to_int8, _INT8)
+    changed = {id(w.layer) for w in matrices if w.form == "int8"}
+    # Beside int8 weights a bias is not quantized.
+    for weight in weights:
+        if weight.name.endswith(".bias") and id(weight.layer) in changed and weight.form in ("linear", "lut"):
+            values.write_floats(weight.params, weight.dense())
+    return model
+
+
+def _run(
+    model: Model,
+    weights: list[LayerWeight],
+    action: Action,
+    version: int,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> Model:
+    """Apply the action to the weights, count those that it leaves alone, and raise the versions of the rest."""
+    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
+        reasons = pool.map(functools.partial(_reason, action), weights)
+        for done, (weight, reason) in enumerate(zip(weights, reasons, strict=True), 1):
+            if reason:
+                model.skipped[weight.name] = reason
+                log.warning("%s is left alone: %s", weight.name, reason)
+            if progress is not None:
+                progress(done, len(weights), weight.name)
+    model.changed = len(weights) - len(model.skipped)
+    if model.skipped:
+        log.warning("%d of %d weights are left alone", len(model.skipped), len(weights))
+    for _, part in models(model.spec) if model.changed else ():
+        if part is model.spec or part.WhichOneof("Type") in NETWORKS:
+            part.specificationVersion = max(part.specificationVersion, version)
+    return model
+
+
+def _reason(action: Action, weight: LayerWeight) -> str | None:
+    if weight.layer.isUpdatable:
+        return "its layer is updatable, and so needs float32"
+    try:
+        action(weight)
+    except ConfigError as error:
+        raise ConfigError(f"{weight.name}: {error}") from error
+    except CorepressError as error:
+        return str(error)
+    return None
+
+
+def _action(nbits: int, mode: str, lut_function: LutFunction | None) -> Action:
+    if mode == "dequantization":
+        return _to_floats
+    if nbits == 16:
+        return _to_halves
+
+    def quantize(weight: LayerWeight) -> None:
+        if weight.form in ("linear", "lut", "int8"):
+            raise CorepressError(f"it is quantized to {weight.bits} bits already; dequantize it first")
+        values.write_quantized(weight.params, _quantized(weight, _finite(weight), nbits, mode, lut_function))
+
+    return quantize
+
+
+def _quantized(
+    weight: LayerWeight, dense: Floats, bits: int, mode: str, lut_function: LutFunction | None
+) -> Linear | Tabled:
+    axis = None if weight.one_scale else weight.axis
+    if mode == "linear":
+        return quantizers.linear(dense, bits, axis)
+    if mode == "linear_symmetric":
+        return quantizers.linear_symmetric(dense, bits, axis)
+    if mode == "linear_lut":
+        return quantizers.linear_lut(dense, bits)
+    if mode == "custom_lut":
+        assert lut_function is not None
+        return quantizers.custom_lut(dense, bits, lut_function)
+    return quantizers.kmeans(dense, bits)
+
+
+def _to_floats(weight: LayerWeight) -> None:
+    if weight.form != "float32":
+        values.write_floats(weight.params, weight.dense())
+    if weight.layer_type in ("innerProduct", "batchedMatmul"):
+        getattr(weight.layer, weight.layer_type).ClearField("int8DynamicQuantize")
+
+
+def _to_halves(weight: LayerWeight) -> None:
+    if weight.form in ("linear", "lut", "int8"):
+        raise CorepressError(f"it is quantized to {weight.bits} bits already; dequantize it first")
+    if weight.form != "float16":
+        values.write_halves(weight.params, _finite(weight))
+
+
+def _to_int8(weight: LayerWeight) -> None:
+    if weight.form == "int8":
+        return
+    dense = _finite(weight)
+    scale = np.float32(max(dense.max(), -dense.min()) / np.float32(127))
+    step = scale if scale > 0 else np.float32(1)
+    values.write_int8(weight.params, np.clip(np.rint(dense / step), -127, 127).astype(np.int8), scale)
+    getattr(weight.layer, weight.layer_type).int8DynamicQuantize = True
+
+
+def _finite(weight: LayerWeight) -> Floats:
+    dense = weight.dense()
+    if not np.isfinite(dense).all():
+        raise CorepressError("it holds infinities or NaN")
+    return dense
+
+
+def _check(nbits: Any, mode: Any, lut_function: Any, selector: Any) -> None:
+    if mode not in MODES:
+        raise ConfigError(f"quantization_mode must be one of {', '.join(MODES)}, not {mode!r}")
+    if nbits not in (*range(1, 9), 16):
+        raise ConfigError(f"nbits must be 1 to 8, or 16 for half precision, not {nbits!r}")
+    if mode == "linear_symmetric" and nbits == 1:
+        raise ConfigError("linear_symmetric needs 2 bits or more")
+    if mode == "custom_lut" and not callable(lut_function):
+        raise ConfigError("custom_lut needs lut_function, a function of nbits and a weight")
+    if selector is not None and not hasattr(selector, "do_quantize"):
+        raise ConfigError(f"selector: it has no method do_quantize: {selector!r}")
+
+
+def _compare_if_possible(full: Any, result: Any, sample_data: Any) -> None:
+    try:
+        compare_models(full, result, sample_data)
+    except CorepressError as error:
+        log.warning("the models are not compared: %s", error)

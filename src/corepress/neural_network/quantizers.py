@@ -1,0 +1,139 @@
+"""Dense weight in, indices and tables out: the ways in which a neural network can store a weight in 1 to 8 bits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corepress.errors import ConfigError, CorepressError
+from corepress.weights import Palettized
+from corepress.weights.blocks import from_rows, to_rows
+
+Array = NDArray[Any]
+Floats = NDArray[np.float32]
+Indices = NDArray[np.uint8]
+LutFunction = Callable[[int, Floats], tuple[Any, Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class Tabled:
+    """`lut[indices]`. `indices`: uint8, of the weight's shape; `lut`: float32 (2**bits,)."""
+
+    indices: Indices
+    lut: Floats
+    bits: int
+
+    def decompress(self) -> Floats:
+        lut = self.lut.reshape(*(1,) * self.indices.ndim, -1, 1)
+        return Palettized(self.indices, lut).decompress()
+
+
+@dataclass(frozen=True, eq=False)
+class Linear:
+    """`scale * indices + bias`. `scale` and `bias`: float32, of one element or one for each channel along `axis`."""
+
+    indices: Indices
+    scale: Floats
+    bias: Floats
+    bits: int
+    axis: int | None
+
+    def decompress(self) -> Floats:
+        # In float64, rounded once, as coremltools does: with so few levels, that is a table for each channel.
+        levels = np.arange(2**self.bits, dtype=np.float64)
+        with np.errstate(over="ignore", invalid="ignore"):
+            luts = (self.scale.astype(np.float64)[:, None] * levels + self.bias[:, None]).astype(np.float32)
+        counts = _counts(self.indices.shape, self.axis if self.scale.size > 1 else None)
+        return Palettized(self.indices, luts.reshape(*counts, -1, 1)).decompress()
+
+
+def linear(weight: Floats, bits: int, axis: int | None) -> Linear:
+    """2**bits even steps from the least to the greatest value, of each channel along `axis` or of the whole weight.
+
+    `weight`: float32, finite. The error is at most half a step. Raises CorepressError for a range beyond float32.
+    """
+    counts = _counts(weight.shape, axis)
+    rows = to_rows(weight, counts)
+    low, high = rows.min(axis=1), rows.max(axis=1)
+    with np.errstate(over="ignore"):
+        scale = _within_range((high - low) / np.float32(2**bits - 1))
+    return Linear(_levels(rows, scale, low, 0, bits, weight.shape, counts), scale, low, bits, axis)
+
+
+def linear_symmetric(weight: Floats, bits: int, axis: int | None) -> Linear:
+    """As `linear`, from -max|w| to max|w| in 2**bits - 2 steps, so that one of the levels is 0 exactly."""
+    counts = _counts(weight.shape, axis)
+    rows = to_rows(weight, counts)
+    zero = 2 ** (bits - 1)
+    peak = np.maximum(rows.max(axis=1), -rows.min(axis=1))
+    scale = peak / np.float32(zero - 1)
+    with np.errstate(over="ignore"):
+        bias = _within_range(scale * np.float32(-zero))
+    indices = _levels(rows, scale, np.zeros_like(scale), zero, bits, weight.shape, counts)
+    return Linear(indices, scale, bias, bits, axis)
+
+
+def linear_lut(weight: Floats, bits: int) -> Tabled:
+    """One table of 2**bits even steps from the least to the greatest value of the weight."""
+    even = linear(weight, bits, None)
+    lut = even.scale.astype(np.float64) * np.arange(2**bits) + even.bias
+    return Tabled(even.indices, lut.astype(np.float32), bits)
+
+
+def kmeans(weight: Floats, bits: int) -> Tabled:
+    """The table of the least squared error: exact, see `algorithms.kmeans1d`. Zeros follow the last entry in use."""
+    from corepress.algorithms.kmeans1d import quantize_values  # with it comes a compiler, which takes a second
+
+    lut, indices = quantize_values(weight, 2**bits)
+    return Tabled(indices, lut, bits)
+
+
+def custom_lut(weight: Floats, bits: int, lut_function: LutFunction) -> Tabled:
+    """What `lut_function(bits, weight)` gives: 2**bits numbers, and the index of each element in C order.
+
+    Raises ConfigError for anything else.
+    """
+    try:
+        table, chosen = lut_function(bits, weight.copy())
+        with np.errstate(over="ignore"):
+            lut = np.asarray(table, np.float64).reshape(-1).astype(np.float32)
+        indices = np.asarray(chosen)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"lut_function did not give a table of numbers and indices: {error}") from error
+    if lut.size != 2**bits or not np.isfinite(lut).all():
+        raise ConfigError(f"lut_function must give {2**bits} finite numbers for {bits} bits, but gave {lut.size}")
+    if indices.size != weight.size:
+        raise ConfigError(f"lut_function gave {indices.size} indices for {weight.size} values")
+    whole = (indices == np.floor(indices)).all() if indices.dtype.kind == "f" else indices.dtype.kind in "iu"
+    if not whole or indices.min() < 0 or indices.max() >= lut.size:
+        raise ConfigError(f"lut_function gave indices that are not integers from 0 to {lut.size - 1}")
+    return Tabled(indices.reshape(weight.shape).astype(np.uint8), lut, bits)
+
+
+def _counts(shape: tuple[int, ...], axis: int | None) -> list[int]:
+    """Blocks on each axis: a channel each along `axis`, or one for all."""
+    return [size if i == axis else 1 for i, size in enumerate(shape)]
+
+
+def _within_range(values: Floats) -> Floats:
+    if not np.isfinite(values).all():
+        raise CorepressError("its values are too far apart for float32")
+    return values
+
+
+def _levels(
+    rows: Floats, scale: Floats, origin: Floats, zero: int, bits: int, shape: tuple[int, ...], counts: list[int]
+) -> Indices:
+    """`(rows - origin) / scale + zero`, rounded, in the weight's shape; a scale of 0 leaves `zero`."""
+    step = np.where(scale > 0, scale, np.inf).astype(np.float32)[:, None]
+    with np.errstate(over="ignore"):
+        ratio = rows - origin[:, None]
+    ratio /= step
+    np.rint(ratio, out=ratio)
+    ratio += np.float32(zero)
+    np.clip(ratio, 0, 2**bits - 1, out=ratio)
+    return from_rows(ratio.astype(np.uint8), shape, counts)

@@ -1,0 +1,258 @@
+"""GPTQ and SparseGPT on the layers of a PyTorch model, and their configurations.
+
+Another method takes part by registering a configuration and an algorithm under one name.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+import numpy as np
+import torch
+from attrs import define, field
+from torch import Tensor, nn
+
+from corepress.algorithms.gptq import gptq
+from corepress.algorithms.grid import NORMAL_FLOAT
+from corepress.algorithms.hessian import Hessian
+from corepress.algorithms.sparsegpt import sparsegpt
+from corepress.errors import ConfigError
+from corepress.fields import flag, fraction, integer, real, suggesting, value_of, whole
+from corepress.torch import dtypes
+from corepress.torch.engine import Skip, check
+from corepress.torch.fields import member, optional_integer
+from corepress.torch.layerwise_compression.layout import layout_of, reads, vectors_of
+from corepress.torch.layerwise_compression.registry import Registry
+from corepress.torch.metadata import read_weight, write_weight
+from corepress.torch.optimization_config import ModuleOptimizationConfig, QuantizationGranularity
+from corepress.torch.quantization.quantization_config import QuantizationScheme
+from corepress.weights import CompressedWeight, Sparse
+
+__all__ = [
+    "GPTQ",
+    "LayerwiseCompressionAlgorithm",
+    "LayerwiseCompressionAlgorithmConfig",
+    "ModuleGPTQConfig",
+    "ModuleSparseGPTConfig",
+    "OBSCompressionAlgorithm",
+    "SparseGPT",
+]
+
+
+class LayerwiseCompressionAlgorithmConfig(Registry, ModuleOptimizationConfig):
+    """How a layer is compressed. Its field `algorithm` is the name under which the algorithm is registered."""
+
+
+def _ratio(value: Any) -> bool:
+    pair = value is None or (isinstance(value, tuple) and len(value) == 2 and all(whole(v, 1) for v in value))
+    return pair and (value is None or value[0] <= value[1])
+
+
+def _read_dtype(config: Any, allowed: tuple[str, ...]) -> None:
+    name = dtypes.dtype_name(config.weight_dtype)
+    if name not in allowed:
+        raise ConfigError(f"weight_dtype must be one of {', '.join(allowed)}, not {config.weight_dtype!r}")
+    config.weight_n_bits, config.weight_dtype = dtypes.bits(name), dtypes.torch_type(name)
+    if config.enable_normal_float and config.weight_n_bits not in NORMAL_FLOAT:
+        raise ConfigError(f'enable_normal_float goes with weight_dtype "uint3" or "uint4", not {name!r}')
+
+
+def _named(name: str) -> Any:
+    return value_of(name, repr(name), lambda v: v == name)
+
+
+@LayerwiseCompressionAlgorithmConfig.register("gptq")
+@suggesting
+@define
+class ModuleGPTQConfig(LayerwiseCompressionAlgorithmConfig):
+    """How GPTQ quantizes a layer.
+
+    weight_dtype: uint8, uint4 or uint3; float32 leaves the layer alone.
+    granularity: "per_tensor", "per_channel" (of the output), or "per_block" with `block_size`.
+    quantization_scheme: "symmetric", with the zero point in the middle of the range, or "affine".
+    block_size: so many input channels share a scale.
+    enable_normal_float: levels are quantiles of the normal distribution; 3 or 4 bits.
+    hessian_dampening: times the mean of the Hessian's diagonal, is added to it.
+    use_activation_order_heuristic: the columns of the largest inputs first; the scales of blocks are fixed before.
+    processing_group_size: columns that are settled between two matrix products; concerns speed.
+    scale_search: an addition: scales of least error, weighed by the Hessian's diagonal, instead of those of the range.
+    """
+
+    weight_dtype: Any = "uint8"
+    weight_n_bits: int = field(init=False)
+    granularity: QuantizationGranularity = member(QuantizationGranularity, "per_channel")
+    quantization_scheme: QuantizationScheme = member(QuantizationScheme, "symmetric")
+    block_size: int | None = optional_integer(None, 1)
+    enable_normal_float: bool = flag()
+    hessian_dampening: float = real(0.01, "a number >= 0", lambda v: v >= 0)
+    use_activation_order_heuristic: bool = flag()
+    processing_group_size: int = integer(128, 1)
+    algorithm: str = _named("gptq")
+    scale_search: bool = flag()
+
+    def __attrs_post_init__(self) -> None:
+        _read_dtype(self, ("uint8", "uint4", "uint3", "float32"))
+        if self.enable_normal_float and self.block_size:
+            raise ConfigError("enable_normal_float has one scale per channel, without a block_size: Core ML Tools "
+                              "converts no others")  # fmt: skip
+
+
+@LayerwiseCompressionAlgorithmConfig.register("sparse_gpt")
+@suggesting
+@define
+class ModuleSparseGPTConfig(LayerwiseCompressionAlgorithmConfig):
+    """How SparseGPT prunes a layer, and maybe quantizes what is left.
+
+    target_sparsity: the fraction of zeros.
+    n_m_ratio: (n, m): instead, n zeros among every m neighbouring columns of a row.
+    weight_dtype: uint8, uint4 or uint3; float16 and float32 don't quantize, float16 rounds to its precision.
+    quantization_granularity: "per_tensor" or "per_channel"; "per_block" is taken as the latter.
+    The others are those of `ModuleGPTQConfig`.
+    """
+
+    target_sparsity: float = fraction(0.5)
+    n_m_ratio: tuple[int, int] | None = value_of(None, "two integers n <= m, or None", _ratio)
+    weight_dtype: Any = "uint8"
+    weight_n_bits: int = field(init=False)
+    quantization_granularity: QuantizationGranularity = member(QuantizationGranularity, "per_channel")
+    quantization_scheme: QuantizationScheme = member(QuantizationScheme, "symmetric")
+    enable_normal_float: bool = flag()
+    hessian_dampening: float = real(0.01, "a number >= 0", lambda v: v >= 0)
+    processing_group_size: int = integer(128, 1)
+    algorithm: str = _named("sparse_gpt")
+    scale_search: bool = flag()
+
+    def __attrs_post_init__(self) -> None:
+        _read_dtype(self, ("uint8", "uint4", "uint3", "float16", "float32"))
+
+
+class LayerwiseCompressionAlgorithm(Registry):
+    """Compresses one layer: sees its inputs and outputs batch by batch, then rewrites its weight.
+
+    The constructor takes the layer and its configuration; a ValueError of it leaves the layer alone.
+    """
+
+    @abstractmethod
+    def __init__(self, layer: nn.Module, config: Any): ...
+
+    @abstractmethod
+    def add_batch(self, inp: Tensor, out: Tensor) -> None:
+        """Gather statistics of the input and the output of one call of the layer."""
+
+    @abstractmethod
+    def compress(self) -> Any:
+        """Write the compressed weight into the layer; may return it, a `CompressedWeight`."""
+
+    @abstractmethod
+    def cleanup(self) -> None:
+        """Let go of the statistics."""
+
+
+class OBSCompressionAlgorithm(LayerwiseCompressionAlgorithm):
+    """A method that needs the Hessian of the squared output error, as the optimal brain surgeon does."""
+
+    def __init__(self, layer: nn.Module, config: Any):
+        self._layer = layer
+        self._parameter, self._layout = layout_of(layer)
+        self._config = config
+        self._hessian: Hessian | None = self._new_hessian()
+
+    def _new_hessian(self) -> Hessian:
+        return Hessian(self._layout.columns, self._layout.groups, self._parameter.value.device)
+
+    @property
+    def reads(self) -> tuple[Any, ...]:
+        """Equal for layers of which one tensor makes the same Hessian."""
+        return reads(self._layer, self._layout)
+
+    def share(self, other: OBSCompressionAlgorithm) -> None:
+        """Use the Hessian of a layer that gets the same inputs, and its factor."""
+        self._hessian = other._hessian
+
+    def add_batch(self, inp: Tensor, out: Tensor) -> None:
+        self._hessian = self._hessian or self._new_hessian()
+        for vectors in vectors_of(self._layer, self._layout, inp):
+            self._hessian.add(vectors)
+
+    def compress(self) -> CompressedWeight:
+        """Write the compressed weight into the layer; CorepressError, with the layer unchanged, where it can't be."""
+        parameter, hessian = self._parameter, self._hessian
+        check(parameter)
+        if hessian is None or hessian.count == 0:
+            raise Skip("no sample reached it")
+        before = read_weight(parameter)
+        mask = before.mask if isinstance(before, Sparse) and isinstance(before.values, np.ndarray) else None
+        if mask is None and not isinstance(before, np.ndarray):
+            raise Skip("it is compressed already")
+        keep = None if mask is None else torch.from_numpy(mask).to(parameter.value.device)
+        kept = [None] * self._layout.groups if keep is None else self._layout.matrices(keep)
+        weights = enumerate(zip(self._layout.matrices(parameter.value.detach()), kept, strict=True))
+        form: Any = self._layout.form([self._compress(*pair, hessian, group) for group, pair in weights])
+        form = form if mask is None or isinstance(form, Sparse) else Sparse(mask, form)
+        write_weight(parameter, form)
+        return form  # type: ignore[no-any-return]
+
+    @abstractmethod
+    def _compress(self, weight: Tensor, keep: Tensor | None, hessian: Hessian, group: int) -> CompressedWeight:
+        """One group of the layer. `keep`: False for what was pruned before."""
+
+    def cleanup(self) -> None:
+        self._hessian = None
+
+
+@LayerwiseCompressionAlgorithm.register("gptq")
+class GPTQ(OBSCompressionAlgorithm):
+    """GPTQ (arXiv 2210.17323) on a layer; ConfigError if blocks don't divide its input channels."""
+
+    def __init__(self, layer: nn.Module, config: ModuleGPTQConfig):
+        super().__init__(layer, config)
+        channels = self._layout.columns // self._layout.elements
+        if config.block_size and channels % config.block_size:
+            raise ConfigError(f"block_size {config.block_size} doesn't divide its {channels} input channels")
+
+    def _compress(self, weight: Tensor, keep: Tensor | None, hessian: Hessian, group: int) -> CompressedWeight:
+        config = self._config
+        return gptq(
+            weight,
+            hessian.matrix[group],
+            bits=config.weight_n_bits,
+            symmetric=config.quantization_scheme is QuantizationScheme.symmetric,
+            per_tensor=config.granularity is QuantizationGranularity.per_tensor,
+            block_size=config.block_size and config.block_size * self._layout.elements,
+            normal_float=config.enable_normal_float,
+            by_activation=config.use_activation_order_heuristic,
+            processing_group_size=config.processing_group_size,
+            scale_search=config.scale_search,
+            keep=keep,
+            factor=hessian.factor(group, config.hessian_dampening, config.use_activation_order_heuristic),
+        )
+
+
+@LayerwiseCompressionAlgorithm.register("sparse_gpt")
+class SparseGPT(OBSCompressionAlgorithm):
+    """SparseGPT (arXiv 2301.00774) on a layer."""
+
+    def _compress(self, weight: Tensor, keep: Tensor | None, hessian: Hessian, group: int) -> CompressedWeight:
+        config = self._config
+        form = sparsegpt(
+            weight,
+            hessian.matrix[group],
+            sparsity=config.target_sparsity,
+            n_m_ratio=config.n_m_ratio,
+            bits=config.weight_n_bits if config.weight_n_bits < 16 else None,
+            symmetric=config.quantization_scheme is QuantizationScheme.symmetric,
+            per_tensor=config.quantization_granularity is QuantizationGranularity.per_tensor,
+            normal_float=config.enable_normal_float,
+            processing_group_size=config.processing_group_size,
+            scale_search=config.scale_search,
+            factor=hessian.factor(group, config.hessian_dampening),
+        )
+        if config.weight_dtype is torch.float16 and form.dtype != "float16":
+            dense = form.decompress().astype("float16")
+            form = Sparse(form.mask & (dense != 0), dense.astype("float32"))
+        return form
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,134 @@
+"""What the first of the layers to be compressed is called with, for each batch of calibration data."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import re
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from corepress.errors import ConfigError, CorepressError
+from corepress.torch.layerwise_compression.registry import Registry
+
+__all__ = ["DefaultInputCacher", "FirstLayerInputCacher", "GPTFirstLayerInputCacher"]
+
+Device = str | torch.device | None
+
+
+@dataclass
+class Call:
+    """The arguments of one call of a module."""
+
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, batch: Any, kwargs: Mapping[str, Any] | None = None) -> Call:
+        """From a batch: a tensor, a tuple or list of arguments, a dictionary of keyword arguments, or a Call."""
+        if isinstance(batch, Call):
+            return batch
+        if isinstance(batch, Mapping):
+            return cls((), {**batch, **(kwargs or {})})
+        return cls(tuple(batch) if isinstance(batch, (tuple, list)) else (batch,), dict(kwargs or {}))
+
+    def to(self, device: Device) -> Call:
+        return Call(moved(self.args, device), moved(self.kwargs, device))
+
+
+def moved(value: Any, device: Device) -> Any:
+    """The same with all tensors, also those in tuples, lists and dictionaries, on a device; None: where they are."""
+    if isinstance(value, torch.Tensor) and device is not None:
+        return value.to(device)
+    if type(value) in (tuple, list):
+        return type(value)(moved(item, device) for item in value)
+    if type(value) is dict:
+        return {key: moved(item, device) for key, item in value.items()}
+    return value
+
+
+@contextlib.contextmanager
+def on_device(modules: Iterable[nn.Module], device: Device) -> Iterator[None]:
+    """The own parameters and buffers of modules are on a device for a while."""
+    homes = []
+    try:
+        for module in modules if device is not None else ():
+            own = itertools.chain(module._parameters.values(), module._buffers.values())
+            homes += [(module, next((tensor.device for tensor in own if tensor is not None), None))]
+            module._apply(lambda tensor: tensor.to(device), recurse=False)  # type: ignore[no-untyped-call]
+        yield
+    finally:
+        for module, home in homes:
+            if home is not None:
+                module._apply(lambda tensor, home=home: tensor.to(home), recurse=False)  # type: ignore
+
+
+class FirstLayerInputCacher(Registry):
+    """Finds the inputs of the first layer to be compressed.
+
+    `layers`: as in `LayerwiseCompressorConfig`: modules, names or regular expressions; None for all children.
+    """
+
+    def __init__(self, model: nn.Module, layers: Any):
+        self._model = model
+        self._layers = layers
+
+    @abstractmethod
+    def cache(self, dataloader: Iterable[Any], nsamples: int, device: Device) -> tuple[list[Any], dict[str, Any]]:
+        """What the first layer is called with for up to `nsamples` batches, on `device`; keywords common to all."""
+
+
+@FirstLayerInputCacher.register("default")
+class DefaultInputCacher(FirstLayerInputCacher):
+    """The model's own inputs; if `layers` are given, what reaches the first of them when the model runs."""
+
+    def cache(self, dataloader: Iterable[Any], nsamples: int, device: Device) -> tuple[list[Any], dict[str, Any]]:
+        if self._layers is None:
+            return [Call.of(batch).to(device) for batch in itertools.islice(dataloader, nsamples)], {}
+        layers = [
+            module
+            for name, module in self._model.named_modules()
+            if any(re.fullmatch(layer, name) if isinstance(layer, str) else module is layer for layer in self._layers)
+        ]
+        if not layers:
+            raise ConfigError("layers= names no layer of the model")
+        return self._capture(layers, dataloader, nsamples, device), {}
+
+    def _capture(self, layers: list[nn.Module], dataloader: Iterable[Any], nsamples: int, device: Device) -> list[Call]:
+        calls: list[Call] = []
+
+        def catch(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            calls.append(Call(args, dict(kwargs)).to(device))
+            raise Stop
+
+        inside = {module for layer in layers for module in layer.modules()}
+        hook = layers[0].register_forward_pre_hook(catch, with_kwargs=True)
+        try:
+            # The layers themselves aren't run, so that they need no room on the device.
+            with on_device((module for module in self._model.modules() if module not in inside), device):
+                for batch in itertools.islice(dataloader, nsamples):
+                    call = Call.of(batch).to(device)
+                    with contextlib.suppress(Stop):
+                        self._model(*call.args, **call.kwargs)
+                        raise CorepressError("the model answers without calling the first of its layers=")
+        finally:
+            hook.remove()
+        return calls
+
+
+@FirstLayerInputCacher.register("gpt")
+class GPTFirstLayerInputCacher(DefaultInputCacher):
+    """For models in the style of GPT: what the embeddings and the like make of the model's inputs."""
+
+
+class Stop(BaseException):
+    """Ends a run of a model; not an Exception, which the model might catch."""
+
+
+def __dir__() -> list[str]:
+    return __all__

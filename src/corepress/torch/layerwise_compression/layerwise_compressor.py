@@ -1,0 +1,289 @@
+"""`LayerwiseCompressor`: compresses a model layer by layer, each so that its output on some samples changes little."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from attrs import define, field
+from torch import Tensor, nn
+
+from corepress.errors import ConfigError, CorepressError
+from corepress.fields import integer, suggesting
+from corepress.torch.base_model_optimizer import BaseDataCalibratedModelOptimizer
+from corepress.torch.engine import skipped
+from corepress.torch.layerwise_compression.algorithms import (
+    LayerwiseCompressionAlgorithm,
+    LayerwiseCompressionAlgorithmConfig,
+    OBSCompressionAlgorithm,
+)
+from corepress.torch.layerwise_compression.checkpoint import Checkpoint
+from corepress.torch.layerwise_compression.input_cacher import Call, FirstLayerInputCacher, on_device
+from corepress.torch.layerwise_compression.layout import SUPPORTED, is_supported
+from corepress.torch.layerwise_compression.stages import Stage, chained, hooks, observe, whole
+from corepress.torch.metadata import array_of, describe, read_weight, register_version
+from corepress.torch.optimization_config import ModuleOptimizationConfig, OptimizationConfig
+from corepress.torch.parameters import Parameter, bake_parametrizations, parameters
+from corepress.torch.progress import track
+from corepress.torch.report import Report, row
+
+__all__ = ["LayerwiseCompressor", "LayerwiseCompressorConfig"]
+
+
+def _layers(value: Any) -> Any:
+    if value is None or isinstance(value, nn.ModuleList):
+        return value
+    if not isinstance(value, (list, tuple)) or not all(isinstance(layer, (nn.Module, str)) for layer in value):
+        raise ConfigError(f"layers must be a list of modules or of their names, not {value!r}")
+    return list(value)
+
+
+def _cacher(value: Any) -> Any:
+    return FirstLayerInputCacher.get_class(value)
+
+
+@suggesting
+@define
+class LayerwiseCompressorConfig(OptimizationConfig):
+    """Which layers are compressed, and how: by a `ModuleGPTQConfig`, a `ModuleSparseGPTConfig`, or one of your own.
+
+    layers: modules, or names or regular expressions of names, of layers each of which reads the output of the one
+        before. None: the children of an nn.Sequential; of any other model everything, by running all of it for each
+        of its blocks.
+    input_cacher: how the first layer's inputs are found: "default", "gpt", or a class of your own.
+    calibration_nsamples: how many batches of the data are used, at most.
+    """
+
+    _module_config: ClassVar[type[ModuleOptimizationConfig]] = LayerwiseCompressionAlgorithmConfig
+
+    layers: Any = field(default=None, converter=_layers)
+    input_cacher: Any = field(default="default", converter=_cacher)
+    calibration_nsamples: int = integer(128, 1)
+
+    @classmethod
+    def _read(cls, value: Any, where: str) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        try:
+            if "algorithm" not in value:
+                raise ConfigError('it needs an "algorithm", such as "gptq"')
+            return LayerwiseCompressionAlgorithmConfig.get_class(value["algorithm"]).from_dict(value)
+        except ConfigError as error:
+            raise ConfigError(f"{where}: {error}") from error
+
+    def get_layers(self, model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+        """The names and modules that `layers` stands for, in the model's order."""
+        if self.layers is None:
+            yield from model.named_children()
+            return
+        for name, module in model.named_modules():
+            if any(_names(layer, name, module) for layer in self.layers):
+                yield name, module
+
+
+def _names(layer: nn.Module | str, name: str, module: nn.Module) -> bool:
+    return re.fullmatch(layer, name) is not None if isinstance(layer, str) else module is layer
+
+
+class LayerwiseCompressor(BaseDataCalibratedModelOptimizer):
+    """Compresses the linear and convolutional layers of a model with the help of some samples of its input."""
+
+    _supported_modules = SUPPORTED
+
+    def __init__(self, model: nn.Module, config: LayerwiseCompressorConfig):
+        super().__init__(model, config)
+
+    @torch.no_grad()
+    def compress(
+        self,
+        dataloader: Iterable[Any],
+        device: str | torch.device | None = None,
+        inplace: bool = False,
+        *,
+        checkpoint_dir: str | Path | None = None,
+    ) -> nn.Module:
+        """The compressed model: this model if `inplace`, else a copy.
+
+        `dataloader`: batches of the model's input: a tensor, a tuple of arguments or a dictionary of keyword arguments.
+        `device`: where the work is done; None: where the model is. `checkpoint_dir`: each finished stage is saved here,
+        and a second call with the same arguments goes on behind the last one, to the same result.
+        A layer that can't be compressed is left as it is, with a warning; `report().skipped` says why. Raises
+        CorepressError without samples, or if a layer can't take what the one before it gives; ConfigError if the
+        configuration names modules that can't be compressed.
+        """
+        self._check_names()
+        names = None if self._config.layers is None else [name for name, _ in self._config.get_layers(self._model)]
+        if names == []:
+            raise ConfigError(f"layers={self._config.layers!r} names no layer of the model")
+        model = self._get_model_for_compression(inplace)
+        bake_parametrizations(model)
+        layers = None if names is None else [model.get_submodule(name) for name in names]
+        cacher = self._config.input_cacher(model, layers)
+        with _evaluating(model):
+            inputs, keywords = cacher.cache(dataloader, self._config.calibration_nsamples, device)
+            calls = [Call.of(given, keywords) for given in inputs]
+            if not calls:
+                raise CorepressError("the dataloader gives no batch to calibrate with")
+            checkpoint = checkpoint_dir and Checkpoint(checkpoint_dir, model, self._config, len(calls))
+            self._report = _Run(model, self._config, checkpoint or None).compress(names, calls, device)
+        register_version(model)
+        self._model = model
+        return model
+
+    def _check_names(self) -> None:
+        for kind, config in self._config.module_type_configs.items():
+            known = not isinstance(kind, type) or issubclass(kind, SUPPORTED) or kind.__name__ == "Conv1D"
+            if config is not None and not known:
+                raise ConfigError(f"module_type_configs names {kind.__name__}, which can't be compressed layer by "
+                                  "layer: only Linear, Conv1d and Conv2d can")  # fmt: skip
+        for pattern, config in self._config.module_name_configs.items():
+            named = [module for name, module in self._model.named_modules() if re.fullmatch(pattern, name)]
+            if config is not None and not any(map(is_supported, named)):
+                found = f"a {type(named[0]).__name__}" if named else "no module of the model"
+                raise ConfigError(f"module_name_configs {pattern!r} names {found}, but only Linear, Conv1d and Conv2d "
+                                  "can be compressed layer by layer")  # fmt: skip
+
+
+class _Run:
+    """One compression of a model, in place."""
+
+    def __init__(self, model: nn.Module, config: LayerwiseCompressorConfig, checkpoint: Checkpoint | None):
+        self._model, self._config, self._checkpoint = model, config, checkpoint
+        self._holders: dict[int, list[Parameter]] = {}
+        for parameter in parameters(model):
+            self._holders.setdefault(id(parameter.value), []).append(parameter)
+        for holders in self._holders.values():
+            holders.sort(key=lambda parameter: not is_supported(parameter.module))
+
+    def compress(self, names: list[str] | None, calls: list[Call], device: Any) -> Report:
+        report = Report()
+        # Of the layers that share a weight, the first compresses it.
+        first = (p for p in parameters(self._model) if self._holders[id(p.value)][0] == p)
+        chosen = [p for p in first if is_supported(p.module) and self._config_of(p) is not None]
+        stages: Iterable[Stage]
+        if names is None and not isinstance(self._model, nn.Sequential):
+            with on_device(self._model.modules(), device):
+                stages = whole(self._model, calls, chosen, device)
+                reached = {parameter.key for stage in stages for parameter in stage.parameters}
+                for parameter in chosen:
+                    if parameter.key not in reached:
+                        skipped(report, parameter, "no sample reaches it")
+                self._compress_all(stages, len(stages), report)
+            return report
+        children = [name for name, _ in self._model.named_children()] if names is None else names
+        layers = [(name, self._model.get_submodule(name)) for name in children]
+        with contextlib.closing(chained(layers, calls, chosen, device)) as chain:
+            self._compress_all(chain, len(layers), report)
+        return report
+
+    def _config_of(self, parameter: Parameter) -> Any:
+        config = self._config.get_module_config(parameter.owner_name, parameter.owner)
+        # float32 without pruning: nothing is to be done.
+        idle = getattr(config, "algorithm", "") == "gptq" and config.weight_n_bits > 8
+        return None if idle else config
+
+    def _compress_all(self, stages: Iterable[Stage], count: int, report: Report) -> None:
+        for index, stage in enumerate(track(stages, "Compressing layers", count)):
+            found = self._checkpoint.restore(index) if self._checkpoint else None
+            if found is None:
+                found = self._compress_stage(stage)
+                if self._checkpoint:
+                    self._checkpoint.save(index, self._keys(found), found)
+            report.update(found)
+            report.skipped.update(found.skipped)
+
+    def _compress_stage(self, stage: Stage) -> Report:
+        report = Report()
+        algorithms = self._algorithms(stage, report)
+        if not algorithms:
+            return report
+        reads = observe([p for p, _ in algorithms], lambda: stage.forward(stage.calls[0]))
+        leaders: dict[Any, Any] = {}
+        watched = []
+        for parameter, algorithm in algorithms:
+            if isinstance(algorithm, OBSCompressionAlgorithm):
+                inputs = tuple(tensor for _, tensor in reads.get(parameter.module_name, ()))
+                leader = leaders.setdefault((inputs, algorithm.reads), algorithm)
+                if leader is not algorithm:
+                    algorithm.share(leader)
+                    continue
+            watched.append((parameter, algorithm))
+        with hooks(p.module.register_forward_hook(_feeding(algorithm)) for p, algorithm in watched):
+            for call in stage.calls:
+                stage.forward(call)
+        for parameter, algorithm in algorithms:
+            self._compress(parameter, algorithm, report)
+        return report
+
+    def _algorithms(self, stage: Stage, report: Report) -> list[tuple[Parameter, Any]]:
+        found = []
+        for parameter in stage.parameters:
+            config = self._config_of(parameter)
+            try:
+                kind = LayerwiseCompressionAlgorithm.get_class(config.algorithm)
+                found.append((parameter, kind(parameter.module, config)))
+            except ValueError as reason:
+                skipped(report, parameter, str(reason))
+        return found
+
+    def _compress(self, parameter: Parameter, algorithm: Any, report: Report) -> None:
+        holders = self._holders[id(parameter.value)]
+        before = array_of(parameter.value).copy()
+        try:
+            form: Any = algorithm.compress()
+            form = read_weight(parameter) if form is None else form
+        except CorepressError as reason:
+            skipped(report, parameter, str(reason))
+            return
+        finally:
+            algorithm.cleanup()
+        if isinstance(form, np.ndarray):  # what an algorithm of somebody's own did has no buffers
+            return
+        for other in holders:
+            if other.module is not parameter.module:
+                describe(other, form)
+            report[other.key] = row(before, form)
+
+    def _keys(self, report: Report) -> list[str]:
+        """The entries of the state dictionary that a stage has written."""
+        return [
+            key
+            for key in self._model.state_dict()
+            for weight in report
+            if key == weight or key.startswith(f"{weight.rpartition('.')[0]}._COREML_/{weight.rpartition('.')[2]}/")
+        ]
+
+
+def _feeding(algorithm: Any) -> Callable[..., None]:
+    def hook(_: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if args and isinstance(args[0], Tensor):
+            algorithm.add_batch(args[0], output)
+
+    return hook
+
+
+@contextlib.contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode, float32 products in full precision, and attention by its modules instead of in one piece."""
+    training = {module: module.training for module in model.modules()}
+    matmul, cudnn, mha = torch.backends.cuda.matmul, torch.backends.cudnn, torch.backends.mha
+    flags = matmul.allow_tf32, cudnn.allow_tf32, mha.get_fastpath_enabled()
+    try:
+        matmul.allow_tf32 = cudnn.allow_tf32 = False
+        mha.set_fastpath_enabled(False)
+        model.eval()
+        yield
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32 = flags[:2]
+        mha.set_fastpath_enabled(flags[2])
+        for module, mode in training.items():
+            module.training = mode
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -99,3 +99,25 @@ def test_activations_are_quantized_with_calibration_data(tmp_path) -> None:
     assert {"quantize", "dequantize", "constexpr_blockwise_shift_scale"} <= types
     refused = corepress("quantize", DIGITS, "-o", tmp_path / "no.mlpackage", "--activations", check=False)
     assert refused.returncode == 1 and "--data" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "flags", "method"),
+    [
+        ("palettize", ["--nbits", 1, "--weight-threshold", 100], "lut-gptq"),
+        ("palettize", ["--nbits", 2, "--weight-threshold", 100], "skm"),
+        ("quantize", ["--dtype", "int4", "--target", "iOS18", "--weight-threshold", 100], "gptq"),
+        ("prune", ["--sparsity", 0.8, "--weight-threshold", 100], "sparsegpt"),
+    ],
+)
+def test_methods_that_learn_from_data(command: str, flags: list, method: str, tmp_path: Path) -> None:
+    def compress(name: str, *more: object) -> dict:
+        out = tmp_path / f"{name}.mlpackage"
+        return json.loads(corepress(command, DIGITS, "-o", out, *flags, "--data", IMAGES, "--json", *more).stdout)
+
+    plain, fitted = compress("plain"), compress("fitted", "--method", method)
+    assert fitted["compressed"] == plain["compressed"] == 5
+    better = fitted["verification"]["outputs"][0]["snr"] > plain["verification"]["outputs"][0]["snr"]
+    assert better or method == "skm"  # on this small net, sensitivities say too little
+    refused = corepress(command, DIGITS, "-o", tmp_path / "no.mlpackage", *flags, "--method", method, check=False)
+    assert refused.returncode == 1 and f"--method {method} needs --data" in refused.stderr

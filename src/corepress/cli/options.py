@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -22,8 +23,74 @@ Threshold = Annotated[int, typer.Option("--weight-threshold", min=0, help="Leave
 Verify = Annotated[bool, typer.Option("--verify", help="Run the result and compare its outputs with the original's.")]
 Data = Annotated[
     Path | None,
-    typer.Option("--data", exists=True, help="Inputs to compare on: .npz, image, or a folder of these; else random."),
+    typer.Option(
+        "--data",
+        exists=True,
+        help="Inputs to learn from and compare on: .npz, image, or a folder of these; else random.",
+    ),
 ]
 Device = Annotated[str, typer.Option("--device", help="Where to run: cpu, cuda, mps.")]
 Function = Annotated[str | None, typer.Option("--function", help="Of a model with several.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Of the random inputs.")]
+
+
+class PaletteMode(str, Enum):
+    kmeans = "kmeans"
+    uniform = "uniform"
+    unique = "unique"
+
+
+class LinearMode(str, Enum):
+    linear_symmetric = "linear_symmetric"
+    linear = "linear"
+
+
+class Dtype(str, Enum):
+    int8 = "int8"
+    uint8 = "uint8"
+    int4 = "int4"
+    uint4 = "uint4"
+
+
+class LutGranularity(str, Enum):
+    per_tensor = "per_tensor"
+    per_grouped_channel = "per_grouped_channel"
+
+
+class LinearGranularity(str, Enum):
+    per_tensor = "per_tensor"
+    per_channel = "per_channel"
+    per_block = "per_block"
+
+
+class LutDtype(str, Enum):
+    int8 = "int8"
+    uint8 = "uint8"
+
+
+class Observer(str, Enum):
+    min_max = "min_max"
+    moving_average = "moving_average"
+    percentile = "percentile"
+    mse = "mse"
+
+
+class Metric(str, Enum):
+    snr = "snr"
+    cosine = "cosine"
+    psnr = "psnr"
+    top1 = "top1"
+    max_abs = "max_abs"
+
+
+class PaletteMethod(str, Enum):
+    lut_gptq = "lut-gptq"
+    skm = "skm"
+
+
+class LinearMethod(str, Enum):
+    gptq = "gptq"
+
+
+class PruneMethod(str, Enum):
+    sparsegpt = "sparsegpt"

@@ -71,14 +71,21 @@ class Layout:
             data, scale = self.form([form.data for form in forms]), self._laid_out([form.scale for form in forms])
             return Quantized(data, scale, offset, bits=first.bits)
         if isinstance(first, Palettized):
-            # One table for all matrices, or each its own along the rows.
-            luts = [form.lut for form in forms]
-            lut = luts[0] if all(np.array_equal(luts[0], other) for other in luts) else np.concatenate(luts)
-            lut = lut.swapaxes(0, 1) if self.transposed else lut
-            lut = lut.reshape(*lut.shape[:2], *[1] * (len(self.shape) - 2), *lut.shape[2:])
+            lut = self._tables([form.lut for form in forms])
             axis = 1 if self.transposed and first.vector_axis == 0 else first.vector_axis
             return Palettized(self._laid_out([form.indices for form in forms]), lut, axis)
         return self._laid_out(forms)
+
+    def _tables(self, luts: Sequence[Any]) -> Any:
+        """One table for all matrices, or each its own along the rows."""
+        first = luts[0]
+        if isinstance(first, Quantized):
+            offset = None if first.offset is None else self._tables([lut.offset for lut in luts])
+            data, scale = self._tables([lut.data for lut in luts]), self._tables([lut.scale for lut in luts])
+            return Quantized(data, scale, offset, bits=first.bits)
+        lut = first if all(np.array_equal(first, other) for other in luts) else np.concatenate(luts)
+        lut = lut.swapaxes(0, 1) if self.transposed else lut
+        return lut.reshape(*lut.shape[:2], *[1] * (len(self.shape) - 2), *lut.shape[2:])
 
     def _laid_out(self, arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
         array = np.concatenate(arrays)

@@ -19,7 +19,7 @@ from corepress.coreml.granularity import CompressionGranularity as Granularity
 from corepress.coreml.palettize import Palettize
 from corepress.coreml.prune import Prune
 from corepress.coreml.quantize import Quantize
-from corepress.weights import CompressedWeight, Palettized, Quantized, Sparse
+from corepress.weights import CompressedWeight, Quantized, Sparse
 
 Array = NDArray[Any]
 
@@ -53,9 +53,9 @@ def _palettized(action: Palettize, value: Array, layout: Layout, hessian: Hessia
         group_size=action.group_size(layout.rows) if grouped else 0,
         cluster_dim=config.cluster_dim,
     )
-    whole: Palettized = layout.form([form])
     lut_dtype: Any = config.lut_dtype
-    return whole if lut_dtype is None else quantize_lut(whole, None, lut_dtype)
+    form = form if lut_dtype is None else quantize_lut(form, None, lut_dtype)
+    return layout.form([form])  # type: ignore[no-any-return]
 
 
 def _quantized(

@@ -1,6 +1,6 @@
-"""Compression of PyTorch models layer by layer, with calibration data: GPTQ and SparseGPT."""
+"""Compression of PyTorch models layer by layer, with calibration data: GPTQ, SparseGPT, and look-up tables."""
 
-from corepress.torch.layerwise_compression import algorithms, input_cacher, layerwise_compressor
+from corepress.torch.layerwise_compression import algorithms, input_cacher, layerwise_compressor, lut_gptq
 from corepress.torch.layerwise_compression.algorithms import (
     GPTQ,
     LayerwiseCompressionAlgorithm,
@@ -15,9 +15,11 @@ from corepress.torch.layerwise_compression.input_cacher import (
     GPTFirstLayerInputCacher,
 )
 from corepress.torch.layerwise_compression.layerwise_compressor import LayerwiseCompressor, LayerwiseCompressorConfig
+from corepress.torch.layerwise_compression.lut_gptq import LUTGPTQ, ModuleLUTGPTQConfig
 
 __all__ = [
     "GPTQ",
+    "LUTGPTQ",
     "DefaultInputCacher",
     "FirstLayerInputCacher",
     "GPTFirstLayerInputCacher",
@@ -26,11 +28,13 @@ __all__ = [
     "LayerwiseCompressor",
     "LayerwiseCompressorConfig",
     "ModuleGPTQConfig",
+    "ModuleLUTGPTQConfig",
     "ModuleSparseGPTConfig",
     "SparseGPT",
     "algorithms",
     "input_cacher",
     "layerwise_compressor",
+    "lut_gptq",
 ]
 
 

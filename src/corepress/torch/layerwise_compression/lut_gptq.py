@@ -1,0 +1,95 @@
+"""Palettization that keeps the outputs of each layer near: an addition to what coremltools has."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from attrs import define, field
+from torch import Tensor, nn
+
+from corepress.algorithms.hessian import Hessian
+from corepress.algorithms.lut import quantize_lut
+from corepress.algorithms.lut_gptq import palettize_by_hessian
+from corepress.errors import ConfigError
+from corepress.fields import integer, real, suggesting, value_of
+from corepress.torch.dtypes import lut_type
+from corepress.torch.engine import Skip
+from corepress.torch.fields import member, optional_integer
+from corepress.torch.layerwise_compression.algorithms import (
+    LayerwiseCompressionAlgorithm,
+    LayerwiseCompressionAlgorithmConfig,
+    OBSCompressionAlgorithm,
+)
+from corepress.torch.optimization_config import PalettizationGranularity
+from corepress.weights import CompressedWeight
+
+__all__ = ["LUTGPTQ", "ModuleLUTGPTQConfig"]
+
+
+@LayerwiseCompressionAlgorithmConfig.register("lut_gptq")
+@suggesting
+@define
+class ModuleLUTGPTQConfig(LayerwiseCompressionAlgorithmConfig):
+    """How a layer is palettized to its inputs.
+
+    n_bits: of an index: 1, 2, 3, 4, 6 or 8.
+    lut_dtype: int8 or uint8, as which the entries of a table are stored; None: as the weight's own type.
+    granularity, group_size: "per_tensor", or "per_grouped_channel" with a table for each `group_size` output channels.
+    cluster_dim: entries are vectors of that many neighbouring output channels.
+    hessian_dampening: times the mean of the Hessian's diagonal, is added to it.
+    rounds: of refitting tables and indices to each other, at most; 0 stops after one pass as in GPTQ.
+    """
+
+    n_bits: int = value_of(4, "1, 2, 3, 4, 6 or 8", lambda v: not isinstance(v, bool) and v in (1, 2, 3, 4, 6, 8))
+    lut_dtype: torch.dtype | None = field(default=None, converter=lut_type)
+    granularity: PalettizationGranularity = member(PalettizationGranularity, "per_tensor")
+    group_size: int | None = optional_integer(None, 1)
+    cluster_dim: int | None = optional_integer(None, 1)
+    hessian_dampening: float = real(0.01, "a number >= 0", lambda v: v >= 0)
+    rounds: int = integer(10, 0)
+    algorithm: str = value_of("lut_gptq", "'lut_gptq'", lambda v: v == "lut_gptq")
+
+    def __attrs_post_init__(self) -> None:
+        if (self.granularity is PalettizationGranularity.per_grouped_channel) != (self.group_size is not None):
+            raise ConfigError('group_size belongs to granularity "per_grouped_channel", which needs it')
+
+
+@LayerwiseCompressionAlgorithm.register("lut_gptq")
+class LUTGPTQ(OBSCompressionAlgorithm):
+    """`corepress.algorithms.lut_gptq` on a layer; ConfigError for one that its tables don't fit."""
+
+    def __init__(self, layer: nn.Module, config: ModuleLUTGPTQConfig):
+        super().__init__(layer, config)
+        size, dim = config.group_size or self._layout.rows, config.cluster_dim or 1
+        if self._layout.groups > 1:
+            raise ConfigError(
+                "a convolution in groups has no inputs that a look-up table could be fitted to as a whole"
+            )
+        if self._layout.rows % size or size % dim:
+            raise ConfigError(f"group_size {size} and cluster_dim {dim} don't divide its {self._layout.rows} channels")
+
+    def _compress(self, weight: Tensor, keep: Tensor | None, hessian: Hessian, group: int) -> CompressedWeight:
+        if keep is not None:
+            raise Skip("it is pruned: only SKMPalettizer and PostTrainingPalettizer palettize what is left")
+        config: Any = self._config
+        dense = weight.detach().cpu()
+        values = (dense if dense.dtype is torch.float16 else dense.float()).numpy()
+        form = palettize_by_hessian(
+            values,
+            hessian.matrix[group].cpu().numpy().astype(np.float32),
+            config.n_bits,
+            group_size=config.group_size or 0,
+            cluster_dim=config.cluster_dim or 1,
+            dampening=config.hessian_dampening,
+            rounds=config.rounds,
+        )
+        if config.lut_dtype is None:
+            return form
+        lut_dtype: Any = str(config.lut_dtype).removeprefix("torch.")
+        return quantize_lut(form, None, lut_dtype)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import nn
 
+from corepress.torch.engine import Action
 from corepress.torch.optimization_config import OptimizationConfig
-from corepress.torch.parameters import SUPPORTED
+from corepress.torch.parameters import SUPPORTED, Parameter, copy_of
 from corepress.torch.report import Report
+from corepress.torch.shards import compress_shards
 
 __all__ = [
     "BaseDataCalibratedModelOptimizer",
@@ -38,7 +40,7 @@ class BaseModelOptimizer(ABC):
         return self._supported_modules
 
     def _get_model_for_compression(self, inplace: bool) -> nn.Module:
-        return self._model if inplace else copy.deepcopy(self._model)
+        return self._model if inplace else copy_of(self._model)
 
 
 class _CompressesAtOnce(BaseModelOptimizer):
@@ -55,6 +57,18 @@ class BasePostTrainingModelOptimizer(_CompressesAtOnce):
     @abstractmethod
     def compress(self, *args: Any, **kwargs: Any) -> nn.Module:
         """The compressed model: the model itself if `inplace`, else a copy."""
+
+    @abstractmethod
+    def _choose(self, parameter: Parameter) -> Action | None:
+        """What to do with a weight; None leaves it alone."""
+
+    def compress_checkpoint(self, source: str | Path, destination: str | Path, *, workers: int | None = None) -> None:
+        """An addition: compress the `.safetensors` files of a folder into a new folder, one file at a time.
+
+        So a model larger than memory can be compressed; the one that was given may be on the meta device.
+        `corepress.torch.shards.load_compressed` reads the result.
+        """
+        self._report = compress_shards(self._model, self._choose, Path(source), Path(destination), workers=workers)
 
 
 class BaseDataCalibratedModelOptimizer(_CompressesAtOnce):

@@ -43,7 +43,6 @@ def lut_type(value: Any) -> Any:
     """A converter: the type that the entries of a LUT are stored as, None for the weight's own."""
     if value is None:
         return None
-    found = torch_type(value)
-    if found not in (torch.int8, torch.uint8):
+    if dtype_name(value) not in ("int8", "uint8"):
         raise ConfigError(f"lut_dtype must be int8, uint8 or None, not {value!r}")
-    return found
+    return torch_type(value)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from corepress.errors import CorepressError
-from corepress.torch.metadata import describe, read_weight, register_version, write_weight
+from corepress.torch.metadata import describe, read_weight, register_version, write_value
 from corepress.torch.parameters import Parameter, bake_parametrizations, parameters
 from corepress.torch.progress import track
 from corepress.torch.report import Report, row
@@ -50,7 +50,7 @@ def compress_weights(
     jobs = list(_plan(shared, choose, report))
     with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
         try:
-            results = pool.map(lambda job: _attempt(*job), jobs)
+            results = pool.map(lambda job: attempt(job[0][0], job[1]), jobs)
             for (holders, _), result in zip(track(jobs, description), results, strict=True):
                 _put(holders, result, report)
         except BaseException:
@@ -73,18 +73,21 @@ def _plan(
             yield holders, action
 
 
-def _attempt(holders: list[Parameter], action: Action) -> tuple[CompressedWeight, dict[str, Any]] | CorepressError:
-    """In a worker: the form and its row in the report, or the reason to leave the weight alone."""
+def attempt(parameter: Parameter, action: Action) -> tuple[CompressedWeight, dict[str, Any]] | CorepressError:
+    """In a worker: compress the weight; its form and its row in the report, or the reason to leave it alone."""
     try:
-        check(holders[0])
-        value = read_weight(holders[0])
+        check(parameter)
+        value = read_weight(parameter)
         if isinstance(value, np.ndarray):
             form = action(value, None)
         elif isinstance(value, Sparse) and isinstance(value.values, np.ndarray):
             form = Sparse(value.mask, action(value.values, value.mask))  # type: ignore[arg-type]
         else:
             raise Skip("it is compressed already")
-        return form, row(decompress(value), form)
+        dense = decompress(form)
+        columns = row(decompress(value), form, dense)
+        write_value(parameter, dense)
+        return form, columns
     except CorepressError as reason:
         return reason
 
@@ -103,10 +106,8 @@ def _put(holders: list[Parameter], result: Any, report: Report) -> None:
         skipped(report, holders[0], str(result))
         return
     form, columns = result
-    write_weight(holders[0], form)
-    for other in holders[1:]:
-        describe(other, form)
     for holder in holders:
+        describe(holder, form)
         report[holder.key] = columns
 
 

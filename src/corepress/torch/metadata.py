@@ -89,10 +89,17 @@ def register_version(model: nn.Module) -> None:
 
 def write_weight(parameter: Parameter, form: CompressedWeight) -> None:
     """Give a parameter the value of a compressed form, in place, and the buffers that say so."""
-    value = parameter.value
-    with torch.no_grad():
-        value.data.copy_(torch.from_numpy(np.ascontiguousarray(decompress(form))))
+    write_value(parameter, decompress(form))
     describe(parameter, form)
+
+
+def write_value(parameter: Parameter, dense: NDArray[Any]) -> None:
+    """Give a parameter a value, in place."""
+    value = parameter.value.detach()
+    if value.device.type == "cpu" and value.dtype == torch.float32:
+        np.copyto(value.numpy(), dense)  # PyTorch's own copy wakes its threads, though the others are at work
+    else:
+        value.copy_(torch.from_numpy(np.ascontiguousarray(dense)))
 
 
 def describe(parameter: Parameter, form: CompressedWeight) -> None:
@@ -109,7 +116,9 @@ def metadata_of(param_name: str, form: CompressedWeight) -> CompressionMetadata:
         types.append("pruning")
         inner = inner.values
     if isinstance(inner, Quantized) and isinstance(inner.data, Palettized):
-        fields["palettization_scale"] = _tensor(inner.scale)
+        # coremltools has it without the places of a kernel, and converts both.
+        scale = inner.scale
+        fields["palettization_scale"] = _tensor(scale.reshape(scale.shape[:2]) if scale.ndim == 4 else scale)
         inner = inner.data
     if isinstance(inner, Palettized):
         types.append("palettization")
@@ -154,6 +163,8 @@ def _palettized(metadata: CompressionMetadata, dense: NDArray[Any]) -> Palettize
     table = array_of(metadata.lut)
     lut: NDArray[Any] | Quantized = table if metadata.quantization_scale is None else _quantized(metadata, table)
     scale = None if metadata.palettization_scale is None else array_of(metadata.palettization_scale)
+    if scale is not None:
+        scale = scale.reshape(*scale.shape, *[1] * (dense.ndim - scale.ndim))
     target = dense if scale is None else (dense / scale).astype(table.dtype)
     form = Palettized(indices_into(target, table, metadata.vector_axis), lut, metadata.vector_axis)
     return form if scale is None else Quantized(form, scale)

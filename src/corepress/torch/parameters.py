@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from torch.nn.utils import parametrize, remove_spectral_norm, remove_weight_norm
@@ -85,15 +85,45 @@ def _weights_of(module: nn.Module) -> tuple[tuple[str, ...], int]:
     return (), 0
 
 
+def copy_of(model: nn.Module) -> nn.Module:
+    """A deep copy, also of tensors that were computed from others, as weight norm leaves them: as plain ones."""
+    computed = (
+        value
+        for module in model.modules()
+        for value in vars(module).values()
+        if isinstance(value, Tensor) and not value.is_leaf
+    )
+    return copy.deepcopy(model, {id(value): value.detach().clone() for value in computed})
+
+
+def has_parametrizations(model: nn.Module) -> bool:
+    """Are there weights that are computed from others, as by weight norm?"""
+    return any(
+        parametrize.is_parametrized(module)
+        or any(isinstance(hook, (WeightNorm, SpectralNorm)) for hook in module._forward_pre_hooks.values())
+        for module in model.modules()
+    )
+
+
 def bake_parametrizations(model: nn.Module) -> None:
     """Replace weights that are computed from others, as by weight norm, by plain ones of the same value."""
-    with torch.no_grad():
-        for module in model.modules():
-            if parametrize.is_parametrized(module):
-                for name in list(module.parametrizations):  # type: ignore[arg-type]
-                    parametrize.remove_parametrizations(module, name, leave_parametrized=True)
-            for hook in list(module._forward_pre_hooks.values()):
-                if isinstance(hook, WeightNorm):
-                    remove_weight_norm(module, hook.name)
-                elif isinstance(hook, SpectralNorm):
-                    remove_spectral_norm(module, hook.name)
+    for module in model.modules():
+        if parametrize.is_parametrized(module):
+            _own_class(module)
+            for name in list(module.parametrizations):  # type: ignore[arg-type]
+                parametrize.remove_parametrizations(module, name, leave_parametrized=True)
+                value = getattr(module, name)
+                if not isinstance(value, nn.Parameter):  # where what it was computed from is not trained
+                    setattr(module, name, nn.Parameter(value.detach(), requires_grad=False))
+        for hook in list(module._forward_pre_hooks.values()):
+            if isinstance(hook, WeightNorm):
+                remove_weight_norm(module, hook.name)
+            elif isinstance(hook, SpectralNorm):
+                remove_spectral_norm(module, hook.name)
+
+
+def _own_class(module: nn.Module) -> None:
+    """PyTorch makes a class for a parametrized module, which copies of it share, and later removes properties of it."""
+    cls = type(module)
+    names = {name: value for name, value in vars(cls).items() if name not in ("__dict__", "__weakref__")}
+    module.__class__ = type(cls.__name__, cls.__bases__, names)

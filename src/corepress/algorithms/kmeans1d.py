@@ -1,7 +1,8 @@
 """Exact k-means in one dimension, for weights: a look-up table and indices of the least squared error.
 
 A 16-bit format has 65,536 values: a histogram replaces sorting the weight, `monge.partition` clusters the histogram,
-and a table replaces searching the nearest entry. Other formats are sorted, and searched.
+and a table replaces searching the nearest entry. Other formats are sorted, and searched; float32 may fall into bins
+first, which keep the means of what they hold.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from corepress.algorithms.bins import RANGE, assign_bins, count_bins, dropped_bits, origin_of, suits_bins
 from corepress.algorithms.monge import Floats, Ints, kernel, partition
 from corepress.errors import CorepressError
 from corepress.weights.kernels import frozen
@@ -19,6 +21,8 @@ from corepress.weights.kernels import frozen
 Array = NDArray[Any]
 Codes = NDArray[np.uint16]
 Indices = NDArray[np.uint8]
+
+BINS_PER_CLUSTER = 16  # where fewer are in use, bins are too coarse
 
 NOT_FINITE = "the weight holds infinities or NaN, which can't be clustered"
 
@@ -80,12 +84,21 @@ def quantize_values(weight: Array, k: int, importance: Array | None = None) -> t
     return lut[0], indices.reshape(weight.shape)
 
 
-def quantize_rows(rows: Array, k: int, importance: Array | None = None) -> tuple[Array, Indices]:
-    """`quantize_values` of each row of a matrix: (groups, m) gives tables (groups, k) and indices (groups, m)."""
+def quantize_rows(
+    rows: Array, k: int, importance: Array | None = None, *, binned: bool = False
+) -> tuple[Array, Indices]:
+    """`quantize_values` of each row of a matrix: (groups, m) gives tables (groups, k) and indices (groups, m).
+
+    `binned`: long rows of float32 fall into bins first (`bins`), and clusters end where bins do. This is many times
+    faster, and the error of normal numbers grows by some 1/300,000, with 256 entries 1/5,000. Entries are still true
+    means, and indices those of the nearest entries. A row in few bins is clustered exactly all the same.
+    """
     dtype = rows.dtype
     rows, weights = _checked(rows, importance)
-    centroids, used = np.zeros((len(rows), k)), np.zeros(len(rows), np.int32)
     short = _as_16_bit(rows)
+    if binned and not short and suits_bins(rows, k):
+        return _quantize_binned(rows, k, weights)
+    centroids, used = np.zeros((len(rows), k)), np.zeros(len(rows), np.int32)
     if short:
         _cluster_codes(short.codes, weights, short.by_rank, centroids, used)
     else:
@@ -170,11 +183,13 @@ def _checked(rows: Array, importance: Array | None) -> tuple[Array, Array]:
     if importance.shape != rows.shape:
         raise CorepressError(f"the importance has the shape {importance.shape}, but the weight {rows.shape}")
     weights = np.ascontiguousarray(importance, np.float64)
-    if not (np.isfinite(weights).all() and (weights >= 0).all()):
+    if weights.size and not 0 <= weights.min() <= weights.max() < np.inf:  # NaN are not in any order
         raise CorepressError("the importance must be finite and not negative")
     if not np.isfinite(rows).all():
         raise CorepressError(NOT_FINITE)
-    return rows, frozen(np.where(weights.any(axis=1, keepdims=True), weights, 1.0))
+    if not (some := weights.any(axis=1, keepdims=True)).all():
+        weights = np.where(some, weights, 1.0)
+    return rows, frozen(weights)
 
 
 def _sorted(rows: Array, weights: Array) -> tuple[Array, Array]:
@@ -188,9 +203,41 @@ def _nearest(rows: Array, short: Short | None, lut: Array, used: Ints) -> Indice
     indices = np.empty(rows.shape, np.uint8)
     if short:
         _assign_codes(short.codes, short.by_rank, lut.astype(np.float64), used, indices)
+    elif suits_bins(rows, lut.shape[1]):
+        drop = dropped_bits(lut.shape[1])
+        assign_bins(frozen(rows), frozen(rows.view(np.int32)), lut.astype(np.float64), drop, used, indices)
     else:
         _assign(frozen(rows), lut.astype(np.float64), used, indices)
     return indices
+
+
+def _quantize_binned(rows: Array, k: int, weights: Array) -> tuple[Array, Indices]:
+    luts, indices = np.zeros((len(rows), k), np.float32), np.empty(rows.shape, np.uint8)
+    used = _cluster_bins(frozen(rows), frozen(rows.view(np.int32)), weights, dropped_bits(k), luts)
+    if (used < 0).any():
+        raise CorepressError(NOT_FINITE)
+    indices = _nearest(rows, None, luts, used)
+    if (coarse := used == 0).any():
+        luts[coarse], indices[coarse] = quantize_rows(rows[coarse], k, weights[coarse] if weights.size else None)
+    return luts, indices
+
+
+@kernel
+def _cluster_bins(rows: Array, bits: Array, weights: Floats, drop: int, luts: Array) -> Ints:
+    """Fill `luts`. For each row, how many entries it got; 0 if bins are too coarse for it, -1 if it is not finite."""
+    k, used = luts.shape[1], np.zeros(len(rows), np.int32)
+    size = 2 << (RANGE - drop)
+    bins, values, counts, centroids = np.empty((size, 2)), np.empty(size), np.empty(size), np.empty(k)
+    for row in range(len(rows)):
+        origin = origin_of(bits[row])
+        if origin < 0:
+            used[row] = -1
+            continue
+        n = count_bins(rows[row], bits[row], weights[row], origin, drop, bins, values, counts)
+        if n >= BINS_PER_CLUSTER * k:
+            used[row] = _centroids(values[:n], counts[:n], centroids)
+            luts[row] = centroids
+    return used
 
 
 @kernel

@@ -37,6 +37,7 @@ def palettize(
     mask: Mask | None = None,
     allowed_bits: Sequence[int] = ALLOWED_BITS,
     restarts: int = 4,
+    binned: bool = False,
 ) -> Palettized:
     """Replace each element of a weight, or each vector of elements, by an index into a look-up table.
 
@@ -50,7 +51,7 @@ def palettize(
     `importance`: of the weight's shape, weighs the squared errors in "kmeans"; that of a vector is its mean.
     `mask`: bool, of the weight's shape; only what is under it shapes the tables, all other indices are 0. A vector
     counts if any of its elements does.
-    `restarts`: of the search for tables of vectors.
+    `restarts`: of the search for tables of vectors. `binned`: see `kmeans1d.quantize_rows`.
 
     Gives uint8 `indices` and a `lut` of the weight's type, each group's entries ascending and zeros after the last
     one in use. Raises ConfigError if the arguments don't fit each other or the weight, or if "unique" finds more
@@ -80,7 +81,7 @@ def palettize(
         luts, rows = _uniform(vectors[..., 0], kept, 2 ** (bits or 0))
     else:
         worth = None if importance is None else cut.worth(importance)
-        luts, rows = _kmeans(vectors, kept, 2 ** (bits or 0), worth, restarts)
+        luts, rows = _kmeans(vectors, kept, 2 ** (bits or 0), worth, restarts, binned)
     if kept is not None:
         rows *= kept
     return cut.palettized(luts, cut.join(rows))
@@ -193,12 +194,12 @@ def _fewest_bits(entries: int, at_least: int, allowed: Sequence[int]) -> int:
 
 
 def _kmeans(
-    vectors: Array, kept: Mask | None, k: int, importance: Array | None, restarts: int
+    vectors: Array, kept: Mask | None, k: int, importance: Array | None, restarts: int, binned: bool
 ) -> tuple[Array, Indices]:
     if vectors.shape[-1] == 1:
         if kept is not None:
             importance = kept * (1.0 if importance is None else importance)
-        lut, rows = quantize_rows(vectors[..., 0], k, importance)
+        lut, rows = quantize_rows(vectors[..., 0], k, importance, binned=binned)
         return lut[..., None], rows
     luts = np.zeros((len(vectors), k, vectors.shape[-1]), vectors.dtype)
     rows = np.zeros(vectors.shape[:-1], np.uint8)

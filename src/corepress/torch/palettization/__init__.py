@@ -1,17 +1,42 @@
 """Palettization of PyTorch models."""
 
-from corepress.torch.palettization import post_training_palettization
+from corepress.torch.palettization import (
+    fake_palettize,
+    palettization_config,
+    palettizer,
+    post_training_palettization,
+    sensitive_k_means,
+)
+from corepress.torch.palettization.fake_palettize import FakePalettize
+from corepress.torch.palettization.palettization_config import DKMPalettizerConfig, ModuleDKMPalettizerConfig
+from corepress.torch.palettization.palettizer import DKMPalettizer
 from corepress.torch.palettization.post_training_palettization import (
     ModulePostTrainingPalettizerConfig,
     PostTrainingPalettizer,
     PostTrainingPalettizerConfig,
 )
+from corepress.torch.palettization.sensitive_k_means import (
+    ModuleSKMPalettizerConfig,
+    SKMPalettizer,
+    SKMPalettizerConfig,
+)
 
 __all__ = [
+    "DKMPalettizer",
+    "DKMPalettizerConfig",
+    "FakePalettize",
+    "ModuleDKMPalettizerConfig",
     "ModulePostTrainingPalettizerConfig",
+    "ModuleSKMPalettizerConfig",
     "PostTrainingPalettizer",
     "PostTrainingPalettizerConfig",
+    "SKMPalettizer",
+    "SKMPalettizerConfig",
+    "fake_palettize",
+    "palettization_config",
+    "palettizer",
     "post_training_palettization",
+    "sensitive_k_means",
 ]
 
 

@@ -43,6 +43,7 @@ def palettize_weight(
         cluster_dim=config.cluster_dim or 1,
         importance=importance,
         mask=mask,
+        binned=getattr(config, "enable_fast_kmeans_mode", False),
     )
     if config.lut_dtype is not None:
         dtype: Any = str(config.lut_dtype).removeprefix("torch.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any, ClassVar
 
 import numpy as np
@@ -26,6 +27,8 @@ from corepress.torch.parameters import Parameter
 
 __all__ = ["ModulePostTrainingPalettizerConfig", "PostTrainingPalettizer", "PostTrainingPalettizerConfig"]
 
+log = logging.getLogger(__name__)
+
 
 @suggesting
 @define
@@ -38,8 +41,9 @@ class ModulePostTrainingPalettizerConfig(ModuleOptimizationConfig):
     channel_axis: the axis of these channels, and of the vectors: 0, the output channels; 1, the input channels.
     cluster_dim: entries are vectors of that many neighbouring channels.
     enable_per_channel_scale: each output channel is brought to -1..1 first; its scale is stored. Scalar entries only.
-    enable_fast_kmeans_mode, rounding_precision: without effect. coremltools rounds weights to be fast; corepress solves
-        the k-means of the weights themselves, exactly.
+    enable_fast_kmeans_mode: float32 weights with scalar entries are clustered by 65,536 bins, whose means are exact;
+        see `kmeans1d.quantize_rows`. Without it, by every single value: some 30 times slower, hardly better.
+    rounding_precision: without effect. coremltools rounds weights to so many decimals to be fast.
     """
 
     n_bits: int | None = field(default=4)
@@ -67,6 +71,15 @@ def check_palettization(config: Any) -> None:
         raise ConfigError("enable_per_channel_scale is for scalar entries: it can't go with cluster_dim > 1")
 
 
+def warn_of_conversion(config: OptimizationConfig) -> None:
+    """Say what `coremltools.convert` (9.0) will refuse, while it costs nothing to choose something else."""
+    for each in config.configs():
+        other = "enable_per_channel_scale" if each.enable_per_channel_scale else "cluster_dim > 1"
+        if each.lut_dtype is not None and (each.enable_per_channel_scale or (each.cluster_dim or 1) > 1):
+            log.warning("coremltools 9.0 can't convert lut_dtype together with %s: give up one of them", other)
+            break
+
+
 @suggesting
 @define
 class PostTrainingPalettizerConfig(OptimizationConfig):
@@ -79,7 +92,8 @@ class PostTrainingPalettizerConfig(OptimizationConfig):
 class PostTrainingPalettizer(BasePostTrainingModelOptimizer):
     """Palettizes the weights of a trained model, without data.
 
-    k-means with scalar entries is solved exactly (`corepress.algorithms.kmeans1d`).
+    k-means with scalar entries is solved exactly; for float32 to the width of fine bins, unless
+    `enable_fast_kmeans_mode` is off (`corepress.algorithms.kmeans1d`).
     """
 
     def __init__(self, model: nn.Module, config: PostTrainingPalettizerConfig | None = None):
@@ -91,6 +105,7 @@ class PostTrainingPalettizer(BasePostTrainingModelOptimizer):
         `num_kmeans_workers`: threads; by default one for each core. A weight that can't be palettized as asked is left
         as it is, with a warning; `report().skipped` says why.
         """
+        warn_of_conversion(self._config)
         self._model = self._get_model_for_compression(inplace)
         self._report = compress_weights(
             self._model, self._choose, workers=num_kmeans_workers, description="Palettizing"

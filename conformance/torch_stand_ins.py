@@ -1,0 +1,63 @@
+"""Puts corepress.torch in the place of `coremltools.optimize.torch`, for tests that are imported afterwards.
+
+What corepress does not have yet, as the methods of training, stays the peer's, so that test modules can be imported.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import types
+from typing import Any
+
+import coremltools as ct
+import torch
+
+from conformance.stand_ins import stand_in
+from corepress.torch import metadata
+
+PEER = "coremltools.optimize.torch"
+MODULES = (
+    "",
+    "base_model_optimizer",
+    "optimization_config",
+    "layerwise_compression",
+    "layerwise_compression.algorithms",
+    "layerwise_compression.input_cacher",
+    "layerwise_compression.layerwise_compressor",
+    "palettization",
+    "palettization.post_training_palettization",
+    "palettization.sensitive_k_means",
+    "pruning",
+    "quantization",
+    "quantization.post_training_quantization",
+    "quantization.quantization_config",
+)
+
+
+def replace_the_peer() -> None:
+    """What is imported from now on finds our names, and `dir` shows only those."""
+    # The tests of conversion run only where Core ML is; they compare no answers elsewhere.
+    ct.utils._macos_version = lambda: (15, 0)
+    for name in MODULES:
+        ours = importlib.import_module(f"corepress.torch.{name}".rstrip("."))
+        public = {key: value for key, value in vars(ours).items() if not key.startswith("_")}
+        install(name, public | ({"__dir__": ours.__dir__} if "__dir__" in vars(ours) else {}))
+    names = ("CompressionMetadata", "CompressionType")
+    private: dict[str, Any] = {name: getattr(metadata, name) for name in names}
+    private |= {
+        "METADATA_VERSION": torch.tensor(1),
+        "METADATA_VERSION_BUFFER": metadata.VERSION_BUFFER,
+        "register_metadata_version": metadata.register_version,
+    }
+    install("_utils.metadata_utils", private)
+
+
+def install(name: str, names: dict[str, Any]) -> None:
+    """A module of the peer with these names instead of its own, reached by import and as an attribute alike."""
+    full = f"{PEER}.{name}".rstrip(".")
+    original = importlib.import_module(full)
+    module: types.ModuleType = stand_in(original, **names)
+    sys.modules[full] = module
+    parent, _, leaf = full.rpartition(".")
+    setattr(sys.modules[parent], leaf, module)

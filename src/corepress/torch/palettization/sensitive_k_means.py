@@ -1,0 +1,183 @@
+"""`SKMPalettizer`: palettization that spends its table entries where the loss is sensitive."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+from collections.abc import Iterable, Mapping
+from os import PathLike
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from attrs import define, field
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from corepress.errors import ConfigError, CorepressError
+from corepress.fields import flag, integer, suggesting
+from corepress.torch.base_model_optimizer import BaseDataCalibratedModelOptimizer
+from corepress.torch.dtypes import lut_type
+from corepress.torch.engine import Action, Skip, compress_weights
+from corepress.torch.fields import channel_axis, member, optional_integer
+from corepress.torch.metadata import array_of
+from corepress.torch.optimization_config import (
+    ModuleOptimizationConfig,
+    OptimizationConfig,
+    PalettizationGranularity,
+)
+from corepress.torch.palettization.cluster import palettize_weight
+from corepress.torch.palettization.fisher import LossFunction, fisher_diagonal, normalized
+from corepress.torch.palettization.post_training_palettization import check_palettization, warn_of_conversion
+from corepress.torch.parameters import Parameter, bake_parametrizations, copy_of, has_parametrizations
+
+__all__ = ["ModuleSKMPalettizerConfig", "SKMPalettizer", "SKMPalettizerConfig"]
+
+log = logging.getLogger(__name__)
+
+
+@suggesting
+@define
+class ModuleSKMPalettizerConfig(ModuleOptimizationConfig):
+    """How the weights of a module are palettized; the fields are those of `ModulePostTrainingPalettizerConfig`."""
+
+    n_bits: int | None = field(default=4)
+    lut_dtype: torch.dtype | None = field(default=None, converter=lut_type)
+    granularity: PalettizationGranularity = member(PalettizationGranularity, "per_tensor")
+    group_size: int | None = optional_integer(None, 1)
+    channel_axis: int = channel_axis()
+    cluster_dim: int | None = optional_integer(None, 1)
+    enable_per_channel_scale: bool = flag()
+
+    def __attrs_post_init__(self) -> None:
+        check_palettization(self)
+
+
+@suggesting
+@define
+class SKMPalettizerConfig(OptimizationConfig):
+    """Which modules are palettized, and how: `ModuleSKMPalettizerConfig`s. By default all, to 4 bits.
+
+    calibration_nsamples: so many samples of the dataloader are used, at most.
+    """
+
+    _module_config: ClassVar[type[ModuleOptimizationConfig]] = ModuleSKMPalettizerConfig
+    _global_by_default: ClassVar[bool] = True
+
+    calibration_nsamples: int = integer(128, least=1)
+
+
+class SKMPalettizer(BaseDataCalibratedModelOptimizer):
+    """Palettizes weights by k-means in which each element weighs as much as the loss is sensitive to it.
+
+    Sensitive k-means of Kim et al. 2023, "SqueezeLLM" (arXiv 2306.07629). With scalar entries the weighted k-means is
+    solved exactly (`corepress.algorithms.kmeans1d`); a vector weighs as much as its elements do on average.
+    """
+
+    def __init__(self, model: nn.Module, config: SKMPalettizerConfig | None = None):
+        super().__init__(model, SKMPalettizerConfig() if config is None else config)
+
+    def compute_sensitivity(
+        self,
+        dataloader: Iterable[Any],
+        loss_fn: LossFunction,
+        sensitivity_path: str | PathLike[str] | None = None,
+        num_sensitivity_workers: int = 1,
+        fsdp_auto_wrap_policy: Any = None,
+    ) -> dict[str, Tensor]:
+        """How sensitive the loss is to each parameter, by its name: float32 of its shape, at most 1.
+
+        The sum over samples of the squared gradient (`fisher.fisher_diagonal`), divided by its largest element; zeros
+        become the least of the others, and nothing is below 1e-12. The model stays as it is.
+
+        `dataloader`: gives samples, of which `calibration_nsamples` are used. `loss_fn(model, sample)`: a scalar loss.
+        `sensitivity_path`: a file to save the result to, with `torch.save`. `num_sensitivity_workers`: processes that
+        share the samples, on any device; the model and `loss_fn` must be picklable then. `fsdp_auto_wrap_policy`: for
+        coremltools' sake; it is without effect, as each process holds the whole model.
+        """
+        if fsdp_auto_wrap_policy is not None:
+            log.warning("fsdp_auto_wrap_policy is not needed: each process holds the whole model")
+        if dataloader is None or loss_fn is None:
+            raise ConfigError("sensitivities need a dataloader and a loss_fn, or a sensitivity_path to load them from")
+        model = self._model
+        if has_parametrizations(model):  # the weights that will be palettized are no parameters yet
+            model = copy_of(model)
+            bake_parametrizations(model)
+        most = self._config.calibration_nsamples
+        found = normalized(fisher_diagonal(model, dataloader, loss_fn, most=most, workers=num_sensitivity_workers))
+        if sensitivity_path is not None:
+            torch.save(found, sensitivity_path)
+        return found
+
+    def compress(
+        self,
+        dataloader: Iterable[Any] | None = None,
+        loss_fn: LossFunction | None = None,
+        sensitivity_path: str | PathLike[str] | None = None,
+        num_kmeans_workers: int | None = None,
+        num_sensitivity_workers: int = 1,
+        inplace: bool = False,
+        fsdp_auto_wrap_policy: Any = None,
+    ) -> nn.Module:
+        """The palettized model: this model if `inplace`, else a copy.
+
+        `sensitivity_path`: a file of `compute_sensitivity` to read; else it is called with the other arguments.
+        `num_kmeans_workers`: threads; by default one for each core. A weight that can't be palettized as asked is left
+        as it is, with a warning; `report().skipped` says why.
+        """
+        warn_of_conversion(self._config)
+        self._model = self._get_model_for_compression(inplace)
+        if sensitivity_path is None:
+            bake_parametrizations(self._model)
+            sensitivity = self.compute_sensitivity(
+                dataloader,  # type: ignore[arg-type]
+                loss_fn,  # type: ignore[arg-type]
+                None,
+                num_sensitivity_workers,
+                fsdp_auto_wrap_policy=fsdp_auto_wrap_policy,
+            )
+        else:
+            sensitivity = load_sensitivity(sensitivity_path)
+        bake_parametrizations(self._model)
+        importance = _by_parameter(self._model, sensitivity)
+
+        def choose(parameter: Parameter) -> Action | None:
+            return self._choose(parameter, importance.get(id(parameter.value)))
+
+        self._report = compress_weights(self._model, choose, workers=num_kmeans_workers, description="Palettizing")
+        return self._model
+
+    def _choose(self, parameter: Parameter, sensitivity: Tensor | None) -> Action | None:
+        config = self._config.get_module_config(parameter.owner_name, parameter.owner)
+        if config is None or config.n_bits is None:
+            return None
+        if sensitivity is None:
+            raise Skip("there is no sensitivity for it")
+
+        def action(weight: NDArray[Any], mask: NDArray[np.bool_] | None) -> Any:
+            importance = array_of(sensitivity)
+            return palettize_weight(weight, config, parameter.output_axis, mask=mask, importance=importance)
+
+        return action
+
+
+def load_sensitivity(path: str | PathLike[str]) -> dict[str, Tensor]:
+    """What `compute_sensitivity` saved: tensors by the names of parameters. Raises CorepressError for other files."""
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise CorepressError(f"{path} is no file of sensitivities: {error}") from error
+    if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
+        raise CorepressError(f"{path} is no file of sensitivities: it must hold tensors by the names of parameters")
+    return dict(found)
+
+
+def _by_parameter(model: nn.Module, sensitivity: Mapping[str, Tensor]) -> dict[int, Tensor]:
+    """The sensitivity of each parameter by its `id`, so that any of the names of a shared one will do."""
+    parameters = model.named_parameters(remove_duplicate=False)
+    found = {id(value): sensitivity[name] for name, value in parameters if name in sensitivity}
+    if not found:
+        raise CorepressError(
+            "none of the sensitivities belongs to a parameter of this model: names must be the model's"
+        )
+    return found

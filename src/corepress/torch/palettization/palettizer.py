@@ -1,0 +1,158 @@
+"""`DKMPalettizer`: look-up tables and indices are learned while the model is trained."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import nn
+from torch.ao.quantization import FakeQuantize, MovingAverageMinMaxObserver
+
+from corepress.errors import CorepressError
+from corepress.torch import training
+from corepress.torch.base_model_optimizer import BaseTrainingTimeModelOptimizer
+from corepress.torch.engine import Skip, check, skipped
+from corepress.torch.metadata import array_of, read_weight, register_version, write_weight
+from corepress.torch.palettization.fake_palettize import FakePalettize
+from corepress.torch.palettization.palettization_config import DKMPalettizerConfig, ModuleDKMPalettizerConfig
+from corepress.torch.parameters import Parameter, copy_of
+from corepress.torch.report import Report, row
+from corepress.weights import Palettized, Quantized, Sparse
+
+__all__ = ["DKMPalettizer"]
+
+
+class DKMPalettizer(BaseTrainingTimeModelOptimizer):
+    """Palettizes weights by differentiable k-means while a model is trained (Cho et al. 2022, arXiv 2108.12659).
+
+    Its cost grows with the number of distinct values, not of weights (`corepress.algorithms.dkm`). Weights that are
+    pruned, by a `MagnitudePruner` at work or before, keep their zeros: tables are of the other values. The state of
+    the method is in the prepared model's `state_dict`.
+    """
+
+    _supported_modules = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Embedding, nn.MultiheadAttention)
+
+    def __init__(self, model: nn.Module, config: DKMPalettizerConfig | None = None):
+        super().__init__(model, DKMPalettizerConfig() if config is None else config)
+        self._is_prepared = False
+        self._skipped: dict[str, str] = {}
+
+    def prepare(self, inplace: bool = False) -> nn.Module:
+        """The model to be trained, in training mode, whose weights pass through `FakePalettize`.
+
+        This model if `inplace`, else a copy. A weight that can't be palettized as asked is left as it is, with a
+        warning; `report().skipped` says why.
+        """
+        if self._is_prepared:
+            return self._model
+        self._model = self._get_model_for_compression(inplace).train()
+        report = Report()
+        modules: dict[str, list[Parameter]] = {}
+        for parameter in training.weights(self._model):
+            if isinstance(parameter.owner, self._supported_modules):
+                modules.setdefault(parameter.owner_name, []).append(parameter)
+        for name, own in modules.items():
+            sizes = [training.trained(each.module, each.name).numel() for each in own]
+            config = self._config.choose(name, training.class_of(own[0].owner), sizes)
+            if config is not None:
+                for parameter in own:
+                    self._attach(parameter, config, report)
+                if config.quantize_activations:
+                    _quantize_outputs(own[0].owner, config)
+        self._skipped, self._is_prepared = report.skipped, True
+        return self._model
+
+    def _attach(self, parameter: Parameter, config: ModuleDKMPalettizerConfig, report: Report) -> None:
+        try:
+            with training.idle(training.siblings(parameter.module, parameter.name, training.Part)), torch.no_grad():
+                check(parameter)
+                form = read_weight(parameter)
+                shape, device = parameter.value.shape, parameter.value.device
+            inner = form.values if isinstance(form, Sparse) else form
+            if isinstance(inner, (Palettized, Quantized)):
+                raise Skip("it is compressed already")
+            part = FakePalettize(config, shape, parameter.output_axis, parameter.key).to(device)
+        except CorepressError as reason:
+            skipped(report, parameter, str(reason))
+            return
+        part.keep_zeros = isinstance(form, Sparse)
+        training.attach(parameter, part)
+
+    def step(self) -> None:
+        """To be called after each step of the optimiser: at its milestone a weight begins to be palettized."""
+        if not self._is_prepared:
+            raise CorepressError("step() comes after prepare(), which puts the tables in")
+        for *_, part in training.parts(self._model, FakePalettize):
+            part.step()
+            self._step_count = part.steps
+
+    def enable_fake_palett(self, flag: bool) -> None:
+        """Palettize all prepared weights from now on, or none."""
+        for *_, part in training.parts(self._model, FakePalettize):
+            part.enable_fake_palett(flag)
+
+    def finalize(self, model: nn.Module | None = None, inplace: bool = False) -> nn.Module:
+        """The palettized model, in evaluation mode, with the buffers by which `coremltools.convert` knows it.
+
+        `model`: that of `prepare` or a copy of it, by default the former; it is changed itself if `inplace`. Masks of
+        a `MagnitudePruner` are finished too.
+        """
+        if not self._is_prepared:
+            raise CorepressError("finalize() comes after prepare(), which puts the tables in")
+        model = self._model if model is None else model
+        model = (model if inplace else copy_of(model)).eval()
+        found = list(training.parts(model, FakePalettize))
+        forms = [part.form(_seen(module, name)) for _, module, name, part in found]
+        for (module_name, module, name, _), form in zip(found, forms, strict=True):
+            training.detach(module, name)
+            write_weight(Parameter(module, module_name, name, 0, module, module_name), form)
+        for module in model.modules():
+            _drop_quantized_outputs(module)
+        register_version(model)
+        return model
+
+    def report(self) -> Report:
+        """A row for each weight: what its palettized form is made of, and how far it is from the trained one."""
+        report = Report()
+        with torch.no_grad():
+            for module_name, module, name, part in training.parts(self._model, FakePalettize):
+                weight = _seen(module, name)
+                part = part if part.started else copy.deepcopy(part)  # it is to start with the weight of its milestone
+                columns = row(array_of(weight), part.form(weight)) | {"device": str(weight.device)}
+                report[module_name if name == "weight" else f"{module_name}.{name}"] = columns
+        report = report.normalized()
+        report.skipped = dict(self._skipped)
+        return report
+
+
+def _seen(module: nn.Module, name: str) -> torch.Tensor:
+    """The weight as its tables see it: trained, and masked."""
+    with training.idle(training.siblings(module, name, FakePalettize)), torch.no_grad():
+        weight: torch.Tensor = getattr(module, name)
+    return weight.detach()
+
+
+def _quantize_outputs(module: nn.Module, config: ModuleDKMPalettizerConfig) -> None:
+    if config.dtype is torch.float32:
+        return
+    observer: Any = MovingAverageMinMaxObserver
+    limits = {"quant_min": config.quant_min, "quant_max": config.quant_max, "dtype": config.dtype}
+    module.add_module("activation_post_process", FakeQuantize(observer, **limits))  # type: ignore[no-untyped-call]
+    module.register_forward_hook(_round_output)
+
+
+def _round_output(module: nn.Module, _: Any, output: Any) -> Any:
+    rounding: Any = module.activation_post_process
+    return (rounding(output[0]), *output[1:]) if isinstance(output, tuple) else rounding(output)
+
+
+def _drop_quantized_outputs(module: nn.Module) -> None:
+    for key, hook in list(module._forward_hooks.items()):
+        if hook is _round_output:
+            del module._forward_hooks[key]
+            del module.activation_post_process
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,222 @@
+"""`MagnitudePruner`: the smallest values of weights become zero, step by step, while the model is trained."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+import attrs
+import numpy as np
+from attrs import define, field
+from torch import Tensor, nn
+
+from corepress.errors import ConfigError, CorepressError
+from corepress.fields import fraction, must_be, suggesting, value_of, whole
+from corepress.torch import training
+from corepress.torch.base_model_optimizer import BaseTrainingTimeModelOptimizer
+from corepress.torch.engine import check, skipped
+from corepress.torch.metadata import array_of, metadata_of, read_weight, register_version
+from corepress.torch.optimization_config import ModuleOptimizationConfig, OptimizationConfig
+from corepress.torch.parameters import Parameter, copy_of
+from corepress.torch.pruning.masks import magnitude_mask, n_m_mask
+from corepress.torch.pruning.pruning_scheduler import ConstantSparsityScheduler, PruningScheduler, scheduler_of
+from corepress.torch.report import Report, sparsities
+from corepress.weights import Sparse
+
+__all__ = ["MagnitudePruner", "MagnitudePrunerConfig", "ModuleMagnitudePrunerConfig"]
+
+_GRANULARITIES = ("per_scalar", "per_kernel", "per_channel", "per_layer")
+
+
+def _is_ratio(value: Any) -> bool:
+    return value is None or (
+        isinstance(value, tuple) and len(value) == 2 and all(map(whole, value)) and 0 <= value[0] <= value[1] > 0
+    )
+
+
+@suggesting
+@define
+class ModuleMagnitudePrunerConfig(ModuleOptimizationConfig):
+    """How the weight of a module is pruned.
+
+    scheduler: `ConstantSparsityScheduler` or `PolynomialDecayScheduler`, or its arguments in a dictionary.
+    initial_sparsity, target_sparsity: the fraction of zeros at the beginning and at the end.
+    granularity: what is pruned as a whole: "per_scalar", single values; for convolutions "per_kernel" or "per_channel"
+        (of the output), by their Euclidean norms. "per_layer": as "per_scalar", for matrices only.
+    block_size: above 1, blocks of so many output channels are pruned as a whole.
+    n_m_ratio: (n, m), of each m neighbours on axis `dim` n become zero; target_sparsity is n / m then.
+    dim: the axis of n:m sparsity: 0, the output channels; 1, the input channels.
+    param_name: of the weight in its module.
+    """
+
+    scheduler: PruningScheduler = field(
+        factory=lambda: ConstantSparsityScheduler(begin_step=0),
+        converter=scheduler_of,
+        validator=must_be("a PruningScheduler", lambda v: isinstance(v, PruningScheduler)),
+    )
+    initial_sparsity: float = fraction(0.0)
+    target_sparsity: float = fraction(0.5)
+    granularity: str = value_of("per_scalar", f"one of {', '.join(_GRANULARITIES)}", lambda v: v in _GRANULARITIES)
+    block_size: int = value_of(1, "an integer >= 1", lambda v: whole(v, 1))
+    n_m_ratio: tuple[int, int] | None = value_of(None, "a pair (n, m) with 0 <= n <= m, or None", _is_ratio)
+    dim: int = value_of(1, "0 or 1", lambda v: whole(v) and v in (0, 1))
+    param_name: str = value_of("weight", "the name of a parameter", lambda v: isinstance(v, str))
+
+    def __attrs_post_init__(self) -> None:
+        if self.n_m_ratio is not None and (self.block_size != 1 or self.granularity != "per_scalar"):
+            raise ConfigError("n_m_ratio goes with block_size 1 and granularity per_scalar only")
+
+
+@suggesting
+@define
+class MagnitudePrunerConfig(OptimizationConfig):
+    """Which modules are pruned, and how: `ModuleMagnitudePrunerConfig`s. By default all, to half."""
+
+    _module_config: ClassVar[type[ModuleOptimizationConfig]] = ModuleMagnitudePrunerConfig
+    _global_by_default: ClassVar[bool] = True
+
+
+class Mask(training.Part):
+    """A weight times its mask, so that only what is under the mask has a gradient.
+
+    `config`: a `ModuleMagnitudePrunerConfig`; `weight`: as it is now. Buffer `mask`: bool, of the weight's shape, or
+    with ones for the axes that it spans.
+    """
+
+    stage: ClassVar[int] = 1
+    makes_zeros: ClassVar[bool] = True
+    mask: Tensor
+
+    def __init__(self, name: str, config: Any, weight: Tensor):
+        super().__init__(name)
+        if config.n_m_ratio is not None:
+            n, m = config.n_m_ratio
+            config = attrs.evolve(config, target_sparsity=n / m)
+        self.config, self.steps, self.sparsity = config, 0, float(config.initial_sparsity)
+        self.register_buffer("mask", self.choose(weight))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight if self.idle else weight * self.mask
+
+    def choose(self, weight: Tensor) -> Tensor:
+        """The mask of a weight at the present sparsity."""
+        if not weight.isfinite().all():
+            raise CorepressError(f"{self.name} holds infinities or NaN, so its smallest values can't be found")
+        if self.config.n_m_ratio is not None:
+            m = self.config.n_m_ratio[1]
+            # A ratio of two integers may come out just below the integer that it makes of m.
+            if zeros := math.floor(self.sparsity * m + 1e-6):
+                return n_m_mask(weight, zeros, m, self.config.dim)
+        block_size = 1 if self.config.n_m_ratio else self.config.block_size
+        return magnitude_mask(weight, self.sparsity, block_size, self.config.granularity)
+
+    def step(self, module: nn.Module, param_name: str) -> None:
+        self.steps += 1
+        sparsity = self.config.scheduler.compute_sparsity(self.steps, prev_sparsity=self.sparsity, config=self.config)
+        if sparsity != self.sparsity:
+            self.sparsity = sparsity
+            self.mask.copy_(self.choose(training.trained(module, param_name)))
+
+    def numbers(self) -> dict[str, float]:
+        return {"steps": self.steps, "sparsity": self.sparsity}
+
+    def set_numbers(self, numbers: dict[str, float]) -> None:
+        self.steps, self.sparsity = int(numbers["steps"]), numbers["sparsity"]
+
+
+class MagnitudePruner(BaseTrainingTimeModelOptimizer):
+    """Prunes the smallest values of weights while a model is trained (Zhu and Gupta 2017, arXiv 1710.01878).
+
+    The trained weights stay dense, and come back where a later mask wants them. The state of the schedule is in the
+    prepared model's `state_dict`.
+    """
+
+    _supported_modules = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+    def __init__(self, model: nn.Module, config: MagnitudePrunerConfig | None = None):
+        super().__init__(model, MagnitudePrunerConfig() if config is None else config)
+        self._is_prepared = False
+        self._skipped: dict[str, str] = {}
+
+    def prepare(self, inplace: bool = False) -> nn.Module:
+        """The model to be trained, whose weights pass through masks: this model if `inplace`, else a copy.
+
+        A weight that can't be pruned as asked is left as it is, with a warning; `report().skipped` says why.
+        """
+        if self._is_prepared:
+            return self._model
+        self._model = self._get_model_for_compression(inplace)
+        report = Report()
+        for parameter in training.weights(self._model):
+            if not isinstance(parameter.module, self._supported_modules):
+                continue
+            config = self._config.get_module_config(parameter.owner_name, training.class_of(parameter.owner))
+            if config is not None and config.param_name == parameter.name:
+                self._attach(parameter, config, report)
+        self._skipped, self._is_prepared = report.skipped, True
+        return self._model
+
+    def _attach(self, parameter: Parameter, config: Any, report: Report) -> None:
+        try:
+            weight = training.trained(parameter.module, parameter.name)
+            check(parameter)
+            training.attach(parameter, Mask(parameter.key, config, weight))
+        except CorepressError as reason:
+            skipped(report, parameter, str(reason))
+
+    def step(self) -> None:
+        """To be called after each step of the optimiser: the schedule goes on. Harmless after its end."""
+        if not self._is_prepared:
+            raise CorepressError("step() comes after prepare(), which puts the masks in")
+        for _, module, name, mask in list(training.parts(self._model, Mask)):
+            mask.step(module, name)
+            self._step_count = mask.steps
+
+    def finalize(self, model: nn.Module | None = None, inplace: bool = False) -> nn.Module:
+        """The pruned model, its zeros written, with the buffers by which `coremltools.convert` knows it.
+
+        `model`: that of `prepare` or a copy of it, by default the former; it is changed itself if `inplace`.
+        """
+        if not self._is_prepared:
+            raise CorepressError("finalize() comes after prepare(), which puts the masks in")
+        model = self._model if model is None else model
+        model = model if inplace else copy_of(model)
+        masks = list(training.parts(model, Mask))
+        for _, module, name, mask in masks:
+            if any(part.stage > Mask.stage for part in training.siblings(module, name, training.Part)):
+                raise CorepressError(f"{mask.name} is palettized too: finalize the palettizer, which keeps the zeros")
+        for module_name, module, name, mask in masks:
+            training.detach(module, name)
+            parameter = Parameter(module, module_name, name, 0, module, module_name)
+            parameter.value.detach().mul_(mask.mask)
+            form = read_weight(parameter)
+            kept = np.broadcast_to(mask.mask.cpu().numpy(), tuple(parameter.value.shape))
+            if not isinstance(form, Sparse):
+                form = Sparse(kept & (array_of(parameter.value) != 0), form)
+            metadata_of(name, form).register(module)
+        register_version(model)
+        return model
+
+    def report(self) -> Report:
+        """The sparsities of each weight as the network sees it now, and of all: `global`."""
+        report = Report()
+        for module_name, module, name, mask in training.parts(self._model, Mask):
+            pruned = training.trained(module, name) * mask.mask
+            row = {"#params": pruned.numel(), **sparsities(array_of(pruned))}
+            report[module_name if name == "weight" else f"{module_name}.{name}"] = row
+        rows = list(report.values())
+        if rows:
+            total = {"#params": sum(row["#params"] for row in rows)}
+            report["global"] = total | {key: _mean(rows, key) for key in rows[0] if key != "#params"}
+        report.skipped = dict(self._skipped)
+        return report
+
+
+def _mean(rows: list[dict[str, Any]], key: str) -> float:
+    """Over the weights to which a sparsity applies, by their size; -1 if there is none."""
+    known = [(row[key], row["#params"]) for row in rows if row[key] >= 0]
+    return sum(value * size for value, size in known) / sum(size for _, size in known) if known else -1
+
+
+def __dir__() -> list[str]:
+    return __all__

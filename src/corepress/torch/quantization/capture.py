@@ -1,0 +1,128 @@
+"""A model as a graph of its operations, by symbolic tracing with `torch.fx`.
+
+`torch.fx.Tracer`, `Graph` and `Interpreter` are the stable, documented interface of PyTorch, on which its other tools
+rest too; `torch.ao.quantization`, which is deprecated, is not used.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+
+from corepress.errors import CorepressError
+from corepress.torch.parameters import SUPPORTED
+
+SCOPE = "corepress_scope"  # key of `Node.meta`: the module whose forward made the call
+_TORCH = str(Path(torch.__file__).parent)
+
+
+class _Tracer(fx.Tracer):
+    """Looks into all modules but those of PyTorch, those whose weights are quantized, and those that are named."""
+
+    def __init__(self, opaque: Iterable[str]):
+        super().__init__()
+        self.opaque = set(opaque)
+        self.scopes = [""]
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        named = module_qualified_name in self.opaque
+        return named or isinstance(m, SUPPORTED) or super().is_leaf_module(m, module_qualified_name)
+
+    def call_module(
+        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        self.scopes.append(self.path_of_module(m))
+        result = super().call_module(m, forward, args, kwargs)
+        self.scopes.pop()  # not after an error, which happened there
+        return result
+
+    def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
+        node = super().create_node(*args, **kwargs)
+        node.meta[SCOPE] = self.scopes[-1]
+        return node
+
+
+def capture(model: nn.Module, opaque: Iterable[str]) -> fx.GraphModule:
+    """The graph of a model, with the model's own submodules and parameters.
+
+    `opaque`: names of modules that are called, not looked into. Raises CorepressError with the module and the line
+    where `forward` does what can't be captured, such as a branch on a value.
+    """
+    names = dict(model.named_modules())
+    for name in opaque:
+        if name not in names:
+            raise CorepressError(f"non_traceable_module_names: the model has no module {name!r}")
+    tracer = _Tracer(opaque)
+    try:
+        graph = tracer.trace(model)
+    except Exception as error:
+        raise CorepressError(_explanation(tracer.scopes[-1], names, error)) from error
+    captured = fx.GraphModule(tracer.root, graph, type(model).__name__)
+    _functional_dropout_to_modules(captured)
+    return captured
+
+
+def _explanation(scope: str, names: dict[str, nn.Module], error: Exception) -> str:
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _is_ours(frame.filename)]
+    place = f", at {frames[-1].filename}:{frames[-1].lineno}: `{frames[-1].line}`" if frames else ""
+    cls = type(names[scope]).__name__
+    where = f"module {scope!r} ({cls})" if scope else f"the model ({cls})"
+    return (
+        f"the forward of {where} can't be captured by torch.fx{place}: {error}. "
+        "Write it without branches on values, or put the module's name into non_traceable_module_names."
+    )
+
+
+def _is_ours(filename: str) -> bool:
+    return filename.startswith((_TORCH, "<")) or filename == __file__
+
+
+def _functional_dropout_to_modules(captured: fx.GraphModule) -> None:
+    """`F.dropout(x, p, training=self.training)` was captured with the mode of the moment; a module follows the mode."""
+    classes = {F.dropout: nn.Dropout, F.dropout1d: nn.Dropout1d, F.dropout2d: nn.Dropout2d, F.dropout3d: nn.Dropout3d}
+    for number, node in enumerate(captured.graph.nodes):
+        if node.op == "call_function" and node.target in classes:
+            arguments = dict(zip(("input", "p", "training", "inplace"), node.args, strict=False)) | node.kwargs
+            if not arguments.get("training", True):
+                continue
+            module = classes[node.target](float(arguments.get("p", 0.5)))
+            module.train(captured.training)
+            name = f"dropout_{number}"
+            captured.add_submodule(name, module)
+            node.op, node.target, node.args, node.kwargs = "call_module", name, (arguments["input"],), {}
+    captured.recompile()
+
+
+class _Watching(fx.Interpreter):
+    def __init__(self, module: fx.GraphModule):
+        super().__init__(module)
+        self.real: set[fx.Node] = set()
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        if isinstance(result, Tensor) and result.is_floating_point():
+            self.real.add(n)
+        return result
+
+
+@torch.no_grad()
+def real_values(captured: fx.GraphModule, example_inputs: tuple[Any, ...]) -> set[fx.Node]:
+    """The nodes whose values are tensors of floating-point numbers, found by a run in evaluation mode."""
+    modes = {module: module.training for module in captured.modules()}
+    watching = _Watching(captured)
+    captured.eval()
+    try:
+        with torch.random.fork_rng():
+            watching.run(*example_inputs)
+    except Exception as error:
+        raise CorepressError(f"the model does not run on example_inputs: {error}") from error
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    return watching.real

@@ -1,0 +1,179 @@
+"""`LinearQuantizer`: a PyTorch model learns to compute with integers while it is trained."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import types
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from corepress.errors import CorepressError
+from corepress.torch.base_model_optimizer import BaseTrainingTimeModelOptimizer
+from corepress.torch.metadata import register_version
+from corepress.torch.parameters import bake_parametrizations
+from corepress.torch.quantization.capture import capture, real_values
+from corepress.torch.quantization.fake_quantize import FakeQuantize
+from corepress.torch.quantization.finishing import finish_activations, finish_layers
+from corepress.torch.quantization.insertion import quantize_activations, quantize_layers
+from corepress.torch.quantization.layers import FakeQuantizedLayer
+from corepress.torch.quantization.quantization_config import LinearQuantizerConfig
+from corepress.torch.report import Report
+
+__all__ = ["LinearQuantizer", "Quantizer"]
+
+log = logging.getLogger(__name__)
+
+
+class Quantizer(BaseTrainingTimeModelOptimizer):
+    """A method that quantizes a model while it is trained."""
+
+
+class LinearQuantizer(Quantizer):
+    """Quantization-aware training: weights and activations are rounded in the forward pass, gradients pass through.
+
+        quantizer = LinearQuantizer(model, config)
+        model = quantizer.prepare((example,))
+        for images, labels in batches:
+            ...  # forward, backward, optimizer.step()
+            quantizer.step()
+        model = quantizer.finalize()
+
+    Jacob et al. 2017, "Quantization and training of neural networks for efficient integer-arithmetic-only inference",
+    arXiv:1712.05877. The graph of the model is that of `torch.fx`; `patterns.py` is the table of what is quantized.
+    """
+
+    def __init__(self, model: nn.Module, config: LinearQuantizerConfig | None = None):
+        super().__init__(model, LinearQuantizerConfig() if config is None else config)
+        self._milestones = self._config.leading.milestones
+        self._quantization_scheme = self._config.leading.quantization_scheme
+        self._is_prepared = False
+
+    def prepare(self, example_inputs: tuple[Any, ...] | Tensor, inplace: bool = False) -> nn.Module:
+        """The model with fake quantization, in training mode, a `torch.fx.GraphModule`.
+
+        example_inputs: the positional arguments of `forward`; one run on them, in evaluation mode, finds which values
+        are tensors of floating-point numbers. inplace: share the parameters with the model, instead of with a copy.
+
+        Raises CorepressError, with the module and the line, for a `forward` that `torch.fx` can't capture. Modules of
+        PyTorch without weights of their own in the table, such as LSTM, and functions on weights stay as they are.
+        """
+        if self._is_prepared:
+            log.warning("the model is prepared already")
+            return self._model
+        model = self._get_model_for_compression(inplace)
+        bake_parametrizations(model)
+        model.train()
+        inputs = (example_inputs,) if isinstance(example_inputs, Tensor) else tuple(example_inputs)
+        prepared = capture(model, self._config.non_traceable_module_names)
+        real = real_values(prepared, inputs)
+        quantize_layers(prepared, self._config)
+        quantize_activations(prepared, self._config, real)
+        self._preserve(model, prepared)
+        if self._milestones is not None:
+            for fake_quant in _fake_quants(prepared):
+                fake_quant.observer_enabled = fake_quant.fake_quant_enabled = False
+        self._model, self._is_prepared = prepared, True
+        return prepared
+
+    def _preserve(self, source: nn.Module, target: fx.GraphModule) -> None:
+        """Give a graph the attributes of the model that the configuration names; methods are bound to it."""
+        for name in self._config.preserved_attributes:
+            if hasattr(source, name):
+                value = getattr(source, name)
+                bound = isinstance(value, types.MethodType) and value.__self__ is source
+                setattr(target, name, types.MethodType(value.__func__, target) if bound else value)
+
+    def step(self) -> None:
+        """Count a step of the optimizer, and do what the milestones say of it."""
+        if not self._is_prepared:
+            log.warning("step() does nothing before prepare()")
+            return
+        if self._milestones is None:
+            return
+        fake_quants = list(_fake_quants(self._model))
+        # The count is in the state dictionary, so that a training goes on where it was.
+        step = max((fake_quant.steps for fake_quant in fake_quants), default=self._step_count)
+        observe, simulate, settle, freeze = (step == milestone for milestone in self._milestones)
+        for fake_quant in fake_quants:
+            fake_quant.observer_enabled = (fake_quant.observer_enabled or observe) and not settle
+            fake_quant.fake_quant_enabled = fake_quant.fake_quant_enabled or simulate
+            fake_quant.steps = step + 1
+        for module in self._model.modules():
+            if isinstance(module, FakeQuantizedLayer):
+                module.freeze_bn = module.freeze_bn or freeze
+        self._step_count = step + 1
+
+    def finalize(self, model: nn.Module | None = None, inplace: bool = False) -> nn.Module:
+        """The quantized model, in evaluation mode, ready for `torch.jit.trace` and `coremltools.convert`.
+
+        model: the prepared one, trained; by default that of `prepare`. Batch norms are folded; weights are dense, with
+        the buffers that say which integers they are; activations pass through `quantize_per_tensor` and `dequantize`.
+        Values that no data was observed of stay in floating point, with a warning.
+
+        Raises CorepressError before `prepare`, and if a weight or a scale is not finite.
+        """
+        if not self._is_prepared:
+            raise CorepressError("finalize() needs a prepared model: call prepare(example_inputs) and train it first")
+        prepared = self._model if model is None else model
+        if not isinstance(prepared, fx.GraphModule):
+            raise CorepressError(f"finalize() needs the model that prepare() gave, not a {type(prepared).__name__}")
+        finished = prepared if inplace else copy.deepcopy(prepared)
+        self._preserve(prepared, finished)
+        finished.eval()
+        finish_activations(finished)
+        finish_layers(finished)
+        register_version(finished)
+        return finished
+
+    def enable_observer_sync(self) -> None:
+        """Let observers see the data of all processes of a distributed training, as they do by default."""
+        self._synchronize(True)
+
+    def disable_observer_sync(self) -> None:
+        """Let observers see the data of their own process only, such as in a validation that one process does."""
+        self._synchronize(False)
+
+    def _synchronize(self, synchronize: bool) -> None:
+        for fake_quant in _fake_quants(self._model):
+            fake_quant.synchronize = synchronize
+
+    @torch.no_grad()
+    def report(self) -> Report:
+        """A row for each weight and each activation of the prepared model; `error` is the root of the mean square."""
+        report = Report()
+        for name, module in self._model.named_modules():
+            if isinstance(module, FakeQuantizedLayer) and module.weight_fake_quant is not None:
+                error = _error(module.weight_fake_quant, module.weight)
+                columns = {"type": "weight", **_columns(module.weight_fake_quant)}
+                report[name] = {**columns, "error": error, "#params": module.weight.numel()}
+            elif isinstance(module, FakeQuantize) and module.members:
+                report[name] = {"type": "activation", **_columns(module), "error": float("nan"), "#params": -1}
+        return report
+
+
+def _fake_quants(model: nn.Module) -> Iterator[FakeQuantize]:
+    return (module for module in model.modules() if isinstance(module, FakeQuantize))
+
+
+def _columns(fake_quant: FakeQuantize) -> dict[str, Any]:
+    return {
+        "device": fake_quant.scale.device,
+        "algorithm": fake_quant.algorithm,
+        "qscheme": "symmetric" if fake_quant.symmetric else "affine",
+        "per_channel": fake_quant.channel_axis is not None,
+        "dtype": torch.qint8 if fake_quant.signed else torch.quint8,
+        "qmin": fake_quant.quant_min,
+        "qmax": fake_quant.quant_max,
+    }
+
+
+def _error(fake_quant: FakeQuantize, weight: Tensor) -> float:
+    return float((fake_quant.simulate(weight) - weight).square().mean().sqrt())
+
+
+def __dir__() -> list[str]:
+    return __all__

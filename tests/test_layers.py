@@ -18,9 +18,9 @@ ALLOWED = {
     "coreml/calibrated": {"coreml", "algorithms", "runtime", "mlprogram", "weights", "errors"},
     "coreml/experimental": {"coreml", "fields", "runtime", "mlprogram", "targets", "weights", "errors"},
     "reports": {"reports", "mlprogram", "errors"},
-    "runtime": {"runtime", "mlprogram", "weights", "errors"},
+    "runtime": {"runtime", "neural_network", "mlprogram", "weights", "errors"},
     "torch": {"torch", "fields", "algorithms", "weights", "errors"},
-    "verification": {"verification", "runtime", "mlprogram", "errors"},
+    "verification": {"verification", "runtime", "neural_network", "mlprogram", "errors"},
     "neural_network": {"neural_network", "algorithms", "mlprogram", "weights", "errors"},
     "recipe": {"recipe", "fields", "coreml", "targets", "errors"},
 }

@@ -58,5 +58,6 @@ def __getattr__(name: str) -> Any:
         except ModuleNotFoundError as error:
             if error.name != "torch":
                 raise
-            raise CorepressError(f"corepress.{name} needs PyTorch: pip install 'corepress[torch]'") from error
+            what = "running models" if name == "runtime" else f"corepress.{name}"
+            raise CorepressError(f"{what} needs PyTorch: pip install 'corepress[torch]'") from error
     raise AttributeError(f"module 'corepress' has no attribute {name!r}")

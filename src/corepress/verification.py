@@ -18,6 +18,7 @@ from corepress.mlprogram import Model
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from corepress.neural_network import Model as Networks
     from corepress.runtime import Program
 
 Data = Iterable[Mapping[str, Any]] | str | Path
@@ -132,8 +133,8 @@ class Verification:
 
 
 def verify(
-    original: str | Path | Model,
-    compressed: str | Path | Model,
+    original: str | Path | Model | Networks,
+    compressed: str | Path | Model | Networks,
     data: Data | None = None,
     *,
     metric: str = "snr",

@@ -116,6 +116,6 @@ def test_errors_name_what_is_wrong(tmp_path) -> None:
     with pytest.raises(FormatError, match="the output 't3'"):
         load(short)
     alone = model.copy()
-    alone.spec.neuralNetwork = b""
-    with pytest.raises(FormatError, match="a neuralNetwork can't be run"):
+    alone.spec.glmClassifier = b""
+    with pytest.raises(FormatError, match="a glmClassifier can't be run"):
         load(alone)

@@ -1,4 +1,4 @@
-"""Pipelines of ML programs: each stage takes what the caller gave and what earlier stages computed, by name."""
+"""Pipelines: each stage takes what the caller gave and what earlier stages computed, by name."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ import torch
 
 from corepress.errors import ConfigError, FormatError
 from corepress.mlprogram import Model
+from corepress.neural_network import Model as Networks
+from corepress.neural_network.layers import NETWORKS
 from corepress.runtime.executor import Executor
 from corepress.runtime.features import Interface, from_value, interface_of, to_tensors
+from corepress.runtime.neural_network import load_network
 from corepress.runtime.precision import Precision
 from corepress.runtime.program import Program, State, load_program
 
@@ -48,12 +51,14 @@ class Pipeline(Program):
 
 
 def load_pipeline(
-    model: Model, spec: Any, device: torch.device, precision: Precision, on_the_fly: bool = False
+    model: Model | Networks, spec: Any, device: torch.device, precision: Precision, on_the_fly: bool = False
 ) -> Pipeline:
     """The pipeline that `spec` is: that of `model`, or of one stage of it."""
     kind = spec.WhichOneof("Type")
     if kind not in ("pipeline", "pipelineClassifier", "pipelineRegressor"):
-        raise FormatError(f"{model.path}: a {kind} can't be run, only ML programs and pipelines of them")
+        raise FormatError(
+            f"{model.path}: a {kind} can't be run, only ML programs, neural networks and pipelines of them"
+        )
     pipeline = spec.pipeline if kind == "pipeline" else getattr(spec, kind).pipeline
     interface = interface_of(spec.description, "")
     known = {feature.name for feature in interface.inputs}
@@ -78,13 +83,17 @@ def load_pipeline(
     return Pipeline(replace(interface, states=states), stages, device, precision)
 
 
-def _stage(model: Model, spec: Any, name: str, device: torch.device, precision: Precision, on_the_fly: bool) -> Program:
+def _stage(
+    model: Model | Networks, spec: Any, name: str, device: torch.device, precision: Precision, on_the_fly: bool
+) -> Program:
     kind = str(spec.WhichOneof("Type"))
-    if kind == "mlProgram":
+    if isinstance(model, Model) and kind == "mlProgram":
         return load_program(model, spec, device, precision, on_the_fly=on_the_fly)
     if kind.startswith("pipeline"):
         return load_pipeline(model, spec, device, precision, on_the_fly)
-    raise FormatError(f"{model.path}: stage {name!r} is a {kind}, but only ML programs can be run")
+    if kind in NETWORKS:
+        return load_network(model.path, spec, device, precision)
+    raise FormatError(f"{model.path}: stage {name!r} is a {kind}, but only ML programs and neural networks can be run")
 
 
 def _prefixed(observe: Any, prefix: str) -> Any:

@@ -137,7 +137,7 @@ class Planner:
         steps = [self._planned(node) for node in nodes if not (node.is_const or node.is_constexpr)]
         outputs = tuple(self._output(name, produced) for name in proto.outputs)
         plan = Block(tuple(value.name for value in proto.inputs), steps, outputs, tuple(proto.outputs))
-        _mark_last_uses(plan)
+        mark_last_uses(plan)
         return plan
 
     def _output(self, name: str, produced: dict[str, tuple[Node, int]]) -> Any:
@@ -290,7 +290,7 @@ def check_names(plan: Block, known: Iterable[str]) -> None:
             raise FormatError(f"the output {name!r} is not computed by anything")
 
 
-def _mark_last_uses(plan: Block) -> None:
+def mark_last_uses(plan: Block) -> None:
     """Note after each step what nothing reads any more, so that memory is freed early."""
     alive = set(_names(plan.outputs))
     for step in reversed(plan.steps):

@@ -16,6 +16,9 @@ from corepress.mlprogram import Model
 from corepress.mlprogram import load as load_model
 from corepress.mlprogram.dtypes import BY_MIL
 from corepress.mlprogram.program import Function, block_nodes
+from corepress.neural_network import Model as Networks
+from corepress.neural_network.layers import NETWORKS
+from corepress.neural_network.model import load_if_networks
 from corepress.runtime.dtypes import torch_dtype
 from corepress.runtime.executor import Executor
 from corepress.runtime.features import Interface, default_function, from_value, interface_of, to_tensors
@@ -95,7 +98,7 @@ def _full_float32(device: torch.device) -> Iterator[None]:
 
 
 def load(
-    source: str | Path | Model,
+    source: str | Path | Model | Networks,
     device: str = "cpu",
     *,
     precision: str = "as_is",
@@ -104,25 +107,32 @@ def load(
 ) -> Program:
     """Make a model callable.
 
-    `source`: a path or a `corepress.Model`, saved or not. `device`: "cpu", "cuda", "mps". `precision`: "as_is", or
-    "float32" or "float16" to compute all floating-point work in that type. `function`: of a model with several.
-    `weights`: "ahead_of_time" decompresses the compressed ones once, here, to exactly the values that Core ML computes
-    with. "on_the_fly" keeps the palettized and the quantized ones of `linear`, and of `matmul` with a transposed
-    constant y, packed in memory, and decompresses them as they are multiplied; the others are treated as before.
-    A pipeline of ML programs gives a `corepress.runtime.pipeline.Pipeline`, which is called in the same way.
+    `source`: a path, a `corepress.Model` or a `corepress.neural_network.Model`, saved or not. `device`: "cpu", "cuda",
+    "mps". `precision`: "as_is", or "float32" or "float16" to compute all floating-point work in that type. `function`:
+    of an ML program with several. `weights`: "ahead_of_time" decompresses the compressed ones once, here, to exactly
+    the values that Core ML computes with. "on_the_fly" keeps the palettized and the quantized ones of `linear`, and of
+    `matmul` with a transposed constant y, packed in memory, and decompresses them as they are multiplied; the others
+    are treated as before.
+    A pipeline gives a `corepress.runtime.pipeline.Pipeline`, which is called in the same way.
     Raises FormatError for a model that the runtime can't run, naming the operation.
     """
     if weights not in ("ahead_of_time", "on_the_fly"):
         raise ConfigError(f'weights must be "ahead_of_time" or "on_the_fly", not {weights!r}')
-    model = source if isinstance(source, Model) else load_model(source)
+    model = source if isinstance(source, Model | Networks) else load_if_networks(source) or load_model(source)
     on_the_fly = weights == "on_the_fly"
     place = _device(device)
-    if model.spec.WhichOneof("Type") == "mlProgram":
+    kind = model.spec.WhichOneof("Type")
+    if isinstance(model, Model) and kind == "mlProgram":
         return load_program(model, model.spec, place, Precision(precision), function, on_the_fly)
-    from corepress.runtime.pipeline import load_pipeline  # it builds on this module
-
     if function is not None:
-        raise ConfigError(f"{model.path}: a pipeline has no functions to choose from")
+        raise ConfigError(f"{model.path}: a {kind} has no functions to choose from")
+    # These build on this module.
+    if kind in NETWORKS:
+        from corepress.runtime.neural_network import load_network
+
+        return load_network(model.path, model.spec, place, Precision(precision))
+    from corepress.runtime.pipeline import load_pipeline
+
     return load_pipeline(model, model.spec, place, Precision(precision), on_the_fly)
 
 

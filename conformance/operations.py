@@ -27,14 +27,14 @@ def run_models_with_corepress() -> None:
 
 
 def predict(model: Any, data: dict[str, Any], state: Any = None) -> dict[str, Any]:
-    """`MLModel.predict`: it gives no scalars, so a test expects one number to have the shape (1,); and it raises a
-    RuntimeError for what can't be computed."""
+    """`MLModel.predict`: it gives no scalars, so a test expects one number to have the shape (1,); and what
+    can't be computed is a RuntimeError of this wording."""
     global predictions
     predictions += 1
     try:
         found = program_of(model).predict(data, state)
     except FormatError as error:
-        raise RuntimeError(str(error)) from error
+        raise RuntimeError(f"Unable to compute the prediction using ML Program: {error}") from error
     return {name: np.reshape(value, 1) if np.ndim(value) == 0 else value for name, value in found.items()}
 
 

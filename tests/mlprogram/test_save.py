@@ -190,3 +190,17 @@ def test_a_bare_mlmodel_stays_one_file(package, tmp_path) -> None:
         model.save(tmp_path / "small.mlpackage")
     with pytest.raises(CorepressError, match="package"):
         load(package()).save(tmp_path / "small.mlmodel")
+
+
+def test_a_package_without_weights_keeps_its_empty_folder(tmp_path) -> None:
+    import coremltools as ct
+    from coremltools.converters.mil.mil import Builder as mb
+
+    @mb.program(input_specs=[mb.TensorSpec((1, 4))], opset_version=ct.target.iOS16)
+    def program(x):
+        return mb.relu(x=x)
+
+    ct.convert(program, convert_to="mlprogram", skip_model_load=True).save(str(tmp_path / "in.mlpackage"))
+    assert any(path.is_dir() and not any(path.iterdir()) for path in (tmp_path / "in.mlpackage").rglob("*"))
+    load(tmp_path / "in.mlpackage").save(tmp_path / "out.mlpackage")
+    ct.models.MLModel(str(tmp_path / "out.mlpackage"), skip_model_load=True)

@@ -28,6 +28,7 @@ from corepress.errors import CorepressError
 
 _CODES = 1 << 16
 _BLOCK = 1 << 18  # numbers of attention at once
+_FEW = 1 << 13  # of so few scalars, most are distinct
 
 
 class Options(NamedTuple):
@@ -52,9 +53,9 @@ class Options(NamedTuple):
 
 
 class Points(NamedTuple):
-    """What is clustered: `values` (d, u) and `counts` (u,) or, for vectors, which count once, None.
+    """What is clustered: `values` (d, u) and `counts` (u,), or None where each element stands for itself.
 
-    `places`: (u,) the code of each value, or the row of each vector.
+    `places`: (u,) the code of each value, or the row of each element.
     """
 
     values: Tensor
@@ -65,9 +66,9 @@ class Points(NamedTuple):
 def soft_kmeans(rows: Tensor, centroids: Tensor, options: Options) -> tuple[Tensor, Tensor]:
     """The soft mixture that stands for each element, and the centroids after the iterations.
 
-    `rows`: (groups, m, d), floating point. Scalars (d = 1) are rounded to 11 significant bits. `centroids`: (groups, k,
-    d), float32, where to begin; as constants. Gradients reach `rows` only. Computes in float32, or float64 for such
-    rows. Raises CorepressError for rows that are not finite.
+    `rows`: (groups, m, d), floating point. Scalars (d = 1), if many, are rounded to 11 significant bits.
+    `centroids`: (groups, k, d), float32, where to begin; as constants. Gradients reach `rows` only. Computes in
+    float32, or float64 for such rows. Raises CorepressError for rows that are not finite.
     """
     dense, centroids = _SoftKMeans.apply(rows, centroids, options)  # type: ignore[no-untyped-call]
     return dense, centroids
@@ -97,12 +98,10 @@ def first_centroids(rows: Tensor, k: int, options: Options) -> Tensor:
         values = points.values.double().cpu().numpy()
         if not values.size:
             continue
-        if points.counts is not None:
-            order = values[0].argsort()
-            counts = points.counts.double().cpu().numpy()
-            kept = np.append(True, np.diff(values[0][order]) > 0)  # zero has two codes
-            summed = np.add.reduceat(counts[order], kept.nonzero()[0])
-            found = cluster(values[0][order][kept], summed, k).centroids[:, None]
+        if len(values) == 1:
+            distinct, number = np.unique(values[0], return_inverse=True)
+            counts = None if points.counts is None else points.counts.double().cpu().numpy()
+            found = cluster(distinct, np.bincount(number, counts).astype(np.float64), k).centroids[:, None]
         else:
             found = cluster_vectors(values.T, k)[0]
         table[: len(found)] = found
@@ -225,7 +224,7 @@ def _iterate(points: Points, centroids: Tensor, options: Options) -> Trail:
 def _gradients(points: Points, trail: Trail, summed: Tensor, options: Options) -> tuple[Tensor, Tensor]:
     """What an output's gradient does to its own value (u,), and the gradient of each value that is not its own (d, u).
 
-    `summed`: (d, u), the gradients of the outputs, summed over those of one value. For vectors all is in the second.
+    `summed`: (d, u), the gradients of the outputs, summed over those of one value. Without counts all is in the second.
     """
     own, shared = torch.zeros_like(points.values[0]), torch.zeros_like(points.values)
     last, shown = len(trail.masses) - 1, rounded(trail.ends[-1], options.lut)
@@ -308,7 +307,7 @@ def _points(row: Tensor, options: Options) -> tuple[Tensor | None, Points]:
     largest = float(torch.maximum(-low, high))
     if not math.isfinite(largest):
         raise CorepressError(NOT_FINITE)
-    if row.shape[1] > 1:
+    if row.shape[1] > 1 or len(row) <= _FEW:
         places = row.any(dim=1).nonzero()[:, 0] if options.keep_zeros else torch.arange(len(row), device=row.device)
         return None, Points(row[places].T.to(dtype).contiguous(), None, places)
     # A power of two brings the largest just below float16's end, so that small ones keep their bits.

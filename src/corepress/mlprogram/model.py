@@ -202,6 +202,9 @@ class Model:
         layout = self._layout()
         spec, sizes = self._placed(layout)
         replaced = {self.package.weight_path(name) for name in sizes} | {self.package.spec}
+        for inner in self.package.root.rglob("*"):
+            if inner.is_dir():  # empty ones, too, which a manifest may name
+                (folder / inner.relative_to(self.package.root)).mkdir(parents=True, exist_ok=True)
         for relative in self.package.files():
             source, target = self.package.root / relative, folder / relative
             target.parent.mkdir(parents=True, exist_ok=True)

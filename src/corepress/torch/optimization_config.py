@@ -52,7 +52,7 @@ class ModuleOptimizationConfig:
     def from_dict(cls: type[M], config_dict: Mapping[str, Any]) -> M:
         """Build from the names of fields and their values; the mapping stays unchanged."""
         try:
-            config: M = fields.structure(_mapping(config_dict, cls.__name__), cls)
+            config: M = fields.structure(as_mapping(config_dict, cls.__name__), cls)
         except cattrs.errors.BaseValidationError as error:
             raise ConfigError(f"{cls.__name__}: {' '.join(fields.sentences(error))}") from error
         return config
@@ -67,7 +67,7 @@ class ModuleOptimizationConfig:
 
 
 def _check_level(instance: OptimizationConfig, attribute: attrs.Attribute[Any], value: Any) -> None:
-    entries = {"": value} if attribute.name == "global_config" else _mapping(value, attribute.name)
+    entries = {"": value} if attribute.name == "global_config" else as_mapping(value, attribute.name)
     for key, config in entries.items():
         _check_entry(instance, attribute.name, key, config)
 
@@ -151,14 +151,14 @@ class OptimizationConfig:
         and wrong values are a ConfigError that says where.
         """
         known = {attribute.name for attribute in attrs.fields(cls) if attribute.init}
-        arguments = dict(_mapping(config_dict, cls.__name__))
+        arguments = dict(as_mapping(config_dict, cls.__name__))
         for key in arguments:
             if key not in known:
                 raise fields.unknown_key(cls, key)
         if "global_config" in arguments:
             arguments["global_config"] = cls._read(arguments["global_config"], "global_config")
         for level in {"module_type_configs", "module_name_configs"} & set(arguments):
-            entries = _mapping(arguments[level] or {}, level)
+            entries = as_mapping(arguments[level] or {}, level)
             arguments[level] = {key: cls._read(value, f"{level} {key!r}") for key, value in entries.items()}
         return cls(**arguments)
 
@@ -200,7 +200,7 @@ def _matches(pattern: str, name: str) -> bool:
         raise ConfigError(f"module_name_configs {pattern!r} is not a regular expression: {error}") from error
 
 
-def _mapping(value: Any, what: str) -> Mapping[Any, Any]:
+def as_mapping(value: Any, what: str) -> Mapping[Any, Any]:
     if not isinstance(value, Mapping):
         raise ConfigError(f"{what} must be given as a dictionary, not as {value!r}")
     return value

@@ -109,7 +109,7 @@ def bake_parametrizations(model: nn.Module) -> None:
     """Replace weights that are computed from others, as by weight norm, by plain ones of the same value."""
     for module in model.modules():
         if parametrize.is_parametrized(module):
-            _own_class(module)
+            own_class(module)
             for name in list(module.parametrizations):  # type: ignore[arg-type]
                 parametrize.remove_parametrizations(module, name, leave_parametrized=True)
                 value = getattr(module, name)
@@ -122,7 +122,7 @@ def bake_parametrizations(model: nn.Module) -> None:
                 remove_spectral_norm(module, hook.name)
 
 
-def _own_class(module: nn.Module) -> None:
+def own_class(module: nn.Module) -> None:
     """PyTorch makes a class for a parametrized module, which copies of it share, and later removes properties of it."""
     cls = type(module)
     names = {name: value for name, value in vars(cls).items() if name not in ("__dict__", "__weakref__")}

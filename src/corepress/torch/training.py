@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from corepress.errors import CorepressError
-from corepress.torch.parameters import Parameter, _own_class, parameters
+from corepress.torch.parameters import Parameter, own_class, parameters
 
 P = TypeVar("P", bound="Part")
 
@@ -68,7 +68,7 @@ def detach(module: nn.Module, name: str) -> None:
     """Make a weight a plain parameter again, the same that it was before `attach`."""
     for part in siblings(module, name, Part):
         part.idle = True
-    _own_class(module)
+    own_class(module)
     parametrize.remove_parametrizations(module, name, leave_parametrized=True)
 
 

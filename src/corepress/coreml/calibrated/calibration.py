@@ -1,7 +1,8 @@
 """One pass through a model with all samples: each weight is compressed when its operation is reached.
 
-So its inputs are what the weights before it, compressed already, make of the samples, and their errors are made up for
-where that can be done.
+So its inputs are what the weights before it, compressed already, make of the samples. The original program runs beside,
+and each layer is fitted to the outputs that it has there (`statistics`). Inputs count as much as the model's outputs
+depend on what their layer makes of them (`sensitivity.of_vectors`): those of padding, which is masked later, don't.
 """
 
 from __future__ import annotations
@@ -10,23 +11,28 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from corepress.algorithms.hessian import Hessian
-from corepress.algorithms.layout import Layout
 from corepress.coreml.calibrated.fit import fit
-from corepress.coreml.calibrated.layers import layout_of, reads, vectors_of
+from corepress.coreml.calibrated.layers import layout_of, vectors_of
+from corepress.coreml.calibrated.sensitivity import of_vectors
+from corepress.coreml.calibrated.statistics import Statistics
 from corepress.coreml.engine import Progress, Skip
 from corepress.errors import ConfigError, CorepressError
 from corepress.mlprogram import Model, Weight
 from corepress.runtime import load
-from corepress.runtime.plan import Computed, Step
+from corepress.runtime.plan import Step
 from corepress.runtime.samples import by_name
 from corepress.runtime.walk import walk
 from corepress.weights import CompressedWeight, decompress
+
+# What an operation reads in each sample; how much each vector counts there, by the name of the operation.
+Arguments = list[dict[str, Any]]
+Counting = Mapping[str, list[Tensor]]
 
 log = logging.getLogger(__name__)
 
@@ -62,29 +68,29 @@ def fit_weights(
     if not given:
         raise ConfigError("sample_data is empty: at least one {input name: array} is needed")
     readers = Counter(buffer for step in program.module.plan.steps for _, buffer in step.held)
-    shared = _Shared({buffer for buffer in weights if readers[buffer] > 1})
+    counting = of_vectors(program, set(weights), given)
+    shared = _Shared({buffer for buffer in weights if readers[buffer] > 1}, counting)
     if shared.wanted:
         walk(program, given, shared.visit)
-    fitting = _Fitting(weights, shared.hessians, progress)
-    walk(program, given, fitting.visit)
+    fitting = _Fitting(weights, shared.statistics, counting, progress)
+    walk(program, given, fitting.visit, beside=True)
     return fitting.forms
 
 
 class _Shared:
     """Gathers the inputs of weights that several operations read: all of them count."""
 
-    def __init__(self, wanted: set[str]):
-        self.wanted = wanted
-        self.hessians: dict[str, tuple[Layout, Hessian]] = {}
+    def __init__(self, wanted: set[str], counting: Counting):
+        self.wanted, self.counting = wanted, counting
+        self.statistics: dict[str, Statistics] = {}
 
     def visit(self, step: Step, arguments: list[dict[str, Any]]) -> dict[str, Tensor]:
         for key, buffer in step.held:
             layout = layout_of(step.kind, key, arguments[0]) if buffer in self.wanted else None
-            if layout is None:
-                continue
-            known, hessian = self.hessians.setdefault(buffer, (layout, Hessian(layout.columns, layout.groups)))
-            if known == layout:
-                _add(hessian, step.kind, key, arguments, layout)
+            if layout is not None:
+                known = self.statistics.setdefault(buffer, Statistics(layout))
+                if known.layout == layout:
+                    _add(known, step, key, arguments, None, self.counting)
         return {}
 
 
@@ -94,23 +100,22 @@ class _Fitting:
     def __init__(
         self,
         weights: dict[str, tuple[Weight, Any]],
-        shared: Mapping[str, tuple[Layout, Hessian]],
+        shared: Mapping[str, Statistics],
+        counting: Counting,
         progress: Progress | None,
     ):
         self.forms: dict[tuple[Any, ...], Given] = {}
-        self.waiting, self.shared, self.progress = weights, shared, progress
+        self.waiting, self.shared, self.counting, self.progress = weights, shared, counting, progress
         self.total = len(weights)
-        self.last: tuple[Any, Hessian] | None = None
 
-    def visit(self, step: Step, arguments: list[dict[str, Any]]) -> dict[str, Tensor]:
+    def visit(self, step: Step, arguments: Arguments, originals: Arguments) -> dict[str, Tensor]:
         """Compress the weights that an operation reads first of all; their new values."""
         changed = {}
         for key, buffer in step.held:
             weight, action = self.waiting.pop(buffer, (None, None))
             if weight is None:
                 continue
-            layout, hessian = self.shared.get(buffer) or self._statistics(step, key, arguments)
-            form = _form(weight, action, layout, hessian)
+            form = _form(weight, action, self.shared.get(buffer) or self._statistics(step, key, arguments, originals))
             if form is not None:
                 self.forms[weight.key] = Given(form)
                 before = arguments[0][key]
@@ -121,34 +126,39 @@ class _Fitting:
                 self.progress(self.total - len(self.waiting), self.total, weight.name)
         return changed
 
-    def _statistics(
-        self, step: Step, key: str, arguments: list[dict[str, Any]]
-    ) -> tuple[Layout, Hessian] | tuple[None, None]:
-        """Of the vectors that a weight meets; operations in a row that read the same share them."""
+    def _statistics(self, step: Step, key: str, arguments: Arguments, originals: Arguments) -> Statistics | None:
         layout = layout_of(step.kind, key, arguments[0])
         if layout is None:
-            return None, None
-        source = step.arguments[{"matmul": "y" if key == "x" else "x"}.get(step.kind, "x")]
-        name = source.name if isinstance(source, Computed) else step.name
-        same = reads(step.kind, name, arguments[0], layout)
-        if self.last is None or self.last[0] != same:
-            self.last = same, Hessian(layout.columns, layout.groups)
-            _add(self.last[1], step.kind, key, arguments, layout)
-        return layout, self.last[1]
+            return None
+        found = Statistics(layout)
+        _add(found, step, key, arguments, originals, self.counting)
+        return found
 
 
-def _add(hessian: Hessian, kind: str, key: str, arguments: list[dict[str, Any]], layout: Layout) -> None:
-    for own in arguments:
-        for vectors in vectors_of(kind, key, own, layout):
-            hessian.add(vectors)
+def _add(
+    statistics: Statistics,
+    step: Step,
+    key: str,
+    arguments: Arguments,
+    originals: Arguments | None,
+    counting: Counting,
+) -> None:
+    layout, factors = statistics.layout, counting.get(step.name)
+    for number, own in enumerate(arguments):
+        others = repeat(None) if originals is None else vectors_of(step.kind, key, originals[number], layout)
+        first = 0
+        for vectors, original in zip(vectors_of(step.kind, key, own, layout), others, strict=False):
+            last = first + vectors.shape[1]
+            statistics.add(vectors, original, None if factors is None else factors[number][first:last])
+            first = last
 
 
-def _form(weight: Weight, action: Any, layout: Layout | None, hessian: Hessian | None) -> CompressedWeight | None:
+def _form(weight: Weight, action: Any, statistics: Statistics | None) -> CompressedWeight | None:
     """None if it can't be compressed: the compression itself will find the same, and say so."""
     try:
         form = None
-        if layout is not None and hessian is not None:
-            form = fit(action, weight.read(), layout, hessian)
+        if statistics is not None:
+            form = fit(action, statistics.refitted(weight.read()), statistics.layout, statistics.hessian)
         if form is None:
             log.info("%s: compressed without data", weight.name)
             form = action(weight)

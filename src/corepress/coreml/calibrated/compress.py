@@ -31,9 +31,10 @@ def palettize_weights(
 ) -> Model:
     """`corepress.coreml.palettize_weights` with look-up tables and indices that were fitted to samples.
 
-    `sample_data`: inputs, {input name: array}; a few dozen typical ones. `method`: "lut-gptq" keeps the outputs of each
-    layer near (`corepress.algorithms.lut_gptq`); "skm" weighs each element by how much the model's outputs depend on it
-    (`corepress.coreml.calibrated.sensitivity`). `function`: of a model with several, the one that the samples are for.
+    `sample_data`: inputs, {input name: array}; a few hundred typical ones, a few dozen at least. `method`: "lut-gptq"
+    keeps the outputs of each layer near those of the original model (`corepress.algorithms.lut_gptq`, `statistics`);
+    "skm" weighs each element by how much the model's outputs depend on it (`corepress.coreml.calibrated.sensitivity`).
+    `function`: of a model with several, the one that the samples are for.
     Weights that no sample reaches, or of operations that are no products with a matrix, are palettized without data.
     """
     model = palettize.checked(mlmodel, config, joint_compression, target)

@@ -9,6 +9,9 @@ from torch import Tensor
 
 from corepress.algorithms.layout import Layout
 from corepress.runtime.ops.conv import padded, padding
+from corepress.runtime.plan import Step
+
+PRODUCTS = ("linear", "matmul", "conv")
 
 
 def layout_of(kind: str, argument: str, arguments: Mapping[str, Any]) -> Layout | None:
@@ -51,10 +54,8 @@ def vectors_of(kind: str, argument: str, arguments: Mapping[str, Any], layout: L
         yield from layout.windows(padded(x, pads), strides, dilations)
 
 
-def reads(kind: str, name: str, arguments: Mapping[str, Any], layout: Layout) -> tuple[Any, ...]:
-    """Equal for operations whose weights are multiplied with the same vectors; `name`: of the value they come from."""
-    geometry = () if kind != "conv" else (layout.shape[2:], arguments.get("pad_type"), *(
-        tuple(arguments.get(key) or ()) for key in ("pad", "strides", "dilations")
-    ))  # fmt: skip
-    flipped = tuple(bool(arguments.get(f"transpose_{key}", False)) for key in "xy") if kind == "matmul" else ()
-    return (kind, name, layout.groups, layout.columns, geometry, flipped)
+def product_axis(step: Step) -> int:
+    """The axis of an operation's result along which the products of one vector with the weight lie."""
+    if step.kind == "conv":
+        return 1
+    return -2 if step.kind == "matmul" and any(key == "x" for key, _ in step.held) else -1

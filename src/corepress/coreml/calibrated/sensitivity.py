@@ -8,7 +8,7 @@ squared gradient of a random signed sum of all outputs (Hutchinson's estimate), 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from corepress.coreml.calibrated.layers import PRODUCTS, product_axis
 from corepress.coreml.engine import Skip
 from corepress.coreml.palettize import Palettize
 from corepress.errors import ConfigError, CorepressError
@@ -94,11 +95,41 @@ def squared_gradients(
     return importance
 
 
-def _random_sum(program: Program, sample: Mapping[str, Any], generator: torch.Generator) -> Tensor:
+def of_vectors(program: Program, buffers: set[str], samples: Sequence[Mapping[str, Any]]) -> dict[str, list[Tensor]]:
+    """How much the products of each vector with one of these constants count: (vectors,) for each sample, by the name
+    of the operation; on average about 1. Operations that no output depends on, or not smoothly, are left out.
+    """
+    steps = [
+        step for step in program.module.plan.steps if step.kind in PRODUCTS and buffers & {b for _, b in step.held}
+    ]
+    leaves = [value for name, value in program.module.constants().items() if name in buffers]
+    leaves = [leaf.requires_grad_() for leaf in leaves if leaf.is_floating_point()]
+    found: dict[str, list[Tensor]] = {step.name: [] for step in steps}
+    generator = torch.Generator().manual_seed(0)
+    try:
+        for sample in samples:
+            made: dict[str, Tensor] = {}
+            loss = _random_sum(program, sample, generator, made.__setitem__)
+            gradients = torch.autograd.grad(loss, [made[step.outputs[0]] for step in steps], allow_unused=True)
+            for step, gradient in zip(steps, gradients, strict=True):
+                if gradient is not None:
+                    found[step.name].append(gradient.square().mean(product_axis(step)).flatten())
+    except CorepressError:  # nothing has a derivative; or a sample is wrong, which others will say
+        return {}
+    finally:
+        for leaf in leaves:
+            leaf.requires_grad_(False)
+    means = {name: torch.cat(each).mean() for name, each in found.items() if len(each) == len(samples)}
+    return {name: [each / mean + _LEAST for each in found[name]] for name, mean in means.items() if mean > 0}
+
+
+def _random_sum(program: Program, sample: Mapping[str, Any], generator: torch.Generator, observe: Any = None) -> Tensor:
     tensors = finite_tensors(program.interface.inputs, sample)
     given = [program.precision.tensor(tensors[name]).to(program.device) for name in program.module.plan.inputs]
     with torch.enable_grad():
-        results = program.module(*given, states=program.make_state() if program.interface.states else None)
+        results = program.module(
+            *given, states=program.make_state() if program.interface.states else None, observe=observe
+        )
         parts = []
         for result in results:
             if isinstance(result, Tensor) and result.requires_grad:

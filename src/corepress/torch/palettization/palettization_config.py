@@ -18,7 +18,7 @@ from corepress.torch.optimization_config import (
     ModuleOptimizationConfig,
     OptimizationConfig,
     PalettizationGranularity,
-    _mapping,
+    as_mapping,
     module_type,
 )
 from corepress.torch.palettization.post_training_palettization import check_palettization
@@ -151,7 +151,7 @@ def _by_threshold(configs: Any) -> Any:
 
 
 def _levels(entries: Any) -> dict[Any, Any]:
-    own = {} if entries is None else dict(_mapping(entries, "configurations"))
+    own = {} if entries is None else dict(as_mapping(entries, "configurations"))
     return {key: _by_threshold(value) for key, value in own.items()}
 
 

@@ -14,7 +14,7 @@ from corepress.errors import ConfigError, CorepressError
 from corepress.fields import fraction, must_be, suggesting, value_of, whole
 from corepress.torch import training
 from corepress.torch.base_model_optimizer import BaseTrainingTimeModelOptimizer
-from corepress.torch.engine import check, skipped
+from corepress.torch.engine import Skip, check, skipped
 from corepress.torch.metadata import array_of, metadata_of, read_weight, register_version
 from corepress.torch.optimization_config import ModuleOptimizationConfig, OptimizationConfig
 from corepress.torch.parameters import Parameter, copy_of
@@ -79,8 +79,8 @@ class MagnitudePrunerConfig(OptimizationConfig):
 class Mask(training.Part):
     """A weight times its mask, so that only what is under the mask has a gradient.
 
-    `config`: a `ModuleMagnitudePrunerConfig`; `weight`: as it is now. Buffer `mask`: bool, of the weight's shape, or
-    with ones for the axes that it spans.
+    `config`: a `ModuleMagnitudePrunerConfig`; `weight`: as it is now. Buffer `mask`: ones and zeros of the weight's
+    type (a product with bool takes twice as long) and shape, or with ones for the axes that it spans.
     """
 
     stage: ClassVar[int] = 1
@@ -93,7 +93,7 @@ class Mask(training.Part):
             n, m = config.n_m_ratio
             config = attrs.evolve(config, target_sparsity=n / m)
         self.config, self.steps, self.sparsity = config, 0, float(config.initial_sparsity)
-        self.register_buffer("mask", self.choose(weight))
+        self.register_buffer("mask", self.choose(weight).to(weight.dtype))
 
     def forward(self, weight: Tensor) -> Tensor:
         return weight if self.idle else weight * self.mask
@@ -151,13 +151,15 @@ class MagnitudePruner(BaseTrainingTimeModelOptimizer):
             if not isinstance(parameter.module, self._supported_modules):
                 continue
             config = self._config.get_module_config(parameter.owner_name, training.class_of(parameter.owner))
-            if config is not None and config.param_name == parameter.name:
+            if config is not None:
                 self._attach(parameter, config, report)
         self._skipped, self._is_prepared = report.skipped, True
         return self._model
 
     def _attach(self, parameter: Parameter, config: Any, report: Report) -> None:
         try:
+            if config.param_name != parameter.name:
+                raise Skip(f"its configuration is for a parameter {config.param_name!r}, which can't be pruned")
             weight = training.trained(parameter.module, parameter.name)
             check(parameter)
             training.attach(parameter, Mask(parameter.key, config, weight))
@@ -190,7 +192,7 @@ class MagnitudePruner(BaseTrainingTimeModelOptimizer):
             parameter = Parameter(module, module_name, name, 0, module, module_name)
             parameter.value.detach().mul_(mask.mask)
             form = read_weight(parameter)
-            kept = np.broadcast_to(mask.mask.cpu().numpy(), tuple(parameter.value.shape))
+            kept = np.broadcast_to(mask.mask.cpu().bool().numpy(), tuple(parameter.value.shape))
             if not isinstance(form, Sparse):
                 form = Sparse(kept & (array_of(parameter.value) != 0), form)
             metadata_of(name, form).register(module)

@@ -25,7 +25,7 @@ _TORCH = str(Path(torch.__file__).parent)
 class _Tracer(fx.Tracer):
     """Looks into all modules but those of PyTorch, those whose weights are quantized, and those that are named."""
 
-    def __init__(self, opaque: Iterable[str]):
+    def __init__(self, opaque: Iterable[str] = ()):  # none when a graph is unpickled
         super().__init__()
         self.opaque = set(opaque)
         self.scopes = [""]

@@ -1,7 +1,8 @@
 """Makes of a trained model one that `coremltools.convert` reads: no fake quantization, but integers.
 
 Core ML Tools 9.0 reads quantized activations in one form only: `torch.quantize_per_tensor` and `dequantize` in a traced
-model. They become `quantize` and `dequantize`.
+model. They become `quantize` and `dequantize`. PyTorch 2.13 warns that it will drop this function some day (its issue
+184982): then `_insert_pair`, the only place that knows it, has to write whatever the converter reads by then.
 """
 
 from __future__ import annotations

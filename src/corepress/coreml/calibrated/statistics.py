@@ -1,0 +1,60 @@
+"""What the inputs of a layer say about its weight, in the compressed program and in the original.
+
+With X the layer's inputs in the original program and Y those behind the weights that are compressed already, a weight Q
+is wanted for which Q Y is near W X. Where Q may be anything this is a linear regression: with H = Y Y^T + damping,
+W + W (X - Y) Y^T H^-1. Rounding starts from there, with H, so that each layer also makes up for the errors of those
+before it. (As GPTAQ, Li et al. 2025, arXiv 2504.02692, which spreads the same correction over the columns.)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from corepress.algorithms.hessian import Hessian
+from corepress.algorithms.layout import Layout
+from corepress.weights import Sparse
+
+# Of the mean of the Hessian's diagonal: a few thousand vectors say little about most directions.
+_DAMPENING = 0.1
+
+
+class Statistics:
+    """Sums over vectors, of which each counts as much as the model's outputs depend on what the layer makes of it.
+
+    `hessian`: of Y. `drift`: (groups, columns, columns), the mean of 2 (X - Y) Y^T.
+    """
+
+    def __init__(self, layout: Layout):
+        self.layout = layout
+        self.hessian = Hessian(layout.columns, layout.groups)
+        self.drift: Tensor = torch.zeros_like(self.hessian.matrix)
+
+    def add(self, vectors: Tensor, original: Tensor | None = None, counting: Tensor | None = None) -> None:
+        """Vectors (groups, vectors, columns) of Y and X; `counting`: (vectors,), 1 for all by default."""
+        vectors = vectors.float()
+        root = 1 if counting is None else counting.sqrt()[:, None]
+        before = self.hessian.count
+        self.hessian.add(vectors * root)
+        if original is not None and self.hessian.count > before:
+            change = 2 * ((original.float() - vectors) * root).mT @ (vectors * root)
+            self.drift = (self.drift * before + change.to(self.drift)) / self.hessian.count
+
+    def refitted(self, weight: Any) -> Any:
+        """The weight, dense or sparse, that is best for the inputs behind compressed weights."""
+        if not self.drift.any():
+            return weight
+        if isinstance(weight, Sparse):
+            values = self.refitted(weight.values)
+            return Sparse(weight.mask, np.where(weight.mask, values, 0).astype(values.dtype))
+        if not isinstance(weight, np.ndarray):
+            return weight
+        damped = self.hessian.matrix.double()
+        diagonal = damped.diagonal(dim1=1, dim2=2)
+        diagonal += _DAMPENING * diagonal.mean(1, keepdim=True) + 1e-12
+        correction = torch.linalg.solve(damped, self.drift.double(), left=False).float().numpy()
+        matrices = self.layout.matrices(weight.astype(np.float32))
+        return self.layout.form(list(matrices + matrices @ correction)).astype(weight.dtype)

@@ -73,8 +73,8 @@ def test_errs_no_more_than_coremltools(config, kind) -> None:
     theirs = peer.LayerwiseCompressor(copy.deepcopy(model), theirs_config).compress(batches, "cpu")
     with torch.no_grad():
         error, other = layer_error(model, mine, batches), layer_error(model, theirs, batches)
-    # A value halfway between two levels may go either way, and float16 the peer even computes in.
-    assert error <= other * (1.02 if config.get("target_sparsity") else 1.001)
+    # A value halfway between two levels, or two values that cost alike, may go either way.
+    assert error <= other * (1.02 if config["algorithm"] == "sparse_gpt" else 1.002)
     here, there = buffers(mine[0]), buffers(theirs[0])
     assert here.keys() == there.keys()
     for name, value in here.items():

@@ -102,7 +102,8 @@ def of_vectors(program: Program, buffers: set[str], samples: Sequence[Mapping[st
     steps = [
         step for step in program.module.plan.steps if step.kind in PRODUCTS and buffers & {b for _, b in step.held}
     ]
-    leaves = [value for name, value in program.module.constants().items() if name in buffers]
+    read = {buffer for step in steps for _, buffer in step.held} & buffers
+    leaves = [value for name, value in program.module.constants().items() if name in read]
     leaves = [leaf.requires_grad_() for leaf in leaves if leaf.is_floating_point()]
     found: dict[str, list[Tensor]] = {step.name: [] for step in steps}
     generator = torch.Generator().manual_seed(0)

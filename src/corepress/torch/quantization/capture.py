@@ -63,6 +63,9 @@ def capture(model: nn.Module, opaque: Iterable[str]) -> fx.GraphModule:
         graph = tracer.trace(model)
     except Exception as error:
         raise CorepressError(_explanation(tracer.scopes[-1], names, error)) from error
+    for node in graph.nodes:
+        if isinstance(node.type, str):  # an annotation that was not evaluated, which can't be pickled
+            node.type = None
     captured = fx.GraphModule(tracer.root, graph, type(model).__name__)
     _functional_dropout_to_modules(captured)
     return captured

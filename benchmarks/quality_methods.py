@@ -1,0 +1,187 @@
+"""The methods that `quality.py` compares: what each does to the model of a task, with either library."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import math
+import tempfile
+import time
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+import corepress
+import corepress.coreml as cto
+from corepress.coreml import calibrated
+from corepress.torch.metadata import read_weight
+from corepress.torch.parameters import parameters
+from quality_tasks import Task
+
+OURS, PEER = "corepress", "coremltools.optimize"
+_FOLDERS = {"Palettizer": "palettization", "Quantizer": "quantization", "Compressor": "layerwise_compression"}
+
+
+@dataclass(frozen=True)
+class Result:
+    """`bits`: stored for each compressed weight, its share of tables, scales and masks included."""
+
+    score: float
+    bits: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Method(ABC):
+    """`bits`: of an index or an integer; 32 for what is only pruned."""
+
+    name: str
+    bits: int
+
+    @abstractmethod
+    def run(self, library: str, task: Task) -> Result | None:
+        """Compress, then measure; None if the library has no such method."""
+
+
+@dataclass(frozen=True)
+class OnModule(Method):
+    """An optimizer of both libraries. `data`: what it learns from. `extra`: additions that only we have."""
+
+    optimizer: str
+    config: dict[str, Any]
+    data: str = ""  # or "loss", "inputs"
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def run(self, library: str, task: Task) -> Result:
+        folder = next(folder for end, folder in _FOLDERS.items() if self.optimizer.endswith(end))
+        module = importlib.import_module(f"{library}.torch.{folder}")
+        settings: dict[str, Any] = {"global_config": self.config | (self.extra if library == OURS else {})}
+        arguments: dict[str, Any] = {"inplace": True}
+        if self.data == "inputs":
+            settings["calibration_nsamples"] = len(task.batches)
+            settings |= {"layers": task.layers, "input_cacher": "gpt"} if task.layers else {}
+            arguments |= {"dataloader": task.batches, "device": "cpu"}
+        if self.data == "loss":
+            settings["calibration_nsamples"] = len(task.labelled)
+        config = getattr(module, f"{self.optimizer}Config").from_dict(settings)
+        optimizer = getattr(module, self.optimizer)(copy.deepcopy(task.model), config)
+        spent = 0.0
+        if self.data == "loss":
+            arguments["sensitivity_path"], spent = _sensitivity(library, task, optimizer)
+        begin = time.perf_counter()
+        compressed = optimizer.compress(**arguments).eval()
+        seconds = time.perf_counter() - begin + spent
+        return Result(task.score(compressed), _bits_of_module(compressed), seconds)
+
+
+_sensitivities: dict[tuple[str, str], tuple[str, float]] = {}
+_folder = tempfile.TemporaryDirectory()
+
+
+def _sensitivity(library: str, task: Task, optimizer: Any) -> tuple[str, float]:
+    """The file of a library's sensitivities and the seconds that they took: the same for any number of bits."""
+    key = library, task.title
+    if key not in _sensitivities:
+        path = str(Path(_folder.name, "-".join(key)))
+        begin = time.perf_counter()
+        optimizer.compute_sensitivity(task.labelled, task.loss, path)
+        _sensitivities[key] = path, time.perf_counter() - begin
+    return _sensitivities[key]
+
+
+def _bits_of_module(model: nn.Module) -> float:
+    """From the buffers that both libraries leave for the conversion."""
+    sizes = []
+    for parameter in parameters(model):
+        for name, buffer in parameter.module.named_buffers(recurse=False):
+            if name.endswith(("/quantization_scale", "/zero_point")):
+                # Those of layer-wise methods of coremltools lack axes.
+                missing = parameter.value.ndim - buffer.ndim
+                parameter.module._buffers[name] = buffer.reshape(*buffer.shape, *[1] * max(0, missing))
+        form = read_weight(parameter)
+        if not isinstance(form, np.ndarray):
+            sizes.append((form.nbytes, math.prod(form.shape)))
+    return _bits(sizes)
+
+
+def _bits(sizes: list[tuple[int, int]]) -> float:
+    return 8 * sum(stored for stored, _ in sizes) / sum(count for _, count in sizes)
+
+
+@dataclass(frozen=True)
+class OnPackage(Method):
+    """A function of `corepress.coreml.calibrated`; the peer has none for packages that learns from data."""
+
+    function: str
+    config: Any
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def run(self, library: str, task: Task) -> Result | None:
+        if library == PEER:
+            return None
+        begin = time.perf_counter()
+        config = cto.OptimizationConfig(self.config)
+        function = getattr(calibrated, self.function)
+        model = function(corepress.load(task.package), config, task.samples, target="iOS18", **self.options)
+        seconds = time.perf_counter() - begin
+        sizes = [(w.stored_bytes, w.size) for w in model.weights() if w.compression]
+        return Result(task.score_package(model), _bits(sizes), seconds)
+
+
+GROUPS = {"granularity": "per_grouped_channel", "group_size": 16}
+BLOCKS = {"granularity": "per_block", "block_size": 32}
+
+
+def methods(bits: tuple[int, ...]) -> list[Method]:
+    """All that exist, for indices and integers of these sizes."""
+    found: list[Method] = []
+    for n in bits:
+        luts = {"one table": {}, "groups of 16": GROUPS}
+        for name, config in luts.items():
+            found.append(
+                OnModule(f"PostTrainingPalettizer, {name}", n, "PostTrainingPalettizer", {"n_bits": n} | config)
+            )
+        found.append(OnModule("SKMPalettizer", n, "SKMPalettizer", {"n_bits": n}, "loss"))
+        found += _integers(n)
+        for name, config in luts.items():
+            package_config = cto.OpPalettizerConfig(mode="kmeans", nbits=n, **config)
+            found.append(OnPackage(f"calibrated.palettize_weights, {name}", n, "palettize_weights", package_config))
+        found.append(
+            OnPackage(
+                "calibrated.palettize_weights, skm",
+                n,
+                "palettize_weights",
+                cto.OpPalettizerConfig(mode="kmeans", nbits=n),
+                {"method": "skm"},
+            )
+        )
+    for sparsity in (0.5, 0.75):
+        config = {"algorithm": "sparse_gpt", "target_sparsity": sparsity, "weight_dtype": "float32"}
+        found.append(OnModule(f"SparseGPT, {sparsity:.0%} zeros", 32, "LayerwiseCompressor", config, "inputs"))
+    return found
+
+
+def _integers(bits: int) -> list[Method]:
+    found: list[Method] = []
+    scales = {"each channel": {"granularity": "per_channel"}, "blocks of 32": BLOCKS}
+    for name, granularity in scales.items():
+        if bits in (8, 4):
+            config = {"weight_dtype": f"int{bits}"} | granularity
+            for more, extra in (("", {}), (", scale_search", {"scale_search": True})):
+                found.append(
+                    OnModule(f"PostTrainingQuantizer, {name}{more}", bits, "PostTrainingQuantizer", config, extra=extra)
+                )
+        if bits in (8, 4, 3):
+            config = {"algorithm": "gptq", "weight_dtype": f"uint{bits}"} | granularity
+            for more, extra in (("", {}), (", scale_search", {"scale_search": True})):
+                found.append(OnModule(f"GPTQ, {name}{more}", bits, "LayerwiseCompressor", config, "inputs", extra))
+        if bits in (8, 4):
+            config = cto.OpLinearQuantizerConfig(dtype=f"int{bits}", scale_search=True, **granularity)
+            found.append(
+                OnPackage(f"calibrated.linear_quantize_weights, {name}", bits, "linear_quantize_weights", config)
+            )
+    return found

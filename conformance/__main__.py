@@ -31,9 +31,12 @@ TORCH = (
     "test/optimize/torch/conversion",
     "test/optimize/torch/layerwise_compression",
     "test/optimize/torch/palettization/test_palettization_api.py",
+    "test/optimize/torch/palettization/test_palettizer.py",
     "test/optimize/torch/palettization/test_post_training_palettization.py",
     "test/optimize/torch/palettization/test_sensitive_k_means.py",
+    "test/optimize/torch/pruning",
     "test/optimize/torch/quantization/test_post_training_quantization.py",
+    "test/optimize/torch/quantization/test_quantizer.py",
     "test/optimize/torch/test_utils/test_metadata_utils.py",
     "test/optimize/torch/test_utils/test_report_utils.py",
 )

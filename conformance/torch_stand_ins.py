@@ -1,6 +1,6 @@
 """Puts corepress.torch in the place of `coremltools.optimize.torch`, for tests that are imported afterwards.
 
-What corepress does not have yet, as the methods of training, stays the peer's, so that test modules can be imported.
+What corepress does not have, as private classes, stays the peer's, so that test modules can be imported.
 """
 
 from __future__ import annotations
@@ -26,12 +26,18 @@ MODULES = (
     "layerwise_compression.input_cacher",
     "layerwise_compression.layerwise_compressor",
     "palettization",
+    "palettization.fake_palettize",
+    "palettization.palettization_config",
+    "palettization.palettizer",
     "palettization.post_training_palettization",
     "palettization.sensitive_k_means",
     "pruning",
+    "pruning.magnitude_pruner",
+    "pruning.pruning_scheduler",
     "quantization",
     "quantization.post_training_quantization",
     "quantization.quantization_config",
+    "quantization.quantizer",
 )
 
 

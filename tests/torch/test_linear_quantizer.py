@@ -18,10 +18,11 @@ from torch import Tensor, fx, nn
 from corepress.runtime import load
 from corepress.torch.metadata import read_weight
 from corepress.torch.parameters import parameters
+from corepress.torch.pruning import MagnitudePruner, MagnitudePrunerConfig
 from corepress.torch.quantization import LinearQuantizer, LinearQuantizerConfig
 from corepress.torch.quantization.fake_quantize import FakeQuantize
 from corepress.torch.quantization.layers import FakeQuantizedLayer
-from corepress.weights import Quantized, decompress
+from corepress.weights import Quantized, Sparse, decompress
 
 IMAGE = (1, 1, 12, 12)
 
@@ -282,6 +283,32 @@ def test_preserved_attributes_stay_and_methods_move_over() -> None:
     for found in (prepared, quantizer.finalize()):
         assert found.labels == ["a", "b"] and "conv1" in found.names()
     assert "conv1.layer" in prepared.names()
+
+
+@pytest.mark.parametrize("scheme", ["symmetric", "affine"])
+def test_a_prepared_model_can_be_pruned_too(scheme) -> None:
+    quantizer = quantizer_of(net(), quantization_scheme=scheme, milestones=[0, 0, 5, 5])
+    model = quantizer.prepare(torch.randn(*IMAGE))
+    pruner = MagnitudePruner(model, MagnitudePrunerConfig.from_dict({"global_config": {"target_sparsity": 0.75}}))
+    pruner.prepare(inplace=True)
+    optimizer = torch.optim.SGD(model.parameters(), 0.001)
+    for _ in range(6):
+        optimizer.zero_grad()
+        model(torch.randn(4, *IMAGE[1:])).square().sum().backward()
+        optimizer.step()
+        quantizer.step()
+        pruner.step()
+    x = torch.randn(*IMAGE)
+    expected = model.eval()(x)
+    quantized = quantizer.finalize()
+    assert (quantized(x) - expected).abs().max() < 0.03 * expected.abs().max()  # a step or two
+    assert torch.equal(model(x), expected)  # the copy left it alone
+    finished = pruner.finalize(quantized)
+    assert torch.equal(finished(x), quantized(x))
+    for parameter in parameters(finished):
+        form = read_weight(parameter)
+        assert isinstance(form, Sparse) and isinstance(form.values, Quantized)
+        assert form.mask.mean() <= 0.25 and np.array_equal(decompress(form), parameter.value.detach().numpy())
 
 
 def test_layers_that_share_a_weight_share_it_afterwards() -> None:

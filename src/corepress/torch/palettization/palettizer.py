@@ -20,10 +20,14 @@ from corepress.torch.parameters import Parameter, copy_of
 from corepress.torch.report import Report, row
 from corepress.weights import Palettized, Quantized, Sparse
 
-__all__ = ["DKMPalettizer"]
+__all__ = ["DKMPalettizer", "Palettizer"]
 
 
-class DKMPalettizer(BaseTrainingTimeModelOptimizer):
+class Palettizer(BaseTrainingTimeModelOptimizer):
+    """A method that palettizes a model while it is trained."""
+
+
+class DKMPalettizer(Palettizer):
     """Palettizes weights by differentiable k-means while a model is trained (Cho et al. 2022, arXiv 2108.12659).
 
     Its cost grows with the number of distinct values, not of weights (`corepress.algorithms.dkm`). Weights that are

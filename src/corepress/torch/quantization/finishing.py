@@ -65,7 +65,7 @@ def _untie(layers: list[FakeQuantizedLayer]) -> None:
     """Give layers that share a weight, but not how it is rounded, a weight each."""
     seen: dict[int, FakeQuantizedLayer] = {}
     for module in layers:
-        first = seen.setdefault(id(module.weight), module)
+        first = seen.setdefault(id(module.stored), module)
         if first is not module and not _rounds_alike(first, module):
             module.layer.weight = nn.Parameter(module.weight.detach().clone())
 

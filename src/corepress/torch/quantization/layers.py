@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.utils import parametrize
 
 from corepress.errors import CorepressError
+from corepress.torch import training
 from corepress.torch.metadata import array_of, write_weight
 from corepress.torch.parameters import Parameter, parameters
 from corepress.torch.quantization.fake_quantize import FakeQuantize
@@ -22,6 +25,8 @@ class FakeQuantizedLayer(nn.Module):
     In training, the weight is rounded as it will be once the batch norm is folded into it, by the running statistics;
     then the result is unfolded again and normalized by the statistics of the batch (Krishnamoorthi 2018,
     arXiv:1806.08342, section 3.2.2). In evaluation, and from `freeze_bn` on, the batch norm is folded.
+
+    A pruner that is put on the layer afterwards comes first: it is the masked weight that is rounded.
     """
 
     def __init__(self, layer: nn.Module, weight_fake_quant: FakeQuantize | None, bn: nn.Module | None = None):
@@ -36,6 +41,15 @@ class FakeQuantizedLayer(nn.Module):
     def weight(self) -> Tensor:
         weight: Tensor = self.layer.weight  # type: ignore[assignment]
         return weight
+
+    @property
+    def stored(self) -> Tensor:
+        """The weight as it is trained, without the masks that it passes through."""
+        with self._unmasked():
+            return self.weight
+
+    def _unmasked(self) -> AbstractContextManager[None]:
+        return training.idle(training.siblings(self.layer, "weight", training.Part))
 
     @property
     def bias(self) -> Tensor | None:
@@ -57,7 +71,12 @@ class FakeQuantizedLayer(nn.Module):
         return normalized
 
     def _compute(self, replaced: dict[str, Tensor], *arguments: Any) -> Tensor:
-        result: Tensor = functional_call(self.layer, replaced, arguments)
+        if not parametrize.is_parametrized(self.layer, "weight"):
+            result: Tensor = functional_call(self.layer, replaced, arguments)
+            return result
+        replaced["parametrizations.weight.original"] = replaced.pop("weight")
+        with self._unmasked():
+            result = functional_call(self.layer, replaced, arguments)
         return result
 
     def _rounded(self, weight: Tensor) -> Tensor:
@@ -88,7 +107,7 @@ class FakeQuantizedLayer(nn.Module):
             self.bn.eval()
             factor = self._factor()
             bias = self._folded_bias(factor)
-            self.weight.mul_(self._along_weight(factor))
+            self.stored.mul_(self._along_weight(factor))
             self.layer.bias = nn.Parameter(bias)  # type: ignore[assignment]
         fake_quant = self.weight_fake_quant
         if fake_quant is not None:
@@ -97,7 +116,9 @@ class FakeQuantizedLayer(nn.Module):
             if not fake_quant.has_range:
                 fake_quant.observe(self.weight)
             fake_quant.check(f"{name}.weight")
-            write_weight(weight_of(self.layer), self._form(fake_quant))
+            form = self._form(fake_quant)
+            with self._unmasked():
+                write_weight(weight_of(self.layer), form)
         return self.layer
 
     def _form(self, fake_quant: FakeQuantize) -> Quantized:

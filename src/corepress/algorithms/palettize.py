@@ -87,6 +87,22 @@ def palettize(
     return cut.palettized(luts, cut.join(rows))
 
 
+def normalize_channels(weight: Array, axis: int, importance: Array | None = None) -> tuple[Array, Array, Array]:
+    """Each channel on an axis brought to the range -1..1: the weight, the scale that undoes it, and the importance.
+
+    An error in a channel of large scale weighs more, by the square of the scale. Raises CorepressError if the weight
+    holds infinities or NaN.
+    """
+    others = tuple(other for other in range(weight.ndim) if other != axis)
+    scale: Array = np.abs(weight).max(axis=others, keepdims=True)
+    if not np.isfinite(scale).all():
+        raise CorepressError("the weight holds infinities or NaN, which can't be palettized")
+    scale[scale == 0] = 1
+    weighed = np.square(scale.astype(np.float64)) * (1.0 if importance is None else importance)
+    normalized = (weight.astype(np.float32) / scale.astype(np.float32)).astype(weight.dtype)
+    return normalized, scale, np.broadcast_to(weighed, weight.shape)
+
+
 def indices_into(weight: Array, lut: Array, vector_axis: int | None = None) -> Indices:
     """The index of the nearest entry for each element of a weight, or each vector: uint8.
 

@@ -9,7 +9,7 @@ import typer
 
 from corepress.cli import options
 from corepress.cli.neural_network import ForNeuralNetworksToo
-from corepress.cli.steps import config_of, quantize_activations, ratio_of, run_step, samples_of
+from corepress.cli.steps import compressed, config_of, quantize_activations, ratio_of, run_step
 from corepress.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def palettize(
     as_json: options.Json = False,
 ) -> None:
     """Replace weights by indices into look-up tables (k-means and others)."""
-    from corepress.coreml import OpPalettizerConfig, palettize_weights
+    from corepress.coreml import OpPalettizerConfig
 
     bits = nbits if nbits is not None or mode is options.PaletteMode.unique else 4
     chosen = config_of(config, lambda: OpPalettizerConfig(
@@ -84,16 +84,9 @@ def palettize(
         lut_dtype=lut_dtype.value if lut_dtype else None, smaller_group=smaller_group,
     ))  # fmt: skip
 
-    def step(source: Model, progress: Any) -> Model:
-        rest = {"target": target, "workers": workers, "progress": progress}
-        if method is None:
-            return palettize_weights(source, chosen, joint, **rest)
-        samples = samples_of(source, data, f"--method {method.value}")
-        from corepress.coreml import calibrated
-
-        return calibrated.palettize_weights(source, chosen, samples, joint, method=method.value, **rest)
-
-    run_step("palettize", model, output, overwrite, as_json, step, verify, data)
+    run_step("palettize", model, output, overwrite, as_json, lambda source, progress: compressed(
+        source, "palettize_weights", chosen, joint, method, data, target=target, workers=workers, progress=progress
+    ), verify, data)  # fmt: skip
 
 
 @app.command(cls=ForNeuralNetworksToo)
@@ -126,7 +119,7 @@ def quantize(
     as_json: options.Json = False,
 ) -> None:
     """Replace weights by 4- or 8-bit integers with scales; with --activations, compute in 8 bits, too (W8A8)."""
-    from corepress.coreml import OpLinearQuantizerConfig, linear_quantize_weights
+    from corepress.coreml import OpLinearQuantizerConfig
 
     chosen = config_of(config, lambda: OpLinearQuantizerConfig(
         mode=mode.value, dtype=dtype.value, granularity=granularity.value, block_size=block_size,
@@ -136,13 +129,10 @@ def quantize(
     def step(source: Model, progress: Any) -> Model:
         if activations:
             source = quantize_activations(source, data, mode.value, observer.value)
-        rest = {"target": target, "workers": workers, "progress": progress}
-        if method is None:
-            return linear_quantize_weights(source, chosen, joint, **rest)
-        samples = samples_of(source, data, f"--method {method.value}")
-        from corepress.coreml import calibrated
-
-        return calibrated.linear_quantize_weights(source, chosen, samples, joint, **rest)
+        return compressed(
+            source, "linear_quantize_weights", chosen, joint, method, data,
+            target=target, workers=workers, progress=progress,
+        )  # fmt: skip
 
     run_step("quantize", model, output, overwrite, as_json, step, verify, data)
 
@@ -169,7 +159,7 @@ def prune(
     as_json: options.Json = False,
 ) -> None:
     """Set small values to zero and store the others with a bit mask."""
-    from corepress.coreml import OpMagnitudePrunerConfig, OpThresholdPrunerConfig, prune_weights
+    from corepress.coreml import OpMagnitudePrunerConfig, OpThresholdPrunerConfig
 
     def from_flags() -> Any:
         if sum(given is not None for given in (sparsity, threshold, n_m)) != 1:
@@ -180,16 +170,9 @@ def prune(
 
     chosen = config_of(config, from_flags)
 
-    def step(source: Model, progress: Any) -> Model:
-        rest = {"target": target, "workers": workers, "progress": progress}
-        if method is None:
-            return prune_weights(source, chosen, joint, **rest)
-        samples = samples_of(source, data, f"--method {method.value}")
-        from corepress.coreml import calibrated
-
-        return calibrated.prune_weights(source, chosen, samples, joint, **rest)
-
-    run_step("prune", model, output, overwrite, as_json, step, verify, data)
+    run_step("prune", model, output, overwrite, as_json, lambda source, progress: compressed(
+        source, "prune_weights", chosen, joint, method, data, target=target, workers=workers, progress=progress
+    ), verify, data)  # fmt: skip
 
 
 @app.command(cls=ForNeuralNetworksToo)

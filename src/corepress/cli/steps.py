@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +55,30 @@ def samples_of(model: Model, data: Path | None, option: str) -> Iterator[Mapping
     from corepress.runtime.samples import read_samples
 
     return read_samples(data, interface_of(model.spec.description, default_function(model.spec.description)))
+
+
+def compressed(
+    model: Model,
+    function: str,
+    config: OptimizationConfig,
+    joint: bool,
+    method: Enum | None,
+    data: Path | None,
+    **options: Any,
+) -> Model:
+    """What a function of `corepress.coreml` makes of a model; with a method, the one of `calibrated` of that name."""
+    from corepress import coreml
+
+    if method is None:
+        plain: Model = getattr(coreml, function)(model, config, joint, **options)
+        return plain
+    samples = samples_of(model, data, f"--method {method.value}")
+    from corepress.coreml import calibrated
+
+    if function == "palettize_weights":
+        options["method"] = method.value
+    fitted: Model = getattr(calibrated, function)(model, config, samples, joint, **options)
+    return fitted
 
 
 def quantize_activations(model: Model, data: Path | None, mode: str, observer: str) -> Model:

@@ -130,15 +130,10 @@ class Palettize:
 
     def _scaled(self, values: Array, mask: NDArray[np.bool_] | None) -> Quantized:
         """Palettized after each output channel was brought to the range -1..1, with the scale that undoes it."""
-        others = tuple(axis for axis in range(values.ndim) if axis != self.channel_axis)
-        scale = np.abs(values).max(axis=others, keepdims=True)
-        if not np.isfinite(scale).all():
-            raise Skip("the weight holds infinities or NaN, which can't be palettized")
-        scale[scale == 0] = 1
-        # An error in a channel of large scale weighs more, by the square of the scale.
-        importance = np.broadcast_to(np.square(scale.astype(np.float64)), values.shape)
-        normalised = (values.astype(np.float32) / scale.astype(np.float32)).astype(values.dtype)
-        return Quantized(self._clustered(normalised, mask, importance), scale)
+        from corepress.algorithms.palettize import normalize_channels
+
+        normalized, scale, importance = normalize_channels(values, self.channel_axis)
+        return Quantized(self._clustered(normalized, mask, importance), scale)
 
     def _clustered(self, values: Array, mask: NDArray[np.bool_] | None, importance: Array | None) -> Palettized:
         from corepress.algorithms.palettize import palettize

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from corepress.algorithms.layout import Layout
-from corepress.runtime.ops.conv import padded, padding
+from corepress.runtime.ops.conv import extents_of, padded, padding
 from corepress.runtime.plan import Step
 
 PRODUCTS = ("linear", "matmul", "conv")
@@ -49,7 +49,7 @@ def vectors_of(kind: str, argument: str, arguments: Mapping[str, Any], layout: L
         x, kernel = arguments["x"], layout.shape[2:]
         ones = [1] * len(kernel)
         strides, dilations = arguments.get("strides") or ones, arguments.get("dilations") or ones
-        extents = [(size - 1) * dilation + 1 for size, dilation in zip(kernel, dilations, strict=True)]
+        extents = extents_of(kernel, dilations)
         pads = padding(arguments.get("pad_type", "valid"), arguments.get("pad"), x.shape[2:], extents, strides)
         yield from layout.windows(padded(x, pads), strides, dilations)
 

@@ -58,7 +58,7 @@ def conv(
 ) -> Tensor:
     ones = [1] * (x.dim() - 2)
     strides, dilations = strides or ones, dilations or ones
-    extents = _extents(weight, dilations)
+    extents = extents_of(weight.shape[2:], dilations)
     pads = padding(pad_type, pad, x.shape[2:], extents, strides)
     wide = [size + before + after for size, (before, after) in zip(x.shape[2:], pads, strict=True)]
     windows = ((w - extent) // stride + 1 for w, extent, stride in zip(wide, extents, strides, strict=True))
@@ -85,7 +85,7 @@ def conv_transpose(
 ) -> Tensor:
     ones = [1] * (x.dim() - 2)
     strides, dilations = strides or ones, dilations or ones
-    extents = _extents(weight, dilations)
+    extents = extents_of(weight.shape[2:], dilations)
     full = [(d - 1) * s + extent for d, s, extent in zip(x.shape[2:], strides, extents, strict=True)]
     if pad_type == "same":
         sizes = (
@@ -134,5 +134,6 @@ def conv_quantized(
     return conv(x, dense, bias, strides, pad_type, pad, dilations, groups)
 
 
-def _extents(weight: Tensor, dilations: Ints) -> list[int]:
-    return [(size - 1) * d + 1 for size, d in zip(weight.shape[2:], dilations, strict=True)]
+def extents_of(kernel: Sequence[int], dilations: Ints) -> list[int]:
+    """The sizes of a kernel with its dilation."""
+    return [(size - 1) * d + 1 for size, d in zip(kernel, dilations, strict=True)]

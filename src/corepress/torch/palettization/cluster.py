@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corepress.algorithms.lut import quantize_lut
-from corepress.algorithms.palettize import palettize
+from corepress.algorithms.palettize import normalize_channels, palettize
 from corepress.torch.optimization_config import PalettizationGranularity
 from corepress.weights import Palettized, Quantized
 
@@ -28,12 +28,9 @@ def palettize_weight(
     `mask`: only what is under it shapes the tables. `importance`: of the weight's shape, weighs squared errors. Raises
     ConfigError if groups or vectors do not divide the weight.
     """
-    scale = _scale(weight, output_axis) if config.enable_per_channel_scale else None
-    if scale is not None:
-        weight = (weight.astype(np.float32) / scale).astype(weight.dtype)
-        # An error in a channel of large scale weighs more, by the square of the scale.
-        importance = np.square(scale.astype(np.float64)) * (1.0 if importance is None else importance)
-        importance = np.broadcast_to(importance, weight.shape)
+    scale = None
+    if config.enable_per_channel_scale:
+        weight, scale, importance = normalize_channels(weight, output_axis, importance)
     grouped = config.granularity is PalettizationGranularity.per_grouped_channel
     form = palettize(
         weight,
@@ -49,10 +46,3 @@ def palettize_weight(
         dtype: Any = str(config.lut_dtype).removeprefix("torch.")
         form = quantize_lut(form, weight, dtype, mask=mask)
     return form if scale is None else Quantized(form, scale)
-
-
-def _scale(weight: Array, output_axis: int) -> Array:
-    others = tuple(axis for axis in range(weight.ndim) if axis != output_axis)
-    scale: Array = np.abs(weight).max(axis=others, keepdims=True)
-    scale[scale == 0] = 1
-    return scale

@@ -127,8 +127,9 @@ class SKMPalettizer(BaseDataCalibratedModelOptimizer):
         """
         warn_of_conversion(self._config)
         self._model = self._get_model_for_compression(inplace)
-        if sensitivity_path is None:
-            bake_parametrizations(self._model)
+        sensitivity = None if sensitivity_path is None else load_sensitivity(sensitivity_path)
+        bake_parametrizations(self._model)
+        if sensitivity is None:
             sensitivity = self.compute_sensitivity(
                 dataloader,  # type: ignore[arg-type]
                 loss_fn,  # type: ignore[arg-type]
@@ -136,9 +137,6 @@ class SKMPalettizer(BaseDataCalibratedModelOptimizer):
                 num_sensitivity_workers,
                 fsdp_auto_wrap_policy=fsdp_auto_wrap_policy,
             )
-        else:
-            sensitivity = load_sensitivity(sensitivity_path)
-        bake_parametrizations(self._model)
         importance = _by_parameter(self._model, sensitivity)
 
         def choose(parameter: Parameter) -> Action | None:

@@ -119,14 +119,33 @@ def test_beats_rounding_to_nearest(options, seed) -> None:
     assert error < 0.7 * output_error(weight, gptq(weight, uncorrelated, bits=4, **options), inputs)
 
 
-def test_scale_search_helps() -> None:
-    weight, inputs, hessian = layer(rows=64)
-    for options in ({}, {"normal_float": True}, {"symmetric": False}):
-        plain, searched = (
-            output_error(weight, gptq(weight, hessian, bits=4, scale_search=search, **options), inputs)
-            for search in (False, True)
-        )
-        assert searched < plain
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"normal_float": True},
+        {"symmetric": False},
+        {"block_size": 16},
+        {"by_activation": True},
+        {"per_tensor": True},
+    ],
+    ids=str,
+)
+def test_scale_search_makes_no_row_worse_and_most_better(options, seed) -> None:
+    weight, _, hessian = layer(rows=64, seed=seed)
+    hessian[7] = hessian[:, 7] = 0  # what happens in a dead column doesn't count
+    damped = hessian.double() + 0.01 * hessian.diagonal().mean() * torch.eye(48)
+    damped[7] = damped[:, 7] = 0
+    errors = []
+    for search in (False, True):
+        form = gptq(weight, hessian, bits=3, scale_search=search, **options)
+        change = torch.from_numpy(form.decompress()).double() - weight.double()
+        errors.append(((change @ damped) * change).sum(1))
+    plain, searched = (error.sum(0, keepdim=True) if options.get("per_tensor") else error for error in errors)
+    assert (searched <= plain * 1.001).all()
+    assert (searched < plain * 0.999).double().mean() > 0.5
+    assert searched.sum() < 0.95 * plain.sum()
 
 
 def test_uncorrelated_inputs_mean_rounding_to_nearest_on_the_grid_of_coremltools() -> None:

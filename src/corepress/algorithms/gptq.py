@@ -6,6 +6,9 @@ Transformers" (arXiv 2210.17323), Algorithm 1.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -14,6 +17,8 @@ from corepress.algorithms.hessian import Factor, factorize
 from corepress.algorithms.sweep import sweep
 from corepress.errors import CorepressError
 from corepress.weights.forms import Quantized
+
+_SHARES = (1.0, 0.9, 0.8, 0.7, 0.6)
 
 
 def gptq(
@@ -40,8 +45,8 @@ def gptq(
     stored for each. `block_size`: so many columns share a scale; None, all. `normal_float`: the levels are quantiles
     of the normal distribution instead of evenly spaced, 3 or 4 bits. `by_activation`: the columns of the largest
     inputs first. `static_blocks`: take the scales of blocks from the weight as given, not as it is when a block is
-    reached; by default with `by_activation`, which needs it. `scale_search`: scales of least error, weighed by the
-    Hessian's diagonal, instead of those of the range. `keep`: bool, of the weight's shape, False for what is and stays
+    reached; by default with `by_activation`, which needs it. `scale_search`: of several scales those of least error in
+    each row, see `best_of`; six times the work. `keep`: bool, of the weight's shape, False for what is and stays
     zero. `factor`: of this Hessian, if it is known already.
 
     Gives uint8 levels with scale and zero point (rows, blocks), or for a normal float indices into one palette under a
@@ -50,22 +55,64 @@ def gptq(
     infinities or NaN, or if the Hessian can't be factorized.
     """
     values = finite(weight)
-    grid = Grid(
-        values,
-        bits=bits,
-        symmetric=symmetric,
-        per_tensor=per_tensor,
-        block_size=block_size,
-        normal_float=normal_float,
-        importance=hessian.diagonal() if scale_search else None,
-        scale_type=scale_type(weight),
-    )
     factor = factor or factorize(hessian, dampening, by_activation)
-    if factor.order is not None:
-        grid.block_of = grid.block_of[factor.order]
     refit = block_size is not None and factor.order is None and not static_blocks
-    _, levels, _ = sweep(values, factor, group_size=processing_group_size, grid=grid, refit=refit, keep=keep)
+
+    def make(**how: Any) -> Grid:
+        grid = Grid(
+            values,
+            bits=bits,
+            symmetric=symmetric,
+            per_tensor=per_tensor,
+            block_size=block_size,
+            normal_float=normal_float,
+            scale_type=scale_type(weight),
+            **how,
+        )
+        if factor.order is not None:
+            grid.block_of = grid.block_of[factor.order]
+        return grid
+
+    def settle(grid: Grid) -> tuple[Tensor, Tensor]:
+        return sweep(values, factor, group_size=processing_group_size, grid=grid, refit=refit, keep=keep)[:2]
+
+    if scale_search:
+        grid, _, levels = best_of(make, settle, values, hessian, factor)
+    else:
+        grid = make()
+        levels = settle(grid)[1]
     return grid.form(levels)
+
+
+def best_of(
+    make: Callable[..., Grid],
+    settle: Callable[[Grid], tuple[Tensor, Tensor]],
+    weight: Tensor,
+    hessian: Tensor,
+    factor: Factor,
+) -> tuple[Grid, Tensor, Tensor]:
+    """The grid, values and levels with the least output error in each row, of several shares of the range and of the
+    scales whose squared error, weighed by the Hessian's diagonal, is least.
+
+    `settle`: gives values and levels on a grid. Rows don't know of each other, so that each takes its own; with
+    one scale for the tensor all take the same. The whole range is among the tries: no row gets worse by the search.
+    """
+    order = slice(None) if factor.order is None else factor.order
+    live = hessian.diagonal() != 0
+    best, least = make(), torch.full_like(weight[:, 0], torch.inf)
+    best_values, best_levels = weight, torch.zeros_like(weight, dtype=torch.uint8)
+    for how in [{"share": share} for share in _SHARES] + [{"importance": hessian.diagonal()}]:
+        grid = make(**how)
+        values, levels = settle(grid)
+        error = (((values - weight) * live)[:, order] @ factor.upper).square().sum(1)
+        error = error.sum().expand_as(error) if grid.per_tensor else error
+        better = error < least
+        best.adopt(grid, better)
+        best_values, best_levels = (
+            torch.where(better[:, None], *pair) for pair in ((values, best_values), (levels, best_levels))
+        )
+        least = torch.minimum(error, least)
+    return best, best_values, best_levels
 
 
 def finite(weight: Tensor) -> Tensor:

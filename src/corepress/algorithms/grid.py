@@ -42,14 +42,15 @@ class Grid:
         block_size: int | None = None,
         normal_float: bool = False,
         importance: Tensor | None = None,
+        share: float = 1.0,
         scale_type: torch.dtype = torch.float32,
     ):
         """The range of each block of `weight`, (rows, columns) float32.
 
-        `block_size`: columns to a block, None for all. `per_tensor`: all rows share the scales. `importance`:
-        (columns,), look for the scales of least squared error, weighed by it, instead of taking the range.
-        `scale_type`: float16 or float32, to which scales are rounded. Raises ConfigError if blocks don't divide the
-        columns, or for a normal float of other than 3 or 4 bits.
+        `block_size`: columns to a block, None for all. `per_tensor`: all rows share the scales. `share`: so much of the
+        range is taken, what is beyond is clipped. `importance`: (columns,), look for the scales of least squared error,
+        weighed by it, instead. `scale_type`: float16 or float32, to which scales are rounded. Raises ConfigError if
+        blocks don't divide the columns, or for a normal float of other than 3 or 4 bits.
         """
         if normal_float and bits not in NORMAL_FLOAT:
             raise ConfigError(f"a normal float has 3 or 4 bits, not {bits}")
@@ -59,7 +60,7 @@ class Grid:
             raise ConfigError(f"blocks of {size} don't divide its {columns} input columns")
         self.bits, self.top, self.symmetric, self.per_tensor, self.size = bits, 2**bits - 1, symmetric, per_tensor, size
         self.palette = weight.new_tensor(NORMAL_FLOAT[bits] if normal_float else ())
-        self.importance, self.scale_type = importance, scale_type
+        self.importance, self.share, self.scale_type = importance, share, scale_type
         self.scale, self.zero = self._fit(weight.reshape(rows, -1, size), importance)
         self.block_of = torch.arange(columns, device=weight.device) // size
 
@@ -74,6 +75,11 @@ class Grid:
             blocks = target[columns].T.reshape(target.shape[1], end - begin, self.size)
             weighed = None if self.importance is None else self.importance[begin * self.size : end * self.size]
             self.scale[begin:end], self.zero[begin:end] = self._fit(blocks, weighed)
+
+    def adopt(self, other: Grid, rows: Tensor) -> None:
+        """Take the scales and zero points of some rows, (rows,) bool, from another grid of the same blocks."""
+        self.scale = torch.where(rows, other.scale, self.scale)
+        self.zero = torch.where(rows, other.zero, self.zero)
 
     def reach(self, stop: int) -> int:
         """Where the last block ends that begins before column `stop`."""
@@ -97,7 +103,7 @@ class Grid:
         if self.per_tensor:
             low, high = low.amin(0).expand_as(low), high.amax(0).expand_as(high)
         if importance is None:
-            scale, zero = self._scale(low, high)
+            scale, zero = self._scale(low * self.share, high * self.share)
         else:
             scale, zero = self._search(blocks, low, high, importance.reshape(blocks.shape[1:]))
         return scale.T.contiguous(), zero.T.contiguous()

@@ -6,9 +6,11 @@ Frantar and Alistarh 2023, "SparseGPT: Massive Language Models Can Be Accurately
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
-from corepress.algorithms.gptq import finite, scale_type
+from corepress.algorithms.gptq import best_of, finite, scale_type
 from corepress.algorithms.grid import Grid, numpy_of
 from corepress.algorithms.hessian import Factor, factorize
 from corepress.algorithms.sweep import sweep
@@ -41,29 +43,32 @@ def sparsegpt(
     Columns whose input was always zero are pruned first. Raises ConfigError if m doesn't divide the columns, and
     CorepressError as `gptq` does.
     """
-    values = finite(weight)
+    original = finite(weight)
     n, m = n_m_ratio or (0, 0)
     if m and weight.shape[1] % m:
         raise ConfigError(f"groups of {m}, of which {n} are pruned, don't divide its {weight.shape[1]} input columns")
-    grid = None
-    if bits is not None:
-        grid = Grid(
-            values,
-            bits=bits,
+    values = original.masked_fill(hessian.diagonal() == 0, 0)
+    factor = factor or factorize(hessian, dampening)
+    size = processing_group_size if not m else max(m, processing_group_size // m * m)
+
+    def make(**how: Any) -> Grid:
+        return Grid(
+            original,
+            bits=bits or 8,
             symmetric=symmetric,
             per_tensor=per_tensor,
             normal_float=normal_float,
-            importance=hessian.diagonal() if scale_search else None,
             scale_type=scale_type(weight),
+            **how,
         )
-    found, levels, kept = sweep(
-        values.masked_fill(hessian.diagonal() == 0, 0),
-        factor or factorize(hessian, dampening),
-        group_size=processing_group_size if not m else max(m, processing_group_size // m * m),
-        grid=grid,
-        sparsity=0.0 if m else sparsity,
-        n_m=(n, m),
-    )
+
+    def settle(grid: Grid) -> tuple[Tensor, Tensor]:
+        return sweep(values, factor, group_size=size, grid=grid, keep=kept)[:2]
+
+    grid = None if bits is None else make()
+    found, levels, kept = sweep(values, factor, group_size=size, grid=grid, sparsity=0.0 if m else sparsity, n_m=(n, m))
+    if grid and scale_search:
+        grid, found, levels = best_of(make, settle, values, hessian, factor)
     # A value that was kept and rounded to zero needs no place among the stored ones.
     mask = numpy_of(kept & (found != 0))
     return Sparse(mask, grid.form(levels) if grid else numpy_of(found.to(scale_type(weight))))

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numba
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 
 from corepress.algorithms.hessian import factorize
 from corepress.algorithms.palettize import palettize
+from corepress.algorithms.threads import over_rows
 from corepress.errors import ConfigError, CorepressError
 from corepress.weights import Palettized
 
@@ -161,9 +161,7 @@ def _in_threads(kernel: Callable[..., None], *arrays: Array) -> None:
     """`kernel(*arrays, first, last)` on parts of the rows of the first array."""
     count = len(arrays[0])
     threads = min(os.cpu_count() or 1, max(1, count // 16))
-    edges = [count * i // threads for i in range(threads + 1)]
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(lambda first, last: kernel(*arrays, first, last), edges[:-1], edges[1:]))
+    over_rows(count, threads, lambda first, last: kernel(*arrays, first, last))
 
 
 # The kernels. Row r of codes belongs to table r * len(tables) // len(codes).

@@ -7,7 +7,6 @@ each other: on a CPU a kernel takes 64 at a time, so that they and the group's p
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numba
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from corepress.algorithms.grid import Grid
 from corepress.algorithms.hessian import Factor
+from corepress.algorithms.threads import over_rows
 
 LANES = 64
 Array = NDArray[Any]
@@ -139,16 +139,10 @@ def settle_in_kernel(
         scale, zero, block_of, np.float32(top), palette, levels.numpy(),
     )  # fmt: skip
 
-    def work(first: int) -> None:
-        _settle(*fixed, first, min(first + step, rows))  # type: ignore[call-arg, arg-type]
+    def work(first: int, last: int) -> None:
+        _settle(*fixed, first, last)  # type: ignore[call-arg, arg-type]
 
-    workers = min(torch.get_num_threads(), -(-rows // LANES))
-    step = -(-rows // workers // LANES) * LANES
-    if workers == 1:
-        work(0)
-        return
-    with ThreadPoolExecutor(workers) as pool:
-        list(pool.map(work, range(0, rows, step)))
+    over_rows(rows, torch.get_num_threads(), work, LANES)
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract"})

@@ -1,7 +1,8 @@
 """How good models still are when they are compressed, by corepress and by coremltools: writes `docs/quality.md`.
 
-    python benchmarks/quality.py            # about 12 minutes on two cores
-    python benchmarks/quality.py --quick    # prints a part, from less data, in 2 minutes
+    python benchmarks/quality.py                  # all, about half an hour on two cores
+    python benchmarks/quality.py --tasks digits   # this part anew; the others stay as they were measured last
+    python benchmarks/quality.py --quick          # prints a part, from less data, in 2 minutes
 
 all-MiniLM-L6-v2 with its real weights (see tests/minilm.py for what to install), and two small networks that read
 digits. Seconds are of one run of each, so they only tell large differences.
@@ -35,9 +36,13 @@ INTRODUCTION = """\
 
 Made by `python benchmarks/quality.py`: corepress beside coremltools 9.0, on the same model, with the same configuration
 and the same data. "Bits" are those stored for each compressed weight, its share of tables, scales and masks included,
-counted the same way for both; two numbers where they differ. Biases and normalizations stay as they are; layer-wise
-methods (GPTQ, SparseGPT) leave embeddings alone, too. What has no peer is an addition of corepress; `scale_search` is
-set beside the peer's run without it. Seconds are of one run on a machine of two cores, calibration included.
+counted the same way for both; two numbers where they differ, most often as coremltools left weights alone (blocks that
+don't divide, embeddings). Biases and normalizations stay as they are; layer-wise methods (GPTQ, SparseGPT) leave
+embeddings alone, too. What has no peer is an addition of corepress; `scale_search` and `activation_aware_scale` are set
+beside the peer's run without them. "dB": the signal-to-noise ratio of the outputs (embeddings, logits), up to one
+common factor, 6 dB for each halving of the error. It tells apart what a count of images cannot: one image of digits is
+0.0028. Of small networks two or three dB are chance; single values decide. Seconds are of one run on a machine of two
+cores, calibration included.
 
 - MiniLM: all-MiniLM-L6-v2, the mean cosine of its embeddings to those of the float32 model over {tests} sentences;
   calibrated on {calibration} others.
@@ -68,7 +73,6 @@ def main() -> None:
         "MiniLM": lambda: encoder(CACHE, sizes["calibration"], sizes["tests"]),
     }
     bits = {"MiniLM": (4,)} if quick else {"MiniLM": (8, 6, 4, 3, 2)}
-    sections = [INTRODUCTION.format(**sizes)]
     with _progress() as progress:
         for title, make in makers.items():
             if title in options.tasks.split(","):
@@ -76,11 +80,13 @@ def main() -> None:
                     task = make()
                 chosen = methods(bits.get(title, (4, 2) if quick else (8, 6, 4, 3, 2, 1)))
                 chosen = [method for method in chosen if options.only in method.name]
-                sections.append(section(task, compare(task, chosen, progress)))
-                if quick or options.only or options.tasks != parser.get_default("tasks"):
-                    print(sections[-1], flush=True)
+                found = section(task, compare(task, chosen, progress))
+                if quick or options.only:
+                    print(found, flush=True)
                 else:
-                    OUTPUT.write_text("\n".join(sections))
+                    Path(CACHE, f"{title}.md").write_text(found)
+                    parts = [part.read_text() for name in makers if (part := Path(CACHE, f"{name}.md")).exists()]
+                    OUTPUT.write_text("\n".join([INTRODUCTION.format(**sizes), *parts]))
 
 
 def compare(task: Task, chosen: list[Method], progress: Progress) -> list[Row]:
@@ -107,9 +113,10 @@ def attempt(method: Method, library: str, task: Task) -> Result | str | None:
 
 
 def section(task: Task, rows: list[Row]) -> str:
-    before = f"{task.score(task.model):.4f}"
+    before = f"{task.score(task.original):.4f}"
     lines = [f"## {task.title}\n", f"Without compression: {before}.\n", *best(rows)]
-    lines += ["| method | bits | corepress | coremltools | seconds | coremltools' |", "| --- " + "| ---: " * 5 + "|"]
+    heads = ["bits", "corepress", "coremltools", "dB", "coremltools'", "seconds", "coremltools'"]
+    lines += [f"| method | {' | '.join(heads)} |", "| --- " + "| ---: " * len(heads) + "|"]
     lines += [f"| {' | '.join(cells(*row))} |" for row in rows]
     return "\n".join([*lines, ""])
 
@@ -123,23 +130,29 @@ def best(rows: list[Row]) -> Iterator[str]:
         for side in (1, 2):
             results = [(row[side], row[0]) for row in rows if row[0].bits == bits and isinstance(row[side], Result)]
             result, method = max(results, key=lambda pair: pair[0].score, default=(None, None))
-            name = "" if method is None else method.name if side == 1 else method.name.removesuffix(", scale_search")
-            found.append("—" if result is None else f"{result.score:.4f} ({name}, {result.bits:.2f} bits)")
+            name = "" if method is None else method.name if side == 1 else method.name.split(", scale_search")[0]
+            found.append(
+                "—" if result is None else f"{result.score:.4f} ({name}, {result.bits(result.compressed):.2f} bits)"
+            )
         yield f"| {bits} | {' | '.join(found)} |"
     yield ""
 
 
 def cells(method: Method, own: Result | str | None, peer: Result | str | None) -> list[str]:
     results = [result for result in (own, peer) if isinstance(result, Result)]
-    stored = " / ".join(dict.fromkeys(f"{result.bits:.2f}" for result in results))
-    scores, seconds = [], []
+    # A library that leaves a weight alone, which the other one compresses, stores its float32.
+    either = frozenset[str]().union(*(result.compressed for result in results))
+    stored = " / ".join(dict.fromkeys(f"{result.bits(either):.2f}" for result in results))
+    scores, snrs, seconds = [], [], []
     for result in (own, peer):
         scores.append(f"{result.score:.4f}" if isinstance(result, Result) else result or "—")
+        snrs.append(f"{result.snr:.1f}" if isinstance(result, Result) else "—")
         seconds.append(f"{result.seconds:.1f}" if isinstance(result, Result) else "—")
-    if len(results) == 2 and results[0].score > results[1].score:
-        scores[0] = f"**{scores[0]}**"
+    if len(results) == 2:
+        for cells, ahead in ((scores, own.score > peer.score), (snrs, own.snr > peer.snr + 0.05)):
+            cells[0] = f"**{cells[0]}**" if ahead else cells[0]
     name = method.name if method.bits == 32 else f"{method.bits} bits: {method.name}"
-    return [name, stored, *scores, *seconds]
+    return [name, stored, *scores, *snrs, *seconds]
 
 
 def _progress() -> Progress:

@@ -28,11 +28,26 @@ _FOLDERS = {"Palettizer": "palettization", "Quantizer": "quantization", "Compres
 
 @dataclass(frozen=True)
 class Result:
-    """`bits`: stored for each compressed weight, its share of tables, scales and masks included."""
+    """`snr`: of the outputs, in dB. `stored`: the bytes of each weight, its tables, scales and mask included; `counts`:
+    its elements. `compressed`: the weights that are."""
 
     score: float
-    bits: float
+    snr: float
+    stored: dict[str, int]
+    counts: dict[str, int]
+    compressed: frozenset[str]
     seconds: float
+
+    def bits(self, among: frozenset[str]) -> float:
+        """Stored for an element of these weights, on average."""
+        return 8 * sum(self.stored[name] for name in among) / sum(self.counts[name] for name in among)
+
+
+def _snr(outputs: np.ndarray, original: np.ndarray) -> float:
+    """In dB, up to one common factor, to which cosines and the class of the largest output are blind."""
+    outputs = outputs * ((outputs * original).sum() / np.square(outputs).sum())
+    with np.errstate(divide="ignore"):
+        return float(10 * np.log10(np.square(original).sum() / np.square(outputs - original).sum()))
 
 
 @dataclass(frozen=True)
@@ -55,8 +70,11 @@ class OnModule(Method):
     config: dict[str, Any]
     data: str = ""  # or "loss", "inputs"
     extra: dict[str, Any] = field(default_factory=dict)
+    only_ours: bool = False
 
-    def run(self, library: str, task: Task) -> Result:
+    def run(self, library: str, task: Task) -> Result | None:
+        if self.only_ours and library == PEER:
+            return None
         folder = next(folder for end, folder in _FOLDERS.items() if self.optimizer.endswith(end))
         module = importlib.import_module(f"{library}.torch.{folder}")
         settings: dict[str, Any] = {"global_config": self.config | (self.extra if library == OURS else {})}
@@ -75,7 +93,8 @@ class OnModule(Method):
         begin = time.perf_counter()
         compressed = optimizer.compress(**arguments).eval()
         seconds = time.perf_counter() - begin + spent
-        return Result(task.score(compressed), _bits_of_module(compressed), seconds)
+        outputs = task.outputs(compressed)
+        return Result(task.score(outputs), _snr(outputs, task.original), *_sizes_of_module(compressed), seconds)
 
 
 _sensitivities: dict[tuple[str, str], tuple[str, float]] = {}
@@ -93,23 +112,23 @@ def _sensitivity(library: str, task: Task, optimizer: Any) -> tuple[str, float]:
     return _sensitivities[key]
 
 
-def _bits_of_module(model: nn.Module) -> float:
-    """From the buffers that both libraries leave for the conversion."""
-    sizes = []
+def _sizes_of_module(model: nn.Module) -> tuple[dict[str, int], dict[str, int], frozenset[str]]:
+    """Of all weights, from the buffers that both libraries leave for the conversion: bytes, elements, who has any."""
+    stored, counts, compressed = {}, {}, []
     for parameter in parameters(model):
         for name, buffer in parameter.module.named_buffers(recurse=False):
             if name.endswith(("/quantization_scale", "/zero_point")):
                 # Those of layer-wise methods of coremltools lack axes.
                 missing = parameter.value.ndim - buffer.ndim
                 parameter.module._buffers[name] = buffer.reshape(*buffer.shape, *[1] * max(0, missing))
+            elif name.endswith("/quantization_n_bits"):
+                # Core ML has no integers of 3 bits; coremltools leaves the number as it is.
+                parameter.module._buffers[name] = buffer.clamp(min=4)
         form = read_weight(parameter)
+        stored[parameter.key], counts[parameter.key] = form.nbytes, math.prod(form.shape)
         if not isinstance(form, np.ndarray):
-            sizes.append((form.nbytes, math.prod(form.shape)))
-    return _bits(sizes)
-
-
-def _bits(sizes: list[tuple[int, int]]) -> float:
-    return 8 * sum(stored for stored, _ in sizes) / sum(count for _, count in sizes)
+            compressed.append(parameter.key)
+    return stored, counts, frozenset(compressed)
 
 
 @dataclass(frozen=True)
@@ -124,12 +143,17 @@ class OnPackage(Method):
         if library == PEER:
             return None
         begin = time.perf_counter()
-        config = cto.OptimizationConfig(self.config)
+        # What is only added, such as embeddings of positions, isn't a layer's weight: on the side of PyTorch no method
+        # of both libraries takes it either.
+        config = cto.OptimizationConfig(self.config, op_type_configs={"add": None})
         function = getattr(calibrated, self.function)
         model = function(corepress.load(task.package), config, task.samples, target="iOS18", **self.options)
         seconds = time.perf_counter() - begin
-        sizes = [(w.stored_bytes, w.size) for w in model.weights() if w.compression]
-        return Result(task.score_package(model), _bits(sizes), seconds)
+        weights = [weight for weight in model.weights() if weight.compression]
+        stored, counts = ({w.name: getattr(w, size) for w in weights} for size in ("stored_bytes", "size"))
+        outputs = task.outputs_of_package(model)
+        snr = _snr(outputs, task.original)
+        return Result(task.score(outputs), snr, stored, counts, frozenset(stored), seconds)
 
 
 GROUPS = {"granularity": "per_grouped_channel", "group_size": 16}
@@ -146,6 +170,9 @@ def methods(bits: tuple[int, ...]) -> list[Method]:
                 OnModule(f"PostTrainingPalettizer, {name}", n, "PostTrainingPalettizer", {"n_bits": n} | config)
             )
         found.append(OnModule("SKMPalettizer", n, "SKMPalettizer", {"n_bits": n}, "loss"))
+        for name, config in luts.items():
+            own = {"algorithm": "lut_gptq", "n_bits": n} | config
+            found.append(OnModule(f"LUT-GPTQ, {name}", n, "LayerwiseCompressor", own, "inputs", only_ours=True))
         found += _integers(n)
         for name, config in luts.items():
             package_config = cto.OpPalettizerConfig(mode="kmeans", nbits=n, **config)
@@ -177,7 +204,9 @@ def _integers(bits: int) -> list[Method]:
                 )
         if bits in (8, 4, 3):
             config = {"algorithm": "gptq", "weight_dtype": f"uint{bits}"} | granularity
-            for more, extra in (("", {}), (", scale_search", {"scale_search": True})):
+            extras = {"": {}, ", scale_search": {"scale_search": True}}
+            extras |= {", activation_aware_scale": {"activation_aware_scale": True}} if bits == 4 else {}
+            for more, extra in extras.items():
                 found.append(OnModule(f"GPTQ, {name}{more}", bits, "LayerwiseCompressor", config, "inputs", extra))
         if bits in (8, 4):
             config = cto.OpLinearQuantizerConfig(dtype=f"int{bits}", scale_search=True, **granularity)

@@ -33,7 +33,8 @@ class Task:
 
     `batches`: inputs of the module for layer-wise methods, `layers`: the names of its blocks, None for a Sequential.
     `loss`, `labelled`: for sensitivities, one sample each. `samples`: inputs of the package.
-    `score`, `score_package`: what the compressed module and package reach.
+    `outputs`, `outputs_of_package`: of a compressed module or package, (test samples, features).
+    `original`: of the model. `score`: how good outputs are.
     """
 
     title: str
@@ -44,8 +45,10 @@ class Task:
     labelled: list[tuple[Tensor, Tensor]]
     loss: Callable[[nn.Module, tuple[Tensor, Tensor]], Tensor]
     samples: list[dict[str, np.ndarray]]
-    score: Callable[[nn.Module], float]
-    score_package: Callable[[Any], float]
+    outputs: Callable[[nn.Module], np.ndarray]
+    outputs_of_package: Callable[[Any], np.ndarray]
+    original: np.ndarray
+    score: Callable[[np.ndarray], float]
 
 
 class Encoder(nn.Module):
@@ -85,7 +88,7 @@ def encoder(folder: Path, calibration: int, tests: int) -> Task:
     def embed(model: nn.Module) -> np.ndarray:
         return torch.cat([model(ids) for ids in test_ids]).double().numpy()
 
-    expected = embed(model)
+    original = embed(model)
     return Task(
         title="MiniLM",
         model=model,
@@ -95,8 +98,10 @@ def encoder(folder: Path, calibration: int, tests: int) -> Task:
         labelled=list(zip(batches, signs, strict=True)),
         loss=projection_loss,
         samples=samples,
-        score=lambda model: float(minilm.cosines(expected, embed(model)).mean()),
-        score_package=lambda model: float(minilm.cosines(expected, minilm.embeddings(model, test)).mean()),
+        outputs=embed,
+        outputs_of_package=lambda model: minilm.embeddings(model, test),
+        original=original,
+        score=lambda outputs: float(minilm.cosines(original, outputs).mean()),
     )
 
 
@@ -157,24 +162,26 @@ def _classifier(title: str, model: nn.Module, package: Path, name: str, data: mn
     whole = title == "MNIST"  # its package takes batches
 
     @torch.no_grad()
-    def score(model: nn.Module) -> float:
-        answers = torch.cat([model(batch).argmax(1) for batch in test.split(BATCH)])
-        return float((answers == expected).double().mean())
+    def logits(model: nn.Module) -> np.ndarray:
+        return torch.cat([model(batch) for batch in test.split(BATCH)]).double().numpy()
 
-    def score_package(model: Any) -> float:
+    def logits_of_package(model: Any) -> np.ndarray:
         program = load_program(model)
-        logits = [program.predict({name: part.numpy()})["logits"] for part in test.split(BATCH if whole else 1)]
-        return float((np.concatenate(logits).argmax(1) == expected.numpy()).mean())
+        parts = [program.predict({name: part.numpy()})["logits"] for part in test.split(BATCH if whole else 1)]
+        return np.concatenate(parts).astype(float)
 
     return Task(
         title=title,
         model=model,
         package=package,
-        batches=list(train.split(16)),
+        batches=[batch.clone() for batch in train.split(16)],
         layers=None,
-        labelled=list(zip(train.split(1), labels.split(1), strict=True)),
+        # coremltools copies each sample with all of the storage that it is a view of.
+        labelled=[(image.clone(), label.clone()) for image, label in zip(train.split(1), labels.split(1), strict=True)],
         loss=label_loss,
         samples=[{name: image.numpy()} for image in train.split(1)],
-        score=score,
-        score_package=score_package,
+        outputs=logits,
+        outputs_of_package=logits_of_package,
+        original=logits(model),
+        score=lambda outputs: float((outputs.argmax(1) == expected.numpy()).mean()),
     )

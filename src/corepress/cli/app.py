@@ -104,6 +104,9 @@ def quantize(
     scale_search: Annotated[bool, typer.Option(help="Search the scales of least squared error.")] = False,
     smaller_block: Annotated[bool, typer.Option(help="Use smaller blocks where the size does not divide.")] = False,
     method: Annotated[options.LinearMethod | None, typer.Option(help="Fit to the layers' outputs on --data.")] = None,
+    activation_aware_scale: Annotated[
+        bool, typer.Option("--activation-aware-scale", help="With --method: scale channels first, as AWQ does.")
+    ] = False,
     activations: Annotated[bool, typer.Option("--activations", help="Activations, too, calibrated on --data.")] = False,
     observer: Annotated[
         options.Observer, typer.Option(help="How the range of an activation is found.")
@@ -125,13 +128,16 @@ def quantize(
         mode=mode.value, dtype=dtype.value, granularity=granularity.value, block_size=block_size,
         weight_threshold=weight_threshold, scale_search=scale_search, smaller_block=smaller_block,
     ))  # fmt: skip
+    if activation_aware_scale and method is None:
+        raise ConfigError("--activation-aware-scale needs --method gptq and --data")
+    more = {"activation_aware_scale": True} if activation_aware_scale else {}
 
     def step(source: Model, progress: Any) -> Model:
         if activations:
             source = quantize_activations(source, data, mode.value, observer.value)
         return compressed(
             source, "linear_quantize_weights", chosen, joint, method, data,
-            target=target, workers=workers, progress=progress,
+            target=target, workers=workers, progress=progress, **more,
         )  # fmt: skip
 
     run_step("quantize", model, output, overwrite, as_json, step, verify, data)

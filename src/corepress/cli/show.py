@@ -39,6 +39,8 @@ def progress(title: str) -> Iterator[Progress]:
 
     # The closing table counts what was skipped, so the warnings would only tear the bar.
     logging.getLogger("corepress").setLevel(logging.ERROR)
+    # It does not count what --activation-aware-scale could not scale.
+    logging.getLogger("corepress.coreml.calibrated.activation_scaling").setLevel(logging.WARNING)
     columns = (
         TextColumn(title),
         BarColumn(),

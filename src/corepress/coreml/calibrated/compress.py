@@ -55,6 +55,7 @@ def linear_quantize_weights(
     sample_data: Samples,
     joint_compression: bool = False,
     *,
+    activation_aware_scale: bool = False,
     function: str | None = None,
     target: Any = None,
     device: str = "cpu",
@@ -62,9 +63,19 @@ def linear_quantize_weights(
     progress: Progress | None = None,
 ) -> Model:
     """`corepress.coreml.linear_quantize_weights` by GPTQ: rounding errors make up for each other in the layers' outputs
-    on the samples. Arguments and exceptions are those of `palettize_weights`."""
+    on the samples.
+
+    `activation_aware_scale`: scale input channels first, as AWQ does (`corepress.algorithms.awq`), where a constant of
+    the operations before can take up the inverse; the search rounds such weights eleven times. The other arguments and
+    the exceptions are those of `palettize_weights`.
+    """
     model = quantize.checked(mlmodel, config, joint_compression, target)
     choose = quantize.chooser(config, joint_compression)
+    if activation_aware_scale:
+        from corepress.coreml.calibrated.activation_scaling import scale_activations
+
+        sample_data = list(sample_data)
+        model = scale_activations(model, choose, sample_data, function, device)
     return _fitted(model, choose, sample_data, function, device, workers, progress)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -13,19 +15,23 @@ import torch
 from attrs import define, field
 from torch import Tensor, nn
 
+from corepress.algorithms.awq import Rounding
 from corepress.errors import ConfigError, CorepressError
 from corepress.fields import integer, suggesting
 from corepress.torch.base_model_optimizer import BaseDataCalibratedModelOptimizer
 from corepress.torch.engine import skipped
+from corepress.torch.layerwise_compression.activation_scaling import scale_activations
 from corepress.torch.layerwise_compression.algorithms import (
+    GPTQ,
     LayerwiseCompressionAlgorithm,
     LayerwiseCompressionAlgorithmConfig,
+    ModuleGPTQConfig,
     OBSCompressionAlgorithm,
 )
 from corepress.torch.layerwise_compression.checkpoint import Checkpoint
 from corepress.torch.layerwise_compression.input_cacher import Call, FirstLayerInputCacher, on_device
 from corepress.torch.layerwise_compression.layout import SUPPORTED, is_supported
-from corepress.torch.layerwise_compression.stages import Stage, chained, hooks, observe, whole
+from corepress.torch.layerwise_compression.stages import Stage, chained, evaluating, hooks, is_in, observe, whole
 from corepress.torch.metadata import array_of, describe, read_weight, register_version
 from corepress.torch.optimization_config import ModuleOptimizationConfig, OptimizationConfig
 from corepress.torch.parameters import Parameter, bake_parametrizations, parameters
@@ -124,7 +130,11 @@ class LayerwiseCompressor(BaseDataCalibratedModelOptimizer):
         bake_parametrizations(model)
         layers = None if names is None else [model.get_submodule(name) for name in names]
         cacher = self._config.input_cacher(model, layers)
-        with _evaluating(model):
+        with evaluating(model):
+            if any(map(_scales, self._config.configs())):
+                dataloader = list(itertools.islice(dataloader, self._config.calibration_nsamples))
+                rounding_of = functools.partial(self._rounding_of, names)
+                scale_activations(model, [Call.of(batch) for batch in dataloader], rounding_of, device)
             inputs, keywords = cacher.cache(dataloader, self._config.calibration_nsamples, device)
             calls = [Call.of(given, keywords) for given in inputs]
             if not calls:
@@ -134,6 +144,18 @@ class LayerwiseCompressor(BaseDataCalibratedModelOptimizer):
         register_version(model)
         self._model = model
         return model
+
+    def _rounding_of(self, names: list[str] | None, parameter: Parameter) -> Rounding | None:
+        config = self._config.get_module_config(parameter.owner_name, parameter.owner)
+        reached = names is None or any(is_in(parameter.module_name, name) for name in names)
+        if not reached or not _scales(config):
+            return None
+        try:
+            algorithm = GPTQ(parameter.module, config)
+        except ConfigError:  # which the compression itself will say
+            return None
+        algorithm.cleanup()  # the Hessians of all layers would be too much at once
+        return algorithm.rounded
 
     def _check_names(self) -> None:
         for kind, config in self._config.module_type_configs.items():
@@ -147,6 +169,10 @@ class LayerwiseCompressor(BaseDataCalibratedModelOptimizer):
                 found = f"a {type(named[0]).__name__}" if named else "no module of the model"
                 raise ConfigError(f"module_name_configs {pattern!r} names {found}, but only Linear, Conv1d and Conv2d "
                                   "can be compressed layer by layer")  # fmt: skip
+
+
+def _scales(config: Any) -> bool:
+    return isinstance(config, ModuleGPTQConfig) and config.activation_aware_scale and config.weight_n_bits <= 8
 
 
 class _Run:
@@ -265,24 +291,6 @@ def _feeding(algorithm: Any) -> Callable[..., None]:
             algorithm.add_batch(args[0], output)
 
     return hook
-
-
-@contextlib.contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode, float32 products in full precision, and attention by its modules instead of in one piece."""
-    training = {module: module.training for module in model.modules()}
-    matmul, cudnn, mha = torch.backends.cuda.matmul, torch.backends.cudnn, torch.backends.mha
-    flags = matmul.allow_tf32, cudnn.allow_tf32, mha.get_fastpath_enabled()
-    try:
-        matmul.allow_tf32 = cudnn.allow_tf32 = False
-        mha.set_fastpath_enabled(False)
-        model.eval()
-        yield
-    finally:
-        matmul.allow_tf32, cudnn.allow_tf32 = flags[:2]
-        mha.set_fastpath_enabled(flags[2])
-        for module, mode in training.items():
-            module.training = mode
 
 
 def __dir__() -> list[str]:

@@ -38,14 +38,15 @@ def chained(
     for name, layer in layers:
         forward = _telling(name, before, layer)
         with on_device(layer.modules(), device):
-            yield Stage(name, [p for p in parameters if _is_in(p.module_name, name)], forward, calls)
+            yield Stage(name, [p for p in parameters if is_in(p.module_name, name)], forward, calls)
             if name != layers[-1][0]:
                 for i, call in enumerate(calls):
                     calls[i] = Call.of(forward(call), call.kwargs)
         before = f"the output of {name}"
 
 
-def _is_in(name: str, container: str) -> bool:
+def is_in(name: str, container: str) -> bool:
+    """Whether a module of that name is another one or lies in it."""
     return name == container or name.startswith(f"{container}.")
 
 
@@ -141,3 +142,21 @@ def hooks(handles: Iterator[torch.utils.hooks.RemovableHandle]) -> Iterator[None
     finally:
         for handle in registered:
             handle.remove()
+
+
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode, float32 products in full precision, and attention by its modules instead of in one piece."""
+    training = {module: module.training for module in model.modules()}
+    matmul, cudnn, mha = torch.backends.cuda.matmul, torch.backends.cudnn, torch.backends.mha
+    flags = matmul.allow_tf32, cudnn.allow_tf32, mha.get_fastpath_enabled()
+    try:
+        matmul.allow_tf32 = cudnn.allow_tf32 = False
+        mha.set_fastpath_enabled(False)
+        model.eval()
+        yield
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32 = flags[:2]
+        mha.set_fastpath_enabled(flags[2])
+        for module, mode in training.items():
+            module.training = mode

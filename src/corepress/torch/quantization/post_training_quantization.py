@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from attrs import define, field
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
+from corepress.algorithms.awq import Rounding
 from corepress.algorithms.linear import quantize
 from corepress.errors import ConfigError
 from corepress.fields import flag, suggesting
@@ -17,13 +19,15 @@ from corepress.torch import dtypes
 from corepress.torch.base_model_optimizer import BasePostTrainingModelOptimizer
 from corepress.torch.engine import Action, compress_weights
 from corepress.torch.fields import member
+from corepress.torch.metadata import array_of
 from corepress.torch.optimization_config import (
     ModuleOptimizationConfig,
     OptimizationConfig,
     QuantizationGranularity,
 )
-from corepress.torch.parameters import Parameter
+from corepress.torch.parameters import Parameter, bake_parametrizations
 from corepress.torch.quantization.quantization_config import QuantizationScheme
+from corepress.weights import decompress
 
 __all__ = ["ModulePostTrainingQuantizerConfig", "PostTrainingQuantizer", "PostTrainingQuantizerConfig"]
 
@@ -50,6 +54,9 @@ class ModulePostTrainingQuantizerConfig(ModuleOptimizationConfig):
     block_size: with "per_block": the elements of a block along the input channels, or the block's size on the output
         and the input channels; 0 stands for the whole axis.
     scale_search: an addition: look for the scale of least squared error instead of taking it from the range.
+    activation_aware_scale: an addition: scale the input channels of linear and convolutional layers first, as AWQ does
+        (`corepress.algorithms.awq`), where the norm or layer before can take up the inverse; `compress` then needs
+        data.
     """
 
     weight_dtype: Any = "int8"
@@ -58,6 +65,7 @@ class ModulePostTrainingQuantizerConfig(ModuleOptimizationConfig):
     quantization_scheme: QuantizationScheme = member(QuantizationScheme, "symmetric")
     block_size: tuple[int, ...] | None = field(default=None, converter=_block_size)
     scale_search: bool = flag()
+    activation_aware_scale: bool = flag()
 
     def __attrs_post_init__(self) -> None:
         name = dtypes.dtype_name(self.weight_dtype)
@@ -94,15 +102,44 @@ class PostTrainingQuantizer(BasePostTrainingModelOptimizer):
     def __init__(self, model: nn.Module, config: PostTrainingQuantizerConfig | None = None):
         super().__init__(model, PostTrainingQuantizerConfig() if config is None else config)
 
-    def compress(self, inplace: bool = False, *, workers: int | None = None) -> nn.Module:
+    def compress(
+        self, inplace: bool = False, *, dataloader: Iterable[Any] | None = None, workers: int | None = None
+    ) -> nn.Module:
         """The quantized model: this model if `inplace`, else a copy.
 
-        `workers`: threads; by default one for each core. A weight that can't be quantized as asked is left as it is,
-        with a warning; `report().skipped` says why.
+        `dataloader`: for `activation_aware_scale`: batches of the model's input, a tensor, a tuple of arguments or a
+        dictionary of keyword arguments. `workers`: threads; by default one for each core. A weight that can't be
+        quantized as asked is left as it is, with a warning; `report().skipped` says why. Raises ConfigError if
+        `dataloader` is missing or empty.
         """
-        self._model = self._get_model_for_compression(inplace)
+        model = self._get_model_for_compression(inplace)
+        if any(config.activation_aware_scale for config in self._config.configs()):
+            self._scale_activations(model, dataloader)
+        self._model = model
         self._report = compress_weights(self._model, self._choose, workers=workers, description="Quantizing")
         return self._model
+
+    def _scale_activations(self, model: nn.Module, dataloader: Iterable[Any] | None) -> None:
+        from corepress.torch.layerwise_compression.activation_scaling import scale_activations  # builds on this package
+        from corepress.torch.layerwise_compression.input_cacher import Call
+
+        calls = [Call.of(batch) for batch in dataloader or ()]
+        if not calls:
+            raise ConfigError("activation_aware_scale needs data: give compress a dataloader with batches of the input")
+        bake_parametrizations(model)
+        scale_activations(model, calls, self._rounding_of)
+
+    def _rounding_of(self, parameter: Parameter) -> Rounding | None:
+        config = self._config.get_module_config(parameter.owner_name, parameter.owner)
+        action = self._choose(parameter)
+        if action is None or not config.activation_aware_scale:
+            return None
+
+        def rounded(weight: Tensor, hessian: Tensor) -> Tensor:
+            given = weight.reshape(parameter.value.shape).to(parameter.value.dtype)
+            return torch.from_numpy(decompress(action(array_of(given), None))).to(weight).reshape(weight.shape)
+
+        return rounded
 
     def _choose(self, parameter: Parameter) -> Action | None:
         config = self._config.get_module_config(parameter.owner_name, parameter.owner)

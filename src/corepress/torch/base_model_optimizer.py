@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 
 from torch import nn
 
+from corepress.errors import CorepressError
+from corepress.torch.distributed import has_split_weights, unwrapped, whole_copy
 from corepress.torch.engine import Action
 from corepress.torch.optimization_config import OptimizationConfig
 from corepress.torch.parameters import SUPPORTED, Parameter, copy_of
@@ -40,6 +42,11 @@ class BaseModelOptimizer(ABC):
         return self._supported_modules
 
     def _get_model_for_compression(self, inplace: bool) -> nn.Module:
+        if has_split_weights(self._model):
+            raise CorepressError(
+                "the model's weights are split over processes (DTensor): compress or prepare it first, and call "
+                "fully_shard afterwards"
+            )
         return self._model if inplace else copy_of(self._model)
 
 
@@ -89,6 +96,18 @@ class BaseTrainingTimeModelOptimizer(BaseModelOptimizer):
     @abstractmethod
     def prepare(self, *args: Any, **kwargs: Any) -> nn.Module:
         """The model to be trained."""
+
+    def _get_model_to_finalize(self, model: nn.Module | None, inplace: bool) -> nn.Module:
+        """A trained model, by default that of `prepare`, out of its wrapper: itself if `inplace`, else a copy.
+
+        Of a model that `fully_shard` split, each process gets a whole copy, on the CPU.
+        """
+        model = unwrapped(self._model if model is None else model)
+        if not has_split_weights(model):
+            return model if inplace else copy_of(model)
+        if inplace:
+            raise CorepressError("a model that fully_shard split can't be finalized inplace: let finalize() copy it")
+        return whole_copy(model)
 
     @abstractmethod
     def step(self) -> None:

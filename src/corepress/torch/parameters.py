@@ -32,7 +32,8 @@ SUPPORTED = tuple(_WEIGHTS)
 class Parameter:
     """A weight of a module of a model. `output_axis`, `input_axis`: those of its channels.
 
-    `owner`, `owner_name`: the module whose configuration counts; that of an attention for its output projection.
+    `owner`, `owner_name`: the module whose configuration counts, that of an attention for its output projection; and
+    its name, for the layer of a `Wrapper` that of the latter.
     """
 
     module: nn.Module
@@ -60,13 +61,22 @@ class Parameter:
         return f"{self.key} of a {type(self.module).__name__}"
 
 
+class Wrapper(nn.Module):
+    """A module in the place of a layer, which it holds: configurations know the layer by the name of the place."""
+
+    layer: nn.Module
+
+
 def parameters(model: nn.Module) -> Iterator[Parameter]:
     """The weights of all supported modules, in the model's order; a shared one once for each module that holds it."""
     attention: tuple[str, nn.Module] = ("", model)
+    wrapped: dict[nn.Module, str] = {}
     for module_name, module in model.named_modules():
         names, output_axis = _weights_of(module)
-        owner_name, owner = module_name, module
-        if isinstance(module, nn.MultiheadAttention):
+        owner_name, owner = wrapped.get(module, module_name), module
+        if isinstance(module, Wrapper):
+            wrapped[module.layer] = module_name
+        elif isinstance(module, nn.MultiheadAttention):
             attention = module_name, module
         elif isinstance(module, NonDynamicallyQuantizableLinear):
             owner_name, owner = attention

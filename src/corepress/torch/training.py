@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from corepress.errors import CorepressError
+from corepress.torch.distributed import whole
 from corepress.torch.parameters import Parameter, own_class, parameters
 
 P = TypeVar("P", bound="Part")
@@ -87,11 +88,20 @@ def siblings(module: nn.Module, name: str, kind: type[P]) -> list[P]:
 
 
 def trained(module: nn.Module, name: str) -> Tensor:
-    """A weight as it is trained: before it passes through any part."""
+    """A weight as it is trained: whole, and before it passes through any part."""
     own = siblings(module, name, Part)
     with idle(own), torch.no_grad():
         value: Tensor = getattr(module, name)
-    return value.detach()
+    return whole(value.detach())
+
+
+@torch.no_grad()
+def passed(module: nn.Module, name: str, stage: int) -> Tensor:
+    """A trained weight after the parts before a stage."""
+    value = trained(module, name)
+    for part in siblings(module, name, Part):
+        value = part(value) if part.stage < stage else value
+    return value
 
 
 def weights(model: nn.Module) -> list[Parameter]:

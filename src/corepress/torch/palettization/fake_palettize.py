@@ -14,6 +14,8 @@ from torch import Tensor
 from corepress.algorithms.dkm import Options, first_centroids, nearest, rounded, separate, soft_kmeans
 from corepress.algorithms.lut import quantize_lut
 from corepress.errors import ConfigError, CorepressError
+from corepress.torch.distributed import shared_seed
+from corepress.torch.metadata import array_of
 from corepress.torch.training import Part
 from corepress.weights import CompressedWeight, Palettized, Quantized, Sparse
 
@@ -84,13 +86,25 @@ class FakePalettize(Part):
     def _soft(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         starts = separate(self.centroids, self.config.palett_cluster_tol)
         learning = max(1, int(self.config.percentage_palett_enable * self.groups))
-        dense, found = soft_kmeans(rows[:learning], starts[:learning].clone(), self.options)
+        with self._shared_noise():
+            dense, found = soft_kmeans(rows[:learning], starts[:learning].clone(), self.options)
         if learning == self.groups:
             return dense, found
         fixed = nearest(rows[learning:], starts[learning:], self.options).long()
         others = torch.stack([table[each] for table, each in zip(starts[learning:], fixed, strict=True)])
         others = self._with_zeros(others, rows[learning:].detach())
         return torch.cat([dense, others.to(dense.dtype)]), torch.cat([found, starts[learning:]])
+
+    @contextmanager
+    def _shared_noise(self) -> Iterator[None]:
+        """All processes of a training draw the same numbers, so that their tables stay the same."""
+        if self.config.palett_mode != "gsm":
+            yield
+            return
+        seed = shared_seed()
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            yield
 
     def _rows(self, weight: Tensor) -> Tensor:
         """Scaled, (groups, vectors of a group, cluster_dim); the first time, find scales and tables too."""
@@ -130,7 +144,7 @@ class FakePalettize(Part):
             rows = self._rows(weight)
             indices = nearest(rows, self._table(), self.options).cpu()
             kept = rows.any(dim=-1).cpu()
-        tables = self.centroids.cpu()
+        tables = self.centroids.float().cpu()
         if self.config.cluster_dim == 1:
             tables, order = tables.sort(dim=1)
             ranks = order[..., 0].argsort(dim=1)
@@ -142,7 +156,7 @@ class FakePalettize(Part):
         if self.options.lut:
             form = quantize_lut(palettized, None, self.options.lut)
         if self.config.enable_per_channel_scale:
-            form = Quantized(form, self.scale.cpu().numpy().astype(palettized.dtype))
+            form = Quantized(form, array_of(self.scale).astype(palettized.dtype))
         if not self.keep_zeros:
             return form  # type: ignore[no-any-return]
         mask = self._join(kept[..., None].expand(*kept.shape, self.config.cluster_dim), weight.shape)

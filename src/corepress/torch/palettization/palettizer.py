@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.ao.quantization import FakeQuantize, MovingAverageMinMaxObserver
 
 from corepress.errors import CorepressError
 from corepress.torch import training
@@ -16,7 +15,9 @@ from corepress.torch.engine import Skip, check, skipped
 from corepress.torch.metadata import array_of, read_weight, register_version, write_weight
 from corepress.torch.palettization.fake_palettize import FakePalettize
 from corepress.torch.palettization.palettization_config import DKMPalettizerConfig, ModuleDKMPalettizerConfig
-from corepress.torch.parameters import Parameter, copy_of
+from corepress.torch.parameters import Parameter
+from corepress.torch.quantization.fake_quantize import FakeQuantize
+from corepress.torch.quantization.quantization_config import ObserverType
 from corepress.torch.report import Report, row
 from corepress.weights import Palettized, Quantized, Sparse
 
@@ -100,12 +101,12 @@ class DKMPalettizer(Palettizer):
         """The palettized model, in evaluation mode, with the buffers by which `coremltools.convert` knows it.
 
         `model`: that of `prepare` or a copy of it, by default the former; it is changed itself if `inplace`. Masks of
-        a `MagnitudePruner` are finished too.
+        a `MagnitudePruner` are finished too. If the model was split by `fully_shard`, each process calls this, and
+        gets a whole one on the CPU.
         """
         if not self._is_prepared:
             raise CorepressError("finalize() comes after prepare(), which puts the tables in")
-        model = self._model if model is None else model
-        model = (model if inplace else copy_of(model)).eval()
+        model = self._get_model_to_finalize(model, inplace).eval()
         found = list(training.parts(model, FakePalettize))
         forms = [part.form(_seen(module, name)) for _, module, name, part in found]
         for (module_name, module, name, _), form in zip(found, forms, strict=True):
@@ -132,17 +133,16 @@ class DKMPalettizer(Palettizer):
 
 def _seen(module: nn.Module, name: str) -> torch.Tensor:
     """The weight as its tables see it: trained, and masked."""
-    with training.idle(training.siblings(module, name, FakePalettize)), torch.no_grad():
-        weight: torch.Tensor = getattr(module, name)
-    return weight.detach()
+    return training.passed(module, name, FakePalettize.stage)
 
 
 def _quantize_outputs(module: nn.Module, config: ModuleDKMPalettizerConfig) -> None:
     if config.dtype is torch.float32:
         return
-    observer: Any = MovingAverageMinMaxObserver
-    limits = {"quant_min": config.quant_min, "quant_max": config.quant_max, "dtype": config.dtype}
-    module.add_module("activation_post_process", FakeQuantize(observer, **limits))  # type: ignore[no-untyped-call]
+    signed = config.dtype is torch.qint8
+    rounding = FakeQuantize(ObserverType.moving_average_min_max, signed=signed, symmetric=False)
+    rounding.quant_min, rounding.quant_max = config.quant_min, config.quant_max
+    module.add_module("activation_post_process", rounding.to(next(module.parameters()).device))
     module.register_forward_hook(_round_output)
 
 

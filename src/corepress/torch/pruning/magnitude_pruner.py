@@ -17,7 +17,7 @@ from corepress.torch.base_model_optimizer import BaseTrainingTimeModelOptimizer
 from corepress.torch.engine import Skip, check, skipped
 from corepress.torch.metadata import array_of, metadata_of, read_weight, register_version
 from corepress.torch.optimization_config import ModuleOptimizationConfig, OptimizationConfig
-from corepress.torch.parameters import Parameter, copy_of
+from corepress.torch.parameters import Parameter
 from corepress.torch.pruning.masks import magnitude_mask, n_m_mask
 from corepress.torch.pruning.pruning_scheduler import ConstantSparsityScheduler, PruningScheduler, scheduler_of
 from corepress.torch.report import Report, sparsities
@@ -96,7 +96,8 @@ class Mask(training.Part):
         self.register_buffer("mask", self.choose(weight).to(weight.dtype))
 
     def forward(self, weight: Tensor) -> Tensor:
-        return weight if self.idle else weight * self.mask
+        # `fully_shard` may compute in another type than it trains in.
+        return weight if self.idle else weight * self.mask.to(weight.dtype)
 
     def choose(self, weight: Tensor) -> Tensor:
         """The mask of a weight at the present sparsity."""
@@ -178,11 +179,11 @@ class MagnitudePruner(BaseTrainingTimeModelOptimizer):
         """The pruned model, its zeros written, with the buffers by which `coremltools.convert` knows it.
 
         `model`: that of `prepare` or a copy of it, by default the former; it is changed itself if `inplace`.
+        If it was split by `fully_shard`, each process calls this, and gets a whole one on the CPU.
         """
         if not self._is_prepared:
             raise CorepressError("finalize() comes after prepare(), which puts the masks in")
-        model = self._model if model is None else model
-        model = model if inplace else copy_of(model)
+        model = self._get_model_to_finalize(model, inplace)
         masks = list(training.parts(model, Mask))
         for _, module, name, mask in masks:
             if any(part.stage > Mask.stage for part in training.siblings(module, name, training.Part)):

@@ -10,6 +10,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from corepress.errors import ConfigError, CorepressError
+from corepress.torch.distributed import is_distributed
 from corepress.torch.quantization.quantization_config import ObserverType
 
 # The part of the way that the known range goes to that of a batch; None: it only grows.
@@ -130,11 +131,11 @@ class FakeQuantize(nn.Module):
         else:
             rows = x.movedim(self.channel_axis, 0).flatten(1)  # several axes at once are slow
             low, high = rows.amin(1), rows.amax(1)
-        low, high = (value.float().reshape(self.min_val.shape) for value in (low, high))
+        low, high = (value.to(self.min_val.dtype).reshape(self.min_val.shape) for value in (low, high))
         return self._over_processes(low, high)
 
     def _over_processes(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-        if self.synchronize and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        if self.synchronize and is_distributed():
             dist.all_reduce(low, dist.ReduceOp.MIN)
             dist.all_reduce(high, dist.ReduceOp.MAX)
         return low, high
@@ -224,10 +225,15 @@ class LearnableFakeQuantize(FakeQuantize):
         return "learnable"
 
     def simulate(self, x: Tensor) -> Tensor:
-        factor = 1 / math.sqrt(x.numel() / self.scale.numel() * self.quant_max)
+        factor = 1 / math.sqrt(self._elements(x) / self.scale.numel() * self.quant_max)
         scale = _scaled_gradient(self.scale.clamp(min=_EPSILON), factor)
         zero = _straight_round(self.zero_point.clamp(self.quant_min, self.quant_max))
         if not self.symmetric:
             zero = _scaled_gradient(zero, factor)
         levels = _straight_round(x / scale + zero).clamp(self.quant_min, self.quant_max)
         return (levels - zero) * scale
+
+    def _elements(self, x: Tensor) -> int:
+        """How many there are; of an activation, in the batches of all processes that train together."""
+        together = bool(self.members) and self.synchronize and is_distributed()
+        return x.numel() * (dist.get_world_size() if together else 1)

@@ -13,20 +13,22 @@ from torch.nn.utils import parametrize
 
 from corepress.errors import CorepressError
 from corepress.torch import training
-from corepress.torch.metadata import array_of, write_weight
-from corepress.torch.parameters import Parameter, parameters
+from corepress.torch.distributed import is_split
+from corepress.torch.metadata import array_of, read_weight, write_weight
+from corepress.torch.parameters import Parameter, Wrapper, parameters
 from corepress.torch.quantization.fake_quantize import FakeQuantize
-from corepress.weights import Quantized
+from corepress.weights import Quantized, Sparse, decompress
 
 
-class FakeQuantizedLayer(nn.Module):
+class FakeQuantizedLayer(Wrapper):
     """A convolution, linear layer or embedding that computes with its weight rounded, and a batch norm behind it.
 
     In training, the weight is rounded as it will be once the batch norm is folded into it, by the running statistics;
     then the result is unfolded again and normalized by the statistics of the batch (Krishnamoorthi 2018,
     arXiv:1806.08342, section 3.2.2). In evaluation, and from `freeze_bn` on, the batch norm is folded.
 
-    A pruner that is put on the layer afterwards comes first: it is the masked weight that is rounded.
+    A pruner at work on the layer comes first: it is the masked weight that is rounded. Of a weight that was pruned
+    before, zeros stay zero.
     """
 
     def __init__(self, layer: nn.Module, weight_fake_quant: FakeQuantize | None, bn: nn.Module | None = None):
@@ -36,17 +38,19 @@ class FakeQuantizedLayer(nn.Module):
         self.bn: Any = bn
         self.freeze_bn = False
         self.output_axis = weight_of(layer).output_axis
+        self.keep_zeros = isinstance(read_weight(weight_of(layer)), Sparse)
 
     @property
     def weight(self) -> Tensor:
         weight: Tensor = self.layer.weight  # type: ignore[assignment]
-        return weight
+        return weight * (weight != 0) if self.keep_zeros else weight  # zeros get no gradient
 
     @property
     def stored(self) -> Tensor:
         """The weight as it is trained, without the masks that it passes through."""
         with self._unmasked():
-            return self.weight
+            weight: Tensor = self.layer.weight  # type: ignore[assignment]
+            return weight
 
     def _unmasked(self) -> AbstractContextManager[None]:
         return training.idle(training.siblings(self.layer, "weight", training.Part))
@@ -80,6 +84,8 @@ class FakeQuantizedLayer(nn.Module):
         return result
 
     def _rounded(self, weight: Tensor) -> Tensor:
+        if is_split(weight):
+            raise CorepressError("call fully_shard on a FakeQuantizedLayer, or what holds it, not on the layer in it")
         if self.weight_fake_quant is None:
             return weight
         rounded: Tensor = self.weight_fake_quant(weight)
@@ -117,8 +123,9 @@ class FakeQuantizedLayer(nn.Module):
                 fake_quant.observe(self.weight)
             fake_quant.check(f"{name}.weight")
             form = self._form(fake_quant)
+            kept = Sparse(decompress(form) != 0, form) if self.keep_zeros else form
             with self._unmasked():
-                write_weight(weight_of(self.layer), form)
+                write_weight(weight_of(self.layer), kept)
         return self.layer
 
     def _form(self, fake_quant: FakeQuantize) -> Quantized:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import types
 from collections.abc import Iterator
@@ -12,9 +11,11 @@ import torch
 from torch import Tensor, fx, nn
 
 from corepress.errors import CorepressError
+from corepress.torch import training
 from corepress.torch.base_model_optimizer import BaseTrainingTimeModelOptimizer
+from corepress.torch.distributed import has_split_weights, is_split, unwrapped, whole_copy
 from corepress.torch.metadata import register_version
-from corepress.torch.parameters import bake_parametrizations
+from corepress.torch.parameters import Parameter, bake_parametrizations
 from corepress.torch.quantization.capture import capture, real_values
 from corepress.torch.quantization.fake_quantize import FakeQuantize
 from corepress.torch.quantization.finishing import finish_activations, finish_layers
@@ -65,7 +66,7 @@ class LinearQuantizer(Quantizer):
             log.warning("the model is prepared already")
             return self._model
         model = self._get_model_for_compression(inplace)
-        bake_parametrizations(model)
+        _bake(model)
         model.train()
         inputs = (example_inputs,) if isinstance(example_inputs, Tensor) else tuple(example_inputs)
         prepared = capture(model, self._config.non_traceable_module_names)
@@ -92,6 +93,11 @@ class LinearQuantizer(Quantizer):
         if not self._is_prepared:
             log.warning("step() does nothing before prepare()")
             return
+        if any(is_split(fake_quant.scale) for fake_quant in _fake_quants(self._model)):
+            raise CorepressError(
+                'algorithm "learnable" keeps its scales in parameters, which fully_shard must not split: train with '
+                "DistributedDataParallel, or with algorithm vanilla"
+            )
         if self._milestones is None:
             return
         fake_quants = list(_fake_quants(self._model))
@@ -114,14 +120,17 @@ class LinearQuantizer(Quantizer):
         the buffers that say which integers they are; activations pass through `quantize_per_tensor` and `dequantize`.
         Values that no data was observed of stay in floating point, with a warning.
 
+        If the model was split by `fully_shard`, each process calls this, and gets a whole one on the CPU.
+
         Raises CorepressError before `prepare`, and if a weight or a scale is not finite.
         """
         if not self._is_prepared:
             raise CorepressError("finalize() needs a prepared model: call prepare(example_inputs) and train it first")
-        prepared = self._model if model is None else model
+        prepared = unwrapped(self._model if model is None else model)
         if not isinstance(prepared, fx.GraphModule):
             raise CorepressError(f"finalize() needs the model that prepare() gave, not a {type(prepared).__name__}")
-        finished = prepared if inplace else copy.deepcopy(prepared)
+        finished = self._get_model_to_finalize(prepared, inplace)
+        assert isinstance(finished, fx.GraphModule)
         self._preserve(prepared, finished)
         finished.eval()
         finish_activations(finished)
@@ -145,7 +154,8 @@ class LinearQuantizer(Quantizer):
     def report(self) -> Report:
         """A row for each weight and each activation of the prepared model; `error` is the root of the mean square."""
         report = Report()
-        for name, module in self._model.named_modules():
+        model = whole_copy(self._model) if has_split_weights(self._model) else self._model
+        for name, module in model.named_modules():
             if isinstance(module, FakeQuantizedLayer) and module.weight_fake_quant is not None:
                 error = _error(module.weight_fake_quant, module.weight)
                 columns = {"type": "weight", **_columns(module.weight_fake_quant)}
@@ -153,6 +163,15 @@ class LinearQuantizer(Quantizer):
             elif isinstance(module, FakeQuantize) and module.members:
                 report[name] = {"type": "activation", **_columns(module), "error": float("nan"), "#params": -1}
         return report
+
+
+def _bake(model: nn.Module) -> None:
+    """Make weights plain that are computed from others, as by weight norm; but the masks of a pruner stay at work."""
+    masks = [found for found in training.parts(model, training.Part) if found[-1].makes_zeros]
+    with training.idle([mask for *_, mask in masks]):
+        bake_parametrizations(model)
+    for module_name, module, name, mask in masks:
+        training.attach(Parameter(module, module_name, name, 0, module, module_name), mask)
 
 
 def _fake_quants(model: nn.Module) -> Iterator[FakeQuantize]:

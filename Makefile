@@ -30,6 +30,7 @@ bench: .venv/dev.stamp
 bench-quick: .venv/dev.stamp
 	$(BIN)/python benchmarks/run.py --quick
 
+# CONFORMANCE=--torch, --operations or --neural-network: other parts of coremltools' tests.
 conformance: .venv/dev.stamp
 	$(BIN)/python -m conformance $(CONFORMANCE)
 

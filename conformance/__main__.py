@@ -3,8 +3,9 @@
     python -m conformance [--quick] [--wording] [any option of pytest]
     python -m conformance --operations [--quick]   # its tests of MIL operations, run by corepress.runtime
     python -m conformance --torch [--quick]        # its tests of `coremltools.optimize.torch`, against corepress.torch
+    python -m conformance --neural-network         # its tests of `quantization_utils`, against corepress.neural_network
 
-Exits with 0 only if every failure is listed in `expected.yaml`, or `expected_operations.yaml` or `expected_torch.yaml`,
+Exits with 0 only if every failure is listed in `expected.yaml`, or that of the option, such as `expected_torch.yaml`,
 and every test listed there fails.
 """
 
@@ -35,10 +36,16 @@ TORCH = (
     "test/optimize/torch/palettization/test_post_training_palettization.py",
     "test/optimize/torch/palettization/test_sensitive_k_means.py",
     "test/optimize/torch/pruning",
+    "test/optimize/torch/quantization/test_coreml_quantizer.py",
     "test/optimize/torch/quantization/test_post_training_quantization.py",
     "test/optimize/torch/quantization/test_quantizer.py",
     "test/optimize/torch/test_utils/test_metadata_utils.py",
     "test/optimize/torch/test_utils/test_report_utils.py",
+)
+NETWORKS = (
+    "test/neural_network/test_quantization.py",
+    "test/neural_network/test_nn_builder.py",
+    "test/neural_network/test_numpy_nn_layers.py",
 )
 OPERATIONS = ("converters/mil/mil/ops/tests",)
 # Without the first, coremltools tests iOS16 only; with more threads each, the workers are in each other's way.
@@ -55,7 +62,8 @@ def main(arguments: list[str]) -> int:
     folder = Path(spec.origin).parent
     operations = "--operations" in arguments
     os.environ.update(ENVIRONMENT | (FLOAT32_PROGRAMS if operations else {}))
-    tests = OPERATIONS if operations else TORCH if "--torch" in arguments else TESTS
+    others = {"--operations": OPERATIONS, "--torch": TORCH, "--neural-network": NETWORKS}
+    tests = next((tests for option, tests in others.items() if option in arguments), TESTS)
     options = ["-p", "conformance.plugin", "-c", here / "pytest.ini", "--rootdir", folder, "-n", "2"]
     return pytest.main([str(part) for part in (*options, *arguments, *(folder / test for test in tests))])
 

@@ -1,8 +1,9 @@
 """A pytest plugin that runs coremltools' own tests of `coremltools.optimize.coreml` against `corepress.coreml`.
 
 Loaded with `-p conformance.plugin`, before any test module is imported; `python -m conformance` does so. With
-`--operations`, the tests are those of MIL operations, and corepress.runtime predicts. `expected.yaml`, or
-`expected_operations.yaml`, says which tests are left out, and which are bound to fail and why.
+`--operations`, the tests are those of MIL operations, and corepress.runtime predicts; `--torch` and `--neural-network`
+are for the other parts. `expected.yaml`, or `expected_operations.yaml` and so on, says which tests are left out, and
+which are bound to fail and why.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import numpy as np
 import pytest
 import yaml
 
-from conformance import operations, torch_stand_ins
+from conformance import network_stand_ins, operations, torch_stand_ins
 from conformance.stand_ins import replace_the_peer, stand_in
 
 Rules = list[tuple[re.Pattern[str], str]]
@@ -33,6 +34,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--wording", action="store_true", help="show where our errors are worded otherwise")
     parser.addoption("--operations", action="store_true", help="test corepress.runtime with the tests of operations")
     parser.addoption("--torch", action="store_true", help="test corepress.torch")
+    parser.addoption("--neural-network", action="store_true", help="test corepress.neural_network")
     parser.addoption("--control", action="store_true", help="test coremltools itself instead")
 
 
@@ -41,6 +43,8 @@ def pytest_configure(config: pytest.Config) -> None:
         operations.run_models_with_corepress()
     elif config.option.torch and not config.option.control:
         torch_stand_ins.replace_the_peer()
+    elif config.option.neural_network:
+        network_stand_ins.replace_the_peer(config.option.control)
     elif not config.option.control:
         replace_the_peer()
 
@@ -107,8 +111,8 @@ def reason(rules: Rules, item: pytest.Item, used: set[str]) -> str | None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[Any]) -> None:
-    kind = "_operations" * config.option.operations + "_torch" * config.option.torch
-    name = f"expected{kind}.yaml"
+    kinds = ("operations", "torch", "neural_network")
+    name = f"expected{''.join(f'_{kind}' for kind in kinds if getattr(config.option, kind))}.yaml"
     rules = {kind: read_rules(kind, name) for kind in ("left_out", "expected")}
     used: set[str] = set()
     kept: list[Any] = []

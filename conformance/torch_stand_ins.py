@@ -57,6 +57,18 @@ def replace_the_peer() -> None:
         "register_metadata_version": metadata.register_version,
     }
     install("_utils.metadata_utils", private)
+    replace_pt2e()
+
+
+def replace_pt2e() -> None:
+    """Export quantization, which PyTorch has moved to torchao, where the tests look for it; and our quantizer."""
+    from torchao.quantization.pt2e import quantize_pt2e
+
+    from corepress.torch.quantization import _coreml_quantizer as ours
+
+    torch.export.export_for_training = torch.export.export  # type: ignore[attr-defined]
+    sys.modules["torch.ao.quantization.quantize_pt2e"] = quantize_pt2e
+    sys.modules[f"{PEER}.quantization._coreml_quantizer"] = ours
 
 
 def install(name: str, names: dict[str, Any]) -> None:

@@ -189,6 +189,8 @@ SEVERAL: list[tuple[str, dict[str, Any], list[Any], Callable[..., Any]]] = [
     ("gather_nd", {}, [X, [[0, 5], [1, 2]]], lambda x, i: x[[0, 1], [5, 2]]),
     ("gather_along_axis", {"axis": 1}, [random(2, 4), [[3, 0], [1, 1]]], lambda x, i: x.gather(1, i.long())),
     ("batched_mat_mul", {"transpose_b": True}, [random(2, 1, 4, 5), random(3, 6, 5)], lambda x, y: x @ y.mT),
+    ("batched_mat_mul", {}, [random(4), random(2, 4, 3)], lambda x, y: (x @ y)[:, None]),
+    ("batched_mat_mul", {}, [random(4), random(4)], lambda x, y: (x @ y).reshape(1, 1)),
     ("slice_by_size", {"axis": 1, "size": 3}, [X, [2]], lambda x, i: x[:, 2:5]),
     ("slice_dynamic", {}, [random(5, 5), [1, 0], [-1, 3]], lambda x, *_: x[1:-1, :3]),
     ("reshape_like", {}, [X, random(11, 108)], lambda x, y: x.reshape(11, 108)),
@@ -324,6 +326,8 @@ def test_several_outputs() -> None:
     ):
         for part, expected in zip(found, np.split(X, 3, 1), strict=True):
             close(part, expected)
+    uneven = run(lambda b: b.add_split_nd("l", "x0", ["y0", "y1", "y2"], 3, 3), X, outputs=3)
+    assert [part.shape[3] for part in uneven] == [4, 4, 3]
     first, rest = run(lambda b: b.add_split_nd("l", "x0", ["y0", "y1"], -3, split_sizes=[1, 5]), X, outputs=2)
     close(first, X[:, :1]), close(rest, X[:, 1:])
     values, order = run(lambda b: b.add_topk("l", ["x0"], ["y0", "y1"], 3, 2), X, outputs=2)

@@ -103,6 +103,13 @@ def load_if_networks(path: str | Path) -> Model | None:
     return model if kinds & set(NETWORKS) and "mlProgram" not in kinds else None
 
 
+def as_model(source: Any) -> Model:
+    """The model of a path, a specification or an `MLModel`; a `Model` is its own."""
+    if isinstance(source, Model):
+        return source
+    return load(source) if isinstance(source, str | Path) else _own(source)[0]
+
+
 def takes_any_model(function: Callable[..., Model]) -> Callable[..., Any]:
     """Let a function of a `Model`, which it may change, take any kind of model, which stays as it is.
 

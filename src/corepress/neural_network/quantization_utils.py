@@ -68,7 +68,7 @@ def quantize_weights(
     and a bias; "linear_symmetric", from -max|w| to max|w| (2 bits or more); "linear_lut", one table of even steps for
     the weight; "kmeans" or "kmeans_lut", the table of the least squared error; "custom_lut", the table and indices that
     `lut_function` gives; "dequantization", float32 (`nbits` is ignored).
-    `sample_data`: inputs for `compare_models`, which prints how the results differ, where Core ML can predict.
+    `sample_data`: inputs for `compare_models`, which prints how the results differ.
     `lut_function`: called with `nbits` and each weight, float32 of its shape; returns 2**nbits numbers and the index
     of each element in C order.
     `selector`: a `QuantizedLayerSelector`, to choose the layers. `weight_threshold`: weights of up to so many values

@@ -38,7 +38,9 @@ def batchedMatmul(
         return linear.linear(x.mT if transposeA else x, weights, bias)
     if y is None:
         raise ValueError("it has neither a second input nor weights")
-    return linear.matmul(x, y, transposeA, transposeB)
+    # A vector is a row on the left, a column on the right, and the result a matrix even so.
+    row, column = (x[None] if x.dim() == 1 else x), (y[:, None] if y.dim() == 1 else y)
+    return linear.matmul(row, column, transposeA and x.dim() > 1, transposeB and y.dim() > 1)
 
 
 @layer
@@ -188,7 +190,11 @@ def constantPad(
 def splitND(
     x: Tensor, *, outputs: int, axis: int, numSplits: int = 0, splitSizes: Ints | None = None
 ) -> Tensor | tuple[Tensor, ...]:
-    return tensor_operation.split(x, axis, numSplits or outputs, splitSizes)
+    count = numSplits or outputs
+    if splitSizes is None and 0 < count < x.shape[axis]:  # the first ones may be longer by one
+        size, more = divmod(x.shape[axis], count)
+        splitSizes = [size + 1] * more + [size] * (count - more)
+    return tensor_operation.split(x, axis, count, splitSizes)
 
 
 @layer

@@ -1,5 +1,7 @@
 """Quantization of PyTorch models."""
 
+from typing import Any
+
 from corepress.torch.quantization import post_training_quantization, quantization_config, quantizer
 from corepress.torch.quantization.post_training_quantization import (
     ModulePostTrainingQuantizerConfig,
@@ -15,6 +17,7 @@ from corepress.torch.quantization.quantization_config import (
 from corepress.torch.quantization.quantizer import LinearQuantizer
 
 __all__ = [
+    "CoreMLQuantizer",
     "LinearQuantizer",
     "LinearQuantizerConfig",
     "ModuleLinearQuantizerConfig",
@@ -27,6 +30,15 @@ __all__ = [
     "quantization_config",
     "quantizer",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """`CoreMLQuantizer` on first use: torchao, which it needs, may be missing, and takes seconds to import."""
+    if name == "CoreMLQuantizer":
+        from corepress.torch.quantization._coreml_quantizer import CoreMLQuantizer
+
+        return CoreMLQuantizer
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -8,9 +8,9 @@ import torch
 
 import corepress
 from corepress.algorithms.layout import Layout
+from corepress.algorithms.statistics import _DAMPENING, Statistics
 from corepress.coreml import OpPalettizerConfig, OptimizationConfig, calibrated
 from corepress.coreml.calibrated.sensitivity import of_vectors
-from corepress.coreml.calibrated.statistics import _DAMPENING, Statistics
 from corepress.runtime import load
 from corepress.weights import Sparse
 

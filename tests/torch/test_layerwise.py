@@ -207,12 +207,14 @@ def test_layers_may_be_modules_and_batches_may_name_arguments() -> None:
         assert model.training and not buffers(model.blocks[0].inner)
 
 
+@pytest.mark.parametrize("match_original", [False, True])
 @pytest.mark.parametrize("sequential", [True, False])
-def test_goes_on_where_it_was_killed(sequential, tmp_path, monkeypatch) -> None:
+def test_goes_on_where_it_was_killed(sequential, match_original, tmp_path, monkeypatch) -> None:
     model = nn.Sequential(*(nn.Linear(32, 32) for _ in range(4))) if sequential else Net()
     batches = correlated(2, 32) if sequential else [torch.randn(4, 4, 6, 6) for _ in range(2)]
-    wanted, wanted_report = compress(model, batches)
-    config = ours.LayerwiseCompressorConfig.from_dict({"global_config": GPTQ4})
+    options = {"match_original": match_original}
+    wanted, wanted_report = compress(model, batches, **options)
+    config = ours.LayerwiseCompressorConfig.from_dict({"global_config": GPTQ4, **options})
     save, saved = checkpoints.Checkpoint.save, []
 
     def killed(self, stage, keys, report):

@@ -144,6 +144,25 @@ def test_masks_are_those_of_the_peer(shape, options) -> None:
     )
 
 
+@pytest.mark.parametrize("options", [{}, {"n_m_ratio": (3, 4)}, {"block_size": 4}], ids=str)
+def test_a_training_is_that_of_the_peer(options) -> None:
+    """Bit for bit: masks change in the same steps, and values that come back are the same."""
+    peer = pytest.importorskip("coremltools.optimize.torch.pruning")
+    settings = {"target_sparsity": 0.75, "scheduler": {"update_steps": [2, 3, 5, 6]}, **options}
+    trained = []
+    for library, config in (
+        (MagnitudePruner, MagnitudePrunerConfig),
+        (peer.MagnitudePruner, peer.MagnitudePrunerConfig),
+    ):
+        method = library(mlp(), config.from_dict({"global_config": copy.deepcopy(settings)}))
+        model = method.prepare()
+        train(model, method, 9, torch.optim.Adam(model.parameters(), 0.01))
+        trained.append(method.finalize())
+    for layer in (0, 2):
+        assert torch.equal(trained[0][layer].weight, trained[1][layer].weight)
+        assert (trained[0][layer].weight == 0).float().mean() == 0.75
+
+
 def test_only_what_is_under_the_mask_learns_and_what_is_not_stays() -> None:
     method = pruner(mlp(), target_sparsity=0.75)
     model = method.prepare()

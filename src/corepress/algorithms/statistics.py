@@ -25,36 +25,44 @@ _DAMPENING = 0.1
 class Statistics:
     """Sums over vectors, of which each counts as much as the model's outputs depend on what the layer makes of it.
 
-    `hessian`: of Y. `drift`: (groups, columns, columns), the mean of 2 (X - Y) Y^T.
+    `hessian`: of Y. `drift`: (groups, columns, columns), the mean of 2 (X - Y) Y^T; None where no X was given.
     """
 
-    def __init__(self, layout: Layout):
+    def __init__(self, layout: Layout, device: torch.device | str = "cpu"):
         self.layout = layout
-        self.hessian = Hessian(layout.columns, layout.groups)
-        self.drift: Tensor = torch.zeros_like(self.hessian.matrix)
+        self.hessian = Hessian(layout.columns, layout.groups, device)
+        self.drift: Tensor | None = None
 
     def add(self, vectors: Tensor, original: Tensor | None = None, counting: Tensor | None = None) -> None:
         """Vectors (groups, vectors, columns) of Y and X; `counting`: (vectors,), 1 for all by default."""
         vectors = vectors.float()
-        root = 1 if counting is None else counting.sqrt()[:, None]
+        root = None if counting is None else counting.sqrt()[:, None]
+        weighed = vectors if root is None else vectors * root
         before = self.hessian.count
-        self.hessian.add(vectors * root)
+        self.hessian.add(weighed)
         if original is not None and self.hessian.count > before:
-            change = 2 * ((original.float() - vectors) * root).mT @ (vectors * root)
-            self.drift = (self.drift * before + change.to(self.drift)) / self.hessian.count
+            change = original.float() - vectors
+            change = 2 * (change if root is None else change * root).mT @ weighed
+            sums = 0 if self.drift is None else self.drift * before
+            self.drift = (sums + change.to(self.hessian.matrix)) / self.hessian.count
 
-    def refitted(self, weight: Any) -> Any:
-        """The weight, dense or sparse, that is best for the inputs behind compressed weights."""
-        if not self.drift.any():
-            return weight
-        if isinstance(weight, Sparse):
-            values = self.refitted(weight.values)
-            return Sparse(weight.mask, np.where(weight.mask, values, 0).astype(values.dtype))
-        if not isinstance(weight, np.ndarray):
-            return weight
+    def correction(self) -> Tensor | None:
+        """C, (groups, columns, columns) float32, for which W + W C is best behind compressed weights; None for zero."""
+        if self.drift is None or not self.drift.any():
+            return None
         damped = self.hessian.matrix.double()
         diagonal = damped.diagonal(dim1=1, dim2=2)
         diagonal += _DAMPENING * diagonal.mean(1, keepdim=True) + 1e-12
-        correction = torch.linalg.solve(damped, self.drift.double(), left=False).float().numpy()
+        solved: Tensor = torch.linalg.solve(damped, self.drift.double(), left=False)
+        return solved.float()
+
+    def refitted(self, weight: Any) -> Any:
+        """The weight, dense or sparse, that is best for the inputs behind compressed weights."""
+        if isinstance(weight, Sparse):
+            values = self.refitted(weight.values)
+            return weight if values is weight.values else Sparse(weight.mask, np.where(weight.mask, values, 0))
+        correction = self.correction() if isinstance(weight, np.ndarray) else None
+        if correction is None:
+            return weight
         matrices = self.layout.matrices(weight.astype(np.float32))
-        return self.layout.form(list(matrices + matrices @ correction)).astype(weight.dtype)
+        return self.layout.form(list(matrices + matrices @ correction.cpu().numpy())).astype(weight.dtype)

@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from corepress.algorithms.statistics import Statistics
 from corepress.coreml.calibrated.fit import fit
 from corepress.coreml.calibrated.layers import layout_of, vectors_of
 from corepress.coreml.calibrated.sensitivity import of_vectors
-from corepress.coreml.calibrated.statistics import Statistics
 from corepress.coreml.engine import Progress, Skip
 from corepress.errors import ConfigError, CorepressError
 from corepress.mlprogram import Model, Weight

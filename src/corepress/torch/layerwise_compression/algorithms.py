@@ -6,6 +6,8 @@ Another method takes part by registering a configuration and an algorithm under 
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterable
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from corepress.algorithms.gptq import gptq
 from corepress.algorithms.grid import NORMAL_FLOAT
 from corepress.algorithms.hessian import Factor, Hessian
 from corepress.algorithms.sparsegpt import sparsegpt
+from corepress.algorithms.statistics import Statistics
 from corepress.errors import ConfigError
 from corepress.fields import flag, fraction, integer, real, suggesting, value_of, whole
 from corepress.torch import dtypes
@@ -160,39 +163,48 @@ class OBSCompressionAlgorithm(LayerwiseCompressionAlgorithm):
         self._layer = layer
         self._parameter, self._layout = layout_of(layer)
         self._config = config
-        self._hessian: Hessian | None = self._new_hessian()
+        self._statistics: Statistics | None = self._new_statistics()
 
-    def _new_hessian(self) -> Hessian:
-        return Hessian(self._layout.columns, self._layout.groups, self._parameter.value.device)
+    def _new_statistics(self) -> Statistics:
+        return Statistics(self._layout, self._parameter.value.device)
 
     @property
     def reads(self) -> tuple[Any, ...]:
-        """Equal for layers of which one tensor makes the same Hessian."""
+        """Equal for layers of which one tensor makes the same statistics."""
         return reads(self._layer, self._layout)
 
     def share(self, other: OBSCompressionAlgorithm) -> None:
-        """Use the Hessian of a layer that gets the same inputs, and its factor."""
-        self._hessian = other._hessian
+        """Use the statistics of a layer that gets the same inputs, and the factor of its Hessian."""
+        self._statistics = other._statistics
 
-    def add_batch(self, inp: Tensor, out: Tensor) -> None:
-        self._hessian = self._hessian or self._new_hessian()
-        for vectors in vectors_of(self._layer, self._layout, inp):
-            self._hessian.add(vectors)
+    def add_batch(self, inp: Tensor, out: Tensor, original: Tensor | None = None) -> None:
+        """Gather statistics of the input of one call. `original`: what it was before any layer was compressed."""
+        self._statistics = self._statistics or self._new_statistics()
+        originals: Iterable[Tensor | None] = repeat(None)
+        if original is not None and original.shape == inp.shape:
+            originals = vectors_of(self._layer, self._layout, original)
+        for vectors, other in zip(vectors_of(self._layer, self._layout, inp), originals, strict=False):
+            self._statistics.add(vectors, other)
 
     def compress(self) -> CompressedWeight:
         """Write the compressed weight into the layer; CorepressError, with the layer unchanged, where it can't be."""
-        parameter, hessian = self._parameter, self._hessian
+        parameter, statistics = self._parameter, self._statistics
         check(parameter)
-        if hessian is None or hessian.count == 0:
+        if statistics is None or statistics.hessian.count == 0:
             raise Skip("no sample reached it")
         before = read_weight(parameter)
         mask = before.mask if isinstance(before, Sparse) and isinstance(before.values, np.ndarray) else None
         if mask is None and not isinstance(before, np.ndarray):
             raise Skip("it is compressed already")
         keep = None if mask is None else torch.from_numpy(mask).to(parameter.value.device)
-        kept = [None] * self._layout.groups if keep is None else self._layout.matrices(keep)
-        weights = enumerate(zip(self._layout.matrices(parameter.value.detach()), kept, strict=True))
-        form: Any = self._layout.form([self._compress(*pair, hessian, group) for group, pair in weights])
+        matrices = self._layout.matrices(parameter.value.detach())
+        masks = [None] * self._layout.groups if keep is None else self._layout.matrices(keep)
+        correction = statistics.correction()
+        if correction is not None:
+            matrices = (matrices.float() + matrices.float() @ correction).to(matrices)
+            matrices = matrices if keep is None else matrices * masks
+        weights = enumerate(zip(matrices, masks, strict=True))
+        form: Any = self._layout.form([self._compress(*pair, statistics.hessian, group) for group, pair in weights])
         form = form if mask is None or isinstance(form, Sparse) else Sparse(mask, form)
         write_weight(parameter, form)
         return form  # type: ignore[no-any-return]
@@ -202,7 +214,7 @@ class OBSCompressionAlgorithm(LayerwiseCompressionAlgorithm):
         """One group of the layer. `keep`: False for what was pruned before."""
 
     def cleanup(self) -> None:
-        self._hessian = None
+        self._statistics = None
 
 
 @LayerwiseCompressionAlgorithm.register("gptq")

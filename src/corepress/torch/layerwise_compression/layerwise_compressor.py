@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from corepress.algorithms.awq import Rounding
 from corepress.errors import ConfigError, CorepressError
-from corepress.fields import integer, suggesting
+from corepress.fields import flag, integer, suggesting
 from corepress.torch.base_model_optimizer import BaseDataCalibratedModelOptimizer
 from corepress.torch.engine import skipped
 from corepress.torch.layerwise_compression.activation_scaling import scale_activations
@@ -34,7 +34,7 @@ from corepress.torch.layerwise_compression.layout import SUPPORTED, is_supported
 from corepress.torch.layerwise_compression.stages import Stage, chained, evaluating, hooks, is_in, observe, whole
 from corepress.torch.metadata import array_of, describe, read_weight, register_version
 from corepress.torch.optimization_config import ModuleOptimizationConfig, OptimizationConfig
-from corepress.torch.parameters import Parameter, bake_parametrizations, parameters
+from corepress.torch.parameters import Parameter, bake_parametrizations, copy_of, parameters
 from corepress.torch.progress import track
 from corepress.torch.report import Report, row
 
@@ -63,6 +63,9 @@ class LayerwiseCompressorConfig(OptimizationConfig):
         of its blocks.
     input_cacher: how the first layer's inputs are found: "default", "gpt", or a class of your own.
     calibration_nsamples: how many batches of the data are used, at most.
+    match_original: an addition: bring the outputs of each block near those that it had while nothing was compressed, so
+        that it makes up for the errors of the blocks before it; takes the memory of a second model, or, with layers,
+        of their inputs.
     """
 
     _module_config: ClassVar[type[ModuleOptimizationConfig]] = LayerwiseCompressionAlgorithmConfig
@@ -70,6 +73,7 @@ class LayerwiseCompressorConfig(OptimizationConfig):
     layers: Any = field(default=None, converter=_layers)
     input_cacher: Any = field(default="default", converter=_cacher)
     calibration_nsamples: int = integer(128, 1)
+    match_original: bool = flag()
 
     @classmethod
     def _read(cls, value: Any, where: str) -> Any:
@@ -192,9 +196,12 @@ class _Run:
         first = (p for p in parameters(self._model) if self._holders[id(p.value)][0] == p)
         chosen = [p for p in first if is_supported(p.module) and self._config_of(p) is not None]
         stages: Iterable[Stage]
+        match_original = self._config.match_original
         if names is None and not isinstance(self._model, nn.Sequential):
-            with on_device(self._model.modules(), device):
-                stages = whole(self._model, calls, chosen, device)
+            original = copy_of(self._model) if match_original else None
+            everything = itertools.chain(self._model.modules(), [] if original is None else original.modules())
+            with on_device(everything, device):
+                stages = whole(self._model, calls, chosen, device, original)
                 reached = {parameter.key for stage in stages for parameter in stage.parameters}
                 for parameter in chosen:
                     if parameter.key not in reached:
@@ -203,7 +210,7 @@ class _Run:
             return report
         children = [name for name, _ in self._model.named_children()] if names is None else names
         layers = [(name, self._model.get_submodule(name)) for name in children]
-        with contextlib.closing(chained(layers, calls, chosen, device)) as chain:
+        with contextlib.closing(chained(layers, calls, chosen, device, match_original)) as chain:
             self._compress_all(chain, len(layers), report)
         return report
 
@@ -239,8 +246,11 @@ class _Run:
                     algorithm.share(leader)
                     continue
             watched.append((parameter, algorithm))
-        with hooks(p.module.register_forward_hook(_feeding(algorithm)) for p, algorithm in watched):
-            for call in stage.calls:
+        names = [parameter.module_name for parameter, _ in watched]
+        for number, call in enumerate(stage.calls):
+            originals = {} if stage.original is None else stage.original.inputs(number, names)
+            feeding = ((p, _feeding(algorithm, originals.get(p.module_name, []))) for p, algorithm in watched)
+            with hooks(parameter.module.register_forward_hook(hook) for parameter, hook in feeding):
                 stage.forward(call)
         for parameter, algorithm in algorithms:
             self._compress(parameter, algorithm, report)
@@ -285,10 +295,15 @@ class _Run:
         ]
 
 
-def _feeding(algorithm: Any) -> Callable[..., None]:
+def _feeding(algorithm: Any, originals: list[Tensor]) -> Callable[..., None]:
+    remaining = iter(originals)
+
     def hook(_: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         if args and isinstance(args[0], Tensor):
-            algorithm.add_batch(args[0], output)
+            original = next(remaining, None)
+            takes = original is not None and isinstance(algorithm, OBSCompressionAlgorithm)
+            more = {"original": original} if takes else {}
+            algorithm.add_batch(args[0], output, **more)
 
     return hook
 

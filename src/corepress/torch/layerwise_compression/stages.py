@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import re
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,26 @@ Reads = tuple[tuple[int, ...], ...]
 
 
 @dataclass
+class Original:
+    """What the modules of a stage read while nothing was compressed: `forward` with each of `calls` brings it by."""
+
+    modules: dict[str, nn.Module]
+    forward: Forward
+    calls: list[Call]
+
+    def inputs(self, number: int, names: Iterable[str]) -> dict[str, list[Tensor]]:
+        """In one call: for each of these modules its inputs, one for each time that it is called."""
+        found: dict[str, list[Tensor]] = {name: [] for name in names}
+
+        def noting(name: str) -> Callable[..., None]:
+            return lambda module, args: found[name].extend(args[:1])
+
+        with hooks(self.modules[name].register_forward_pre_hook(noting(name)) for name in found):
+            self.forward(self.calls[number])
+        return found
+
+
+@dataclass
 class Stage:
     """Weights that are compressed from the same runs: `forward` with each of `calls` brings their inputs by."""
 
@@ -28,21 +48,32 @@ class Stage:
     parameters: list[Parameter]
     forward: Forward
     calls: list[Call]
+    original: Original | None = None
 
 
 def chained(
-    layers: list[tuple[str, nn.Module]], calls: list[Call], parameters: list[Parameter], device: Device
+    layers: list[tuple[str, nn.Module]],
+    calls: list[Call],
+    parameters: list[Parameter],
+    device: Device,
+    match_original: bool = False,
 ) -> Generator[Stage, None, None]:
-    """Each layer is a stage; its output, once it is compressed, is the next layer's input. Changes `calls`."""
-    before = "the model's input"
+    """Each layer is a stage; its output, once it is compressed, is the next layer's input. Changes `calls`.
+
+    `match_original`: beside it goes what the layers make of one another's outputs as they were.
+    """
+    before, originals = "the model's input", list(calls) if match_original else []
     for name, layer in layers:
-        forward = _telling(name, before, layer)
+        forward, own = _telling(name, before, layer), [p for p in parameters if is_in(p.module_name, name)]
+        is_last = name == layers[-1][0]
         with on_device(layer.modules(), device):
-            yield Stage(name, [p for p in parameters if is_in(p.module_name, name)], forward, calls)
-            if name != layers[-1][0]:
+            following = [] if is_last else [Call.of(forward(call), call.kwargs) for call in originals]
+            original = Original(dict(layer.named_modules(prefix=name)), forward, originals) if originals else None
+            yield Stage(name, own, forward, calls, original)
+            if not is_last:
                 for i, call in enumerate(calls):
                     calls[i] = Call.of(forward(call), call.kwargs)
-        before = f"the output of {name}"
+        before, originals = f"the output of {name}", following
 
 
 def is_in(name: str, container: str) -> bool:
@@ -63,24 +94,32 @@ def _telling(name: str, before: str, layer: nn.Module) -> Forward:
     return forward
 
 
-def whole(model: nn.Module, calls: list[Call], parameters: list[Parameter], device: Device) -> list[Stage]:
+def whole(
+    model: nn.Module,
+    calls: list[Call],
+    parameters: list[Parameter],
+    device: Device,
+    original: nn.Module | None = None,
+) -> list[Stage]:
     """Stages for any model: its blocks, in the order in which a run reaches them; runs begin with the model's inputs.
 
     A block is what stands at one place of a list of modules, such as `encoder.layer.3`, or else one module's children.
+    `original`: a copy that stays as it is.
     """
 
-    def forward(call: Call) -> Any:
-        return model(*call.args, **call.kwargs)
-
-    seen = observe(parameters, lambda: forward(calls[0].to(device)))
+    twins = {} if original is None else dict(original.named_modules())
+    seen = observe(parameters, lambda: _until(model, None, device)(calls[0]))
     by_name = {parameter.module_name: parameter for parameter in parameters}
     stages = []
     for block, names in itertools.groupby(seen, _block):
         found = list(names)
         last = max(found, key=lambda name: seen[name][-1])
         once = len(seen[last]) == 1
-        run = _until(by_name[last].module, forward, device) if once else (lambda call: forward(call.to(device)))
-        stages.append(Stage(block or "model", [by_name[name] for name in found], run, calls))
+        run = _until(model, by_name[last].module if once else None, device)
+        beside = None
+        if original is not None:
+            beside = Original(twins, _until(original, twins[last] if once else None, device), calls)
+        stages.append(Stage(block or "model", [by_name[name] for name in found], run, calls, beside))
     return stages
 
 
@@ -89,19 +128,18 @@ def _block(name: str) -> str:
     return indexed[0] if indexed else name.rpartition(".")[0]
 
 
-def _until(last: nn.Module, forward: Forward, device: Device) -> Forward:
-    """A run that ends behind the last module whose input matters."""
+def _until(model: nn.Module, last: nn.Module | None, device: Device) -> Forward:
+    """A run that ends behind the last module whose input matters, if one is given."""
+
+    ending = [] if last is None else [last]
 
     def stop(*_: Any) -> None:
         raise Stop
 
     def run(call: Call) -> None:
-        hook = last.register_forward_hook(stop)
-        try:
-            with contextlib.suppress(Stop):
-                forward(call.to(device))
-        finally:
-            hook.remove()
+        call = call.to(device)
+        with contextlib.suppress(Stop), hooks(module.register_forward_hook(stop) for module in ending):
+            model(*call.args, **call.kwargs)
 
     return run
 

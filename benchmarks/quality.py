@@ -38,11 +38,11 @@ Made by `python benchmarks/quality.py`: corepress beside coremltools 9.0, on the
 and the same data. "Bits" are those stored for each compressed weight, its share of tables, scales and masks included,
 counted the same way for both; two numbers where they differ, most often as coremltools left weights alone (blocks that
 don't divide, embeddings). Biases and normalizations stay as they are; layer-wise methods (GPTQ, SparseGPT) leave
-embeddings alone, too. What has no peer is an addition of corepress; `scale_search` and `activation_aware_scale` are set
-beside the peer's run without them. "dB": the signal-to-noise ratio of the outputs (embeddings, logits), up to one
-common factor, 6 dB for each halving of the error. It tells apart what a count of images cannot: one image of digits is
-0.0028. Of small networks two or three dB are chance; single values decide. Seconds are of one run on a machine of two
-cores, calibration included.
+embeddings alone, too. What has no peer is an addition of corepress; `scale_search`, `activation_aware_scale`
+and `match_original` are set beside the peer's run without them. "dB": the signal-to-noise ratio of the outputs
+(embeddings, logits), up to one common factor, 6 dB for each halving of the error. It tells apart what a count of images
+cannot: one image of digits is 0.0028. Of small networks two or three dB are chance; single values decide. Seconds are
+of one run on a machine of two cores, calibration included.
 
 - MiniLM: all-MiniLM-L6-v2, the mean cosine of its embeddings to those of the float32 model over {tests} sentences;
   calibrated on {calibration} others.

@@ -77,7 +77,9 @@ class OnModule(Method):
             return None
         folder = next(folder for end, folder in _FOLDERS.items() if self.optimizer.endswith(end))
         module = importlib.import_module(f"{library}.torch.{folder}")
-        settings: dict[str, Any] = {"global_config": self.config | (self.extra if library == OURS else {})}
+        extra = dict(self.extra) if library == OURS else {}
+        settings = {key: extra.pop(key) for key in ("match_original",) if key in extra}
+        settings["global_config"] = self.config | extra
         arguments: dict[str, Any] = {"inplace": True}
         if self.data == "inputs":
             settings["calibration_nsamples"] = len(task.batches)
@@ -158,6 +160,7 @@ class OnPackage(Method):
 
 GROUPS = {"granularity": "per_grouped_channel", "group_size": 16}
 BLOCKS = {"granularity": "per_block", "block_size": 32}
+MATCHED, MATCH = ", match_original", {"match_original": True}
 
 
 def methods(bits: tuple[int, ...]) -> list[Method]:
@@ -172,7 +175,9 @@ def methods(bits: tuple[int, ...]) -> list[Method]:
         found.append(OnModule("SKMPalettizer", n, "SKMPalettizer", {"n_bits": n}, "loss"))
         for name, config in luts.items():
             own = {"algorithm": "lut_gptq", "n_bits": n} | config
-            found.append(OnModule(f"LUT-GPTQ, {name}", n, "LayerwiseCompressor", own, "inputs", only_ours=True))
+            found.append(
+                OnModule(f"LUT-GPTQ, {name}{MATCHED}", n, "LayerwiseCompressor", own, "inputs", MATCH, only_ours=True)
+            )
         found += _integers(n)
         for name, config in luts.items():
             package_config = cto.OpPalettizerConfig(mode="kmeans", nbits=n, **config)
@@ -188,7 +193,9 @@ def methods(bits: tuple[int, ...]) -> list[Method]:
         )
     for sparsity in (0.5, 0.75):
         config = {"algorithm": "sparse_gpt", "target_sparsity": sparsity, "weight_dtype": "float32"}
-        found.append(OnModule(f"SparseGPT, {sparsity:.0%} zeros", 32, "LayerwiseCompressor", config, "inputs"))
+        for more, extra in (("", {}), (MATCHED, MATCH)):
+            name = f"SparseGPT, {sparsity:.0%} zeros{more}"
+            found.append(OnModule(name, 32, "LayerwiseCompressor", config, "inputs", extra))
     return found
 
 
@@ -204,7 +211,8 @@ def _integers(bits: int) -> list[Method]:
                 )
         if bits in (8, 4, 3):
             config = {"algorithm": "gptq", "weight_dtype": f"uint{bits}"} | granularity
-            extras = {"": {}, ", scale_search": {"scale_search": True}}
+            search = {"scale_search": True}
+            extras = {"": {}, ", scale_search": search, f", scale_search{MATCHED}": search | MATCH}
             extras |= {", activation_aware_scale": {"activation_aware_scale": True}} if bits == 4 else {}
             for more, extra in extras.items():
                 found.append(OnModule(f"GPTQ, {name}{more}", bits, "LayerwiseCompressor", config, "inputs", extra))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -41,13 +42,13 @@ class BaseModelOptimizer(ABC):
     def supported_modules(self) -> tuple[type[nn.Module], ...]:
         return self._supported_modules
 
-    def _get_model_for_compression(self, inplace: bool) -> nn.Module:
+    def _get_model_for_compression(self, inplace: bool, copy: Callable[[nn.Module], nn.Module] = copy_of) -> nn.Module:
         if has_split_weights(self._model):
             raise CorepressError(
                 "the model's weights are split over processes (DTensor): compress or prepare it first, and call "
                 "fully_shard afterwards"
             )
-        return self._model if inplace else copy_of(self._model)
+        return self._model if inplace else copy(self._model)
 
 
 class _CompressesAtOnce(BaseModelOptimizer):

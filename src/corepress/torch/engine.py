@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from corepress.errors import CorepressError
-from corepress.torch.metadata import describe, read_weight, register_version, write_value
+from corepress.torch.metadata import describe, read_weight, register_version, replace_value, write_value
 from corepress.torch.parameters import Parameter, bake_parametrizations, parameters
 from corepress.torch.progress import track
 from corepress.torch.report import Report, row
@@ -34,15 +34,18 @@ def compress_weights(
     model: nn.Module,
     choose: Callable[[Parameter], Action | None],
     *,
+    borrowed_from: nn.Module | None = None,
     workers: int | None = None,
     description: str = "Compressing",
 ) -> Report:
     """Apply to every supported weight of a model, in place, the action that `choose` gives for it.
 
     `choose`: None leaves a weight alone, `Skip` does so with a warning. A weight that several modules share is
-    compressed once, as the first of them asks, and stays shared. `workers`: threads, by default one for each core.
+    compressed once, as the first of them asks, and stays shared. `borrowed_from`: the model whose
+    `parameters.borrowing_copy_of` this is. `workers`: threads, by default one for each core.
     """
     bake_parametrizations(model)
+    lent = set() if borrowed_from is None else {p.value.data_ptr() for p in parameters(borrowed_from)}
     report = Report()
     shared: dict[int, list[Parameter]] = {}
     for parameter in parameters(model):
@@ -50,12 +53,14 @@ def compress_weights(
     jobs = list(_plan(shared, choose, report))
     with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
         try:
-            results = pool.map(lambda job: attempt(job[0][0], job[1]), jobs)
+            results = pool.map(lambda job: attempt(job[0][0], job[1], lent), jobs)
             for (holders, _), result in zip(track(jobs, description), results, strict=True):
                 _put(holders, result, report)
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+        finally:
+            _give_back(model, lent)
     register_version(model)
     return report
 
@@ -73,8 +78,20 @@ def _plan(
             yield holders, action
 
 
-def attempt(parameter: Parameter, action: Action) -> tuple[CompressedWeight, dict[str, Any]] | CorepressError:
-    """In a worker: compress the weight; its form and its row in the report, or the reason to leave it alone."""
+def _give_back(model: nn.Module, lent: set[int]) -> None:
+    """Give weights that stay as they are memory of their own."""
+    for parameter in parameters(model) if lent else ():
+        if parameter.value.data_ptr() in lent:
+            parameter.value.data = parameter.value.data.clone()
+
+
+def attempt(
+    parameter: Parameter, action: Action, lent: Set[int] = frozenset()
+) -> tuple[CompressedWeight, dict[str, Any]] | CorepressError:
+    """In a worker: compress the weight; its form and its row in the report, or the reason to leave it alone.
+
+    `lent`: where weights begin in memory that must not be written to.
+    """
     try:
         check(parameter)
         value = read_weight(parameter)
@@ -86,7 +103,10 @@ def attempt(parameter: Parameter, action: Action) -> tuple[CompressedWeight, dic
             raise Skip("it is compressed already")
         dense = decompress(form)
         columns = row(decompress(value), form, dense)
-        write_value(parameter, dense)
+        if parameter.value.data_ptr() in lent:
+            replace_value(parameter, dense)
+        else:
+            write_value(parameter, dense)
         return form, columns
     except CorepressError as reason:
         return reason

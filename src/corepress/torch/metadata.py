@@ -102,6 +102,12 @@ def write_value(parameter: Parameter, dense: NDArray[Any]) -> None:
         value.copy_(torch.from_numpy(np.ascontiguousarray(dense)))
 
 
+def replace_value(parameter: Parameter, dense: NDArray[Any]) -> None:
+    """Give a parameter a value in other memory: that of the array, if it has the parameter's type."""
+    value = parameter.value
+    value.data = torch.from_numpy(np.ascontiguousarray(dense)).to(value.device, value.dtype)
+
+
 def describe(parameter: Parameter, form: CompressedWeight) -> None:
     """Register the buffers of a form whose value the parameter has already, being shared."""
     metadata_of(parameter.name, form).register(parameter.module)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
@@ -97,13 +98,28 @@ def _weights_of(module: nn.Module) -> tuple[tuple[str, ...], int]:
 
 def copy_of(model: nn.Module) -> nn.Module:
     """A deep copy, also of tensors that were computed from others, as weight norm leaves them: as plain ones."""
+    return _copy(model, {})
+
+
+def _copy(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
     computed = (
         value
         for module in model.modules()
         for value in vars(module).values()
         if isinstance(value, Tensor) and not value.is_leaf
     )
-    return copy.deepcopy(model, {id(value): value.detach().clone() for value in computed})
+    return copy.deepcopy(model, memo | {id(value): value.detach().clone() for value in computed})
+
+
+def borrowing_copy_of(model: nn.Module) -> nn.Module:
+    """A deep copy whose weights are still in the memory of the model's: for `engine.compress_weights`, which gives each
+    weight its own. Nobody may write to them before."""
+    memo: dict[int, Any] = {}
+    for parameter in parameters(model):
+        value = parameter.value
+        if type(value) is nn.Parameter and value.is_contiguous():
+            memo[id(value)] = nn.Parameter(value.detach(), value.requires_grad)
+    return _copy(model, memo)
 
 
 def has_parametrizations(model: nn.Module) -> bool:

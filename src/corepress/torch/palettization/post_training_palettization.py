@@ -23,7 +23,7 @@ from corepress.torch.optimization_config import (
     PalettizationGranularity,
 )
 from corepress.torch.palettization.cluster import palettize_weight
-from corepress.torch.parameters import Parameter
+from corepress.torch.parameters import Parameter, borrowing_copy_of
 
 __all__ = ["ModulePostTrainingPalettizerConfig", "PostTrainingPalettizer", "PostTrainingPalettizerConfig"]
 
@@ -106,9 +106,14 @@ class PostTrainingPalettizer(BasePostTrainingModelOptimizer):
         as it is, with a warning; `report().skipped` says why.
         """
         warn_of_conversion(self._config)
-        self._model = self._get_model_for_compression(inplace)
+        given = self._model
+        self._model = self._get_model_for_compression(inplace, borrowing_copy_of)
         self._report = compress_weights(
-            self._model, self._choose, workers=num_kmeans_workers, description="Palettizing"
+            self._model,
+            self._choose,
+            borrowed_from=None if inplace else given,
+            workers=num_kmeans_workers,
+            description="Palettizing",
         )
         return self._model
 

@@ -25,7 +25,7 @@ from corepress.torch.optimization_config import (
     OptimizationConfig,
     QuantizationGranularity,
 )
-from corepress.torch.parameters import Parameter, bake_parametrizations
+from corepress.torch.parameters import Parameter, bake_parametrizations, borrowing_copy_of, copy_of
 from corepress.torch.quantization.quantization_config import QuantizationScheme
 from corepress.weights import decompress
 
@@ -112,12 +112,16 @@ class PostTrainingQuantizer(BasePostTrainingModelOptimizer):
         quantized as asked is left as it is, with a warning; `report().skipped` says why. Raises ConfigError if
         `dataloader` is missing or empty.
         """
-        model = self._get_model_for_compression(inplace)
-        if any(config.activation_aware_scale for config in self._config.configs()):
+        scales = any(config.activation_aware_scale for config in self._config.configs())
+        given, borrows = self._model, not inplace and not scales
+        model = self._get_model_for_compression(inplace, borrowing_copy_of if borrows else copy_of)
+        if scales:
             self._scale_activations(model, dataloader)
         self._model = model
-        self._report = compress_weights(self._model, self._choose, workers=workers, description="Quantizing")
-        return self._model
+        self._report = compress_weights(
+            model, self._choose, borrowed_from=given if borrows else None, workers=workers, description="Quantizing"
+        )
+        return model
 
     def _scale_activations(self, model: nn.Module, dataloader: Iterable[Any] | None) -> None:
         from corepress.torch.layerwise_compression.activation_scaling import scale_activations  # builds on this package

@@ -26,6 +26,8 @@ bench: .venv/dev.stamp
 	$(BIN)/python benchmarks/run.py
 	$(BIN)/python benchmarks/runtime.py
 	$(BIN)/python benchmarks/products.py
+	$(BIN)/python benchmarks/post_training.py
+	$(BIN)/python benchmarks/layerwise.py --small
 
 bench-quick: .venv/dev.stamp
 	$(BIN)/python benchmarks/run.py --quick

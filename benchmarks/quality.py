@@ -5,7 +5,8 @@
     python benchmarks/quality.py --quick          # prints a part, from less data, in 2 minutes
 
 all-MiniLM-L6-v2 with its real weights (see tests/minilm.py for what to install), and two small networks that read
-digits. Seconds are of one run of each, so they only tell large differences.
+digits. The files of MNIST (http://yann.lecun.com/exdb/mnist) are in `data/mnist`, or where the variable MNIST says.
+Seconds are of one run of each, so they only tell large differences.
 """
 
 from __future__ import annotations

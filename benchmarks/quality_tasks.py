@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -23,7 +24,7 @@ from tests import minilm  # noqa: E402
 from tests.sentences import CALIBRATION, TEST  # noqa: E402
 from tools import build_digits  # noqa: E402
 
-MNIST = ROOT.parent / "shared" / "data" / "mnist"
+MNIST = Path(os.environ.get("MNIST", ROOT / "data" / "mnist"))  # the folder of its four files
 BATCH = 1000  # test images at once
 
 

@@ -4,7 +4,7 @@
     python benchmarks/training_quality.py --tasks digits --only DKM    # prints a part, writes nothing
 
 Two small convolutional networks, trained in float32 first. Then each library is given the same weights, the same
-configuration and the same batches in the same order.
+configuration and the same batches in the same order. MNIST is where `quality.py` looks for it.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from corepress.runtime import load
 from corepress.torch.quantization import LinearQuantizer, LinearQuantizerConfig
 
 ROOT = Path(__file__).resolve().parents[2]
-DATA = Path(os.environ.get("MNIST", ROOT.parent / "shared" / "data" / "mnist"))
+DATA = Path(os.environ.get("MNIST", ROOT / "data" / "mnist"))
 sys.path.insert(0, str(ROOT / "examples"))
 import mnist  # noqa: E402
 

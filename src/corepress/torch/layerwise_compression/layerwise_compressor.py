@@ -31,7 +31,16 @@ from corepress.torch.layerwise_compression.algorithms import (
 from corepress.torch.layerwise_compression.checkpoint import Checkpoint
 from corepress.torch.layerwise_compression.input_cacher import Call, FirstLayerInputCacher, on_device
 from corepress.torch.layerwise_compression.layout import SUPPORTED, is_supported
-from corepress.torch.layerwise_compression.stages import Stage, chained, evaluating, hooks, is_in, observe, whole
+from corepress.torch.layerwise_compression.stages import (
+    Reads,
+    Stage,
+    chained,
+    evaluating,
+    hooks,
+    is_in,
+    observe,
+    whole,
+)
 from corepress.torch.metadata import array_of, describe, read_weight, register_version
 from corepress.torch.optimization_config import ModuleOptimizationConfig, OptimizationConfig
 from corepress.torch.parameters import Parameter, bake_parametrizations, copy_of, parameters
@@ -63,9 +72,9 @@ class LayerwiseCompressorConfig(OptimizationConfig):
         of its blocks.
     input_cacher: how the first layer's inputs are found: "default", "gpt", or a class of your own.
     calibration_nsamples: how many batches of the data are used, at most.
-    match_original: an addition: bring the outputs of each block near those that it had while nothing was compressed, so
-        that it makes up for the errors of the blocks before it; takes the memory of a second model, or, with layers,
-        of their inputs.
+    match_original: an addition: bring the outputs of each layer near those that it had while nothing was compressed, so
+        that it makes up for the errors of the layers before it; takes more runs, and the memory of a second model, or,
+        with layers, of one layer and of its inputs.
     """
 
     _module_config: ClassVar[type[ModuleOptimizationConfig]] = LayerwiseCompressionAlgorithmConfig
@@ -236,25 +245,21 @@ class _Run:
         if not algorithms:
             return report
         reads = observe([p for p, _ in algorithms], lambda: stage.forward(stage.calls[0]))
-        leaders: dict[Any, Any] = {}
-        watched = []
-        for parameter, algorithm in algorithms:
-            if isinstance(algorithm, OBSCompressionAlgorithm):
-                inputs = tuple(tensor for _, tensor in reads.get(parameter.module_name, ()))
-                leader = leaders.setdefault((inputs, algorithm.reads), algorithm)
-                if leader is not algorithm:
-                    algorithm.share(leader)
-                    continue
-            watched.append((parameter, algorithm))
+        sharing = _sharing(algorithms, reads)
+        # To match the original, layers need to see what those before them became, also within a stage.
+        for groups in [sharing] if stage.original is None else [[group] for group in sharing]:
+            self._feed(stage, [group[0] for group in groups])
+            for parameter, algorithm in itertools.chain(*groups):
+                self._compress(parameter, algorithm, report)
+        return report
+
+    def _feed(self, stage: Stage, watched: list[tuple[Parameter, Any]]) -> None:
         names = [parameter.module_name for parameter, _ in watched]
         for number, call in enumerate(stage.calls):
             originals = {} if stage.original is None else stage.original.inputs(number, names)
             feeding = ((p, _feeding(algorithm, originals.get(p.module_name, []))) for p, algorithm in watched)
             with hooks(parameter.module.register_forward_hook(hook) for parameter, hook in feeding):
                 stage.forward(call)
-        for parameter, algorithm in algorithms:
-            self._compress(parameter, algorithm, report)
-        return report
 
     def _algorithms(self, stage: Stage, report: Report) -> list[tuple[Parameter, Any]]:
         found = []
@@ -293,6 +298,20 @@ class _Run:
             for weight in report
             if key == weight or key.startswith(f"{weight.rpartition('.')[0]}._COREML_/{weight.rpartition('.')[2]}/")
         ]
+
+
+def _sharing(algorithms: list[tuple[Parameter, Any]], reads: Mapping[str, Reads]) -> list[list[tuple[Parameter, Any]]]:
+    """Those that get the same inputs together, the statistics of the first serving all; in the order of their calls."""
+    groups: dict[Any, list[tuple[Parameter, Any]]] = {}
+    for parameter, algorithm in algorithms:
+        inputs: Any = tuple(tensor for _, tensor in reads.get(parameter.module_name, ()))
+        own = isinstance(algorithm, OBSCompressionAlgorithm)
+        group = groups.setdefault((inputs, algorithm.reads) if own else parameter.key, [])
+        if group:
+            algorithm.share(group[0][1])
+        group.append((parameter, algorithm))
+    never = ((sum(map(len, reads.values())), -1),)
+    return sorted(groups.values(), key=lambda group: reads.get(group[0][0].module_name, never)[0])
 
 
 def _feeding(algorithm: Any, originals: list[Tensor]) -> Callable[..., None]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from corepress.errors import CorepressError
 from corepress.torch.layerwise_compression.input_cacher import Call, Device, Stop, on_device
-from corepress.torch.parameters import Parameter
+from corepress.torch.parameters import Parameter, copy_of
 
 Forward = Callable[[Call], Any]
 Reads = tuple[tuple[int, ...], ...]
@@ -62,18 +62,25 @@ def chained(
 
     `match_original`: beside it goes what the layers make of one another's outputs as they were.
     """
-    before, originals = "the model's input", list(calls) if match_original else []
+    before, originals = "the model's input", list(calls)
     for name, layer in layers:
         forward, own = _telling(name, before, layer), [p for p in parameters if is_in(p.module_name, name)]
-        is_last = name == layers[-1][0]
-        with on_device(layer.modules(), device):
-            following = [] if is_last else [Call.of(forward(call), call.kwargs) for call in originals]
-            original = Original(dict(layer.named_modules(prefix=name)), forward, originals) if originals else None
+        twin = copy_of(layer) if match_original else None
+        with on_device(itertools.chain(layer.modules(), [] if twin is None else twin.modules()), device):
+            original = None
+            if twin is not None:
+                original = Original(dict(twin.named_modules(prefix=name)), _telling(name, before, twin), originals)
             yield Stage(name, own, forward, calls, original)
-            if not is_last:
-                for i, call in enumerate(calls):
-                    calls[i] = Call.of(forward(call), call.kwargs)
-        before, originals = f"the output of {name}", following
+            if name != layers[-1][0]:
+                _advance(calls, forward)
+                if original is not None:
+                    _advance(originals, original.forward)
+        before = f"the output of {name}"
+
+
+def _advance(calls: list[Call], forward: Forward) -> None:
+    for i, call in enumerate(calls):
+        calls[i] = Call.of(forward(call), call.kwargs)
 
 
 def is_in(name: str, container: str) -> bool:

@@ -61,22 +61,52 @@ def test_answers_come_nearer_on_samples_that_were_not_seen(kind, make, shape) ->
     assert error(model, matched, batches[40:]) < 0.97 * error(model, plain, batches[40:])
 
 
-def test_a_layer_behind_compressed_ones_is_regressed_on_the_original_outputs() -> None:
-    """The first layer is coarse, the second fine: its weight is the regression's, by NumPy's least squares."""
-    model = nn.Sequential(nn.Linear(16, 12), nn.Tanh(), nn.Linear(12, 6)).double().eval()
+def regression(model, matched, batches, before: str, name: str) -> np.ndarray:
+    """The weight of a layer that is best behind compressed ones, by NumPy. `before`: the module that makes its input."""
+    seen = []
+    for each in (model, matched):
+        found: list[torch.Tensor] = []
+        hook = each.get_submodule(before).register_forward_hook(lambda _, args, out, found=found: found.append(out))
+        for batch in batches:
+            each(batch)
+        hook.remove()
+        seen.append(torch.cat(found).detach().numpy())
+    (x, y), weight = seen, model.get_submodule(name).weight.detach().numpy()
+    damping = 0.1 * np.square(y).sum() / y.shape[1]
+    system = np.concatenate([y, np.sqrt(damping) * np.eye(y.shape[1])])
+    return np.linalg.lstsq(system, np.concatenate([x @ weight.T, np.sqrt(damping) * weight.T]), rcond=None)[0].T
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_layers_behind_compressed_ones_are_regressed_on_the_original_outputs(whole) -> None:
+    """The first block is coarse, the two layers of the second are fine: their weights are those of the regression."""
+    chain = nn.Sequential(
+        nn.Sequential(nn.Linear(16, 12), nn.Tanh()), nn.Sequential(nn.Linear(12, 12), nn.Tanh(), nn.Linear(12, 6))
+    ).double()  # fmt: skip
+
+    class Wrapped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.blocks = chain
+
+        def forward(self, x):
+            return self.blocks(x)
+
+    model = (Wrapped() if whole else nn.Sequential(chain[0], chain[1])).eval()
+    at = "blocks." if whole else ""
     batches = [batch.double() for batch in correlated(8, 16)]
-    options = {"module_name_configs": {"0": COARSE["lut_gptq"], "2": {"algorithm": "gptq"}}, "match_original": True}
+    names = {f"{at}0.0": COARSE["lut_gptq"], f"{at}1.0": {"algorithm": "gptq"}, f"{at}1.2": {"algorithm": "gptq"}}
+    options = {"module_name_configs": names, "match_original": True}
     matched, _ = compress(model, batches, None, **options)
     plain, _ = compress(model, batches, None, **options | {"match_original": False})
-    assert torch.equal(plain[0].weight, matched[0].weight)  # before the first layer nothing has changed
-    x, y = (torch.cat([part[:2](batch) for batch in batches]).detach().numpy() for part in (model, matched))
-    damping = 0.1 * np.square(y).sum() / y.shape[1]
-    weight = model[2].weight.detach().numpy()
-    system = np.concatenate([y, np.sqrt(damping) * np.eye(12)])
-    wanted = np.linalg.lstsq(system, np.concatenate([x @ weight.T, np.sqrt(damping) * weight.T]), rcond=None)[0].T
-    step = np.abs(wanted).max() / 127
-    assert np.abs(matched[2].weight.detach().numpy() - wanted).max() < 4 * step
-    assert np.abs(plain[2].weight.detach().numpy() - wanted).max() > 8 * step
+    # Before the first layer nothing has changed.
+    assert torch.equal(*(each.get_submodule(f"{at}0.0").weight for each in (plain, matched)))
+    for before, name in [(f"{at}0", f"{at}1.0"), (f"{at}1.1", f"{at}1.2")]:
+        wanted = regression(model, matched, batches, before, name)
+        step = np.abs(wanted).max() / 127
+        assert np.abs(matched.get_submodule(name).weight.detach().numpy() - wanted).max() < 4 * step
+    wanted = regression(model, matched, batches, f"{at}0", f"{at}1.0")
+    assert np.abs(plain.get_submodule(f"{at}1.0").weight.detach().numpy() - wanted).max() > 8 * step
 
 
 def test_a_chain_and_the_whole_model_come_to_the_same() -> None:

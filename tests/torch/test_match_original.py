@@ -62,7 +62,7 @@ def test_answers_come_nearer_on_samples_that_were_not_seen(kind, make, shape) ->
 
 
 def regression(model, matched, batches, before: str, name: str) -> np.ndarray:
-    """The weight of a layer that is best behind compressed ones, by NumPy. `before`: the module that makes its input."""
+    """The weight of a layer that is best behind compressed ones, by NumPy. `before`: the module before it."""
     seen = []
     for each in (model, matched):
         found: list[torch.Tensor] = []

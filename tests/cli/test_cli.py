@@ -132,6 +132,7 @@ def test_the_input_may_be_overwritten_when_asked(package, tmp_path) -> None:
 
 
 INTERRUPTED = """
+import time
 from corepress.mlprogram import Model
 slowly = Model.store
 def store(*args):

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+import corepress.weights.cache  # noqa: F401  (before anything is compiled)
 from corepress.algorithms.hessian import factorize
 from corepress.algorithms.palettize import palettize
 from corepress.algorithms.threads import over_rows

@@ -22,6 +22,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+import corepress.weights.cache  # noqa: F401  (before anything is compiled)
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int32]
 

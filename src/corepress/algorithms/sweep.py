@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+import corepress.weights.cache  # noqa: F401  (before anything is compiled)
 from corepress.algorithms.grid import Grid
 from corepress.algorithms.hessian import Factor
 from corepress.algorithms.threads import over_rows

@@ -14,6 +14,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+import corepress.weights.cache  # noqa: F401  (before anything is compiled)
 from corepress.weights.half import single
 
 # Codes that are decoded at a time: eight vectors of 16.

@@ -12,6 +12,8 @@ import numba
 import numba.extending
 import numpy as np
 
+import corepress.weights.cache  # noqa: F401  (before anything is compiled)
+
 _EXPONENT_SHIFT = 112  # float32's exponent bias less float16's
 
 

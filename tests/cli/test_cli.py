@@ -137,7 +137,7 @@ from corepress.mlprogram import Model
 slowly = Model.store
 def store(*args):
     print("working", flush=True)
-    time.sleep(0.3)
+    time.sleep(2)  # long enough for the signal to come, on a busy machine too
     return slowly(*args)
 Model.store = store
 from corepress.cli import main

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 import signal
@@ -137,7 +138,7 @@ from corepress.mlprogram import Model
 slowly = Model.store
 def store(*args):
     print("working", flush=True)
-    time.sleep(2)  # long enough for the signal to come, on a busy machine too
+    time.sleep(0.5)
     return slowly(*args)
 Model.store = store
 from corepress.cli import main
@@ -148,7 +149,10 @@ main()
 def test_ctrl_c_leaves_nothing_behind(package, tmp_path) -> None:
     out = tmp_path / "out.mlpackage"
     command = [sys.executable, "-c", INTERRUPTED, "quantize", str(package()), "-o", str(out)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    # A shell's background jobs, which the tests may be one of, ignore the signal, and so would theirs.
+    heeding = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(command, text=True, preexec_fn=heeding, **pipes)
     assert process.stdout is not None
     process.stdout.readline()
     process.send_signal(signal.SIGINT)

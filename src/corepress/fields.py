@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import functools
-from collections.abc import Callable, Iterable, Mapping
+import logging
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import IO, Any, TypeVar, get_args
@@ -32,6 +34,54 @@ def suggestion(word: object, known: Iterable[str]) -> str:
     known = list(known)
     near = difflib.get_close_matches(str(word), known, n=1)
     return f'Did you mean "{near[0]}"?' if near else f"Known are: {', '.join(known)}."
+
+
+def matches_nothing(level: str, key: object, known: Iterable[str]) -> str:
+    """The warning of a rule in a configuration that names nothing in the model.
+
+    `level`: where the rule stands, such as "op_name_configs"; `key`: the name, type or pattern that it is for;
+    `known`: the names, or types, that the model has.
+    """
+    names = list(dict.fromkeys(known))
+    near = _nearest(str(key), names)
+    hint = f"The nearest are: {_listed(near)}" if near else f"The model has, for example: {_listed(names[:3])}"
+    return f'{level} "{key}" has no effect: nothing in the model matches it. {hint if names else ""}'.rstrip()
+
+
+def _nearest(pattern: str, names: Sequence[str]) -> list[str]:
+    """Up to three names that are like a name or pattern."""
+    bare = re.sub(r"[\\^$*?+()\[\]]|\.(?=[*+?])", "", pattern)
+    near = difflib.get_close_matches(bare, names, n=3)
+    if bare != pattern:  # a pattern may stand for the beginning of a name only
+        starts = {name[: len(bare)]: name for name in reversed(names)}
+        near = [starts[start] for start in difflib.get_close_matches(bare, starts, n=3)] + near
+    return [name for name in dict.fromkeys(near) if name != pattern][:3]
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f'"{name}"' for name in names) + "."
+
+
+def no_effect(level: str, key: object, reason: str) -> str:
+    """The warning of a rule in a configuration that matches something, but changes nothing; `reason` says why."""
+    return f'{level} "{key}" has no effect: {reason}.'
+
+
+def tied_conflict(first: str, second: str, weight: str, configs: tuple[object, object]) -> str:
+    """The refusal of a weight that two readers share, whose `configs` differ: neither may win in silence."""
+    return (
+        f'compression config conflict detected between ops "{first}" and "{second}": {configs[0]} and {configs[1]}. '
+        f'They share the weight "{weight}": set one for that name.'
+    )
+
+
+def warn_or_raise(sentences: Iterable[str], log: logging.Logger, strict: bool) -> None:
+    """Log each sentence as a warning, or with `strict` raise all of them as one ConfigError."""
+    sentences = list(sentences)
+    if strict and sentences:
+        raise ConfigError(" ".join(sentences))
+    for sentence in sentences:
+        log.warning("%s", sentence)
 
 
 def suggesting(cls: type[T]) -> type[T]:

@@ -24,7 +24,7 @@ from corepress.coreml.op_configs import (
     read_config,
 )
 from corepress.errors import ConfigError
-from corepress.fields import UnknownKeyError, read_yaml, suggesting, suggestion
+from corepress.fields import UnknownKeyError, read_yaml, suggesting, suggestion, tied_conflict
 
 __all__ = [
     "CompressionGranularity",
@@ -127,10 +127,7 @@ class OptimizationConfig:
         wanted = [self._consumer_config(*consumer) for consumer in consumers]
         for (_, name), config in zip(consumers, wanted, strict=True):
             if config != wanted[0]:
-                raise ConfigError(
-                    f'compression config conflict detected between ops "{consumers[0][1]}" and "{name}": '
-                    f'{wanted[0]} and {config}. They share the weight "{weight_name}": set one for that name.'
-                )
+                raise ConfigError(tied_conflict(consumers[0][1], name, weight_name, (wanted[0], config)))
         return wanted[0]
 
     def _consumer_config(self, op_type: str, op_name: str) -> OpCompressorConfig | None:

@@ -20,6 +20,7 @@ from corepress.errors import ConfigError, CorepressError
 from corepress.fields import flag, integer, suggesting
 from corepress.torch.base_model_optimizer import BaseDataCalibratedModelOptimizer
 from corepress.torch.engine import skipped
+from corepress.torch.layerwise_compression import fingerprint
 from corepress.torch.layerwise_compression.activation_scaling import scale_activations
 from corepress.torch.layerwise_compression.algorithms import (
     GPTQ,
@@ -28,7 +29,7 @@ from corepress.torch.layerwise_compression.algorithms import (
     ModuleGPTQConfig,
     OBSCompressionAlgorithm,
 )
-from corepress.torch.layerwise_compression.checkpoint import Checkpoint
+from corepress.torch.layerwise_compression.checkpoint import Checkpoint, run_of
 from corepress.torch.layerwise_compression.input_cacher import Call, FirstLayerInputCacher, on_device
 from corepress.torch.layerwise_compression.layout import SUPPORTED, is_supported
 from corepress.torch.layerwise_compression.stages import (
@@ -130,7 +131,8 @@ class LayerwiseCompressor(BaseDataCalibratedModelOptimizer):
 
         `dataloader`: batches of the model's input: a tensor, a tuple of arguments or a dictionary of keyword arguments.
         `device`: where the work is done; None: where the model is. `checkpoint_dir`: each finished stage is saved here,
-        and a second call with the same arguments goes on behind the last one, to the same result.
+        and a second call with the same model, data (in the same order) and configuration goes on behind the last one,
+        to the same result. CorepressError says which of them is another one.
         A layer that can't be compressed is left as it is, with a warning; `report().skipped` says why. Raises
         CorepressError without samples, or if a layer can't take what the one before it gives; ConfigError if the
         configuration names modules that can't be compressed.
@@ -143,17 +145,23 @@ class LayerwiseCompressor(BaseDataCalibratedModelOptimizer):
         bake_parametrizations(model)
         layers = None if names is None else [model.get_submodule(name) for name in names]
         cacher = self._config.input_cacher(model, layers)
+        run = None
+        if checkpoint_dir is not None:
+            dataloader = list(itertools.islice(dataloader, self._config.calibration_nsamples))
+            run = run_of(model, self._config, names, dataloader)
         with evaluating(model):
             if any(map(_scales, self._config.configs())):
                 dataloader = list(itertools.islice(dataloader, self._config.calibration_nsamples))
                 rounding_of = functools.partial(self._rounding_of, names)
                 scale_activations(model, [Call.of(batch) for batch in dataloader], rounding_of, device)
+                if run is not None:  # the scales are not in the files, and depend on how sums were computed
+                    run["the scales of activation_aware_scale"] = fingerprint.of_weights(model)
             inputs, keywords = cacher.cache(dataloader, self._config.calibration_nsamples, device)
             calls = [Call.of(given, keywords) for given in inputs]
             if not calls:
                 raise CorepressError("the dataloader gives no batch to calibrate with")
-            checkpoint = checkpoint_dir and Checkpoint(checkpoint_dir, model, self._config, len(calls))
-            self._report = _Run(model, self._config, checkpoint or None).compress(names, calls, device)
+            checkpoint = None if checkpoint_dir is None or run is None else Checkpoint(checkpoint_dir, model, run)
+            self._report = _Run(model, self._config, checkpoint).compress(names, calls, device)
         register_version(model)
         self._model = model
         return model

@@ -270,10 +270,11 @@ def run(
     """Run a model once and show what it answers."""
     from corepress import runtime
     from corepress.cli import show
+    from corepress.runtime.domains import domains
     from corepress.runtime.samples import read_inputs, write_outputs
 
     program = runtime.load(model, device, function=function)
-    inputs = read_inputs(given or [], program.interface, seed if random else None)
+    inputs = read_inputs(given or [], program.interface, seed if random else None, domains(program))
     outputs = program.predict(inputs, program.make_state())
     if output is not None:
         write_outputs(output, outputs, overwrite=overwrite)

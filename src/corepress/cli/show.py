@@ -76,14 +76,14 @@ def summary(report: Report, output: Path, as_json: bool, checked: Verification |
 
 def _compared(checked: Verification) -> Iterator[tuple[str, str]]:
     """The lines of a closing table that say how far the outputs moved, at worst."""
-    samples = f"{checked.samples} {'random inputs: weak evidence' if checked.weak else 'samples'}"
     for metric, label, form in (("snr", "output SNR", ".1f"), ("cosine", "output cosine", ".5f")):
         rows = [row for row in checked.rows if getattr(row, metric) is not None]
         if rows:
             # NaN first: it is worse than any number.
             worst = min(rows, key=lambda row: (not math.isnan(getattr(row, metric)), getattr(row, metric)))
             unit = " dB" if metric == "snr" else ""
-            yield label, f"{getattr(worst, metric):{form}}{unit} ({worst.name}; {samples})"
+            yield label, f"{getattr(worst, metric):{form}}{unit} ({worst.name}; {checked.counted})"
+    yield from (("note", note) for note in checked.notes)
 
 
 def verification(result: Verification, as_json: bool) -> None:

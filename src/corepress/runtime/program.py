@@ -118,7 +118,7 @@ def load(
     """
     if weights not in ("ahead_of_time", "on_the_fly"):
         raise ConfigError(f'weights must be "ahead_of_time" or "on_the_fly", not {weights!r}')
-    model = source if isinstance(source, Model | Networks) else load_if_networks(source) or load_model(source)
+    model = _opened(source)
     on_the_fly = weights == "on_the_fly"
     place = _device(device)
     kind = model.spec.WhichOneof("Type")
@@ -134,6 +134,16 @@ def load(
     from corepress.runtime.pipeline import load_pipeline
 
     return load_pipeline(model, model.spec, place, Precision(precision), on_the_fly)
+
+
+def interface(source: str | Path | Model | Networks, function: str | None = None) -> Interface:
+    """The inputs, outputs and states of a model, or of one of its functions, without loading its weights."""
+    description = _opened(source).spec.description
+    return interface_of(description, function or default_function(description))
+
+
+def _opened(source: str | Path | Model | Networks) -> Model | Networks:
+    return source if isinstance(source, Model | Networks) else load_if_networks(source) or load_model(source)
 
 
 def _device(name: str) -> torch.device:

@@ -1,4 +1,4 @@
-"""Inputs for a model: seeded random ones, and real ones from `.npz` files and images."""
+"""Inputs for a model from `.npz` files and images, and as a person names them."""
 
 from __future__ import annotations
 
@@ -13,38 +13,11 @@ from torch import Tensor
 
 from corepress.errors import ConfigError, CorepressError, FormatError
 from corepress.mlprogram.atomic import replacing
+from corepress.runtime.domains import Domain
 from corepress.runtime.features import Feature, Interface, to_tensors
-
-Sample = dict[str, Any]
+from corepress.runtime.random_inputs import Sample, needed, random_inputs
 
 _IMAGES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
-# Small enough for any vocabulary.
-_INTEGERS = 10
-
-
-def random_inputs(interface: Interface, seed: int = 0, count: int = 1) -> Iterator[Sample]:
-    """`count` inputs in the default shapes: normal floats, integers of 0 to 9, pixels of 0 to 255.
-
-    Optional inputs keep their default. Raises ConfigError for an input that can't be an array.
-    """
-    rng = np.random.default_rng(seed)
-    for _ in range(count):
-        yield {feature.name: _random(feature, rng) for feature in _required(interface)}
-
-
-def _required(interface: Interface) -> list[Feature]:
-    return [feature for feature in interface.inputs if feature.default is None]
-
-
-def _random(feature: Feature, rng: np.random.Generator) -> NDArray[Any]:
-    if feature.kind not in ("array", "image", "number"):
-        raise ConfigError(f"input {feature.name!r} is a {feature.kind}, which an ML program can't take")
-    if feature.kind == "image":
-        return rng.integers(0, 256, feature.shape).astype(np.float32)
-    if np.issubdtype(feature.dtype, np.integer):
-        return rng.integers(0, _INTEGERS, feature.shape).astype(feature.dtype)
-    # An array even for the empty shape, where NumPy would give a bare float.
-    return np.asarray(rng.standard_normal(feature.shape), feature.dtype)
 
 
 def read_samples(path: str | Path, interface: Interface) -> Iterator[Sample]:
@@ -69,10 +42,16 @@ def read_samples(path: str | Path, interface: Interface) -> Iterator[Sample]:
     raise CorepressError(f"{source}: there are no .npz files or images to read inputs from")
 
 
-def read_inputs(given: Sequence[str], interface: Interface, seed: int | None = None) -> Sample:
+def read_inputs(
+    given: Sequence[str],
+    interface: Interface,
+    seed: int | None = None,
+    domains: Mapping[str, Domain] | None = None,
+) -> Sample:
     """Inputs as a person names them, `name=value`: a `.npy`, `.npz` or image file, or a number that fills the shape.
 
-    `seed`: of random values for the inputs that are not given; without it, they are an error that names them.
+    `seed`: of random values, from their `domains`, for the inputs that are not given; without it, they are an error
+    that names them.
     """
     features = {feature.name: feature for feature in interface.inputs}
     inputs = {}
@@ -83,10 +62,10 @@ def read_inputs(given: Sequence[str], interface: Interface, seed: int | None = N
         if name not in features:
             raise ConfigError(f"there is no input {name!r}; the inputs are {', '.join(features) or 'none'}")
         inputs[name] = _read_value(value, features[name])
-    missing = [feature.name for feature in _required(interface) if feature.name not in inputs]
+    missing = [feature.name for feature in needed(interface) if feature.name not in inputs]
     if missing and seed is None:
         raise ConfigError(f"inputs are missing: {', '.join(missing)}; give them, or ask for random ones (--random)")
-    return next(random_inputs(interface, seed)) | inputs if seed is not None else inputs
+    return next(random_inputs(interface, seed, domains=domains)) | inputs if seed is not None else inputs
 
 
 def write_outputs(path: Path, outputs: Mapping[str, Any], *, overwrite: bool = False) -> None:
@@ -147,7 +126,7 @@ def read_image(path: Path, feature: Feature) -> Any:
 
 
 def _picture_input(interface: Interface, path: Path) -> Feature:
-    required = _required(interface)
+    required = needed(interface)
     if len(required) != 1:
         names = ", ".join(feature.name for feature in required) or "none"
         raise ConfigError(f"{path}: images fit a model with one input only, and this one has {names}")
@@ -176,7 +155,7 @@ def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
 
 def _samples(path: Path, arrays: Mapping[str, NDArray[Any]], interface: Interface) -> Iterator[Sample]:
     """Split the arrays of one file into samples; an array that fits as it is belongs to each of them."""
-    required = _required(interface)
+    required = needed(interface)
     found = {feature.name: feature for feature in interface.inputs if feature.name in arrays}
     if not found and len(required) == 1:
         fitting = [name for name in arrays if _count(arrays[name], required[0]) is not None]

@@ -14,11 +14,13 @@ import corepress
 from corepress import runtime, verify
 from corepress.errors import ConfigError, CorepressError, FormatError
 from corepress.runtime.features import Feature, Interface
-from corepress.runtime.samples import random_inputs, read_inputs, read_samples
-from corepress.verification import Verification, _Sums
+from corepress.runtime.random_inputs import random_inputs
+from corepress.runtime.samples import read_inputs, read_samples
+from corepress.verification import Verification
+from corepress.verification.metrics import Sums
 from tests import structures
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 DIGITS, IMAGES = EXAMPLES / "digits.mlpackage", EXAMPLES / "digits_test.npz"
 
 
@@ -124,21 +126,26 @@ INF, NAN = math.inf, math.nan
         ([1, NAN], [1, NAN], INF, 1, 0),
         ([1, 2], [1, NAN], -INF, NAN, INF),
         ([1, 2], [1, INF], -INF, NAN, INF),
-        ([NAN, NAN], [NAN, NAN], NAN, NAN, NAN),  # equal, but no proof of anything
+        ([1, NAN], [1, 5], INF, 1, 0),  # nothing to compare with
+        ([1, INF], [1, 65504], INF, 1, 0),
+        ([NAN, NAN], [NAN, NAN], None, None, None),
+        ([NAN, INF], [1, 2], None, None, None),
     ],
 )
 def test_numbers_that_are_not_finite(before, now, snr, cosine, max_abs) -> None:
-    sums = _Sums()
+    sums = Sums()
     sums.add(np.array(before, float), np.array(now, float))
     row = sums.row("y")
     np.testing.assert_equal([row.snr, row.cosine, row.max_abs], [snr, cosine, max_abs])
+    assert (row.elements, row.left_out) == (2, int((~np.isfinite(before)).sum()))
     for metric, least in (("snr", -1e9), ("cosine", -2), ("max_abs", 1e9)):
         value = getattr(row, metric)
-        assert Verification((row,), (), metric, least, 1, False).ok == math.isfinite(value) or value == INF
+        good = value is None or math.isfinite(value) or (value == INF and metric == "snr")
+        assert Verification((row,), (), metric, least, 1, False).ok == good
 
 
 def test_labels_and_probabilities() -> None:
-    label, scores = _Sums(), _Sums()
+    label, scores = Sums(), Sums()
     for found, cat in (("cat", 0.9), ("dog", 0.4)):
         label.add_output("label", "cat", found)
         scores.add_output("scores", {"cat": 0.9, "dog": 0.1}, {"dog": 1 - cat, "cat": cat})

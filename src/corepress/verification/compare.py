@@ -1,0 +1,260 @@
+"""`verify`: run a model and what was made of it on the same inputs, and measure how far the answers are apart."""
+
+from __future__ import annotations
+
+import pickle
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from corepress.errors import ConfigError, CorepressError
+from corepress.mlprogram import Model
+from corepress.verification.evidence import Evidence
+from corepress.verification.metrics import METRICS, Row, Sums, numbers
+from corepress.verification.result import Verification
+
+if TYPE_CHECKING:
+    from corepress.neural_network import Model as Networks
+    from corepress.runtime import Program
+    from corepress.runtime.domains import Domain
+
+    Source = str | Path | Model | Networks
+
+Data = Iterable[Mapping[str, Any]] | str | Path
+# What waits for the second model waits in memory up to this size, and in a temporary file beyond.
+_IN_MEMORY = 64 << 20
+
+
+def verify(
+    original: str | Path | Model | Networks,
+    compressed: str | Path | Model | Networks,
+    data: Data | None = None,
+    *,
+    metric: str = "snr",
+    threshold: float | None = None,
+    per_op: bool = False,
+    samples: int = 4,
+    seed: int = 0,
+    device: str = "cpu",
+    precision: str = "float32",
+    function: str | None = None,
+) -> Verification:
+    """Run both models on the same inputs and compare what they answer.
+
+    `data`: inputs by name, as an iterable of dicts, which is read once; or a path that
+    `corepress.runtime.samples.read_samples` reads; without it `samples` random ones. `metric`, `threshold`: what
+    decides `ok`, "snr", "cosine", "psnr", "top1" or "max_abs". `per_op`: compare every value that has the same name in
+    both. A stateful model starts each sample with a fresh state.
+
+    One model is in memory at a time; with `per_op`, both, and their large weights are read when they are needed.
+    What the original answers waits for the other model in a temporary file where it is large.
+    Where the original gives NaN or infinity, nothing is compared; a copy that gives them elsewhere fails.
+    Raises CorepressError where the models can't be run or compared.
+    """
+    if metric not in METRICS:
+        raise ConfigError(f"metric must be one of {', '.join(METRICS)}, not {metric!r}")
+    if data is None and samples < 1:
+        raise ConfigError(f"samples must be at least 1, not {samples}")
+    from corepress import runtime
+
+    _check_outputs(original, compressed, function)
+
+    def load(source: Source) -> Program:
+        return runtime.load(source, device, precision=precision, function=function)
+
+    def inputs(program: Program) -> Iterable[Mapping[str, Any]]:
+        return _inputs(program, data, seed, samples)
+
+    run = _side_by_side if per_op else _in_turn
+    evidence, outputs, operations = run(original, compressed, load, inputs)
+    rows = tuple(sums.row(name) for name, sums in outputs.items())
+    _check_rows(rows, metric)
+    notes = (*_about_random(data, evidence), *evidence.notes(), *_left_out(rows))
+    limit = METRICS[metric][2] if threshold is None else threshold
+    return Verification(
+        rows, operations, metric, limit, evidence.samples, data is None, evidence.distinct, tuple(notes)
+    )
+
+
+def _check_outputs(original: Source, compressed: Source, function: str | None) -> None:
+    """Refuse models of different outputs, before anything is run."""
+    from corepress.runtime.program import interface
+
+    names, others = (
+        {feature.name for feature in interface(source, function).outputs} for source in (original, compressed)
+    )
+    if names != others:
+        raise ConfigError(
+            f"the models have different outputs: {', '.join(sorted(names))} and {', '.join(sorted(others))}"
+        )
+
+
+def _check_rows(rows: tuple[Row, ...], metric: str) -> None:
+    """Refuse a comparison without a single number to judge by."""
+    if any(getattr(row, metric) is not None for row in rows):
+        return
+    if empty := [repr(row.name) for row in rows if row.elements and row.left_out == row.elements]:
+        raise CorepressError(
+            f"the original gives no finite number in the output {', '.join(empty)}, so there is nothing to compare "
+            "with; give inputs like those of the app (data=)"
+        )
+    raise ConfigError(f"no output of this model has the metric {metric}; choose another one, such as top1 or snr")
+
+
+def _about_random(data: Data | None, evidence: Evidence) -> Iterator[str]:
+    if data is None:
+        from corepress.runtime.random_inputs import guesses
+
+        yield "random inputs are weak evidence, give real ones (data=)"
+        yield from guesses(evidence.interface, evidence.domains)
+
+
+def _left_out(rows: tuple[Row, ...]) -> Iterator[str]:
+    for row in rows:
+        if row.left_out:
+            count = f"{row.left_out:,} of {row.elements:,} elements of output {row.name!r}"
+            yield f"{count} are NaN or infinite in the original, and are left out"
+
+
+def _domains(program: Program) -> Mapping[str, Domain]:
+    from corepress.runtime.domains import domains
+
+    return domains(program)
+
+
+def _inputs(program: Program, data: Data | None, seed: int, count: int) -> Iterable[Mapping[str, Any]]:
+    from corepress.runtime.random_inputs import random_inputs
+    from corepress.runtime.samples import read_samples
+
+    if data is None:
+        return random_inputs(program.interface, seed, count, _domains(program))
+    if isinstance(data, str | Path):
+        return read_samples(data, program.interface)
+    return [data] if isinstance(data, Mapping) else data
+
+
+Compared = tuple[Evidence, dict[str, Sums], tuple[Row, ...]]
+
+
+def _in_turn(
+    original: Source,
+    compressed: Source,
+    load: Callable[[Source], Program],
+    inputs: Callable[[Program], Iterable[Mapping[str, Any]]],
+) -> Compared:
+    """First the original answers everything, then the other model: only one of them is in memory."""
+    with _spool() as spool:
+        evidence = _answers(load(original), inputs, spool)
+        program = load(compressed)
+        outputs = {feature.name: Sums() for feature in program.interface.outputs}
+        for sample, expected in _read(spool):
+            _compare(outputs, expected, program.predict(sample, program.make_state()))
+    return evidence, {name: outputs[name] for name in evidence.outputs}, ()
+
+
+def _answers(program: Program, inputs: Callable[[Program], Iterable[Mapping[str, Any]]], spool: IO[bytes]) -> Evidence:
+    """Write what the original answers, with what it answers to, and let go of it."""
+    evidence = Evidence(program.interface, _domains(program))
+    for sample in inputs(program):
+        answer = program.predict(sample, program.make_state())
+        evidence.add(sample, answer)
+        _write(spool, (sample, answer))
+    return _some(evidence)
+
+
+def _side_by_side(
+    original: Source,
+    compressed: Source,
+    load: Callable[[Source], Program],
+    inputs: Callable[[Program], Iterable[Mapping[str, Any]]],
+) -> Compared:
+    """Compare what is computed on the way, too: the values of one sample wait in a file, not those of all."""
+    one, other = load(original), load(compressed)
+    evidence = Evidence(one.interface, _domains(one))
+    outputs = {feature.name: Sums() for feature in one.interface.outputs}
+    values: dict[str, Sums] = {}
+    for sample in inputs(one):
+        with _spool() as spool:
+            places: dict[str, list[int]] = {}
+            expected = one.predict(sample, one.make_state(), _keep(spool, places))
+            found = other.predict(sample, other.make_state(), _compare_values(spool, places, values))
+        _compare(outputs, expected, found)
+        evidence.add(sample, expected)
+    kinds = _program_kinds(one)
+    return _some(evidence), outputs, tuple(sums.row(name, kinds.get(name, "")) for name, sums in values.items())
+
+
+def _some(evidence: Evidence) -> Evidence:
+    if not evidence.samples:
+        raise ConfigError("the data holds no samples")
+    return evidence
+
+
+def _compare(outputs: dict[str, Sums], expected: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+    for name, sums in outputs.items():
+        sums.add_output(name, expected[name], found[name])
+
+
+def _keep(spool: IO[bytes], places: dict[str, list[int]]) -> Callable[[str, Any], None]:
+    """Writes each value that it is called with; `places`: where. A loop computes a name many times."""
+
+    def observe(name: str, value: Any) -> None:
+        places.setdefault(name, []).append(spool.tell())
+        _write(spool, numbers(value))
+
+    return observe
+
+
+def _compare_values(
+    spool: IO[bytes], places: dict[str, list[int]], values: dict[str, Sums]
+) -> Callable[[str, Any], None]:
+    """Compares each value with the one that was kept: each round of a loop with the same round."""
+
+    def observe(name: str, value: Any) -> None:
+        rounds = places.get(name)
+        if not rounds:
+            return
+        spool.seek(rounds.pop(0))
+        before, now = pickle.load(spool), numbers(value)
+        if before is not None and now is not None and before.shape == now.shape:
+            values.setdefault(name, Sums()).add(before, now)
+
+    return observe
+
+
+def _program_kinds(program: Program) -> dict[str, str]:
+    """The operation that computes each value of a program, or of the stages of a pipeline."""
+    stages: Mapping[str, Program] | None = getattr(program, "stages", None)
+    if stages is None:
+        return _kinds(program.module.plan)
+    return {f"{stage}/{name}": kind for stage, inner in stages.items() for name, kind in _program_kinds(inner).items()}
+
+
+def _kinds(block: Any) -> dict[str, str]:
+    """The operation that computes each value of a plan, nested blocks included."""
+    kinds: dict[str, str] = {}
+    for step in block.steps:
+        kinds |= dict.fromkeys(step.outputs, step.kind)
+        for inner in step.blocks:
+            kinds |= dict.fromkeys(inner.inputs, step.kind) | _kinds(inner)
+    return kinds
+
+
+@contextmanager
+def _spool() -> Iterator[IO[bytes]]:
+    """A place for what waits; nobody else can read or write it, so that `pickle` may be trusted with it."""
+    with tempfile.SpooledTemporaryFile(_IN_MEMORY) as file:
+        yield file
+
+
+def _write(spool: IO[bytes], value: Any) -> None:
+    pickle.dump(value, spool, protocol=pickle.HIGHEST_PROTOCOL)
+
+
+def _read(spool: IO[bytes]) -> Iterator[Any]:
+    end = spool.tell()
+    spool.seek(0)
+    while spool.tell() < end:
+        yield pickle.load(spool)

@@ -17,3 +17,7 @@ class FormatError(CorepressError):
 
 class ConfigError(CorepressError, ValueError):
     """A configuration that asks for something unknown or impossible."""
+
+
+class Missed(CorepressError):
+    """Everything worked, but the model misses what was asked of it, such as a least SNR."""

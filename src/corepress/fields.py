@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import logging
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
@@ -155,7 +156,7 @@ def flag() -> Any:
 def real(default: float | None, allowed: str, holds: Callable[[float], bool]) -> Any:
     def valid(value: Any) -> bool:
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        return holds(value) if number else value is None and default is None
+        return math.isfinite(value) and holds(value) if number else value is None and default is None
 
     return value_of(default, allowed, valid, 'Invalid value of "{name}": {value!r}. It must be {allowed}.')
 

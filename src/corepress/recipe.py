@@ -24,7 +24,11 @@ from typing import Any, Literal, get_args
 import attrs
 
 from corepress import targets
+from corepress.coreml import decompress_weights, palettize, prune, quantize
 from corepress.coreml.config import OptimizationConfig
+from corepress.coreml.engine import run as run_step
+from corepress.coreml.interop import takes_any_model
+from corepress.coreml.method import Method
 from corepress.coreml.op_configs import (
     OpCompressorConfig,
     OpLinearQuantizerConfig,
@@ -43,6 +47,11 @@ _CLASSES: dict[Kind, tuple[type[OpCompressorConfig], ...]] = {
     "palettize": (OpPalettizerConfig,),
     "quantize": (OpLinearQuantizerConfig,),
 }
+_METHODS: dict[Kind, Method] = {
+    "prune": prune.METHOD, "palettize": palettize.METHOD, "quantize": quantize.METHOD,
+}  # fmt: skip
+# The levels of a configuration, and what a recipe calls them.
+_LEVELS = {"op_type_configs": "ops", "op_name_configs": "names"}
 # The three ways to prune exclude each other: who asks for one does not inherit the arguments of another.
 _WAYS = {
     "n_m_ratio": "n:m",
@@ -118,7 +127,7 @@ def _step(entry: Any, where: str, target: targets.Target | None) -> tuple[Kind, 
 
 def _config(kind: Kind, step: Mapping[str, Any], where: str) -> OptimizationConfig:
     defaults = _arguments(kind, step[kind], where)
-    levels: dict[str, dict[str, OpCompressorConfig | None]] = {"ops": {}, "names": {}}
+    levels: dict[str, dict[str, OpCompressorConfig | None]] = {level: {} for level in _LEVELS.values()}
     for level, configs in levels.items():
         given = step.get(level)
         for name, override in ({} if given is None else _mapping(given, f"{where}, {level}")).items():
@@ -183,23 +192,40 @@ def run(
     target: Any = None,
     workers: int | None = None,
     progress: Any = None,
+    strict: bool = False,
+    spare_constants: bool | None = None,
 ) -> Any:
     """Apply the steps of a recipe to a model (a path, a `corepress.Model` or an `MLModel`) and return the result.
 
-    `target` goes before the recipe's own; `workers` and `progress` as in `corepress.coreml.palettize_weights`.
+    `target` goes before the recipe's own; the other arguments are those of `corepress.coreml.palettize_weights`.
     """
-    from corepress import coreml
+    return _run(model, recipe, target or recipe.target, workers, progress, strict, spare_constants)
 
-    verbs = {
-        "prune": coreml.prune_weights,
-        "palettize": coreml.palettize_weights,
-        "quantize": coreml.linear_quantize_weights,
-    }
-    for step in recipe.steps:
+
+@takes_any_model
+def _run(
+    model: Any,
+    recipe: Recipe,
+    target: Any,
+    workers: int | None,
+    progress: Any,
+    strict: bool,
+    spare_constants: bool | None,
+) -> Any:
+    for number, step in enumerate(recipe.steps, 1):
         if step.config is None:
-            model = coreml.decompress_weights(model, workers=workers, progress=progress)
-        else:
-            model = verbs[step.kind](
-                model, step.config, step.joint, target=target or recipe.target, workers=workers, progress=progress
-            )
+            model = decompress_weights(model, workers=workers, progress=progress)
+            continue
+        method, where = _METHODS[step.kind], f"step {number} ({step.kind})"
+        planned, choose = method.plan(
+            model,
+            step.config,
+            step.joint,
+            target=target,
+            strict=strict,
+            spare_constants=spare_constants,
+            words={level: f"{where}, {word}:" for level, word in _LEVELS.items()},
+        )
+        conclude = method.concluding(model, strict, where)
+        model = run_step(planned, choose, workers=workers, progress=progress, conclude=conclude)
     return model

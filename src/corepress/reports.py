@@ -22,7 +22,8 @@ _CHUNK = 1 << 20
 @dataclass(frozen=True)
 class Row:
     """One weight before and after. `snr` is the signal-to-noise ratio in dB (infinite when nothing changed);
-    `skipped` says why it was left as it was, empty when it was compressed."""
+    `changed`: it was written anew on the way from the one to the other; `skipped` says why it was left as it was, empty
+    when it was not."""
 
     name: str
     function: str
@@ -36,6 +37,7 @@ class Row:
     bytes_after: int
     snr: float | None
     skipped: str
+    changed: bool
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,23 @@ class Report:
 
     @property
     def compressed(self) -> tuple[Row, ...]:
-        return tuple(row for row in self.rows if row.compression)
+        """The weights that were compressed on the way from the one model to the other."""
+        return tuple(row for row in self.rows if row.compression and row.changed)
+
+    @property
+    def compressed_before(self) -> tuple[Row, ...]:
+        """Those that were compressed already, and stayed as they were."""
+        return tuple(row for row in self.rows if row.compression and not row.changed)
+
+    @property
+    def decompressed(self) -> tuple[Row, ...]:
+        """Those that were made dense again, or written anew as dense."""
+        return tuple(row for row in self.rows if row.changed and not row.compression)
+
+    @property
+    def largest_left(self) -> Row | None:
+        """Of those that were left alone the one that takes most bytes."""
+        return max((row for row in self.rows if not row.changed), key=lambda row: row.bytes_after, default=None)
 
     @property
     def skipped(self) -> tuple[Row, ...]:
@@ -83,6 +101,7 @@ class Report:
             "ratio": self.ratio,
             "bits_per_weight": self.bits_per_weight,
             "compressed": len(self.compressed),
+            "compressed_before": len(self.compressed_before),
             "skipped": len(self.skipped),
             "weights": rows,
         }
@@ -121,12 +140,12 @@ def report(model: Model, *, snr: bool = True) -> Report:
     rows = []
     for before in origin.weights():
         key = before.function, before.output
-        rows.append(_row(before, after.get(key, before), model.skipped.get(key, ""), snr))
+        now = after.get(key, before)
+        rows.append(_row(before, now, model.skipped.get(key, ""), key in model.changed, snr))
     return Report(tuple(rows), origin.size(), model.size())
 
 
-def _row(before: Weight, now: Weight, skipped: str, with_snr: bool) -> Row:
-    changed = (before.compression, before.stored_bytes) != (now.compression, now.stored_bytes)
+def _row(before: Weight, now: Weight, skipped: str, changed: bool, with_snr: bool) -> Row:
     snr = signal_to_noise(before, now) if with_snr and changed else None
     return Row(
         name=before.name,
@@ -141,6 +160,7 @@ def _row(before: Weight, now: Weight, skipped: str, with_snr: bool) -> Row:
         bytes_after=now.stored_bytes,
         snr=snr,
         skipped=skipped,
+        changed=changed,
     )
 
 

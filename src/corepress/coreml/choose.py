@@ -10,12 +10,13 @@ from corepress.coreml.engine import Skip
 from corepress.mlprogram import Weight
 
 FLOATS = ("float16", "float32")
+DENSE_FIRST = "decompress_weights makes it dense first"
 
 
-def config_for(weight: Weight, config: OptimizationConfig, joint_forms: Collection[str] = ()) -> Any:
+def config_for(weight: Weight, config: OptimizationConfig, joint_forms: Collection[str], joint: bool) -> Any:
     """The configuration that `config` has for a weight.
 
-    `joint_forms`: the forms of compression that may be compressed further.
+    `joint_forms`: the forms of compression that may be compressed further, if `joint` asks for it.
     Raises Skip for everything that is to be left alone, ConfigError when consumers disagree.
     """
     if weight.dtype not in FLOATS:
@@ -32,8 +33,9 @@ def config_for(weight: Weight, config: OptimizationConfig, joint_forms: Collecti
     if threshold is not None and weight.size <= threshold:
         raise Skip(f"it has no more than {threshold} elements (weight_threshold)", quiet=True)
     if weight.compression and weight.compression not in joint_forms:
-        hint = "" if joint_forms else "; joint_compression=True compresses some forms further"
-        raise Skip(f"it is {weight.compression} already{hint}")
+        raise Skip(f"it is {weight.compression} already, which can't be compressed further: {DENSE_FIRST}")
+    if weight.compression and not joint:
+        raise Skip(f"it is {weight.compression} already; joint_compression=True compresses it further")
     if weight.is_output:
         raise Skip("it is an output of the function, where Core ML takes no compressed weight")
     return chosen

@@ -50,6 +50,9 @@ _KINDS: dict[str, type[OpCompressorConfig]] = {
     )
 }
 Configs = dict[str, "OpCompressorConfig | None"]
+LEVELS = ("op_type_configs", "op_name_configs")
+# An entry of a configuration: the name of the level that it stands in, and its key there ("" for the global one).
+Rule = tuple[str, str]
 
 
 def _own_dict(value: Any) -> Any:
@@ -107,6 +110,15 @@ class OptimizationConfig:
         everything = [self.global_config, *self.op_type_configs.values(), *self.op_name_configs.values()]
         return (config for config in everything if config is not None)
 
+    def rules(self) -> list[Rule]:
+        """Every entry by type or name."""
+        return [(level, key) for level in LEVELS for key in getattr(self, level)]
+
+    def held(self, rule: Rule) -> OpCompressorConfig | None:
+        """The configuration that an entry holds; None leaves what it decides alone."""
+        level, key = rule
+        return self.global_config if level == "global_config" else getattr(self, level)[key]  # type: ignore[no-any-return]
+
     def config_for(self, weight_name: str, consumers: Sequence[tuple[str, str]]) -> OpCompressorConfig | None:
         """The configuration of a weight that the `consumers` use, each (type, name); None: leave it alone.
 
@@ -114,27 +126,29 @@ class OptimizationConfig:
         configuration; a pattern for the weight's name yields to a consumer's exact name. A weight without
         consumers is left alone. Consumers that want different things are a ConfigError.
         """
-        if weight_name in self.op_name_configs:
-            return self.op_name_configs[weight_name]
-        if "const" in self.op_type_configs:
-            raise ConfigError("const ops cannot be set by the `set_op_type` function. Please use `set_global`.")
-        if not consumers:
-            return None
-        if not any(name in self.op_name_configs for _, name in consumers):
-            pattern = self._pattern_for(weight_name)
-            if pattern is not None:
-                return self.op_name_configs[pattern]
-        wanted = [self._consumer_config(*consumer) for consumer in consumers]
-        for (_, name), config in zip(consumers, wanted, strict=True):
+        wanted = [self.held(rule) for rule in self.rules_for(weight_name, consumers)]
+        for config, (_, name) in zip(wanted, consumers, strict=False):
             if config != wanted[0]:
                 raise ConfigError(tied_conflict(consumers[0][1], name, weight_name, (wanted[0], config)))
-        return wanted[0]
+        return wanted[0] if wanted else None
 
-    def _consumer_config(self, op_type: str, op_name: str) -> OpCompressorConfig | None:
+    def rules_for(self, weight_name: str, consumers: Sequence[tuple[str, str]]) -> list[Rule]:
+        """The entries that decide about a weight: one for all consumers, or one for each; see `config_for`."""
+        if weight_name in self.op_name_configs:
+            return [("op_name_configs", weight_name)]
+        if "const" in self.op_type_configs:
+            raise ConfigError("const ops cannot be set by the `set_op_type` function. Please use `set_global`.")
+        if consumers and not any(name in self.op_name_configs for _, name in consumers):
+            pattern = self._pattern_for(weight_name)
+            if pattern is not None:
+                return [("op_name_configs", pattern)]
+        return [self._consumer_rule(*consumer) for consumer in consumers]
+
+    def _consumer_rule(self, op_type: str, op_name: str) -> Rule:
         key = op_name if op_name in self.op_name_configs else self._pattern_for(op_name)
         if key is not None:
-            return self.op_name_configs[key]
-        return self.op_type_configs.get(op_type, self.global_config)
+            return "op_name_configs", key
+        return ("op_type_configs", op_type) if op_type in self.op_type_configs else ("global_config", "")
 
     def _pattern_for(self, name: str) -> str | None:
         return next((key for key in self.op_name_configs if fnmatchcase(name, key)), None)

@@ -19,7 +19,7 @@ from corepress.mlprogram.constexpr import Store, set_name, write_weight
 from corepress.mlprogram.model import DEFAULT_WEIGHT_FILE
 from corepress.mlprogram.program import Function, Node, edit, nodes, programs
 from corepress.targets import by_opset, check
-from corepress.weights import CompressedWeight
+from corepress.weights import CompressedWeight, stored_bytes
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +38,17 @@ class Skip(Exception):
         self.quiet = quiet
 
 
+@dataclass
+class Outcome:
+    """What one run did: the weights that it compressed, their bytes before and after (what weights share counted once),
+    and those left alone, with the reason."""
+
+    done: list[Weight]
+    left: list[tuple[Weight, str]]
+    bytes_before: int = 0
+    bytes_after: int = 0
+
+
 @dataclass(frozen=True)
 class Job:
     """One action on weights that share their data and their configuration."""
@@ -52,15 +63,18 @@ def run(
     *,
     workers: int | None = None,
     progress: Progress | None = None,
+    conclude: Callable[[Model, Outcome], None] | None = None,
 ) -> Model:
     """Apply to every weight the action that `choose` gives for it, and return the new model.
 
     `choose` raises `Skip` for weights that are left alone. Weights that share their data and get equal actions
     (equal by `==`) are compressed once and go on sharing. `workers` threads (default: one for each core) work on
-    weights at the same time; results do not depend on their number.
+    weights at the same time; results do not depend on their number. `conclude` is called with the new model and what
+    was done.
     """
     result = model.copy()
-    jobs = _plan(result, choose)
+    outcome = Outcome([], [])
+    jobs = _plan(result, choose, outcome)
     # Most weights become one operation under their old name; the names in use matter to the others only.
     names = functools.cache(lambda: _output_names(result))
     replacements: list[tuple[Node, Sequence[Any]]] = []
@@ -79,7 +93,7 @@ def run(
             finished, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in finished:
                 job = running.pop(future)
-                for weight, operations in _collect(result, job, future):
+                for weight, operations in _collect(result, job, future, outcome):
                     if weight.argument is not None:
                         _rebind(weight, operations[-1].outputs[0].name)
                         insertions.append((weight.node, operations))
@@ -92,16 +106,19 @@ def run(
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
     edit(replacements, insertions)
+    result.changed = model.changed | {(weight.function, weight.output) for weight in outcome.done}
+    if conclude is not None:
+        conclude(result, outcome)
     return result
 
 
-def _plan(model: Model, choose: Callable[[Weight], Action]) -> list[Job]:
+def _plan(model: Model, choose: Callable[[Weight], Action], outcome: Outcome) -> list[Job]:
     groups: dict[tuple[Any, ...], list[tuple[Action, list[Weight]]]] = {}
     for weight in model.weights():
         try:
             action = choose(weight)
         except Skip as skip:
-            _note(model, weight, skip)
+            _note(model, weight, skip, outcome)
             continue
         alike = groups.setdefault(weight.key, [])
         for known, weights in alike:
@@ -129,8 +146,8 @@ def _output_names(model: Model) -> dict[str, set[str]]:
     return names
 
 
-def _compress(model: Model, job: Job, names: Callable[[], dict[str, set[str]]]) -> list[list[Any]]:
-    """In a worker: the operations that replace each weight of a job."""
+def _compress(model: Model, job: Job, names: Callable[[], dict[str, set[str]]]) -> tuple[list[list[Any]], int]:
+    """In a worker: the operations that replace each weight of a job, and the bytes of the new form."""
     weight = job.weights[0]
     try:
         form = job.action(weight)
@@ -148,7 +165,7 @@ def _compress(model: Model, job: Job, names: Callable[[], dict[str, set[str]]]) 
     for alias in job.weights:
         operations.append(_write(form, alias, generation, _sharing_store(model, file, stored), names))
     weight.release()
-    return operations
+    return operations, stored_bytes(form)
 
 
 def _sharing_store(model: Model, file: str, stored: list[Any]) -> Store:
@@ -200,15 +217,21 @@ def _rename(operations: list[Any], old: str, new: str) -> None:
                     binding.name = new
 
 
-def _collect(model: Model, job: Job, future: Future[list[list[Any]]]) -> list[tuple[Weight, list[Any]]]:
+def _collect(
+    model: Model, job: Job, future: Future[tuple[list[list[Any]], int]], outcome: Outcome
+) -> list[tuple[Weight, list[Any]]]:
     try:
-        return list(zip(job.weights, future.result(), strict=True))
+        operations, size = future.result()
     except Skip as skip:
         for weight in job.weights:
-            _note(model, weight, skip)
+            _note(model, weight, skip, outcome)
         return []
     except MemoryError as error:
         raise CorepressError(f"{job.weights[0].name}: not enough memory to compress it") from error
+    outcome.done += job.weights
+    outcome.bytes_before += job.weights[0].stored_bytes
+    outcome.bytes_after += size
+    return list(zip(job.weights, operations, strict=True))
 
 
 def _rebind(weight: Weight, output: str) -> None:
@@ -218,7 +241,8 @@ def _rebind(weight: Weight, output: str) -> None:
             entry.value.arguments[0].name = output
 
 
-def _note(model: Model, weight: Weight, skip: Exception) -> None:
+def _note(model: Model, weight: Weight, skip: Exception, outcome: Outcome) -> None:
+    outcome.left.append((weight, str(skip)))
     model.skipped[weight.function, weight.output] = str(skip)
     if not getattr(skip, "quiet", False):
         log.warning("%s: left as it is: %s", weight.name, skip)

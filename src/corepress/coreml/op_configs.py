@@ -118,12 +118,17 @@ class OpThresholdPrunerConfig(OpCompressorConfig):
     weight_threshold: only weights of more elements than this are pruned; None for all.
     """
 
-    threshold: float = fields.real(1e-12, "a number >= 0", lambda v: v >= 0)
+    threshold: float = fields.real(1e-12, "a finite number >= 0", lambda v: v >= 0)
     minimum_sparsity_percentile: float = fields.fraction(0.5)
     weight_threshold: int | None = fields.weight_threshold()
 
     def features(self) -> list[str]:
         return ["pruning"]
+
+
+def _is_ratio(value: Any) -> bool:
+    whole = isinstance(value, tuple) and len(value) == 2 and all(fields.whole(x, 0) for x in value)
+    return whole and value[0] <= value[1] and value[1] > 0
 
 
 @fields.suggesting
@@ -144,10 +149,8 @@ class OpMagnitudePrunerConfig(OpCompressorConfig):
     block_size: int | None = fields.value_of(None, "an integer > 1 or None", lambda v: v is None or fields.whole(v, 2))
     n_m_ratio: tuple[int, int] | None = fields.value_of(
         None,
-        "a tuple of two integers (n, m), n <= m",
-        lambda v: (
-            v is None or (isinstance(v, tuple) and len(v) == 2 and all(fields.whole(x, 0) for x in v) and v[0] <= v[1])
-        ),
+        "a tuple of two integers (n, m), n <= m, m > 0",
+        lambda v: v is None or _is_ratio(v),
     )
     dim: int | None = fields.value_of(None, "1 or 0", lambda v: v is None or (fields.whole(v, 0) and v <= 1))
     weight_threshold: int | None = fields.weight_threshold()

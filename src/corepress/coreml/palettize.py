@@ -10,13 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corepress.coreml.axes import channel_axes, conv_groups
-from corepress.coreml.choose import config_for
-from corepress.coreml.config import OptimizationConfig, check_kinds
+from corepress.coreml.choose import DENSE_FIRST, config_for
+from corepress.coreml.config import OptimizationConfig
 from corepress.coreml.engine import Progress, Skip, run
 from corepress.coreml.granularity import CompressionGranularity
 from corepress.coreml.interop import takes_any_model
+from corepress.coreml.method import Method
 from corepress.coreml.op_configs import OpPalettizerConfig
-from corepress.coreml.prepare import largest_divisor, prepared
+from corepress.coreml.prepare import largest_divisor
+from corepress.errors import ConfigError
 from corepress.mlprogram import Model, Weight
 from corepress.targets import by_opset
 from corepress.weights import CompressedWeight, Palettized, Quantized, Sparse
@@ -33,6 +35,8 @@ def palettize_weights(
     target: Any = None,
     workers: int | None = None,
     progress: Progress | None = None,
+    strict: bool = False,
+    spare_constants: bool | None = None,
 ) -> Model:
     """Replace each chosen weight by indices of 1, 2, 3, 4, 6 or 8 bits into one or more look-up tables.
 
@@ -40,33 +44,40 @@ def palettize_weights(
     `config`: what to palettize and how, with `OpPalettizerConfig`s.
     `joint_compression`: palettize also the non-zero values of sparse weights and the integers of quantized ones.
     Additions: `target` raises the model to a deployment target ("iOS18") first; `workers` threads (default: one for
-    each core); `progress(done, total, name)` is called after each weight.
+    each core); `progress(done, total, name)` is called after each weight; `strict` makes an error of a rule in `config`
+    that changes nothing, and of a call that compresses no weight (Missed), where a warning would do; `spare_constants`
+    leaves alone what no product, look-up or recurrence reads, such as anchors and added positions: True does so, False
+    does not, None does not but warns. What `op_name_configs` names exactly is never spared.
 
     k-means is solved exactly for scalar entries (see `corepress.algorithms.kmeans1d`).
     Weights that can't be palettized as asked are left as they are, with a warning; `corepress.report` lists them.
     Raises ConfigError for a configuration that the target can't hold.
     """
-    model = checked(mlmodel, config, joint_compression, target)
-    return run(model, chooser(config, joint_compression), workers=workers, progress=progress)
-
-
-def checked(model: Model, config: OptimizationConfig, joint_compression: bool, target: Any) -> Model:
-    """A copy of the model, ready to be compressed; ConfigError for what `config` can't ask of it."""
-    check_kinds(config, "palettize_weights", OpPalettizerConfig)
-    return prepared(model, config, joint_compression, target)
+    model, choose = METHOD.plan(
+        mlmodel, config, joint_compression, target=target, strict=strict, spare_constants=spare_constants
+    )
+    return run(model, choose, workers=workers, progress=progress, conclude=METHOD.concluding(mlmodel, strict))
 
 
 def chooser(config: OptimizationConfig, joint_compression: bool) -> Callable[[Weight], Palettize]:
     """What to do with each weight; the function raises Skip for those that are left alone."""
-    joint_forms = ("sparse", "quantized") if joint_compression else ()
+    joint_forms = ("sparse", "quantized")
 
     def choose(weight: Weight) -> Palettize:
-        op_config: OpPalettizerConfig = config_for(weight, config, joint_forms)
+        op_config: OpPalettizerConfig = config_for(weight, config, joint_forms, joint_compression)
         _, channel_axis = channel_axes(weight)
         bits = by_opset(weight.node.function.opset).palettized_bits
         return Palettize(op_config, channel_axis, conv_groups(weight) if op_config.cluster_dim > 1 else 1, bits)
 
     return choose
+
+
+METHOD = Method(
+    "palettize_weights",
+    (OpPalettizerConfig,),
+    chooser,
+    "Fewer nbits, larger groups or a higher weight_threshold do.",
+)
 
 
 @dataclass(frozen=True)
@@ -92,13 +103,13 @@ class Palettize:
             return Sparse(*self._sparse(value.mask, value.values))
         if isinstance(value, Quantized) and isinstance(value.data, np.ndarray):
             return self._quantized(value, value.data)
-        raise Skip(f"it is {weight.compression} already, in a form that can't be palettized further")
+        raise Skip(f"it is {weight.compression} already, which can't be palettized further: {DENSE_FIRST}")
 
     def _sparse(self, mask: NDArray[np.bool_], values: Array) -> tuple[NDArray[np.bool_], Palettized | Quantized]:
         dim = self.config.cluster_dim
         if dim > 1:
             # A vector is kept or left out whole.
-            axis = self._axis(values.ndim)
+            axis = self.axis(values.ndim)
             self._check_vectors(values.shape, axis)
             mask = np.repeat(np.logical_or.reduceat(mask, range(0, mask.shape[axis], dim), axis), dim, axis)
             values = np.where(mask, values, values.dtype.type(0))
@@ -140,7 +151,7 @@ class Palettize:
 
         config = self.config
         mode: Any = config.mode.lower()
-        axis = self._axis(values.ndim)
+        axis = self.axis(values.ndim)
         if config.cluster_dim > 1:
             self._check_vectors(values.shape, axis)
         if self.importance is not None:
@@ -159,17 +170,26 @@ class Palettize:
             restarts=config.restarts,
         )
 
-    def _axis(self, rank: int) -> int:
+    def axis(self, rank: int) -> int:
         grouped = self.config.granularity is CompressionGranularity.PER_GROUPED_CHANNEL
-        if grouped and self.config.channel_axis is not None:
-            return self.config.channel_axis % rank
-        return self.channel_axis
+        axis = self.config.channel_axis
+        if not grouped or axis is None:
+            return self.channel_axis
+        if not -rank <= axis < rank:
+            raise ConfigError(f"it has {rank} axes, and channel_axis {axis} is none of them")
+        return axis % rank
 
     def group_size(self, channels: int) -> int:
         if self.config.granularity is not CompressionGranularity.PER_GROUPED_CHANNEL:
             return 0
         size = self.config.group_size
-        return largest_divisor(channels, size, self.config.cluster_dim) if self.config.smaller_group else size
+        if self.config.smaller_group:
+            return largest_divisor(channels, size, self.config.cluster_dim)
+        if size and channels % size:
+            raise ConfigError(
+                f"groups of {size} don't divide its {channels} channels; smaller_group=True takes a smaller size there"
+            )
+        return size
 
     def _check_vectors(self, shape: tuple[int, ...], axis: int) -> None:
         channels = shape[axis] // (self.groups if axis == 0 else 1)

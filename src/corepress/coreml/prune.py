@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from corepress.coreml.choose import config_for
-from corepress.coreml.config import OptimizationConfig, check_kinds
+from corepress.coreml.choose import DENSE_FIRST, config_for
+from corepress.coreml.config import OptimizationConfig
 from corepress.coreml.engine import Progress, Skip, run
 from corepress.coreml.interop import takes_any_model
+from corepress.coreml.method import Method
 from corepress.coreml.op_configs import OpMagnitudePrunerConfig, OpThresholdPrunerConfig
-from corepress.coreml.prepare import prepared
 from corepress.mlprogram import Model, Weight
 from corepress.weights import CompressedWeight, Sparse, decompress
 
@@ -27,6 +27,8 @@ def prune_weights(
     target: Any = None,
     workers: int | None = None,
     progress: Progress | None = None,
+    strict: bool = False,
+    spare_constants: bool | None = None,
 ) -> Model:
     """Set values of small magnitude to zero and store the others with a bit mask.
 
@@ -34,28 +36,22 @@ def prune_weights(
     `config`: what to prune and how, with `OpThresholdPrunerConfig`s or `OpMagnitudePrunerConfig`s.
     `joint_compression`: prune also palettized and quantized weights: of those only the indices or integers of values
     that stay are kept.
-    Additions: `target`, `workers`, `progress` as in `palettize_weights`.
+    Additions: `target`, `workers`, `progress`, `strict`, `spare_constants` as in `palettize_weights`.
 
     Weights that can't be pruned as asked are left as they are, with a warning; `corepress.report` lists them.
     """
-    model = checked(mlmodel, config, joint_compression, target)
-    return run(model, chooser(config, joint_compression), workers=workers, progress=progress)
-
-
-def checked(model: Model, config: OptimizationConfig, joint_compression: bool, target: Any) -> Model:
-    """A copy of the model, ready to be compressed; ConfigError for what `config` can't ask of it."""
-    check_kinds(config, "prune_weights", OpThresholdPrunerConfig, OpMagnitudePrunerConfig)
-    return prepared(model, config, joint_compression, target)
+    model, choose = METHOD.plan(
+        mlmodel, config, joint_compression, target=target, strict=strict, spare_constants=spare_constants
+    )
+    return run(model, choose, workers=workers, progress=progress, conclude=METHOD.concluding(mlmodel, strict))
 
 
 def chooser(config: OptimizationConfig, joint_compression: bool) -> Callable[[Weight], Prune]:
     """What to do with each weight; the function raises Skip for those that are left alone."""
-    joint_forms = (
-        ("palettized", "quantized", "quantized+palettized", "palettized+quantized") if joint_compression else ()
-    )
+    joint_forms = ("palettized", "quantized", "quantized+palettized", "palettized+quantized")
 
     def choose(weight: Weight) -> Prune:
-        op_config = config_for(weight, config, joint_forms)
+        op_config = config_for(weight, config, joint_forms, joint_compression)
         by_name = weight.name in config.op_name_configs
         readers = [
             consumer
@@ -69,6 +65,14 @@ def chooser(config: OptimizationConfig, joint_compression: bool) -> Callable[[We
     return choose
 
 
+METHOD = Method(
+    "prune_weights",
+    (OpThresholdPrunerConfig, OpMagnitudePrunerConfig),
+    chooser,
+    "The mask takes a bit for each value: more zeros or a higher weight_threshold do.",
+)
+
+
 @dataclass(frozen=True)
 class Prune:
     """The action on one weight."""
@@ -78,7 +82,7 @@ class Prune:
     def __call__(self, weight: Weight) -> CompressedWeight:
         value = weight.read()
         if isinstance(value, Sparse):
-            raise Skip("it is sparse already")
+            raise Skip(f"it is sparse already, which can't be compressed further: {DENSE_FIRST}")
         pruned = self._pruned(decompress(value))
         return pruned if isinstance(value, np.ndarray) else Sparse(pruned.mask, value)
 

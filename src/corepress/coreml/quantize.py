@@ -10,13 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corepress.coreml.axes import channel_axes
-from corepress.coreml.choose import config_for
-from corepress.coreml.config import OptimizationConfig, check_kinds
+from corepress.coreml.choose import DENSE_FIRST, config_for
+from corepress.coreml.config import OptimizationConfig
 from corepress.coreml.engine import Progress, Skip, run
 from corepress.coreml.granularity import CompressionGranularity
 from corepress.coreml.interop import takes_any_model
+from corepress.coreml.method import Method
 from corepress.coreml.op_configs import OpLinearQuantizerConfig
-from corepress.coreml.prepare import largest_divisor, prepared
+from corepress.coreml.prepare import largest_divisor
 from corepress.errors import ConfigError
 from corepress.mlprogram import Model, Weight
 from corepress.mlprogram.values import MIN_BLOB_ELEMENTS
@@ -35,6 +36,8 @@ def linear_quantize_weights(
     target: Any = None,
     workers: int | None = None,
     progress: Progress | None = None,
+    strict: bool = False,
+    spare_constants: bool | None = None,
 ) -> Model:
     """Replace each chosen weight by int4, uint4, int8 or uint8 numbers with a scale (and offset) per tensor, channel
     or block.
@@ -43,27 +46,23 @@ def linear_quantize_weights(
     `config`: what to quantize and how, with `OpLinearQuantizerConfig`s.
     `joint_compression`: quantize also the non-zero values of sparse weights and the LUTs of palettized ones; for a LUT
     the granularity must be "per_tensor", since its axes are not those of the weight.
-    Additions: `target`, `workers`, `progress` as in `palettize_weights`.
+    Additions: `target`, `workers`, `progress`, `strict`, `spare_constants` as in `palettize_weights`.
 
     Weights that can't be quantized as asked are left as they are, with a warning; `corepress.report` lists them.
     Raises ConfigError for a configuration that the target can't hold.
     """
-    model = checked(mlmodel, config, joint_compression, target)
-    return run(model, chooser(config, joint_compression), workers=workers, progress=progress)
-
-
-def checked(model: Model, config: OptimizationConfig, joint_compression: bool, target: Any) -> Model:
-    """A copy of the model, ready to be compressed; ConfigError for what `config` can't ask of it."""
-    check_kinds(config, "linear_quantize_weights", OpLinearQuantizerConfig)
-    return prepared(model, config, joint_compression, target)
+    model, choose = METHOD.plan(
+        mlmodel, config, joint_compression, target=target, strict=strict, spare_constants=spare_constants
+    )
+    return run(model, choose, workers=workers, progress=progress, conclude=METHOD.concluding(mlmodel, strict))
 
 
 def chooser(config: OptimizationConfig, joint_compression: bool) -> Callable[[Weight], Quantize]:
     """What to do with each weight; the function raises Skip for those that are left alone."""
-    joint_forms = ("sparse", "palettized", "sparse+palettized") if joint_compression else ()
+    joint_forms = ("sparse", "palettized", "sparse+palettized")
 
     def choose(weight: Weight) -> Quantize:
-        op_config: OpLinearQuantizerConfig = config_for(weight, config, joint_forms)
+        op_config: OpLinearQuantizerConfig = config_for(weight, config, joint_forms, joint_compression)
         if "palettized" in weight.compression and op_config.granularity is not Granularity.PER_TENSOR:
             raise ConfigError(
                 f'{weight.name}: it is palettized, so its LUT is quantized: use granularity "per_tensor", since the '
@@ -72,6 +71,14 @@ def chooser(config: OptimizationConfig, joint_compression: bool) -> Callable[[We
         return Quantize(op_config, channel_axes(weight))
 
     return choose
+
+
+METHOD = Method(
+    "linear_quantize_weights",
+    (OpLinearQuantizerConfig,),
+    chooser,
+    "Fewer bits, larger blocks or a higher weight_threshold do.",
+)
 
 
 @dataclass(frozen=True)
@@ -93,7 +100,7 @@ class Quantize:
             return Sparse(value.mask, self._with_lut(value.values))
         if isinstance(value, Sparse) and isinstance(value.values, np.ndarray):
             return Sparse(value.mask, self._quantized(value.values, value.mask))
-        raise Skip(f"it is {weight.compression} already, in a form that can't be quantized further")
+        raise Skip(f"it is {weight.compression} already, which can't be quantized further: {DENSE_FIRST}")
 
     def _quantized(self, values: Array, mask: NDArray[np.bool_] | None) -> Quantized:
         from corepress.algorithms.linear import quantize
@@ -131,5 +138,10 @@ class Quantize:
             else:
                 sizes = list(config.block_size)
         if config.smaller_block:
-            sizes = [largest_divisor(total, size) if size else 0 for total, size in zip(shape, sizes, strict=True)]
+            return [largest_divisor(total, size) if size else 0 for total, size in zip(shape, sizes, strict=True)]
+        for total, size in zip(shape, sizes, strict=True):
+            if size and total % size:
+                raise ConfigError(
+                    f"blocks of {size} don't divide an axis of {total}; smaller_block=True takes a smaller size there"
+                )
         return sizes

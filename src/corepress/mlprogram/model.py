@@ -39,7 +39,8 @@ class Model:
 
     Weights stay in their file and are read through a memory map; new ones wait in a temporary file. `origin` is the
     model as it was loaded, before the first compression; `skipped` says, by function and output name, why the last
-    compression left a weight as it was. Make one with `corepress.load`.
+    compression left a weight as it was; `changed` which weights were written anew since `origin`. Make one with
+    `corepress.load`.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Model:
         self.spec = spec
         self.origin = origin
         self.skipped: dict[tuple[str, str], str] = {}
+        self.changed: frozenset[tuple[str, str]] = frozenset()
         self._files = files
         self._spill = spill
 
@@ -72,7 +74,9 @@ class Model:
         """An independent model with the same content; weight data is shared, not copied."""
         spec = type(self.spec)()
         spec.CopyFrom(self.spec)
-        return Model(self.package, spec, self._files, self._spill, self.origin or self)
+        copied = Model(self.package, spec, self._files, self._spill, self.origin or self)
+        copied.changed = self.changed
+        return copied
 
     # Where values find their data: the `BlobSource` of `corepress.mlprogram.values`.
 
@@ -195,7 +199,7 @@ class Model:
             else:
                 partial.write_bytes(self.spec.SerializeToString())
         saved = load(destination)
-        saved.origin, saved.skipped = self.origin, dict(self.skipped)
+        saved.origin, saved.skipped, saved.changed = self.origin, dict(self.skipped), self.changed
         return saved
 
     def _write_package(self, folder: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from corepress.coreml import palettize, prune, quantize
 from corepress.coreml.config import OptimizationConfig
-from corepress.coreml.engine import Progress, run
+from corepress.coreml.engine import Outcome, Progress, run
 from corepress.coreml.interop import takes_any_model
 from corepress.errors import ConfigError
 from corepress.mlprogram import Model, Weight
@@ -28,6 +28,8 @@ def palettize_weights(
     device: str = "cpu",
     workers: int | None = None,
     progress: Progress | None = None,
+    strict: bool = False,
+    spare_constants: bool | None = None,
 ) -> Model:
     """`corepress.coreml.palettize_weights` with look-up tables and indices that were fitted to samples.
 
@@ -37,15 +39,23 @@ def palettize_weights(
     `function`: of a model with several, the one that the samples are for.
     Weights that no sample reaches, or of operations that are no products with a matrix, are palettized without data.
     """
-    model = palettize.checked(mlmodel, config, joint_compression, target)
-    choose = palettize.chooser(config, joint_compression)
+    model, choose = palettize.METHOD.plan(
+        mlmodel, config, joint_compression, target=target, strict=strict, spare_constants=spare_constants
+    )
+    conclude = palettize.METHOD.concluding(mlmodel, strict)
     if method == "skm":
         from corepress.coreml.calibrated.sensitivity import weighted
 
-        return run(model, weighted(model, choose, sample_data, function, device), workers=workers, progress=progress)
+        return run(
+            model,
+            weighted(model, choose, sample_data, function, device),
+            workers=workers,
+            progress=progress,
+            conclude=conclude,
+        )
     if method != "lut-gptq":
         raise ConfigError(f'method must be "lut-gptq" or "skm", not {method!r}')
-    return _fitted(model, choose, sample_data, function, device, workers, progress)
+    return _fitted(model, choose, sample_data, function, device, workers, progress, conclude)
 
 
 @takes_any_model
@@ -61,6 +71,8 @@ def linear_quantize_weights(
     device: str = "cpu",
     workers: int | None = None,
     progress: Progress | None = None,
+    strict: bool = False,
+    spare_constants: bool | None = None,
 ) -> Model:
     """`corepress.coreml.linear_quantize_weights` by GPTQ: rounding errors make up for each other in the layers' outputs
     on the samples.
@@ -69,14 +81,16 @@ def linear_quantize_weights(
     the operations before can take up the inverse; the search rounds such weights eleven times. The other arguments and
     the exceptions are those of `palettize_weights`.
     """
-    model = quantize.checked(mlmodel, config, joint_compression, target)
-    choose = quantize.chooser(config, joint_compression)
+    model, choose = quantize.METHOD.plan(
+        mlmodel, config, joint_compression, target=target, strict=strict, spare_constants=spare_constants
+    )
+    conclude = quantize.METHOD.concluding(mlmodel, strict)
     if activation_aware_scale:
         from corepress.coreml.calibrated.activation_scaling import scale_activations
 
         sample_data = list(sample_data)
         model = scale_activations(model, choose, sample_data, function, device)
-    return _fitted(model, choose, sample_data, function, device, workers, progress)
+    return _fitted(model, choose, sample_data, function, device, workers, progress, conclude)
 
 
 @takes_any_model
@@ -91,15 +105,19 @@ def prune_weights(
     device: str = "cpu",
     workers: int | None = None,
     progress: Progress | None = None,
+    strict: bool = False,
+    spare_constants: bool | None = None,
 ) -> Model:
     """`corepress.coreml.prune_weights` by SparseGPT: what stays makes up for what goes.
 
     For `target_sparsity` and, along the input channels of linear layers, `n_m_ratio`. Arguments and exceptions are
     those of `palettize_weights`.
     """
-    model = prune.checked(mlmodel, config, joint_compression, target)
-    choose = prune.chooser(config, joint_compression)
-    return _fitted(model, choose, sample_data, function, device, workers, progress)
+    model, choose = prune.METHOD.plan(
+        mlmodel, config, joint_compression, target=target, strict=strict, spare_constants=spare_constants
+    )
+    conclude = prune.METHOD.concluding(mlmodel, strict)
+    return _fitted(model, choose, sample_data, function, device, workers, progress, conclude)
 
 
 def _fitted(
@@ -110,6 +128,7 @@ def _fitted(
     device: str,
     workers: int | None,
     progress: Progress | None,
+    conclude: Callable[[Model, Outcome], None],
 ) -> Model:
     from corepress.coreml.calibrated.calibration import fit_weights
 
@@ -118,4 +137,4 @@ def _fitted(
     def chosen(weight: Weight) -> Any:
         return forms.get(weight.key) or choose(weight)
 
-    return run(model, chosen, workers=workers)
+    return run(model, chosen, workers=workers, conclude=conclude)

@@ -40,11 +40,10 @@ def fit(action: Any, value: Array | CompressedWeight, layout: Layout, hessian: H
 def _palettized(action: Palettize, value: Array, layout: Layout, hessian: Hessian) -> CompressedWeight | None:
     config = action.config
     output_axis = 1 if layout.transposed else 0
-    other_axis = config.channel_axis is not None and config.channel_axis % value.ndim != output_axis
     if config.mode != "KMEANS" or config.enable_per_channel_scale or layout.groups > 1 or config.nbits is None:
         return None
     grouped = config.granularity is Granularity.PER_GROUPED_CHANNEL
-    if grouped and other_axis:
+    if grouped and config.channel_axis is not None and action.axis(value.ndim) != output_axis:
         return None
     form = palettize_by_hessian(
         layout.matrices(value)[0],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from corepress.coreml.config import OptimizationConfig, check_kinds
@@ -12,11 +12,22 @@ from corepress.coreml.engine import Progress
 from corepress.coreml.experimental.calibrate import calibrate
 from corepress.coreml.experimental.observers import observer_of
 from corepress.coreml.experimental.pairs import Limits, write
-from corepress.coreml.experimental.patterns import CORE, Chosen, after, before, concat_groups, input_types, name_of
+from corepress.coreml.experimental.patterns import (
+    CORE,
+    Chosen,
+    Types,
+    after,
+    before,
+    concat_groups,
+    input_types,
+    name_of,
+)
 from corepress.coreml.interop import takes_any_model
 from corepress.coreml.op_configs import OpLinearQuantizerConfig
 from corepress.coreml.opset import raise_target
-from corepress.errors import ConfigError, FormatError
+from corepress.coreml.rules import Item, without_effect
+from corepress.errors import ConfigError, FormatError, Missed
+from corepress.fields import warn_or_raise
 from corepress.mlprogram import Model
 from corepress.mlprogram.program import Node, nodes, programs
 from corepress.mlprogram.schema import ModelDescription
@@ -37,6 +48,7 @@ def linear_quantize_activations(
     device: str = "cpu",
     workers: int | None = None,
     progress: Progress | None = None,
+    strict: bool = False,
 ) -> Model:
     """Quantize what goes into and comes out of conv, linear, add and pooling operations to 8 bits; with
     `linear_quantize_weights` on the result, these run as W8A8. A model older than iOS17 is raised to it.
@@ -49,7 +61,8 @@ def linear_quantize_activations(
     Additions: `observer`: how ranges are found: "min_max", "moving_average", "percentile" (99.99 % of the values) or
     "mse" (least squared error). `function`: the one to calibrate and quantize, of a model with several (default: its
     default function). `target`: raise the model further. `device`: where PyTorch computes. `workers`: its threads.
-    `progress`: called after each sample with the samples done, all samples (0 for a generator) and a text.
+    `progress`: called after each sample with the samples done, all samples (0 for a generator) and a text. `strict`:
+    make an error of a rule in `config` that changes nothing, and of a call that quantizes no activation (Missed).
 
     Activations without a finite range are left as they are, with a warning; `skipped` of the model lists them.
     Raises ConfigError for samples that do not fit the model, and without PyTorch (install 'corepress[torch]').
@@ -72,7 +85,16 @@ def linear_quantize_activations(
     def config_for(node: Node) -> Any:
         return config.config_for(node.name, [(node.type, node.name)])
 
+    warn_or_raise(_idle_rules(config, view, inputs), log, strict)
     chosen = before(view, inputs, config_for)
+    if not chosen:
+        sentence = (
+            "linear_quantize_activations quantized no activation: the configuration takes none of the operations "
+            f"{', '.join(CORE)} that compute with activations only"
+        )
+        if strict:
+            raise Missed(sentence)
+        log.warning("%s", sentence)
     groups = concat_groups(view)
     wanted = _values(chosen).union(*groups)
     observers = {value: new_observer() for value in sorted(wanted)}
@@ -93,6 +115,15 @@ def linear_quantize_activations(
     chosen = before(view, inputs, config_for, usable)
     write(view, inputs, chosen, after(chosen, usable), limits)
     return result
+
+
+def _idle_rules(config: OptimizationConfig, view: Sequence[Node], inputs: Types) -> Iterator[str]:
+    """The sentences about rules that change nothing."""
+    anything = OpLinearQuantizerConfig()
+    items = [Item(node.name, ((node.type, node.name),), str) for node in before(view, inputs, lambda node: anything)]
+    operations = [node for node in view if not (node.is_const or node.is_constexpr)]
+    names, types = ({getattr(node, fact): None for node in operations} for fact in ("name", "type"))
+    return without_effect(config, items, names, types, what="activation")
 
 
 def _function(model: Model, name: str | None) -> tuple[str, Any]:

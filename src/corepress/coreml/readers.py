@@ -1,0 +1,60 @@
+"""Whether an operation that multiplies or looks up reads a constant, or only operations that compute with its numbers
+one by one.
+
+Products sum over many weights, so that errors of rounding nearly cancel out. Positions, anchors, strides and masks are
+added or multiplied one by one: there an error goes straight into what the model answers.
+"""
+
+from __future__ import annotations
+
+from corepress.mlprogram import Weight
+from corepress.mlprogram.program import Node
+
+_RECURRENT = (
+    *("weight_ih", "weight_hh", "weight_ih_back", "weight_hh_back"),
+    *("initial_h", "initial_c", "x"),
+)
+# By operation, the arguments that are summed over, or looked up in.
+PRODUCTS: dict[str, tuple[str, ...]] = {
+    "linear": ("x", "weight"),
+    "matmul": ("x", "y"),
+    "einsum": ("values",),
+    "conv": ("x", "weight"),
+    "conv_quantized": ("x", "weight"),
+    "conv_transpose": ("x", "weight"),
+    "scaled_dot_product_attention": ("query", "key", "value"),
+    "gather": ("x",),
+    "gather_along_axis": ("x",),
+    "gather_nd": ("x",),
+    "lstm": _RECURRENT,
+    "gru": _RECURRENT,
+    "rnn": _RECURRENT,
+}
+# Operations that hand on what they read, in another shape, order or type.
+MOVES = frozenset(
+    """
+    batch_to_space cast concat depth_to_space dequantize expand_dims flatten2d identity pad pixel_shuffle
+    pixel_unshuffle quantize reshape reshape_like reverse slice_by_index slice_by_size sliding_windows space_to_batch
+    space_to_depth split squeeze stack tile transpose
+    """.split()  # noqa: SIM905
+)
+# What is read inside their blocks is not looked into: it may be a product.
+_UNSEEN = frozenset({"while_loop", "cond"})
+
+
+def read_by_product(weight: Weight) -> bool:
+    """Whether a product, a look-up or a recurrence reads a weight, directly or through operations that only move it."""
+    waiting = [(weight.node, weight.argument)] if weight.argument is not None else _uses(weight.node)
+    seen: set[int] = set()
+    while waiting:
+        node, argument = waiting.pop()
+        if node.type in _UNSEEN or argument in PRODUCTS.get(node.type, ()):
+            return True
+        if node.type in MOVES and id(node) not in seen:
+            seen.add(id(node))
+            waiting += _uses(node)
+    return False
+
+
+def _uses(node: Node) -> list[tuple[Node, str]]:
+    return [(use.node, use.argument) for use in node.uses if use.node is not None]

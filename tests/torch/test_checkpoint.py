@@ -131,7 +131,17 @@ def test_equal_values_have_equal_digests_and_others_others() -> None:
         assert fingerprint.of_values([one]) == fingerprint.of_values([other])
     y = x.clone()
     y[1, 2] += 1e-6
-    different = [x, y, x.T, x.reshape(6), x.view(torch.int32), x.numpy(), x.to("meta"), Batch(x, ["a"]), Batch(y, ["a"])]
+    different = [
+        x,
+        y,
+        x.T,
+        x.reshape(6),
+        x.view(torch.int32),
+        x.numpy(),
+        x.to("meta"),
+        Batch(x, ["a"]),
+        Batch(y, ["a"]),
+    ]
     different += [Batch(x, ["b"]), (x,), [x, x], {"a": x}, {"b": x}, np.float32(1), x[:0], x.bfloat16(), x > 1]
     assert len({fingerprint.of_values([value]) for value in different}) == len(different)
     assert fingerprint.of_values([x, x]) != fingerprint.of_values([x])

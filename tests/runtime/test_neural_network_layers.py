@@ -305,8 +305,13 @@ def test_products_with_weights() -> None:
             "l", ["x0"], "y0", weight_matrix_rows=5, weight_matrix_columns=4, W=weight, bias=bias
         )  # fmt: skip
 
+    def transposed(b: Any) -> None:  # which only counts where both are inputs
+        product(b)
+        b.spec.neuralNetwork.layers[0].batchedMatmul.transposeA = True
+
     x = random(2, 2, 3, 5)
-    close(run(product, x), x @ weight + bias)
+    for build in (product, transposed):
+        close(run(build, x), x @ weight + bias)
     close(run(lambda b: b.add_embedding_nd("l", "x0", "y0", 4, 5, weight), ids), weight.T[[[1, 0, 3]]])
 
 
@@ -317,6 +322,13 @@ def test_batch_normalization() -> None:
     close(found, F.batch_norm(x, *tensors, eps=0.1))
     found = run(lambda b: b.add_batchnorm("l", 6, gamma, beta, None, None, "x0", "y0", True, True), X)
     close(found, F.instance_norm(x, None, None, *tensors[2:]))
+
+    def whole_batch(b: Any) -> None:  # which the builder does not make
+        layer = b.add_batchnorm("l", 6, gamma, beta, None, None, "x0", "y0", True, True)
+        layer.batchnorm.instanceNormalization = False
+
+    found = run(whole_batch, X)
+    close(found, F.batch_norm(x, None, None, *tensors[2:], training=True))
 
 
 def test_several_outputs() -> None:
@@ -372,16 +384,15 @@ def test_older_layers_of_shapes() -> None:
 
 
 def test_unknown_layers_and_fields_are_named() -> None:
-    def mine(b: Any) -> None:
-        b.spec.neuralNetwork.layers.add(name="mine", input=["x0"], output=["y0"]).custom.className = "Mine"
+    def unknown(b: Any) -> None:
+        b.spec.neuralNetwork.layers.add(name="mine", input=["x0"], output=["y0"])
 
     def softsign(b: Any) -> None:
         layer = b.add_simple_rnn("rnn", random(2, 2), random(2, 3), None, 2, 3, "TANH", ["x0"], ["y0"])
         layer.simpleRecurrent.activation.softsign.SetInParent()
 
     for build, message in (
-        (mine, "layer 'mine': the runtime does not know layers of the type custom"),
-        (lambda b: b.add_branch("if", "x0"), "layer 'if': the runtime does not know layers of the type branch"),
+        (unknown, "layer 'mine': the runtime does not know layers of the type unknown"),
         (lambda b: b.add_copy("l", "z", "y0"), "copy 'l' reads 'z', which nothing has computed"),
         (lambda b: b.add_copy("l", "x0", "y1"), "the output 'y0' is not computed by anything"),
         (lambda b: b.add_pow_broadcastable("l", ["x0"], "y0"), r"layer 'l' \(powBroadcastable\): .*'y'"),
@@ -390,7 +401,3 @@ def test_unknown_layers_and_fields_are_named() -> None:
     ):
         with pytest.raises(FormatError, match=message):
             program(network(build, (3,)))
-
-
-def test_z_coverage():
-    pass

@@ -13,7 +13,7 @@ from corepress.neural_network.selectors import QuantizedLayerSelector
 
 Shape = tuple[int, ...]
 NETWORKS = ("neuralNetwork", "neuralNetworkClassifier", "neuralNetworkRegressor")
-_INNER = {"loop": ("conditionNetwork", "bodyNetwork"), "branch": ("ifBranch", "elseBranch")}
+INNER = {"loop": ("conditionNetwork", "bodyNetwork"), "branch": ("ifBranch", "elseBranch")}
 # Layers of which a selector is asked for the weights and the bias apart.
 _BIAS_APART = ("convolution", "innerProduct", "batchedMatmul")
 
@@ -88,7 +88,7 @@ def _in_network(network: Any, prefix: str, selector: QuantizedLayerSelector | No
         if selector and not selector.do_quantize(layer):
             continue
         params, name = (getattr(layer, kind) if kind else None), f"{prefix}{layer.name}"
-        for inner in _INNER.get(kind, ()):
+        for inner in INNER.get(kind, ()):
             yield from _in_network(getattr(params, inner), f"{name}/", selector)
         for field, weight, shape, axis, *one_scale in _WEIGHTS[kind](params) if kind in _WEIGHTS else ():
             apart = field == "bias" and kind in _BIAS_APART

@@ -82,7 +82,7 @@ class Run:
         """Compute one step; what nothing reads any more is taken out of `values`."""
         try:
             if step.function is None:
-                results = _SPECIAL[step.kind](self, step, values)
+                results = SPECIAL[step.kind](self, step, values)
             else:
                 result = step.function(**self.arguments(step, values))
                 # A tuple stands for several outputs; a list value is a tuple, too, but a single output.
@@ -105,8 +105,11 @@ class Run:
         arguments = step.constant.copy()
         for key, name in step.held:
             arguments[key] = held[name]
-        for key, name in step.computed:
-            arguments[key] = values[name]
+        try:
+            for key, name in step.computed:
+                arguments[key] = values[name]
+        except KeyError as error:
+            raise _not_computed(error.args[0]) from error
         for key, argument in step.converted:
             arguments[key] = self.value(argument, values)
         return arguments
@@ -118,6 +121,8 @@ class Run:
             return self.held[argument.name]
         if not isinstance(argument, Computed):
             return argument
+        if argument.name not in values:
+            raise _not_computed(argument.name)
         value = values[argument.name]
         if argument.kind in (None, list) or not isinstance(value, Tensor):
             return value
@@ -180,14 +185,19 @@ class Run:
         return result.clone() if self.states and _shares(result, self.states.values()) else result
 
 
+def _not_computed(name: str) -> FormatError:
+    # What no path computes is refused when the model is loaded.
+    return FormatError(f"{name!r} is needed, but only a branch or a loop that was not run would compute it")
+
+
 def _shares(tensor: Tensor, others: Iterable[Any]) -> bool:
     """Whether one of the others may lie in the same memory as a tensor."""
     memory = tensor.untyped_storage().data_ptr()
     return any(not isinstance(other, Tensor) or other.untyped_storage().data_ptr() == memory for other in others)
 
 
-# The steps without a function.
-_SPECIAL: dict[str, Callable[[Run, Step, Values], Sequence[Any]]] = {
+# The steps without a function; `neural_network.control` adds its own.
+SPECIAL: dict[str, Callable[[Run, Step, Values], Sequence[Any]]] = {
     "cond": Run.cond,
     "while_loop": Run.loop,
     "read_state": Run.read_state,

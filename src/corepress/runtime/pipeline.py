@@ -15,7 +15,7 @@ from corepress.neural_network import Model as Networks
 from corepress.neural_network.layers import NETWORKS
 from corepress.runtime.executor import Executor
 from corepress.runtime.features import Interface, from_value, interface_of, to_tensors
-from corepress.runtime.neural_network import load_network
+from corepress.runtime.neural_network import Custom, load_network
 from corepress.runtime.precision import Precision
 from corepress.runtime.program import Program, State, load_program
 
@@ -51,9 +51,14 @@ class Pipeline(Program):
 
 
 def load_pipeline(
-    model: Model | Networks, spec: Any, device: torch.device, precision: Precision, on_the_fly: bool = False
+    model: Model | Networks,
+    spec: Any,
+    device: torch.device,
+    precision: Precision,
+    on_the_fly: bool = False,
+    custom: Custom | None = None,
 ) -> Pipeline:
-    """The pipeline that `spec` is: that of `model`, or of one stage of it."""
+    """The pipeline that `spec` is: that of `model`, or of one stage of it. `custom`: for custom layers, see `load`."""
     kind = spec.WhichOneof("Type")
     if kind not in ("pipeline", "pipelineClassifier", "pipelineRegressor"):
         raise FormatError(
@@ -67,7 +72,7 @@ def load_pipeline(
         name = pipeline.names[index] if index < len(pipeline.names) else ""
         if not name or name in stages:
             name = f"stage{index}"
-        stages[name] = stage = _stage(model, inner, name, device, precision, on_the_fly)
+        stages[name] = stage = _stage(model, inner, name, device, precision, on_the_fly, custom)
         for feature in stage.interface.inputs:
             if feature.name not in known and not feature.optional:
                 raise FormatError(f"{model.path}: nothing gives stage {name!r} its input {feature.name!r}")
@@ -84,15 +89,21 @@ def load_pipeline(
 
 
 def _stage(
-    model: Model | Networks, spec: Any, name: str, device: torch.device, precision: Precision, on_the_fly: bool
+    model: Model | Networks,
+    spec: Any,
+    name: str,
+    device: torch.device,
+    precision: Precision,
+    on_the_fly: bool,
+    custom: Custom | None,
 ) -> Program:
     kind = str(spec.WhichOneof("Type"))
     if isinstance(model, Model) and kind == "mlProgram":
         return load_program(model, spec, device, precision, on_the_fly=on_the_fly)
     if kind.startswith("pipeline"):
-        return load_pipeline(model, spec, device, precision, on_the_fly)
+        return load_pipeline(model, spec, device, precision, on_the_fly, custom)
     if kind in NETWORKS:
-        return load_network(model.path, spec, device, precision)
+        return load_network(model.path, spec, device, precision, custom)
     raise FormatError(f"{model.path}: stage {name!r} is a {kind}, but only ML programs and neural networks can be run")
 
 

@@ -53,7 +53,8 @@ class Step:
     """One operation. `arguments`: `Computed`, `Held`, Python constants, or lists of these.
 
     `function`: what computes it; None where the executor does. `drop`: values that nothing reads after it.
-    `state`: the one that the result of a `slice_update` is written to at once.
+    `state`: the one that the result of a `slice_update` is written to at once. `writes`: values that its blocks may
+    compute for all that follows, because they have no scope of their own.
     """
 
     kind: str
@@ -64,6 +65,7 @@ class Step:
     function: Callable[..., Any] | None = None
     drop: tuple[str, ...] = ()
     state: str | None = None
+    writes: tuple[str, ...] = ()
     # The arguments once more, sorted by how the executor finds their values.
     constant: dict[str, Any] = field(init=False)
     held: list[tuple[str, str]] = field(init=False)
@@ -284,6 +286,8 @@ def check_names(plan: Block, known: Iterable[str]) -> None:
                 raise FormatError(f"{step.kind} {step.name!r} reads {name!r}, which nothing has computed")
         for block in step.blocks:
             check_names(block, defined)
+            if step.writes:  # the next block, such as the body of a loop after its condition, knows them
+                defined.update(name for inner in block.steps for name in (*inner.outputs, *inner.writes))
         defined.update(step.outputs)
     for name in _names(plan.outputs):
         if name not in defined:
@@ -297,7 +301,7 @@ def mark_last_uses(plan: Block) -> None:
         mine = {name for value in step.arguments.values() for name in _names([value])}
         for block in step.blocks:
             mine |= _read_inside(block)
-        step.drop = tuple((mine | set(step.outputs)) - alive)
+        step.drop = tuple(mine.union(step.outputs, step.writes) - alive)
         alive |= mine
 
 

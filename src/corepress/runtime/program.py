@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -104,6 +104,7 @@ def load(
     precision: str = "as_is",
     function: str | None = None,
     weights: str = "ahead_of_time",
+    custom: Mapping[str, Callable[..., Any]] | None = None,
 ) -> Program:
     """Make a model callable.
 
@@ -113,6 +114,10 @@ def load(
     the values that Core ML computes with. "on_the_fly" keeps the palettized and the quantized ones of `linear`, and of
     `matmul` with a transposed constant y, packed in memory, and decompresses them as they are multiplied; the others
     are treated as before.
+    `custom`: for neural networks with custom layers a function for each of their classes, by name:
+    `load(path, custom={"Swish": lambda x: x * x.sigmoid()})`. It takes the layer's inputs as tensors and returns a
+    tensor, or several; if it has parameters of these names, it also gets `parameters`, a dictionary of the layer's, and
+    `weights`, a list of tensors of one dimension.
     A pipeline gives a `corepress.runtime.pipeline.Pipeline`, which is called in the same way.
     Raises FormatError for a model that the runtime can't run, naming the operation.
     """
@@ -130,10 +135,10 @@ def load(
     if kind in NETWORKS:
         from corepress.runtime.neural_network import load_network
 
-        return load_network(model.path, model.spec, place, Precision(precision))
+        return load_network(model.path, model.spec, place, Precision(precision), custom)
     from corepress.runtime.pipeline import load_pipeline
 
-    return load_pipeline(model, model.spec, place, Precision(precision), on_the_fly)
+    return load_pipeline(model, model.spec, place, Precision(precision), on_the_fly, custom)
 
 
 def interface(source: str | Path | Model | Networks, function: str | None = None) -> Interface:

@@ -40,13 +40,15 @@ def verify(
     device: str = "cpu",
     precision: str = "float32",
     function: str | None = None,
+    custom: Mapping[str, Callable[..., Any]] | None = None,
 ) -> Verification:
     """Run both models on the same inputs and compare what they answer.
 
     `data`: inputs by name, as an iterable of dicts, which is read once; or a path that
     `corepress.runtime.samples.read_samples` reads; without it `samples` random ones. `metric`, `threshold`: what
     decides `ok`, "snr", "cosine", "psnr", "top1" or "max_abs". `per_op`: compare every value that has the same name in
-    both. A stateful model starts each sample with a fresh state.
+    both. `custom`: for neural networks with custom layers, see `corepress.runtime.load`. A stateful model starts each
+    sample with a fresh state.
 
     One model is in memory at a time; with `per_op`, both, and their large weights are read when they are needed.
     What the original answers waits for the other model in a temporary file where it is large.
@@ -62,7 +64,7 @@ def verify(
     _check_outputs(original, compressed, function)
 
     def load(source: Source) -> Program:
-        return runtime.load(source, device, precision=precision, function=function)
+        return runtime.load(source, device, precision=precision, function=function, custom=custom)
 
     def inputs(program: Program) -> Iterable[Mapping[str, Any]]:
         return _inputs(program, data, seed, samples)

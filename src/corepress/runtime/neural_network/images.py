@@ -6,6 +6,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 
 from torch import Tensor
+from torch.nn import functional as F
 
 from corepress.runtime.neural_network.layers import LAYERS, layer, on_images
 from corepress.runtime.ops import (
@@ -126,7 +127,7 @@ def batchnorm(
     if computeMeanVar and instanceNormalization:
         return on_images(lambda x: normalization.instance_norm(x, gamma, beta, epsilon), x)
     if computeMeanVar or mean is None or variance is None:
-        raise ValueError("the statistics of a batch are not known")
+        return on_images(lambda x: F.batch_norm(x, None, None, gamma, beta, True, eps=epsilon), x)
     return on_images(lambda x: normalization.batch_norm(x, mean, variance, gamma, beta, epsilon), x)
 
 
@@ -192,11 +193,37 @@ _GRIDS = {
 }
 
 
+def _grid(mode: SimpleNamespace | None) -> str:
+    """The sampling mode as the operations of MIL call it."""
+    return _GRIDS[mode.samplingMethod if mode is not None else "STRICT_ALIGN_ENDPOINTS_MODE"]
+
+
 @layer
 def resizeBilinear(x: Tensor, *, targetSize: Ints = (1, 1), mode: SimpleNamespace | None = None) -> Tensor:
-    grid = _GRIDS[mode.samplingMethod if mode is not None else "STRICT_ALIGN_ENDPOINTS_MODE"]
     height, width = targetSize
-    return on_images(lambda x: image_resizing.resize_bilinear(x, height, width, grid), x)
+    return on_images(lambda x: image_resizing.resize_bilinear(x, height, width, _grid(mode)), x)
+
+
+@layer
+def cropResize(
+    x: Tensor,
+    boxes: Tensor,
+    *,
+    targetSize: Ints = (1, 1),
+    normalizedCoordinates: bool = False,
+    mode: SimpleNamespace | None = None,
+    boxIndicesMode: SimpleNamespace | None = None,
+    spatialScale: float = 1.0,
+) -> Tensor:
+    """Parts of images [1, batch, channels, height, width], by boxes [n, 1, 4 or 5, 1, 1]: see `image_resizing`."""
+    if x.dim() != 5 or x.shape[0] != 1:
+        raise ValueError(f"images of the shape [1, batch, channels, height, width] are needed, not {tuple(x.shape)}")
+    height, width = targetSize
+    return image_resizing.crop_resize(
+        x[0], boxes, target_height=height, target_width=width, normalized_coordinates=normalizedCoordinates,
+        spatial_scale=spatialScale, sampling_mode=_grid(mode),
+        box_coordinate_mode=boxIndicesMode.boxMode if boxIndicesMode is not None else "CORNERS_HEIGHT_FIRST",
+    )  # fmt: skip
 
 
 @layer

@@ -50,6 +50,7 @@ schema: .venv/dev.stamp
 docs: .venv/dev.stamp
 	$(BIN)/python -m tools.write_docs
 	$(BIN)/python -m tools.operations_table
+	$(BIN)/python -m tools.layers_table
 
 clean:
 	rm -rf .venv build dist

@@ -9,6 +9,7 @@ from typing import Any
 
 from corepress.neural_network import values
 from corepress.neural_network.quantizers import Floats
+from corepress.neural_network.schema import Model as ModelProto
 from corepress.neural_network.selectors import QuantizedLayerSelector
 
 Shape = tuple[int, ...]
@@ -186,3 +187,13 @@ _WEIGHTS: dict[str, Callable[[Any], _Found]] = {
     "uniDirectionalLSTM": _lstm,
     "biDirectionalLSTM": _lstm,
 }
+
+
+def weight_names(kind: str) -> list[str]:
+    """The names of the weights that a type of layer can have, whatever its sizes."""
+    if kind not in _WEIGHTS:
+        return []
+    params = getattr(ModelProto().neuralNetwork.layers.add(), kind)
+    if kind == "biDirectionalLSTM":
+        params.weightParams.add()
+    return [name for name, *_ in _WEIGHTS[kind](params)]

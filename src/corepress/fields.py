@@ -68,11 +68,19 @@ def no_effect(level: str, key: object, reason: str) -> str:
     return f'{level} "{key}" has no effect: {reason}.'
 
 
-def tied_conflict(first: str, second: str, weight: str, configs: tuple[object, object]) -> str:
+def tied_conflict(
+    first: str,
+    second: str,
+    weight: str,
+    configs: tuple[object, object],
+    *,
+    readers: str = "ops",
+    remedy: str = "set one for that name",
+) -> str:
     """The refusal of a weight that two readers share, whose `configs` differ: neither may win in silence."""
     return (
-        f'compression config conflict detected between ops "{first}" and "{second}": {configs[0]} and {configs[1]}. '
-        f'They share the weight "{weight}": set one for that name.'
+        f'compression config conflict detected between {readers} "{first}" and "{second}": {configs[0]} and '
+        f'{configs[1]}. They share the weight "{weight}": {remedy}.'
     )
 
 

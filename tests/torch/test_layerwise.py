@@ -307,7 +307,7 @@ def test_bad_input_is_one_sentence_and_changes_nothing() -> None:
     for options, message in [
         ({"layers": ["nothing"]}, "names no layer"),
         ({"module_name_configs": {"1": GPTQ4}}, "names a LSTM"),
-        ({"module_name_configs": {"9": GPTQ4}}, "names no module"),
+        ({"module_name_configs": {"9": GPTQ4}}, "matches it"),
         ({"module_type_configs": {"LSTM": GPTQ4}}, "names LSTM"),
         ({}, "layer 2 can't take the output of 1"),
     ]:

@@ -15,7 +15,9 @@ from corepress.torch.engine import Action
 from corepress.torch.optimization_config import OptimizationConfig
 from corepress.torch.parameters import SUPPORTED, Parameter, copy_of
 from corepress.torch.report import Report
+from corepress.torch.rules import check_weights
 from corepress.torch.shards import compress_shards
+from corepress.torch.training import class_of
 
 __all__ = [
     "BaseDataCalibratedModelOptimizer",
@@ -26,13 +28,18 @@ __all__ = [
 
 
 class BaseModelOptimizer(ABC):
-    """A method of compression, a model and a configuration."""
+    """A method of compression, a model and a configuration.
+
+    `strict`: an addition: a rule of the configuration for a name or a type that decides nothing is a ConfigError,
+    instead of a warning.
+    """
 
     _supported_modules: ClassVar[tuple[type[nn.Module], ...]] = SUPPORTED
 
-    def __init__(self, model: nn.Module, config: OptimizationConfig | None = None):
+    def __init__(self, model: nn.Module, config: OptimizationConfig | None = None, *, strict: bool = False):
         self._model = model
         self._config: Any = config
+        self._strict = strict
 
     @abstractmethod
     def report(self) -> Report:
@@ -41,6 +48,19 @@ class BaseModelOptimizer(ABC):
     @property
     def supported_modules(self) -> tuple[type[nn.Module], ...]:
         return self._supported_modules
+
+    def _takes(self, parameter: Parameter) -> bool:
+        """Whether the method could compress a weight at all."""
+        return True
+
+    def _config_of(self, parameter: Parameter) -> Any:
+        """How the method compresses a weight that it takes; None: it is left alone."""
+        return self._config.get_module_config(parameter.owner_name, class_of(parameter.owner))
+
+    def _check_config(self) -> None:
+        """Before the model is changed: warn of rules without effect; refuse two ways for one shared weight."""
+        name = type(self).__name__
+        check_weights(self._model, self._config, self._takes, self._config_of, name, self._strict)
 
     def _get_model_for_compression(self, inplace: bool, copy: Callable[[nn.Module], nn.Module] = copy_of) -> nn.Module:
         if has_split_weights(self._model):
@@ -76,6 +96,7 @@ class BasePostTrainingModelOptimizer(_CompressesAtOnce):
         So a model larger than memory can be compressed; the one that was given may be on the meta device.
         `corepress.torch.shards.load_compressed` reads the result.
         """
+        self._check_config()
         self._report = compress_shards(self._model, self._choose, Path(source), Path(destination), workers=workers)
 
 
@@ -90,8 +111,8 @@ class BaseDataCalibratedModelOptimizer(_CompressesAtOnce):
 class BaseTrainingTimeModelOptimizer(BaseModelOptimizer):
     """A method that learns the compressed form while the model is trained."""
 
-    def __init__(self, model: nn.Module, config: OptimizationConfig | None = None):
-        super().__init__(model, config)
+    def __init__(self, model: nn.Module, config: OptimizationConfig | None = None, *, strict: bool = False):
+        super().__init__(model, config, strict=strict)
         self._step_count = 0
 
     @abstractmethod

@@ -14,7 +14,7 @@ from torch import nn
 
 from corepress.errors import CorepressError
 from corepress.torch.metadata import describe, read_weight, register_version, replace_value, write_value
-from corepress.torch.parameters import Parameter, bake_parametrizations, parameters
+from corepress.torch.parameters import Parameter, bake_parametrizations, parameters, together
 from corepress.torch.progress import track
 from corepress.torch.report import Report, row
 from corepress.weights import CompressedWeight, Sparse, decompress
@@ -47,10 +47,7 @@ def compress_weights(
     bake_parametrizations(model)
     lent = set() if borrowed_from is None else {p.value.data_ptr() for p in parameters(borrowed_from)}
     report = Report()
-    shared: dict[int, list[Parameter]] = {}
-    for parameter in parameters(model):
-        shared.setdefault(id(parameter.value), []).append(parameter)
-    jobs = list(_plan(shared, choose, report))
+    jobs = list(_plan(together(parameters(model)), choose, report))
     with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
         try:
             results = pool.map(lambda job: attempt(job[0][0], job[1], lent), jobs)
@@ -66,9 +63,9 @@ def compress_weights(
 
 
 def _plan(
-    shared: dict[int, list[Parameter]], choose: Callable[[Parameter], Action | None], report: Report
+    shared: list[list[Parameter]], choose: Callable[[Parameter], Action | None], report: Report
 ) -> Iterator[tuple[list[Parameter], Action]]:
-    for holders in shared.values():
+    for holders in shared:
         try:
             action = choose(holders[0])
         except CorepressError as skip:
@@ -127,6 +124,8 @@ def _put(holders: list[Parameter], result: Any, report: Report) -> None:
         return
     form, columns = result
     for holder in holders:
+        if holder.value.data_ptr() != holders[0].value.data_ptr():  # which has memory of its own by now
+            holder.value.data = holders[0].value.data
         describe(holder, form)
         report[holder.key] = columns
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum
 from pathlib import Path
-from typing import IO, Any, ClassVar, TypeVar
+from typing import IO, Any, ClassVar, NamedTuple, TypeVar
 
 import attrs
 import cattrs.errors
@@ -27,6 +27,13 @@ __all__ = ["ModuleOptimizationConfig", "OptimizationConfig", "PalettizationGranu
 M = TypeVar("M", bound="ModuleOptimizationConfig")
 O = TypeVar("O", bound="OptimizationConfig")  # noqa: E741
 ModuleType = Callable[..., Any] | str
+
+
+class Rule(NamedTuple):
+    """An entry of a configuration: `level` is "module_name_configs" or "module_type_configs"."""
+
+    level: str
+    key: ModuleType
 
 
 class QuantizationGranularity(Enum):
@@ -133,15 +140,26 @@ class OptimizationConfig:
         everything = [self.global_config, *self.module_type_configs.values(), *self.module_name_configs.values()]
         return (config for config in everything if config is not None)
 
+    def rules(self) -> Iterator[tuple[Rule, Any]]:
+        """Every entry for a name or a type, with its configuration, in the order in which they count."""
+        for level in ("module_name_configs", "module_type_configs"):
+            for key, config in getattr(self, level).items():
+                yield Rule(level, key), config
+
+    def rule_of(self, scopes: Iterable[str], kinds: Iterable[Any]) -> Rule | None:
+        """The entry that decides for what has these names, the nearest first, and these types; None: the global one."""
+        for scope in scopes:
+            for pattern in self.module_name_configs:
+                if matches(pattern, scope):
+                    return Rule("module_name_configs", pattern)
+        return next((Rule("module_type_configs", kind) for kind in kinds if kind in self.module_type_configs), None)
+
+    def config_by(self, rule: Rule | None) -> Any:
+        return self.global_config if rule is None else getattr(self, rule.level)[rule.key]
+
     def get_module_config(self, name: str, module: nn.Module) -> Any:
         """The configuration of a module, or None: leave it alone."""
-        for pattern, config in self.module_name_configs.items():
-            if _matches(pattern, name):
-                return config
-        for key in (type(module), type(module).__name__):
-            if key in self.module_type_configs:
-                return self.module_type_configs[key]
-        return self.global_config
+        return self.config_by(self.rule_of((name,), (type(module), type(module).__name__)))
 
     @classmethod
     def from_dict(cls: type[O], config_dict: Mapping[str, Any]) -> O:
@@ -193,7 +211,13 @@ def module_type(name: ModuleType) -> ModuleType:
     return name
 
 
-def _matches(pattern: str, name: str) -> bool:
+def type_name(kind: ModuleType) -> str:
+    """What a class or a function is called, for messages."""
+    return kind if isinstance(kind, str) else getattr(kind, "__name__", repr(kind))
+
+
+def matches(pattern: str, name: str) -> bool:
+    """Whether a regular expression of `module_name_configs` matches a whole name."""
     try:
         return re.fullmatch(pattern, name) is not None
     except re.error as error:

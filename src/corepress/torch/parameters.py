@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,8 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from torch.nn.utils import parametrize, remove_spectral_norm, remove_weight_norm
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
+
+from corepress.torch.distributed import is_split
 
 _ATTENTION = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
 # For each class: its weights, and the axis of their output channels.
@@ -84,6 +86,21 @@ def parameters(model: nn.Module) -> Iterator[Parameter]:
         for name in names:
             if isinstance(getattr(module, name, None), Tensor):
                 yield Parameter(module, module_name, name, output_axis, owner, owner_name)
+
+
+def together(found: Iterable[Parameter]) -> list[list[Parameter]]:
+    """Those that are one tensor, or one place in memory, in one list; in the order of the first of each."""
+    groups: dict[Any, list[tuple[Parameter, Tensor]]] = {}  # holds the tensors: an `id` or a place is used again
+    for parameter in found:
+        value = parameter.value
+        groups.setdefault(_place(value), []).append((parameter, value))
+    return [[parameter for parameter, _ in group] for group in groups.values()]
+
+
+def _place(value: Tensor) -> Any:
+    if value.is_meta or value.numel() == 0 or is_split(value):
+        return id(value)
+    return value.device, value.data_ptr(), value.dtype, value.shape, value.stride()
 
 
 def _weights_of(module: nn.Module) -> tuple[tuple[str, ...], int]:

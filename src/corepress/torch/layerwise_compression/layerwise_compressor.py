@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from corepress.algorithms.awq import Rounding
 from corepress.errors import ConfigError, CorepressError
-from corepress.fields import flag, integer, suggesting
+from corepress.fields import flag, integer, matches_nothing, suggesting
 from corepress.torch.base_model_optimizer import BaseDataCalibratedModelOptimizer
 from corepress.torch.engine import skipped
 from corepress.torch.layerwise_compression import fingerprint
@@ -44,7 +44,7 @@ from corepress.torch.layerwise_compression.stages import (
 )
 from corepress.torch.metadata import array_of, describe, read_weight, register_version
 from corepress.torch.optimization_config import ModuleOptimizationConfig, OptimizationConfig
-from corepress.torch.parameters import Parameter, bake_parametrizations, copy_of, parameters
+from corepress.torch.parameters import Parameter, bake_parametrizations, copy_of, parameters, together
 from corepress.torch.progress import track
 from corepress.torch.report import Report, row
 
@@ -115,8 +115,8 @@ class LayerwiseCompressor(BaseDataCalibratedModelOptimizer):
 
     _supported_modules = SUPPORTED
 
-    def __init__(self, model: nn.Module, config: LayerwiseCompressorConfig):
-        super().__init__(model, config)
+    def __init__(self, model: nn.Module, config: LayerwiseCompressorConfig, *, strict: bool = False):
+        super().__init__(model, config, strict=strict)
 
     @torch.no_grad()
     def compress(
@@ -138,6 +138,7 @@ class LayerwiseCompressor(BaseDataCalibratedModelOptimizer):
         configuration names modules that can't be compressed.
         """
         self._check_names()
+        self._check_config()
         names = None if self._config.layers is None else [name for name, _ in self._config.get_layers(self._model)]
         if names == []:
             raise ConfigError(f"layers={self._config.layers!r} names no layer of the model")
@@ -166,6 +167,12 @@ class LayerwiseCompressor(BaseDataCalibratedModelOptimizer):
         self._model = model
         return model
 
+    def _takes(self, parameter: Parameter) -> bool:
+        return is_supported(parameter.module)
+
+    def _config_of(self, parameter: Parameter) -> Any:
+        return _unless_idle(super()._config_of(parameter))
+
     def _rounding_of(self, names: list[str] | None, parameter: Parameter) -> Rounding | None:
         config = self._config.get_module_config(parameter.owner_name, parameter.owner)
         reached = names is None or any(is_in(parameter.module_name, name) for name in names)
@@ -187,13 +194,20 @@ class LayerwiseCompressor(BaseDataCalibratedModelOptimizer):
         for pattern, config in self._config.module_name_configs.items():
             named = [module for name, module in self._model.named_modules() if re.fullmatch(pattern, name)]
             if config is not None and not any(map(is_supported, named)):
-                found = f"a {type(named[0]).__name__}" if named else "no module of the model"
-                raise ConfigError(f"module_name_configs {pattern!r} names {found}, but only Linear, Conv1d and Conv2d "
-                                  "can be compressed layer by layer")  # fmt: skip
+                if not named:
+                    names = (name for name, module in self._model.named_modules() if is_supported(module))
+                    raise ConfigError(matches_nothing("module_name_configs", pattern, names))
+                raise ConfigError(f"module_name_configs {pattern!r} names a {type(named[0]).__name__}, but only "
+                                  "Linear, Conv1d and Conv2d can be compressed layer by layer")  # fmt: skip
 
 
 def _scales(config: Any) -> bool:
     return isinstance(config, ModuleGPTQConfig) and config.activation_aware_scale and config.weight_n_bits <= 8
+
+
+def _unless_idle(config: Any) -> Any:
+    """The configuration; None for float32 without pruning, with which nothing is to be done."""
+    return None if getattr(config, "algorithm", "") == "gptq" and config.weight_n_bits > 8 else config
 
 
 class _Run:
@@ -201,16 +215,15 @@ class _Run:
 
     def __init__(self, model: nn.Module, config: LayerwiseCompressorConfig, checkpoint: Checkpoint | None):
         self._model, self._config, self._checkpoint = model, config, checkpoint
-        self._holders: dict[int, list[Parameter]] = {}
-        for parameter in parameters(model):
-            self._holders.setdefault(id(parameter.value), []).append(parameter)
-        for holders in self._holders.values():
+        self._holders: dict[str, list[Parameter]] = {}  # of a weight, by each of its keys
+        for holders in together(parameters(model)):
             holders.sort(key=lambda parameter: not is_supported(parameter.module))
+            self._holders |= {parameter.key: holders for parameter in holders}
 
     def compress(self, names: list[str] | None, calls: list[Call], device: Any) -> Report:
         report = Report()
         # Of the layers that share a weight, the first compresses it.
-        first = (p for p in parameters(self._model) if self._holders[id(p.value)][0] == p)
+        first = (p for p in parameters(self._model) if self._holders[p.key][0] == p)
         chosen = [p for p in first if is_supported(p.module) and self._config_of(p) is not None]
         stages: Iterable[Stage]
         match_original = self._config.match_original
@@ -232,10 +245,7 @@ class _Run:
         return report
 
     def _config_of(self, parameter: Parameter) -> Any:
-        config = self._config.get_module_config(parameter.owner_name, parameter.owner)
-        # float32 without pruning: nothing is to be done.
-        idle = getattr(config, "algorithm", "") == "gptq" and config.weight_n_bits > 8
-        return None if idle else config
+        return _unless_idle(self._config.get_module_config(parameter.owner_name, parameter.owner))
 
     def _compress_all(self, stages: Iterable[Stage], count: int, report: Report) -> None:
         for index, stage in enumerate(track(stages, "Compressing layers", count)):
@@ -281,7 +291,7 @@ class _Run:
         return found
 
     def _compress(self, parameter: Parameter, algorithm: Any, report: Report) -> None:
-        holders = self._holders[id(parameter.value)]
+        holders = self._holders[parameter.key]
         before = array_of(parameter.value).copy()
         try:
             form: Any = algorithm.compress()

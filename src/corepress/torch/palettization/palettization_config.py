@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import attrs
@@ -18,6 +19,7 @@ from corepress.torch.optimization_config import (
     ModuleOptimizationConfig,
     OptimizationConfig,
     PalettizationGranularity,
+    Rule,
     as_mapping,
     module_type,
 )
@@ -144,6 +146,10 @@ class ModuleDKMPalettizerConfig(ModuleOptimizationConfig):
         return attrs.evolve(self, n_bits=self.n_bits or bits, cluster_dim=self.cluster_dim or 1)
 
 
+def _by_default() -> dict[Any, ModuleDKMPalettizerConfig]:
+    return {kind: ModuleDKMPalettizerConfig() for kind in _KINDS}
+
+
 def _by_threshold(configs: Any) -> Any:
     """One configuration, or several in the order of their thresholds."""
     known = isinstance(configs, list) and all(isinstance(each, ModuleDKMPalettizerConfig) for each in configs)
@@ -191,7 +197,12 @@ class DKMPalettizerConfig(OptimizationConfig):
 
     def __attrs_post_init__(self) -> None:
         if not (self.global_config or self.module_type_configs or self.module_name_configs):
-            self.module_type_configs = {kind: ModuleDKMPalettizerConfig() for kind in _KINDS}
+            self.module_type_configs = _by_default()
+
+    def rules(self) -> Iterator[tuple[Rule, Any]]:
+        """Every entry for a name or a type; none of the default's, which nobody has written."""
+        is_default = not self.module_name_configs and self.module_type_configs == _by_default()
+        return iter(()) if is_default else super().rules()
 
     def set_global(self, global_config: Any) -> DKMPalettizerConfig:
         """Set the configuration, or configurations by size, for every module that has none of its own."""

@@ -12,10 +12,10 @@ from corepress.errors import CorepressError
 from corepress.torch import training
 from corepress.torch.base_model_optimizer import BaseTrainingTimeModelOptimizer
 from corepress.torch.engine import Skip, check, skipped
-from corepress.torch.metadata import array_of, read_weight, register_version, write_weight
+from corepress.torch.metadata import array_of, describe, read_weight, register_version, write_weight
 from corepress.torch.palettization.fake_palettize import FakePalettize
 from corepress.torch.palettization.palettization_config import DKMPalettizerConfig, ModuleDKMPalettizerConfig
-from corepress.torch.parameters import Parameter
+from corepress.torch.parameters import Parameter, together
 from corepress.torch.quantization.fake_quantize import FakeQuantize
 from corepress.torch.quantization.quantization_config import ObserverType
 from corepress.torch.report import Report, row
@@ -38,8 +38,8 @@ class DKMPalettizer(Palettizer):
 
     _supported_modules = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Embedding, nn.MultiheadAttention)
 
-    def __init__(self, model: nn.Module, config: DKMPalettizerConfig | None = None):
-        super().__init__(model, DKMPalettizerConfig() if config is None else config)
+    def __init__(self, model: nn.Module, config: DKMPalettizerConfig | None = None, *, strict: bool = False):
+        super().__init__(model, DKMPalettizerConfig() if config is None else config, strict=strict)
         self._is_prepared = False
         self._skipped: dict[str, str] = {}
 
@@ -51,15 +51,14 @@ class DKMPalettizer(Palettizer):
         """
         if self._is_prepared:
             return self._model
+        self._check_config()
         self._model = self._get_model_for_compression(inplace).train()
         report = Report()
         modules: dict[str, list[Parameter]] = {}
-        for parameter in training.weights(self._model):
-            if isinstance(parameter.owner, self._supported_modules):
-                modules.setdefault(parameter.owner_name, []).append(parameter)
-        for name, own in modules.items():
-            sizes = [training.trained(each.module, each.name).numel() for each in own]
-            config = self._config.choose(name, training.class_of(own[0].owner), sizes)
+        for parameter in filter(self._takes, training.weights(self._model)):
+            modules.setdefault(parameter.owner_name, []).append(parameter)
+        for own in modules.values():
+            config = self._config_of(own[0])
             if config is not None:
                 for parameter in own:
                     self._attach(parameter, config, report)
@@ -67,6 +66,14 @@ class DKMPalettizer(Palettizer):
                     _quantize_outputs(own[0].owner, config)
         self._skipped, self._is_prepared = report.skipped, True
         return self._model
+
+    def _takes(self, parameter: Parameter) -> bool:
+        return isinstance(parameter.owner, self._supported_modules)
+
+    def _config_of(self, parameter: Parameter) -> Any:
+        own = [each for each in training.weights(parameter.owner) if each.owner is parameter.owner]
+        sizes = [training.trained(each.module, each.name).numel() for each in own]
+        return self._config.choose(parameter.owner_name, training.class_of(parameter.owner), sizes)
 
     def _attach(self, parameter: Parameter, config: ModuleDKMPalettizerConfig, report: Report) -> None:
         try:
@@ -108,10 +115,14 @@ class DKMPalettizer(Palettizer):
             raise CorepressError("finalize() comes after prepare(), which puts the tables in")
         model = self._get_model_to_finalize(model, inplace).eval()
         found = list(training.parts(model, FakePalettize))
-        forms = [part.form(_seen(module, name)) for _, module, name, part in found]
-        for (module_name, module, name, _), form in zip(found, forms, strict=True):
+        forms = {part.name: part.form(_seen(module, name)) for _, module, name, part in found}
+        for _, module, name, _ in found:
             training.detach(module, name)
-            write_weight(Parameter(module, module_name, name, 0, module, module_name), form)
+        weights = (Parameter(module, owner, name, 0, module, owner) for owner, module, name, _ in found)
+        for first, *others in together(weights):
+            write_weight(first, forms[first.key])
+            for other in others:  # whose table may have seen other calls
+                describe(other, forms[first.key])
         for module in model.modules():
             _drop_quantized_outputs(module)
         register_version(model)

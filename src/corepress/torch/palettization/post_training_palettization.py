@@ -96,8 +96,8 @@ class PostTrainingPalettizer(BasePostTrainingModelOptimizer):
     `enable_fast_kmeans_mode` is off (`corepress.algorithms.kmeans1d`).
     """
 
-    def __init__(self, model: nn.Module, config: PostTrainingPalettizerConfig | None = None):
-        super().__init__(model, PostTrainingPalettizerConfig() if config is None else config)
+    def __init__(self, model: nn.Module, config: PostTrainingPalettizerConfig | None = None, *, strict: bool = False):
+        super().__init__(model, PostTrainingPalettizerConfig() if config is None else config, strict=strict)
 
     def compress(self, num_kmeans_workers: int | None = None, inplace: bool = False) -> nn.Module:
         """The palettized model: this model if `inplace`, else a copy.
@@ -106,6 +106,7 @@ class PostTrainingPalettizer(BasePostTrainingModelOptimizer):
         as it is, with a warning; `report().skipped` says why.
         """
         warn_of_conversion(self._config)
+        self._check_config()
         given = self._model
         self._model = self._get_model_for_compression(inplace, borrowing_copy_of)
         self._report = compress_weights(
@@ -117,9 +118,13 @@ class PostTrainingPalettizer(BasePostTrainingModelOptimizer):
         )
         return self._model
 
+    def _config_of(self, parameter: Parameter) -> Any:
+        config = super()._config_of(parameter)
+        return None if config is None or config.n_bits is None else config
+
     def _choose(self, parameter: Parameter) -> Action | None:
-        config = self._config.get_module_config(parameter.owner_name, parameter.owner)
-        if config is None or config.n_bits is None:
+        config = self._config_of(parameter)
+        if config is None:
             return None
 
         def action(weight: NDArray[Any], mask: NDArray[np.bool_] | None) -> Any:

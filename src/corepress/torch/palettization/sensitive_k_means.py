@@ -74,8 +74,8 @@ class SKMPalettizer(BaseDataCalibratedModelOptimizer):
     solved exactly (`corepress.algorithms.kmeans1d`); a vector weighs as much as its elements do on average.
     """
 
-    def __init__(self, model: nn.Module, config: SKMPalettizerConfig | None = None):
-        super().__init__(model, SKMPalettizerConfig() if config is None else config)
+    def __init__(self, model: nn.Module, config: SKMPalettizerConfig | None = None, *, strict: bool = False):
+        super().__init__(model, SKMPalettizerConfig() if config is None else config, strict=strict)
 
     def compute_sensitivity(
         self,
@@ -126,6 +126,7 @@ class SKMPalettizer(BaseDataCalibratedModelOptimizer):
         as it is, with a warning; `report().skipped` says why.
         """
         warn_of_conversion(self._config)
+        self._check_config()
         self._model = self._get_model_for_compression(inplace)
         sensitivity = None if sensitivity_path is None else load_sensitivity(sensitivity_path)
         bake_parametrizations(self._model)
@@ -145,9 +146,13 @@ class SKMPalettizer(BaseDataCalibratedModelOptimizer):
         self._report = compress_weights(self._model, choose, workers=num_kmeans_workers, description="Palettizing")
         return self._model
 
+    def _config_of(self, parameter: Parameter) -> Any:
+        config = super()._config_of(parameter)
+        return None if config is None or config.n_bits is None else config
+
     def _choose(self, parameter: Parameter, sensitivity: Tensor | None) -> Action | None:
-        config = self._config.get_module_config(parameter.owner_name, parameter.owner)
-        if config is None or config.n_bits is None:
+        config = self._config_of(parameter)
+        if config is None:
             return None
         if sensitivity is None:
             raise Skip("there is no sensitivity for it")

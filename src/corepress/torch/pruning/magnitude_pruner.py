@@ -134,8 +134,8 @@ class MagnitudePruner(BaseTrainingTimeModelOptimizer):
 
     _supported_modules = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
-    def __init__(self, model: nn.Module, config: MagnitudePrunerConfig | None = None):
-        super().__init__(model, MagnitudePrunerConfig() if config is None else config)
+    def __init__(self, model: nn.Module, config: MagnitudePrunerConfig | None = None, *, strict: bool = False):
+        super().__init__(model, MagnitudePrunerConfig() if config is None else config, strict=strict)
         self._is_prepared = False
         self._skipped: dict[str, str] = {}
 
@@ -146,16 +146,18 @@ class MagnitudePruner(BaseTrainingTimeModelOptimizer):
         """
         if self._is_prepared:
             return self._model
+        self._check_config()
         self._model = self._get_model_for_compression(inplace)
         report = Report()
         for parameter in training.weights(self._model):
-            if not isinstance(parameter.module, self._supported_modules):
-                continue
-            config = self._config.get_module_config(parameter.owner_name, training.class_of(parameter.owner))
+            config = self._config_of(parameter) if self._takes(parameter) else None
             if config is not None:
                 self._attach(parameter, config, report)
         self._skipped, self._is_prepared = report.skipped, True
         return self._model
+
+    def _takes(self, parameter: Parameter) -> bool:
+        return isinstance(parameter.module, self._supported_modules)
 
     def _attach(self, parameter: Parameter, config: Any, report: Report) -> None:
         try:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import fx, nn
 from torch.nn.utils import parametrize
 
@@ -13,7 +16,39 @@ from corepress.torch.quantization.fake_quantize import FakeQuantize, LearnableFa
 from corepress.torch.quantization.layers import FakeQuantizedLayer, weight_of
 from corepress.torch.quantization.patterns import FOLDED, Role, Rule, kinds_of, operands, rule_of
 from corepress.torch.quantization.plan import Plan
-from corepress.torch.quantization.quantization_config import LinearQuantizerConfig, ModuleLinearQuantizerConfig
+from corepress.torch.quantization.quantization_config import (
+    LinearQuantizerConfig,
+    ModuleLinearQuantizerConfig,
+    ObserverType,
+    enclosing,
+)
+from corepress.torch.rules import Place
+
+
+def places(captured: fx.GraphModule) -> Iterator[Place]:
+    """Where a configuration is looked up: all that the table has a line for."""
+    modules = dict(captured.named_modules())
+    for node in captured.graph.nodes:
+        if rule_of(node, modules) is not None:
+            yield Place(enclosing(_scope(node)), kinds_of(node, modules))
+
+
+def weight_configs(captured: fx.GraphModule, config: LinearQuantizerConfig) -> dict[str, Any]:
+    """How the weight of each layer is quantized, by the layer's name; None: not at all."""
+    modules = dict(captured.named_modules())
+    found = {}
+    for node in captured.graph.nodes:
+        rule = rule_of(node, modules) if node.op == "call_module" else None
+        if rule is not None and rule.role in (Role.weighted, Role.looks_up):
+            chosen = copy.copy(config.config_of(str(node.target), kinds_of(node, modules)))
+            if chosen is not None:  # activations are not the weight's business
+                chosen.activation_dtype, chosen.activation_observer = torch.quint8, ObserverType.min_max
+            found[str(node.target)] = chosen if chosen is not None and chosen.quantizes_weights else None
+    return found
+
+
+def _scope(node: fx.Node) -> str:
+    return str(node.target) if node.op == "call_module" else node.meta.get(SCOPE, "")
 
 
 def quantize_layers(captured: fx.GraphModule, config: LinearQuantizerConfig) -> None:
@@ -85,8 +120,7 @@ def _plan_of(captured: fx.GraphModule, config: LinearQuantizerConfig, real: set[
         return rule
 
     def chosen(node: fx.Node) -> ModuleLinearQuantizerConfig | None:
-        scope = str(node.target) if node.op == "call_module" else node.meta.get(SCOPE, "")
-        return config.config_of(scope, kinds_of(node, modules))
+        return config.config_of(_scope(node), kinds_of(node, modules))
 
     nodes = [node for node in captured.graph.nodes if node in real]
     return Plan(nodes, {node: rule for node in nodes if (rule := usable_rule(node))}, chosen)

@@ -99,8 +99,8 @@ class PostTrainingQuantizerConfig(OptimizationConfig):
 class PostTrainingQuantizer(BasePostTrainingModelOptimizer):
     """Quantizes the weights of a trained model, without data; values stay floating point until it is converted."""
 
-    def __init__(self, model: nn.Module, config: PostTrainingQuantizerConfig | None = None):
-        super().__init__(model, PostTrainingQuantizerConfig() if config is None else config)
+    def __init__(self, model: nn.Module, config: PostTrainingQuantizerConfig | None = None, *, strict: bool = False):
+        super().__init__(model, PostTrainingQuantizerConfig() if config is None else config, strict=strict)
 
     def compress(
         self, inplace: bool = False, *, dataloader: Iterable[Any] | None = None, workers: int | None = None
@@ -112,6 +112,7 @@ class PostTrainingQuantizer(BasePostTrainingModelOptimizer):
         quantized as asked is left as it is, with a warning; `report().skipped` says why. Raises ConfigError if
         `dataloader` is missing or empty.
         """
+        self._check_config()
         scales = any(config.activation_aware_scale for config in self._config.configs())
         given, borrows = self._model, not inplace and not scales
         model = self._get_model_for_compression(inplace, borrowing_copy_of if borrows else copy_of)
@@ -134,8 +135,7 @@ class PostTrainingQuantizer(BasePostTrainingModelOptimizer):
         scale_activations(model, calls, self._rounding_of)
 
     def _rounding_of(self, parameter: Parameter) -> Rounding | None:
-        config = self._config.get_module_config(parameter.owner_name, parameter.owner)
-        action = self._choose(parameter)
+        config, action = self._config_of(parameter), self._choose(parameter)
         if action is None or not config.activation_aware_scale:
             return None
 
@@ -145,9 +145,13 @@ class PostTrainingQuantizer(BasePostTrainingModelOptimizer):
 
         return rounded
 
+    def _config_of(self, parameter: Parameter) -> Any:
+        config = super()._config_of(parameter)
+        return None if config is None or config.weight_dtype is torch.float32 else config
+
     def _choose(self, parameter: Parameter) -> Action | None:
-        config = self._config.get_module_config(parameter.owner_name, parameter.owner)
-        if config is None or config.weight_dtype is torch.float32:
+        config = self._config_of(parameter)
+        if config is None:
             return None
 
         def action(weight: NDArray[Any], mask: NDArray[np.bool_] | None) -> Any:

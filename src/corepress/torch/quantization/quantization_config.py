@@ -12,7 +12,7 @@ from corepress.errors import ConfigError
 from corepress.fields import must_be, suggesting, value_of, whole
 from corepress.torch import dtypes
 from corepress.torch.fields import member
-from corepress.torch.optimization_config import ModuleOptimizationConfig, OptimizationConfig, _matches
+from corepress.torch.optimization_config import ModuleOptimizationConfig, OptimizationConfig
 
 
 class QuantizationScheme(Enum):
@@ -130,12 +130,11 @@ class LinearQuantizerConfig(OptimizationConfig):
 
     def config_of(self, scope: str, kinds: tuple[Any, ...]) -> ModuleLinearQuantizerConfig | None:
         """The configuration of a module, or of a call inside the module `scope`, by its name and then its kind."""
-        while scope:
-            for name, config in self.module_name_configs.items():
-                if _matches(name, scope):
-                    return config  # type: ignore[no-any-return]
-            scope = scope.rpartition(".")[0]
-        for kind in kinds:
-            if kind in self.module_type_configs:
-                return self.module_type_configs[kind]  # type: ignore[no-any-return]
-        return self.global_config  # type: ignore[return-value]
+        found: ModuleLinearQuantizerConfig | None = self.config_by(self.rule_of(enclosing(scope), kinds))
+        return found
+
+
+def enclosing(scope: str) -> tuple[str, ...]:
+    """The name of a module and those of the modules around it, inside out, but for the model itself."""
+    parts = scope.split(".") if scope else []
+    return tuple(".".join(parts[:count]) for count in range(len(parts), 0, -1))

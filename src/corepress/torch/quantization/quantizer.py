@@ -19,10 +19,11 @@ from corepress.torch.parameters import Parameter, bake_parametrizations
 from corepress.torch.quantization.capture import capture, real_values
 from corepress.torch.quantization.fake_quantize import FakeQuantize
 from corepress.torch.quantization.finishing import finish_activations, finish_layers
-from corepress.torch.quantization.insertion import quantize_activations, quantize_layers
+from corepress.torch.quantization.insertion import places, quantize_activations, quantize_layers, weight_configs
 from corepress.torch.quantization.layers import FakeQuantizedLayer
 from corepress.torch.quantization.quantization_config import LinearQuantizerConfig
 from corepress.torch.report import Report
+from corepress.torch.rules import check_places, check_shared, shared_weights
 
 __all__ = ["LinearQuantizer", "Quantizer"]
 
@@ -47,8 +48,8 @@ class LinearQuantizer(Quantizer):
     arXiv:1712.05877. The graph of the model is that of `torch.fx`; `patterns.py` is the table of what is quantized.
     """
 
-    def __init__(self, model: nn.Module, config: LinearQuantizerConfig | None = None):
-        super().__init__(model, LinearQuantizerConfig() if config is None else config)
+    def __init__(self, model: nn.Module, config: LinearQuantizerConfig | None = None, *, strict: bool = False):
+        super().__init__(model, LinearQuantizerConfig() if config is None else config, strict=strict)
         self._milestones = self._config.leading.milestones
         self._quantization_scheme = self._config.leading.quantization_scheme
         self._is_prepared = False
@@ -70,6 +71,7 @@ class LinearQuantizer(Quantizer):
         model.train()
         inputs = (example_inputs,) if isinstance(example_inputs, Tensor) else tuple(example_inputs)
         prepared = capture(model, self._config.non_traceable_module_names)
+        self._check_graph(model, prepared)
         real = real_values(prepared, inputs)
         quantize_layers(prepared, self._config)
         quantize_activations(prepared, self._config, real)
@@ -79,6 +81,13 @@ class LinearQuantizer(Quantizer):
                 fake_quant.observer_enabled = fake_quant.fake_quant_enabled = False
         self._model, self._is_prepared = prepared, True
         return prepared
+
+    def _check_graph(self, model: nn.Module, prepared: fx.GraphModule) -> None:
+        """Before anything is quantized: warn of rules without effect; refuse two ways for one shared weight."""
+        check_places(model, self._config, places(prepared), type(self).__name__, self._strict)
+        configs = weight_configs(prepared, self._config)
+        groups = shared_weights(prepared)
+        check_shared([(p.key, configs[p.module_name]) for p in own if p.module_name in configs] for own in groups)
 
     def _preserve(self, source: nn.Module, target: fx.GraphModule) -> None:
         """Give a graph the attributes of the model that the configuration names; methods are bound to it."""

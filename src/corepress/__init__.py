@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from corepress.errors import ConfigError, CorepressError, FormatError
+from corepress.errors import ConfigError, CorepressError, FormatError, Missed
 
 if TYPE_CHECKING:
     from corepress import coreml as coreml
@@ -27,6 +27,7 @@ __all__ = [
     "ConfigError",
     "CorepressError",
     "FormatError",
+    "Missed",
     "Model",
     "Report",
     "Verification",

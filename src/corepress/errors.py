@@ -1,4 +1,4 @@
-"""The errors that corepress raises on purpose; the command line prints their one sentence and exits."""
+"""The errors that corepress raises on purpose; the command line prints their one sentence (`cli/guard.py`)."""
 
 from __future__ import annotations
 

@@ -216,8 +216,11 @@ def sentences(error: BaseException) -> list[str]:
 def read_yaml(source: str | Path | IO[str] | IO[bytes]) -> Any:
     """What a YAML file, by its path or open, holds; a ConfigError names the line that is not YAML."""
     if isinstance(source, (str, Path)):
-        with Path(source).open(encoding="utf-8") as file:
-            return read_yaml(file)
+        try:
+            with Path(source).open(encoding="utf-8") as file:
+                return read_yaml(file)
+        except OSError as error:
+            raise ConfigError(f"{source}: can't read it ({error.strerror}).") from error
     try:
         return yaml.safe_load(source)
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:

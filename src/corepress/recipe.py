@@ -81,11 +81,7 @@ class Recipe:
 
 def load(path: str | Path) -> Recipe:
     """Read a recipe from a YAML file; a ConfigError says which line, step or key is wrong."""
-    try:
-        content = read_yaml(path)
-    except OSError as error:
-        raise ConfigError(f"{path}: can't read the recipe ({error.strerror}).") from error
-    return parse(content, str(path))
+    return parse(read_yaml(path), str(path))
 
 
 def parse(content: Any, where: str = "recipe") -> Recipe:

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -16,9 +17,9 @@ from tests.mlprogram.test_model import tree
 from tests.oracle import peer_weights
 
 
-def corepress(*arguments: object, check: bool = True) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from corepress.cli import main; main()", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+def corepress(*arguments: object, check: bool = True, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "corepress", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=cwd)
     assert not check or done.returncode == 0, done.stderr
     return done
 
@@ -75,7 +76,10 @@ def test_info(package) -> None:
 
 def test_targets() -> None:
     assert "iOS18" in corepress("targets").stdout
-    assert [row["Target"] for row in json.loads(corepress("targets", "--json").stdout)][:2] == ["iOS15", "iOS16"]
+    assert [row["Target"] for row in json.loads(corepress("targets", "--json").stdout)["targets"]][:2] == [
+        "iOS15",
+        "iOS16",
+    ]
 
 
 def test_decompress_gives_the_values_back(package, tmp_path) -> None:
@@ -157,7 +161,7 @@ def test_ctrl_c_leaves_nothing_behind(package, tmp_path) -> None:
     process.stdout.readline()
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode != 0 and "Traceback" not in errors
+    assert process.returncode == 130 and "Traceback" not in errors
     assert list(tmp_path.iterdir()) == []
 
 

@@ -59,7 +59,7 @@ def test_run(tmp_path) -> None:
     out = tmp_path / "out.npz"
     np.save(tmp_path / "x.npy", np.load(IMAGES)["images"][:1])
     done = corepress("run", DIGITS, "--input", f"image={tmp_path / 'x.npy'}", "-o", out, "--json")
-    facts = json.loads(done.stdout)["logits"]
+    facts = json.loads(done.stdout)["outputs"]["logits"]
     logits = np.load(out)["logits"]
     assert logits.argmax() == np.load(IMAGES)["labels"][0]
     assert facts["shape"] == "1x10" and facts["max"] == logits.max()
@@ -87,7 +87,7 @@ def test_without_torch(command, tmp_path) -> None:
         "from corepress.cli import main; main()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 1 and done.stdout == "" and list(tmp_path.iterdir()) == []
+    assert done.returncode == 3 and done.stdout == "" and list(tmp_path.iterdir()) == []
     assert done.stderr == "corepress: running models needs PyTorch: pip install 'corepress[torch]'\n"
 
 
@@ -98,7 +98,7 @@ def test_activations_are_quantized_with_calibration_data(tmp_path) -> None:
     types = {op.type for op in load(out).spec.mlProgram.functions[0].value.block_specializations[0].value.operations}
     assert {"quantize", "dequantize", "constexpr_blockwise_shift_scale"} <= types
     refused = corepress("quantize", DIGITS, "-o", tmp_path / "no.mlpackage", "--activations", check=False)
-    assert refused.returncode == 1 and "--data" in refused.stderr
+    assert refused.returncode == 2 and "--data" in refused.stderr
 
 
 @pytest.mark.parametrize(
@@ -120,4 +120,4 @@ def test_methods_that_learn_from_data(command: str, flags: list, method: str, tm
     better = fitted["verification"]["outputs"][0]["snr"] > plain["verification"]["outputs"][0]["snr"]
     assert better or method == "skm"  # on this small net, sensitivities say too little
     refused = corepress(command, DIGITS, "-o", tmp_path / "no.mlpackage", *flags, "--method", method, check=False)
-    assert refused.returncode == 1 and f"--method {method} needs --data" in refused.stderr
+    assert refused.returncode == 2 and f"--method {method} needs --data" in refused.stderr

@@ -6,14 +6,11 @@ import sys
 
 
 def main() -> None:
-    """Entry point: bad input gives one sentence on standard error and exit code 1, never a traceback."""
-    from corepress.cli.app import app
-    from corepress.errors import CorepressError
-
+    """Entry point; the exit codes are those of docs/cli.md."""
     try:
-        app(prog_name="corepress")
-    except CorepressError as error:
-        print(f"corepress: {error}", file=sys.stderr)
-        sys.exit(1)
+        from corepress.cli.guard import run
+
+        code = run()
     except KeyboardInterrupt:
-        sys.exit(130)
+        code = 130
+    sys.exit(code)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from corepress.cli import options
+from corepress.cli import options, streams
+from corepress.cli.guard import Guarded
 from corepress.cli.neural_network import ForNeuralNetworksToo
 from corepress.cli.steps import compressed, config_of, quantize_activations, ratio_of, run_step
 from corepress.errors import ConfigError
@@ -16,21 +18,29 @@ if TYPE_CHECKING:
     from corepress.mlprogram import Model
 
 app = typer.Typer(
-    add_completion=False,
-    no_args_is_help=True,
+    cls=Guarded,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="Make the weights of Core ML packages small, on any machine.",
+    epilog="Exit codes: 0 good; 1 the model misses what was asked of it; 2 wrong usage; 3 anything else; "
+    "130 and 143 when stopped. See docs/cli.md, also for the fields of --json.",
 )
 
 
 @app.callback(invoke_without_command=True)
-def _top(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+def _top(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
     if version:
         from corepress import __version__
 
         print(f"corepress {__version__}")
         raise typer.Exit
+    if context.invoked_subcommand is None:
+        print(context.get_help(), file=sys.stderr)
+        raise typer.Exit(2)
 
 
 @app.command(cls=ForNeuralNetworksToo)
@@ -238,7 +248,7 @@ def verify(
 ) -> None:
     """Run two models on the same inputs and compare the outputs; exit code 1 when they are too far apart."""
     from corepress.cli import show
-    from corepress.errors import CorepressError
+    from corepress.errors import Missed
     from corepress.verification import verify as compare
 
     if min_snr is not None and (metric is not options.Metric.snr or threshold is not None):
@@ -249,7 +259,7 @@ def verify(
     )  # fmt: skip
     show.verification(result, as_json)
     if not result.ok:
-        raise CorepressError(result.summary)
+        raise Missed(result.summary)
 
 
 @app.command()
@@ -284,15 +294,13 @@ def run(
 @app.command()
 def targets(as_json: options.Json = False) -> None:
     """Show what each version of iOS and macOS can hold."""
-    import json
-
     from rich.table import Table
 
     from corepress.cli import show
     from corepress.targets import COLUMNS, table_rows
 
     if as_json:
-        print(json.dumps([dict(zip(COLUMNS, row, strict=True)) for row in table_rows()], indent=2))
+        streams.document({"targets": [dict(zip(COLUMNS, row, strict=True)) for row in table_rows()]})
         return
     table = Table(*COLUMNS, show_lines=True)
     for row in table_rows():

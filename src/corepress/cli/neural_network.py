@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from typer.core import TyperCommand
 
+from corepress.cli import streams
 from corepress.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def _summary(before: Model, after: Model, output: Path, as_json: bool) -> None:
     sizes, weights = (before.size(), after.size()), len(after.weights())
     if as_json:
         facts = {"output": str(output), "size_before": sizes[0], "size_after": sizes[1], "weights": weights}
-        print(json.dumps({**facts, "compressed": after.changed, "skipped": after.skipped}, indent=2))
+        streams.document({**facts, "compressed": after.changed, "skipped": after.skipped})
         return
     table = Table("", "", show_header=False, box=None, pad_edge=False)
     reasons = Counter(after.skipped.values()).most_common()
@@ -108,7 +108,7 @@ def _info(model: Model, everything: bool, as_json: bool) -> None:
         names = ("name", "layer_type", "shape", "form", "bits", "stored_bytes")
         rows = [{name: getattr(weight, name) for name in names} for weight in weights]
         facts = {"path": str(model.path), "spec_version": model.spec_version, "size": model.size()}
-        print(json.dumps({**facts, "weights": rows}, indent=2))
+        streams.document({**facts, "weights": rows})
         return
     out = show.console()
     out.print(

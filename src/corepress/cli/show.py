@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import logging
 import math
 import sys
 from collections import Counter
@@ -16,6 +14,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from corepress.cli import streams
+
 if TYPE_CHECKING:
     from corepress.coreml.engine import Progress
     from corepress.mlprogram import Model
@@ -26,9 +26,15 @@ SHOWN_WEIGHTS = 40
 _SHOWN_CLASSES = 5
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Where rich would end the process, the error goes on to the guard."""
+        raise BrokenPipeError
+
+
 def console() -> Console:
     """Standard output; wide enough for a table when it is not a terminal."""
-    return Console(width=None if sys.stdout.isatty() else 140, soft_wrap=False, highlight=False)
+    return _Console(width=None if sys.stdout.isatty() else 140, soft_wrap=False, highlight=False)
 
 
 @contextlib.contextmanager
@@ -37,10 +43,6 @@ def progress(title: str) -> Iterator[Progress]:
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bar
 
-    # The closing table counts what was skipped, so the warnings would only tear the bar.
-    logging.getLogger("corepress").setLevel(logging.ERROR)
-    # It does not count what --activation-aware-scale could not scale.
-    logging.getLogger("corepress.coreml.calibrated.activation_scaling").setLevel(logging.WARNING)
     columns = (
         TextColumn(title),
         BarColumn(),
@@ -57,7 +59,7 @@ def summary(report: Report, output: Path, as_json: bool, checked: Verification |
     """The closing table of a compression, or the whole report as JSON; with how the outputs compare, if they were."""
     if as_json:
         extra = {} if checked is None else {"verification": checked.to_dict()}
-        print(json.dumps({"output": str(output), **report.to_dict(), **extra}, indent=2))
+        streams.document({"output": str(output), **report.to_dict(), **extra})
         return
     table = Table("", "", show_header=False, box=None, pad_edge=False)
     worst = report.worst
@@ -89,7 +91,7 @@ def _compared(checked: Verification) -> Iterator[tuple[str, str]]:
 def verification(result: Verification, as_json: bool) -> None:
     """How two models compare: a table and the verdict, or JSON."""
     if as_json:
-        print(result.to_json())
+        streams.document(result.to_dict())
         return
     console().print(result.table())
     if result.ok:
@@ -100,13 +102,7 @@ def outputs(values: Mapping[str, Any], as_json: bool) -> None:
     """What a model answered: shapes and ranges of arrays, labels, the likeliest classes."""
     described = {name: _described(value) for name, value in values.items()}
     if as_json:
-        # JSON has no infinity and no NaN.
-        plain = {
-            name: {key: str(fact) if isinstance(fact, float) and not math.isfinite(fact) else fact
-                   for key, fact in facts.items()}
-            for name, facts in described.items()
-        }  # fmt: skip
-        print(json.dumps(plain, indent=2))
+        streams.document({"outputs": described})
         return
     table = Table("output", "", "")
     for name, facts in described.items():
@@ -143,10 +139,10 @@ def info(model: Model, everything: bool, as_json: bool) -> None:
     weights = model.weights()
     target = by_spec_version(model.spec_version).name
     if as_json:
-        print(json.dumps({
+        streams.document({
             "path": str(model.path), "spec_version": model.spec_version, "target": target, "size": model.size(),
             "weights": [_plain(weight) for weight in weights],
-        }, indent=2))  # fmt: skip
+        })  # fmt: skip
         return
     out = console()
     stored = sum(weight.stored_bytes for weight in weights)

@@ -245,4 +245,4 @@ def _note(model: Model, weight: Weight, skip: Exception, outcome: Outcome) -> No
     outcome.left.append((weight, str(skip)))
     model.skipped[weight.function, weight.output] = str(skip)
     if not getattr(skip, "quiet", False):
-        log.warning("%s: left as it is: %s", weight.name, skip)
+        log.warning("%s: left as it is: %s", weight.name, skip, extra={"weight": weight.name})

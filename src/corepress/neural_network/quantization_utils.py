@@ -147,12 +147,12 @@ def _run(
         for done, (weight, reason) in enumerate(zip(weights, reasons, strict=True), 1):
             if reason:
                 model.skipped[weight.name] = reason
-                log.warning("%s is left alone: %s", weight.name, reason)
+                log.warning("%s is left alone: %s", weight.name, reason, extra={"weight": weight.name})
             if progress is not None:
                 progress(done, len(weights), weight.name)
     model.changed = len(weights) - len(model.skipped)
     if model.skipped:
-        log.warning("%d of %d weights are left alone", len(model.skipped), len(weights))
+        log.warning("%d of %d weights are left alone", len(model.skipped), len(weights), extra={"weight": ""})
     for _, part in models(model.spec) if model.changed else ():
         if part is model.spec or part.WhichOneof("Type") in NETWORKS:
             part.specificationVersion = max(part.specificationVersion, version)

@@ -133,4 +133,4 @@ def _put(holders: list[Parameter], result: Any, report: Report) -> None:
 def skipped(report: Report, parameter: Parameter, reason: str) -> None:
     """Warn that a weight is left alone, and count it."""
     report.skipped[parameter.key] = reason
-    log.warning("%s: left as it is: %s", parameter.key, reason)
+    log.warning("%s: left as it is: %s", parameter.key, reason, extra={"weight": parameter.key})

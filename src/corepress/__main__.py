@@ -1,0 +1,5 @@
+"""`python -m corepress` is the command `corepress`."""
+
+from corepress.cli import main
+
+main()

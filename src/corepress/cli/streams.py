@@ -1,0 +1,56 @@
+"""What a command says to programs: one JSON document on standard output; and its warnings, on standard error."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+# Of every JSON document; it grows when a field changes its meaning or goes. docs/cli.md lists the fields.
+SCHEMA = 1
+
+_document: dict[str, Any] = {}
+_warnings: list[str] = []
+
+
+def document(facts: Mapping[str, Any]) -> None:
+    """What `--json` prints when the command is at its end, together with its warnings and its error."""
+    _document.update(facts)
+
+
+def finished(error: Mapping[str, Any] | None) -> str:
+    """The JSON document; empty where there is nothing to say, as after `--help`."""
+    failed = {} if error is None else {"error": error}
+    if not _document and not failed:
+        return ""
+    return json.dumps(_plain({"schema": SCHEMA, **_document, "warnings": _warnings, **failed}), indent=2)
+
+
+def collect_warnings() -> None:
+    """Print the library's warnings as they come, and keep them for the JSON."""
+    log = logging.getLogger("corepress")
+    log.addHandler(_Collector(logging.WARNING))
+    log.propagate = False
+
+
+class _Collector(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        # The closing table counts the weights that are left alone, each with its reason.
+        if hasattr(record, "weight"):
+            return
+        text = record.getMessage()
+        if text not in _warnings:
+            _warnings.append(text)
+            print(f"corepress: warning: {text}", file=sys.stderr)
+
+
+def _plain(value: Any) -> Any:
+    """JSON has neither infinity nor NaN: they become the words "inf", "-inf" and "nan"."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(held) for key, held in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(held) for held in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -136,6 +136,18 @@ def test_the_input_may_be_overwritten_when_asked(package, tmp_path) -> None:
     assert any(w.compression for w in load(copy).weights())
 
 
+def test_nothing_but_models_is_overwritten(package, tmp_path) -> None:
+    models = tmp_path / "models"
+    copy = shutil.copytree(package(), models / "net.mlpackage")
+    (models / "notes.txt").write_text("mine")
+    before = tree(models)
+    assert ".mlpackage" in fails("palettize", copy, "-o", models, "--overwrite")
+    assert ".mlpackage" in fails("quantize", copy, "-o", tmp_path / "small")
+    assert "lies inside" in fails("prune", copy, "-o", copy / "small.mlpackage", "--sparsity", 0.5)
+    assert "notes.npz" in fails("run", copy, "--random", "-o", models / "notes.txt", "--overwrite")
+    assert tree(models) == before and [path.name for path in tmp_path.iterdir()] == ["models"]
+
+
 INTERRUPTED = """
 import time
 from corepress.mlprogram import Model

@@ -72,9 +72,52 @@ def test_compressing_keeps_everything_else(package, tmp_path) -> None:
 def test_an_existing_output_is_refused(package, tmp_path) -> None:
     copy = Path(shutil.copytree(package(), tmp_path / "copy.mlpackage"))
     before = tree(copy)
-    with pytest.raises(CorepressError, match="exists already"):
-        load(copy).save(copy)
+    for overwrite in (None, False):
+        with pytest.raises(CorepressError, match="exists already"):
+            load(copy).save(copy, overwrite=overwrite)
     assert tree(copy) == before
+
+
+def test_a_script_that_saves_runs_twice(package, tmp_path) -> None:
+    """The second time replaces what the first time wrote, unless that is refused; the source it never replaces."""
+    source = Path(shutil.copytree(package(), tmp_path / "in.mlpackage"))
+    before, output = tree(source), tmp_path / "out.mlpackage"
+    for _ in range(2):
+        cto.linear_quantize_weights(source, INT8).save(output)
+    other = load(source)
+    saved = other.save(output)
+    assert tree(output) == before and not leftovers(tmp_path)
+    with pytest.raises(CorepressError, match="exists already"):
+        other.save(output, overwrite=False)
+    with pytest.raises(CorepressError, match=r"read from it.*overwrite=True"):
+        saved.save(output)
+    with pytest.raises(CorepressError, match=r"read from it.*overwrite=True"):
+        cto.linear_quantize_weights(source, INT8).save(output).save(source)
+    assert tree(source) == before
+
+
+def test_a_model_outlives_its_source(package, tmp_path) -> None:
+    """Another model takes the place of the package that this one was read from."""
+    source = Path(shutil.copytree(package(), tmp_path / "in.mlpackage"))
+    before, model = tree(source), load(source)
+    cto.linear_quantize_weights(source, INT8).save(source, overwrite=True)
+    assert tree(source) != before
+    model.save(tmp_path / "out.mlpackage")
+    assert tree(tmp_path / "out.mlpackage") == before
+
+
+def test_the_folder_around_the_source_stays(package, tmp_path) -> None:
+    models = tmp_path / "models"
+    shutil.copytree(package(), models / "net.mlpackage")
+    (models / "notes.txt").write_text("mine")
+    before = tree(models)
+    with pytest.raises(CorepressError, match=r"models/net\.mlpackage"):
+        load(models / "net.mlpackage").save(models, overwrite=True)
+    models.rename(tmp_path / "models.mlpackage")
+    models = tmp_path / "models.mlpackage"
+    with pytest.raises(CorepressError, match="lies inside"):
+        load(models / "net.mlpackage").save(models, overwrite=True)
+    assert tree(models) == before
 
 
 def test_the_source_can_be_overwritten_when_asked(package, tmp_path) -> None:

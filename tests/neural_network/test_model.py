@@ -102,6 +102,24 @@ def test_saving(mlmodel: Path, tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["old.mlmodel"]
 
 
+def test_saving_twice(mlmodel: Path, tmp_path: Path) -> None:
+    """What was written is replaced, by the same model and by others; the source and other files are not."""
+    model, before = quantize_weights(mlmodel, 8), mlmodel.read_bytes()
+    output = tmp_path / "small.mlmodel"
+    for each in (model, model, quantize_weights(mlmodel, 4), model.copy()):
+        each.save(output)
+    assert load(output).weights()[0].bits == 8
+    with pytest.raises(CorepressError, match="exists already"):
+        model.save(output, overwrite=False)
+    for each in (model, model.copy(), quantize_weights(model, 4)):
+        with pytest.raises(CorepressError, match=r"read from it.*overwrite=True"):
+            each.save(mlmodel)
+    (tmp_path / "notes.mlmodel").symlink_to(mlmodel)
+    with pytest.raises(CorepressError):
+        model.save(tmp_path / "notes.mlmodel", overwrite=True)
+    assert mlmodel.read_bytes() == before
+
+
 @pytest.mark.parametrize("mode", ["classifier", "regressor"])
 def test_classifiers_and_regressors(mode: str) -> None:
     spec = inner_product(WEIGHT, np.ones(5), mode)

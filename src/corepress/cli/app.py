@@ -280,9 +280,12 @@ def run(
     """Run a model once and show what it answers."""
     from corepress import runtime
     from corepress.cli import show
+    from corepress.mlprogram.atomic import check_destination
     from corepress.runtime.domains import domains
-    from corepress.runtime.samples import read_inputs, write_outputs
+    from corepress.runtime.samples import NPZ, read_inputs, write_outputs
 
+    if output is not None:
+        check_destination(output, NPZ, overwrite=overwrite)
     program = runtime.load(model, device, function=function)
     inputs = read_inputs(given or [], program.interface, seed if random else None, domains(program))
     outputs = program.predict(inputs, program.make_state())

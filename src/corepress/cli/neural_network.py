@@ -49,11 +49,12 @@ def _run(model: Model, command: str, context: Any) -> None:
 
 def _compress(model: Model, command: str, options: dict[str, Any]) -> None:
     from corepress.cli import show
-    from corepress.mlprogram.atomic import check_destination
+    from corepress.mlprogram.package import check_output
     from corepress.neural_network.quantization_utils import quantize_weights
 
     output = Path(options["output"])
-    check_destination(output, overwrite=options["overwrite"])
+    assert model.path is not None
+    check_output(output, model.path, overwrite=options["overwrite"])
     nbits, mode = _way(command, options)
     threshold = options.get("weight_threshold", 0)
     with show.progress(command) as progress:

@@ -27,10 +27,10 @@ def run_step(
     """Load, apply a step under a progress bar, save, compare what was saved when asked to, report."""
     from corepress.cli import show
     from corepress.mlprogram import load
-    from corepress.mlprogram.atomic import check_destination
+    from corepress.mlprogram.package import check_output
     from corepress.reports import report
 
-    check_destination(output, overwrite=overwrite)
+    check_output(output, source, overwrite=overwrite)
     if verify or data is not None:
         # Missing PyTorch is said before the work, not after it.
         from corepress import runtime  # noqa: F401

@@ -1,81 +1,207 @@
-"""Outputs that appear whole or not at all, whatever happens in between."""
+"""Outputs that appear whole or not at all, and replace nothing but what is of their own kind."""
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
-import shutil
-import sys
-import uuid
-from collections.abc import Iterator
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from corepress.errors import CorepressError
+from corepress.errors import ConfigError, CorepressError
+from corepress.mlprogram.partials import backup_of, create, hold, remove, sweep
+from corepress.mlprogram.renaming import exchange as _exchange
+from corepress.mlprogram.renaming import exclusive
 
 
-def check_destination(destination: Path, *, overwrite: bool) -> None:
-    """A CorepressError where `destination` can't be written to, before any work is done for it."""
-    if destination.exists() and not overwrite:
-        raise CorepressError(f"{destination}: it exists already; choose another output or allow to overwrite it")
+@dataclass(frozen=True)
+class Kind:
+    """What an output is.
+
+    `name`: as a message calls it; `ending`: that its name must have, or "" for any; `folder`: or else a file;
+    `is_one`: whether a path that exists is of this kind, and so may be replaced.
+    """
+
+    name: str
+    ending: str
+    folder: bool
+    is_one: Callable[[Path], bool]
+
+
+def check_destination(
+    destination: Path, kind: Kind, *, overwrite: bool | None = False, sources: Sequence[Path] = ()
+) -> None:
+    """A CorepressError where `destination` can't be written, before any work is done for it.
+
+    `overwrite`: whether what exists may be replaced; None allows all but the sources. `sources`: what the output is
+    made of, which may be neither around it nor inside it. Sweeps what killed runs left of the same destination.
+    """
+    _check_ending(destination, kind, sources)
     parent = destination.absolute().parent
     if not parent.is_dir():
         raise CorepressError(f"{parent}: no such folder to write {destination.name} into")
     if not os.access(parent, os.W_OK):
         raise CorepressError(f"{parent}: no permission to write {destination.name} into it")
+    try:
+        os.lstat(destination)
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:
+        raise CorepressError(f"{destination}: can't write it: {getattr(error, 'strerror', error)}") from error
+    for source in sources:
+        _check_apart(destination, source)
+    sweep(destination)
+    if not os.path.lexists(destination):
+        return
+    if overwrite is False:
+        raise CorepressError(
+            f"{destination}: it exists already; choose another output, or replace it with overwrite=True"
+        )
+    if overwrite is None and any(_same(destination, source) for source in sources):
+        raise CorepressError(
+            f"{destination}: it exists already, and the model was read from it; choose another output, or replace it "
+            "with overwrite=True"
+        )
+    _check_replaceable(destination, kind)
 
 
 @contextlib.contextmanager
-def replacing(destination: Path, *, overwrite: bool) -> Iterator[Path]:
-    """Yields the path of a temporary sibling to write to; on success it becomes `destination` in one step.
+def replacing(
+    destination: Path, kind: Kind, *, overwrite: bool | None = False, sources: Sequence[Path] = ()
+) -> Iterator[Path]:
+    """Yields the path of a temporary sibling, an empty file or folder, to write to; on success it becomes
+    `destination` in one step, after all of it is on the disk.
 
-    On any error, Ctrl-C included, the sibling is removed. Killed outright, a hidden sibling `.NAME.*.partial`
-    may stay, but `destination` is what it was before.
+    Arguments are those of `check_destination`. Without `overwrite`, nothing that appears meanwhile is replaced. On any
+    error, Ctrl-C included, the sibling is removed. Killed outright, a hidden sibling `.NAME.*.partial` may stay until
+    the next run writes the same destination, which is what it was before.
     """
-    check_destination(destination, overwrite=overwrite)
-    parent = destination.absolute().parent
-    partial = parent / f".{destination.name}.{uuid.uuid4().hex[:8]}.partial"
+    check_destination(destination, kind, overwrite=overwrite, sources=sources)
+    existed = os.path.lexists(destination)
+    with _os_errors(destination):
+        partial, lock = create(destination, folder=kind.folder)
     try:
-        yield partial
-        _move(partial, destination)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise CorepressError(f"{destination}: can't write it: {reason}") from error
+        with _os_errors(destination):
+            yield partial
+            _sync(partial)
+            if (existed or overwrite) and os.path.lexists(destination):
+                _replace(partial, destination, kind)
+            else:
+                _appear(partial, destination)
+            _sync_folder(destination.absolute().parent)
     finally:
-        _remove(partial)
+        remove(partial)
+        if lock is not None:
+            os.close(lock)
 
 
-def _move(partial: Path, destination: Path) -> None:
-    if not destination.is_dir():
+@contextlib.contextmanager
+def _os_errors(destination: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise CorepressError(f"{destination}: can't write it: {error.strerror or error}") from error
+
+
+def _check_ending(destination: Path, kind: Kind, sources: Sequence[Path]) -> None:
+    if destination.suffix.lower() == kind.ending or not kind.ending:
+        return
+    if destination.is_dir():
+        exists = "it is a folder that exists, not a file; " if not kind.folder else ""
+        example = destination / ((sources[0].stem if sources else "name") + kind.ending)
+    else:
+        exists, example = "", (destination if destination.name else Path("name")).with_suffix(kind.ending)
+    raise ConfigError(
+        f"{destination}: {exists}the output is {kind.name}, so give it a name with the ending {kind.ending}, such as "
+        f"{example}"
+    )
+
+
+def _check_apart(destination: Path, source: Path) -> None:
+    """Refuse a destination that lies in the source, or that holds it or one of the files that it links to."""
+    parent = destination.absolute().parent.resolve()
+    if any(_same(folder, source) for folder in (parent, *parent.parents)):
+        raise CorepressError(f"{destination}: it lies inside the model {source}, which is never changed")
+    for held in (source, *(path for path in source.resolve().rglob("*") if path.is_symlink())):
+        if any(_same(folder, destination) for folder in held.resolve().parents) and not _same(destination, source):
+            raise CorepressError(f"{destination}: {held} lies inside it, so it can't be replaced")
+
+
+def _same(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:
+        return False
+
+
+def _check_replaceable(destination: Path, kind: Kind) -> None:
+    if destination.is_symlink():
+        raise CorepressError(f"{destination}: it is a link to {destination.resolve()}; name that path to replace it")
+    if not kind.is_one(destination):
+        raise CorepressError(f"{destination}: it is not {kind.name}, so it is not replaced; choose another output")
+
+
+def _appear(partial: Path, destination: Path) -> None:
+    try:
+        exclusive(partial, destination)
+    except FileExistsError:
+        raise CorepressError(
+            f"{destination}: it appeared while the output was being written, and stays; choose another output"
+        ) from None
+
+
+def _replace(partial: Path, destination: Path, kind: Kind) -> None:
+    _check_replaceable(destination, kind)  # once more: it may have become something else
+    old = destination.lstat()
+    partial.chmod(stat.S_IMODE(old.st_mode))
+    if _exchange(partial, destination):
+        if not os.path.samestat(old, partial.lstat()):
+            _exchange(partial, destination)
+            raise CorepressError(f"{destination}: it changed while it was to be replaced, and stays")
+    elif not kind.folder:
         partial.replace(destination)
-    elif not _exchange(partial, destination):
-        # No atomic exchange here: the old package stays whole under a hidden name until the new one is in place.
-        backup = partial.with_suffix(".old")
+    else:
+        _replace_in_two_steps(partial, destination)
+
+
+def _replace_in_two_steps(partial: Path, destination: Path) -> None:
+    """The old folder stays whole under a hidden name until the new one is in place."""
+    backup = backup_of(partial)
+    lock = hold(destination)
+    try:
         destination.rename(backup)
         try:
             partial.rename(destination)
         except BaseException:
             backup.rename(destination)
             raise
-        _remove(backup)
+        remove(backup)
+    finally:
+        if lock is not None:
+            os.close(lock)
 
 
-def _exchange(one: Path, other: Path) -> bool:
-    """Swap two paths in one step where the system can (Linux, macOS); afterwards `one` is the old `other`."""
-    libc: Any = ctypes.CDLL(None, use_errno=True) if os.name == "posix" else None
-    first, second = os.fsencode(one), os.fsencode(other)
-    at_cwd, swap = -100, 2  # AT_FDCWD; RENAME_EXCHANGE on Linux and RENAME_SWAP on macOS are both 2
-    if sys.platform == "linux" and hasattr(libc, "renameat2"):
-        return bool(libc.renameat2(at_cwd, first, at_cwd, second, swap) == 0)
-    if sys.platform == "darwin" and hasattr(libc, "renamex_np"):
-        return bool(libc.renamex_np(first, second, swap) == 0)
-    return False
+def _sync(path: Path) -> None:
+    """Wait until a file, or a folder with all that is in it, is on the disk."""
+    if not path.is_dir():
+        _sync_file(path)
+        return
+    for folder, _, files in os.walk(path, topdown=False):
+        for name in files:
+            _sync_file(Path(folder, name))
+        _sync_folder(Path(folder))
 
 
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with contextlib.suppress(OSError):
-            path.unlink(missing_ok=True)
+def _sync_file(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync_folder(path: Path) -> None:
+    # Windows, and some file systems, know no such thing as a folder that waits to be written.
+    with contextlib.suppress(OSError):
+        _sync_file(path)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from corepress.errors import CorepressError, FormatError
+from corepress.errors import FormatError
 from corepress.mlprogram.atomic import replacing
 from corepress.mlprogram.blobs import BlobFile, BlobRecord, PendingBlob, chunks_of, place, write_blobs
 from corepress.mlprogram.dtypes import dtype_of
@@ -136,6 +136,9 @@ class Model:
         for name, offsets in used.items():
             self._file(name).check_overlaps(offsets)
 
+    def _weight_paths(self) -> dict[Path, BlobFile]:
+        return {self.package.weight_path(name): file for name, file in self._files.items()}
+
     def _layout(self) -> dict[str, dict[int, BlobRecord | PendingBlob]]:
         """For each weight file the blobs it will hold, in the order in which the program first names them.
 
@@ -173,27 +176,21 @@ class Model:
         total: int = spec.ByteSize() + sum(sizes.values())
         if self.package.is_folder:
             replaced = {self.package.weight_path(name) for name in sizes} | {self.package.spec}
-            paths = (self.package.root / relative for relative in self.package.files())
+            paths = (self.package.root / relative for relative in self.package.files(self._weight_paths()))
             total += sum(path.stat().st_size for path in paths if path not in replaced)
         return total
 
-    def save(self, path: str | Path, *, overwrite: bool = False) -> Model:
+    def save(self, path: str | Path, *, overwrite: bool | None = None) -> Model:
         """Write the model to `path` and return it, loaded from there.
 
-        The output appears whole or not at all. `overwrite` must be set when `path` exists, be it the model's own
-        source: even then a crash leaves the old package or the new one, never a mixture.
-        Raises CorepressError when the destination exists, can't be written, or is of the other kind (folder, file).
+        The output appears whole or not at all. `overwrite`: by default a model that exists at `path` is replaced, but
+        not the one that this model was read from; True replaces that, too, and False nothing. A crash leaves the old
+        model or the new one, never a mixture. What is not a model itself, and what a link leads to, is never replaced.
+        Raises CorepressError when the destination can't be written, and ConfigError when its name has not the ending
+        of its kind: .mlpackage, or .mlmodel for a model that was read from such a file.
         """
         destination = Path(path)
-        if not self.package.is_folder and destination.suffix == ".mlpackage":
-            raise CorepressError(f"{destination}: the model is a bare .mlmodel file; save it with that ending")
-        if self.package.is_folder and destination.suffix == ".mlmodel":
-            raise CorepressError(f"{destination}: the model is a package; save it with the ending .mlpackage")
-        if destination.exists() and destination.is_dir() != self.package.is_folder:
-            raise CorepressError(
-                f"{destination}: it exists and is not a {'folder' if self.package.is_folder else 'file'}"
-            )
-        with replacing(destination, overwrite=overwrite) as partial:
+        with replacing(destination, self.package.kind, overwrite=overwrite, sources=self._sources()) as partial:
             if self.package.is_folder:
                 self._write_package(partial)
             else:
@@ -202,6 +199,9 @@ class Model:
         saved.origin, saved.skipped, saved.changed = self.origin, dict(self.skipped), self.changed
         return saved
 
+    def _sources(self) -> list[Path]:
+        return [model.path for model in (self, self.origin) if model is not None]
+
     def _write_package(self, folder: Path) -> None:
         layout = self._layout()
         spec, sizes = self._placed(layout)
@@ -209,10 +209,16 @@ class Model:
         for inner in self.package.root.rglob("*"):
             if inner.is_dir():  # empty ones, too, which a manifest may name
                 (folder / inner.relative_to(self.package.root)).mkdir(parents=True, exist_ok=True)
-        for relative in self.package.files():
+        kept = self._weight_paths()
+        for relative in self.package.files(kept):
             source, target = self.package.root / relative, folder / relative
             target.parent.mkdir(parents=True, exist_ok=True)
-            if source not in replaced:
+            if source in replaced:
+                continue
+            if source in kept:  # as it was when it was checked: another save may have replaced it meanwhile
+                with target.open("wb") as file:
+                    kept[source].copy_to(file)
+            else:
                 shutil.copyfile(source, target)
         for name in sizes:
             target = folder / self.package.weight_path(name).relative_to(self.package.root)

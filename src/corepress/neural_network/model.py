@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError, EncodeError
 
 from corepress.errors import ConfigError, CorepressError, FormatError
 from corepress.mlprogram.atomic import replacing
-from corepress.mlprogram.package import Package, find_package, read_spec
+from corepress.mlprogram.package import MLMODEL, Package, find_package, read_spec
 from corepress.neural_network.layers import NETWORKS, LayerWeight, find_weights, models, networks
 from corepress.neural_network.schema import Model as ModelProto
 
@@ -30,6 +30,7 @@ class Model:
         self.spec = spec
         self.skipped: dict[str, str] = {}
         self.changed = 0
+        self._source = self.path  # stays when the model is saved
 
     @property
     def path(self) -> Path | None:
@@ -57,24 +58,24 @@ class Model:
         """An independent model of the same content."""
         spec = type(self.spec)()
         spec.CopyFrom(self.spec)
-        return Model(self.package, spec)
+        made = Model(self.package, spec)
+        made._source = self._source
+        return made
 
-    def save(self, path: str | Path, *, overwrite: bool = False) -> Model:
+    def save(self, path: str | Path, *, overwrite: bool | None = None) -> Model:
         """Write the model to `path`, and return it.
 
-        The output appears whole or not at all. `overwrite` must be set when `path` exists, be it the source.
-        Raises CorepressError when the destination exists, can't be written, or is of the other kind (folder, file).
+        The output appears whole or not at all. `overwrite`: by default a model that exists at `path` is replaced, but
+        not the one that this model was read from; True replaces that, too, and False nothing. What is not a model
+        itself, and what a link leads to, is never replaced. Raises CorepressError when the destination can't be
+        written, and ConfigError when its name has not the ending of its kind (.mlmodel or .mlpackage).
         """
-        destination, is_folder = Path(path), self.package is not None and self.package.is_folder
-        kind, other = (".mlpackage", ".mlmodel") if is_folder else (".mlmodel", ".mlpackage")
-        if destination.suffix == other:
-            raise CorepressError(f"{destination}: the model is not of this kind; save it with the ending {kind}")
-        if destination.exists() and destination.is_dir() != is_folder:
-            raise CorepressError(f"{destination}: it exists and is not a {'folder' if is_folder else 'file'}")
-        with replacing(destination, overwrite=overwrite) as partial:
+        destination = Path(path)
+        kind = self.package.kind if self.package is not None else MLMODEL
+        sources = () if self._source is None else (self._source,)
+        with replacing(destination, kind, overwrite=overwrite, sources=sources) as partial:
             data = _serialized(self.spec, str(destination))
-            if is_folder:
-                assert self.package is not None
+            if self.package is not None and self.package.is_folder:
                 _copy(self.package, partial)
                 (partial / self.package.spec.relative_to(self.package.root)).write_bytes(data)
             else:

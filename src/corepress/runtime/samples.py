@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from corepress.errors import ConfigError, CorepressError, FormatError
-from corepress.mlprogram.atomic import replacing
+from corepress.mlprogram.atomic import Kind, replacing
 from corepress.runtime.domains import Domain
 from corepress.runtime.features import Feature, Interface, to_tensors
 from corepress.runtime.random_inputs import Sample, needed, random_inputs
 
 _IMAGES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
+NPZ = Kind("an .npz file", ".npz", False, lambda path: path.is_file() and path.suffix.lower() == ".npz")
 
 
 def read_samples(path: str | Path, interface: Interface) -> Iterator[Sample]:
@@ -70,13 +71,11 @@ def read_inputs(
 
 def write_outputs(path: Path, outputs: Mapping[str, Any], *, overwrite: bool = False) -> None:
     """Write what a model answered to a `.npz` file; of probabilities by label, the numbers in their order."""
-    if path.suffix != ".npz":
-        raise ConfigError(f"{path}: outputs are written to a .npz file")
     arrays = {
         name: np.array(list(value.values()) if isinstance(value, Mapping) else value) for name, value in outputs.items()
     }
     # Not np.savez: there an output could not be named "file".
-    with replacing(path, overwrite=overwrite) as partial, zipfile.ZipFile(partial, "w") as archive:
+    with replacing(path, NPZ, overwrite=overwrite) as partial, zipfile.ZipFile(partial, "w") as archive:
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w") as entry:
                 np.lib.format.write_array(entry, array, allow_pickle=False)

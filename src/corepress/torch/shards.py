@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from corepress.errors import ConfigError, CorepressError, FormatError
+from corepress.mlprogram.atomic import Kind, replacing
 from corepress.torch.engine import Action, attempt, skipped
 from corepress.torch.metadata import PREFIX, VERSION_BUFFER, describe
 from corepress.torch.parameters import Parameter, parameters
@@ -25,6 +25,7 @@ from corepress.torch.progress import track
 from corepress.torch.report import Report
 
 _INDEX = "model.safetensors.index.json"
+_CHECKPOINT = Kind("a new folder", "", True, lambda path: False)
 
 
 def compress_shards(
@@ -42,13 +43,12 @@ def compress_shards(
     a configuration, are copied. In memory are the tensors of one file at a time. `model` stays as it is.
     """
     files = _files(source)
-    if destination.exists():
+    if os.path.lexists(destination):
         raise ConfigError(f"{destination} exists already: name a folder that does not")
     weights = {parameter.key: parameter for parameter in parameters(model)}
     report = Report()
     places: dict[str, str] = {}
-    folder = Path(tempfile.mkdtemp(prefix=f".{destination.name}.", dir=destination.parent))
-    try:
+    with replacing(destination, _CHECKPOINT) as folder:
         for file in track(files, description):
             tensors = _compress_file(file, weights, choose, report, workers)
             if not places:
@@ -56,10 +56,6 @@ def compress_shards(
             places |= dict.fromkeys(tensors, file.name)
             _library().save_file(tensors, folder / file.name, metadata={"format": "pt"})
         _finish(source, folder, places, len(files))
-        folder.rename(destination)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
     return report
 
 

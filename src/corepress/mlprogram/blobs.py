@@ -6,7 +6,9 @@ Layout (little-endian), version 2 of Core ML's storage format, read off files th
     record  u32 sentinel 0xDEADBEEF, u32 data type, u64 bytes of data, u64 offset of the data,
             u64 unused bits in its last byte, 32 bytes zero
 
-A program refers to a blob by the offset of its record. Nothing in a file is believed before it is checked.
+A program refers to a blob by the offset of its record. Nothing in a file is believed before it is checked, and nothing
+is read that needs no believing: coremltools 7 left the number of unused bits unset, and the zero bytes as well, where
+the type fills its bytes; the number of blobs serves nobody.
 """
 
 from __future__ import annotations
@@ -76,14 +78,11 @@ class BlobFile:
         if kind not in BY_BLOB:
             raise FormatError(f"{where}: unknown data type {kind}")
         dtype = BY_BLOB[kind]
+        if not dtype.sub_byte:
+            padding = 0
         if start % ALIGNMENT or start < offset + _RECORD.size or start + nbytes > self.size:
             raise FormatError(f"{where}: its data ({nbytes} bytes at {start}) is outside the file, truncated?")
-        if (
-            padding >= 8
-            or (padding and not dtype.sub_byte)
-            or (nbytes * 8 - padding) % dtype.bits
-            or padding > nbytes * 8
-        ):
+        if padding >= 8 or padding > nbytes * 8 or (nbytes * 8 - padding) % dtype.bits:
             raise FormatError(f"{where}: {nbytes} bytes with {padding} unused bits don't hold whole {dtype.name}s")
         return BlobRecord(dtype, start, nbytes, padding)
 
@@ -97,6 +96,11 @@ class BlobFile:
             return
         start = record.offset // mmap.PAGESIZE * mmap.PAGESIZE
         self._map.madvise(mmap.MADV_DONTNEED, start, record.offset + record.nbytes - start)
+
+    def copy_to(self, file: BinaryIO) -> None:
+        """Write the whole weight file, as it was when it was opened."""
+        for chunk in chunks_of(np.frombuffer(self._map, np.uint8)):
+            file.write(chunk.data)
 
     def check_overlaps(self, offsets: Iterable[int]) -> None:
         """Refuse a file in which two of the blobs at `offsets` share bytes without being the same blob."""
@@ -112,12 +116,13 @@ class BlobFile:
 
 @dataclass(frozen=True)
 class PendingBlob:
-    """Data that is in no weight file yet: `nbytes` at `offset` of the model's spill file."""
+    """Data that is in no weight file yet: `nbytes` at `offset` of `file`, a temporary one (see `spill.py`)."""
 
     dtype: DType
     offset: int
     nbytes: int
     padding_bits: int
+    file: Any
 
 
 def place(sizes: Iterable[int]) -> tuple[list[int], int]:

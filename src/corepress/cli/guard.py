@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 from typer.core import TyperGroup
 
 from corepress.cli import streams
+from corepress.cli.words import translate
 from corepress.errors import ConfigError, CorepressError, FormatError, Missed
 
 # Shows the traceback of every failure, for those who look for its cause.
@@ -80,7 +81,7 @@ def run() -> int:
 
 def failure_of(error: BaseException) -> Failure:
     """What to say of an error, and the exit code: 1 for `Missed`, 2 for wrong usage, 3 for all else."""
-    message = str(error)
+    message = translate(str(error))
     if isinstance(error, Missed):
         return Failure("missed", message, 1)
     if isinstance(error, ConfigError):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from typer.core import TyperCommand
 
 from corepress.cli import streams
+from corepress.cli.words import translate
 from corepress.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -83,12 +84,13 @@ def _summary(before: Model, after: Model, output: Path, as_json: bool) -> None:
     from corepress.cli import show
 
     sizes, weights = (before.size(), after.size()), len(after.weights())
+    skipped = {name: translate(reason) for name, reason in after.skipped.items()}
     if as_json:
         facts = {"output": str(output), "size_before": sizes[0], "size_after": sizes[1], "weights": weights}
-        streams.document({**facts, "compressed": after.changed, "skipped": after.skipped})
+        streams.document({**facts, "compressed": after.changed, "skipped": skipped})
         return
     table = Table("", "", show_header=False, box=None, pad_edge=False)
-    reasons = Counter(after.skipped.values()).most_common()
+    reasons = Counter(skipped.values()).most_common()
     for label, text in (
         ("written to", str(output)),
         ("size", f"{show.size(sizes[0])} -> {show.size(sizes[1])}, ratio {sizes[0] / sizes[1]:.2f}"),

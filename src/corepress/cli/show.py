@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from corepress.cli import streams
+from corepress.cli.words import translate
 
 if TYPE_CHECKING:
     from corepress.coreml.engine import Progress
@@ -59,7 +60,9 @@ def summary(report: Report, output: Path, as_json: bool, checked: Verification |
     """The closing table of a compression, or the whole report as JSON; with how the outputs compare, if they were."""
     if as_json:
         extra = {} if checked is None else {"verification": checked.to_dict()}
-        streams.document({"output": str(output), **report.to_dict(), **extra})
+        facts = report.to_dict()
+        facts["weights"] = [{**row, "skipped": translate(row["skipped"])} for row in facts["weights"]]
+        streams.document({"output": str(output), **facts, **extra})
         return
     table = Table("", "", show_header=False, box=None, pad_edge=False)
     worst = report.worst
@@ -128,7 +131,7 @@ def _described(value: Any) -> dict[str, Any]:
 
 
 def _skipped(report: Report) -> str:
-    reasons = Counter(row.skipped for row in report.skipped)
+    reasons = Counter(translate(row.skipped) for row in report.skipped)
     return "\n".join(f"{count}: {reason}" for reason, count in reasons.most_common()) or "none"
 
 

@@ -1,0 +1,92 @@
+"""The library speaks Python's words, the command line its own: one table translates messages at the edge."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping
+
+# Arguments of functions, and the options that stand for them.
+ARGUMENTS = {
+    "activation_aware_scale": "--activation-aware-scale",
+    "all_constants": "--all-constants",
+    "data": "--data",
+    "device": "--device",
+    "function": "--function",
+    "joint_compression": "--joint",
+    "method": "--method",
+    "metric": "--metric",
+    "observer": "--observer",
+    "overwrite": "--overwrite",
+    "per_op": "--per-op",
+    "sample_data": "--data",
+    "samples": "--samples",
+    "seed": "--seed",
+    "strict": "--strict",
+    "target": "--target",
+    "test_data": "--test-data",
+    "threshold": "--threshold",
+    "workers": "--workers",
+}
+# Fields of configurations. With --config or --recipe they are keys of a file, and stay as they are.
+FIELDS = {
+    "block_size": "--block-size",
+    "channel_axis": "--channel-axis",
+    "cluster_dim": "--cluster-dim",
+    "dim": "--dim",
+    "dtype": "--dtype",
+    "enable_per_channel_scale": "--per-channel-scale",
+    "granularity": "--granularity",
+    "group_size": "--group-size",
+    "lut_dtype": "--lut-dtype",
+    "minimum_sparsity_percentile": "--minimum-sparsity",
+    "mode": "--mode",
+    "n_m_ratio": "--n-m",
+    "nbits": "--nbits",
+    "quantization_mode": "--mode",
+    "scale_search": "--scale-search",
+    "smaller_block": "--smaller-block",
+    "smaller_group": "--smaller-group",
+    "target_sparsity": "--sparsity",
+    "weight_threshold": "--weight-threshold",
+}
+# What is said in other words altogether.
+PHRASES = {
+    "allow to overwrite it": "give --overwrite to replace it",
+    "at least one {input name: array} is needed": "at least one sample is needed",
+    "got an unexpected keyword argument": "has no key",
+    "must be type of dict": "must be a mapping of keys to values",
+    "must be provided with type of string": "must be given as text",
+}
+_VALUE = r"""(?P<value>True|"[^"]*"|'[^']*'|[\w.]+)"""
+
+
+def translate(message: str, *, from_file: bool | None = None) -> str:
+    """A message of the library in the words of the command line.
+
+    `joint_compression=True` becomes `--joint`, `target="iOS18"` becomes `--target iOS18`, and names with an underscore,
+    such as `sample_data`, become their options; all other text, names in single quotes above all, stays as it is.
+    `from_file`: the configuration came from a file, whose keys are not options (default: as in `sys.argv`).
+    """
+    if from_file is None:
+        from_file = any(word.partition("=")[0] in ("--config", "--recipe") for word in sys.argv[1:])
+    known = ARGUMENTS if from_file else {**FIELDS, **ARGUMENTS}
+    for phrase, said in PHRASES.items():
+        message = message.replace(phrase, said)
+    return _pattern(known).sub(lambda match: _said(match, known), message)
+
+
+def _pattern(known: Mapping[str, str]) -> re.Pattern[str]:
+    """`name=value`; a name with an underscore, or in double quotes; but nothing that is part of a longer name."""
+    names = sorted(known, key=len, reverse=True)
+    plain = [name for name in names if "_" in name]
+    return re.compile(
+        rf"""(?<![\w./'"\[-])(?:(?P<key>{"|".join(names)})=(?:{_VALUE})?"""
+        rf"""|(?P<bare>{"|".join(plain)})(?![\w./'"=(\]-])|"(?P<quoted>{"|".join(names)})"(?!\w))"""
+    )
+
+
+def _said(match: re.Match[str], known: Mapping[str, str]) -> str:
+    option = known[match["key"] or match["bare"] or match["quoted"]]
+    value = (match["value"] or "").strip("\"'")
+    return option if value in ("", "True") else f"{option} {value}"

@@ -6,6 +6,7 @@ import _thread
 import os
 import signal
 import sys
+import threading
 import traceback
 import warnings
 import zipfile
@@ -30,6 +31,7 @@ _EXTRAS = {
 
 _REPORT = f"please report it, with what the command prints when {TRACEBACK}=1 is in its environment"
 _SHOWN = 200
+_MOMENT = 0.01
 
 
 @dataclass(frozen=True)
@@ -135,13 +137,21 @@ def _prepare_process() -> None:
 
 
 def _not_lost(unraisable: Any) -> None:
-    """Ctrl-C inside of a callback or `__del__`, where Python drops it, counts all the same."""
-    if issubclass(unraisable.exc_type, Terminated):
-        signal.raise_signal(signal.SIGTERM)
-    elif issubclass(unraisable.exc_type, KeyboardInterrupt):
-        _thread.interrupt_main()
+    """Ctrl-C inside of a callback or `__del__`, where Python drops it, counts all the same, a moment later."""
+    if issubclass(unraisable.exc_type, KeyboardInterrupt):
+        number = signal.SIGTERM if issubclass(unraisable.exc_type, Terminated) else signal.SIGINT
+        again = threading.Timer(_MOMENT, _interrupt_main, [number])
+        again.daemon = True
+        again.start()
     elif os.environ.get(TRACEBACK):
         sys.__unraisablehook__(unraisable)
+
+
+def _interrupt_main(number: signal.Signals) -> None:
+    if hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(threading.main_thread().ident or 0, number)  # wakes it, should it sleep
+    else:
+        _thread.interrupt_main(number)
 
 
 def _tell(code: int, failure: Failure | None) -> int:

@@ -57,6 +57,8 @@ PHRASES = {
     "got an unexpected keyword argument": "has no key",
     "must be type of dict": "must be a mapping of keys to values",
     "must be provided with type of string": "must be given as text",
+    "spare_constants=False": "--all-constants",
+    "spare_constants=True leaves such constants alone": "without --all-constants such constants are left alone",
 }
 _VALUE = r"""(?P<value>True|"[^"]*"|'[^']*'|[\w.]+)"""
 

@@ -56,7 +56,7 @@ def test_the_example(tmp_path: Path) -> None:
     assert palettize == OptimizationConfig(
         OpPalettizerConfig(nbits=4, granularity="per_grouped_channel", group_size=16),
         {},
-        {"head*": OpPalettizerConfig(nbits=8, granularity="per_tensor", group_size=16)},
+        {"head*": OpPalettizerConfig(nbits=8, granularity="per_tensor")},
     )
 
 

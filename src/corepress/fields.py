@@ -23,6 +23,8 @@ from cattrs.gen import make_dict_structure_fn, override
 from corepress.errors import ConfigError
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
+
 ONE_OF = '"{name}" must be one of {allowed}, but got {value}.'
 
 
@@ -82,6 +84,17 @@ def tied_conflict(
         f'compression config conflict detected between {readers} "{first}" and "{second}": {configs[0]} and '
         f'{configs[1]}. They share the weight "{weight}": {remedy}.'
     )
+
+
+def warn_of_idle(config: Any, needs: Iterable[tuple[str, bool, str]]) -> None:
+    """Warn of fields of an attrs object that were set, but do nothing.
+
+    `needs`: (name, whether it has an effect, what it needs to have one). A field with its default counts as not set.
+    """
+    defaults = {attribute.name: attribute.default for attribute in attrs.fields(type(config))}
+    for name, has_effect, needed in needs:
+        if not has_effect and getattr(config, name) != defaults[name]:
+            log.warning("%s", no_effect(type(config).__name__, name, f"it needs {needed}"))
 
 
 def warn_or_raise(sentences: Iterable[str], log: logging.Logger, strict: bool) -> None:

@@ -60,6 +60,8 @@ _WAYS = {
     "threshold": "threshold",
     "minimum_sparsity_percentile": "threshold",
 }
+# What belongs to one granularity is not inherited by another.
+_OF_GRANULARITY = ("group_size", "channel_axis", "smaller_group", "block_size", "smaller_block")
 
 
 @dataclass(frozen=True)
@@ -148,8 +150,10 @@ def _merge(kind: Kind, defaults: dict[str, Any], changed: dict[str, Any]) -> dic
     ways = {_WAYS[key] for key in changed if key in _WAYS}
     if ways and not ways & {_WAYS[key] for key in defaults if key in _WAYS}:
         inherited = {key: value for key, value in defaults.items() if key not in _WAYS and key != "dim"}
+    if changed.get("granularity", defaults.get("granularity")) != defaults.get("granularity"):
+        inherited = {key: value for key, value in inherited.items() if key not in _OF_GRANULARITY}
     if str(changed.get("mode")).lower() in ("unique", "custom"):
-        inherited = {key: value for key, value in defaults.items() if key != "nbits"}
+        inherited = {key: value for key, value in inherited.items() if key != "nbits"}
     return {**inherited, **changed}
 
 

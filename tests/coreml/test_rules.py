@@ -104,6 +104,17 @@ def test_a_recipe_speaks_in_its_own_words(package, caplog) -> None:
         recipe.run(package(), steps, strict=True)
 
 
+def test_what_belongs_to_one_granularity_is_not_inherited_by_another(caplog) -> None:
+    step = {
+        "palettize": {"nbits": 4, "granularity": "per_grouped_channel", "group_size": 16},
+        "names": {"head*": {"nbits": 8, "granularity": "per_tensor"}, "tail": {"nbits": 6}},
+    }
+    with caplog.at_level(logging.WARNING):
+        configs = recipe.parse({"steps": [step]}).steps[0].config
+    assert said(caplog) == []
+    assert configs is not None and configs.op_name_configs["tail"].group_size == 16  # type: ignore[union-attr]
+
+
 def test_nothing_compressed_is_said_with_the_reason_and_the_way_out(package, caplog) -> None:
     big = cto.OpPalettizerConfig(nbits=4, weight_threshold=10**6)
     with caplog.at_level(logging.WARNING):
@@ -176,6 +187,73 @@ def test_what_does_not_divide_says_the_way_out(package) -> None:
     ):
         model = function(package(), config(held=held))
         assert any(row.skipped.startswith(words) for row in corepress.report(model).skipped)
+
+
+@pytest.mark.parametrize(
+    ("kind", "idle", "needed"),
+    [
+        (cto.OpPalettizerConfig, {"nbits": 4, "group_size": 16}, 'granularity "per_grouped_channel"'),
+        (cto.OpPalettizerConfig, {"nbits": 4, "channel_axis": 1}, 'granularity "per_grouped_channel"'),
+        (cto.OpPalettizerConfig, {"nbits": 4, "smaller_group": True}, 'granularity "per_grouped_channel"'),
+        (cto.OpPalettizerConfig, {"nbits": 4, "restarts": 9}, "a cluster_dim above 1"),
+        (cto.OpPalettizerConfig, {"nbits": 4, "mode": "uniform", "cluster_dim": 2}, "another mode"),
+        (cto.OpLinearQuantizerConfig, {"block_size": 16}, 'granularity "per_block"'),
+        (cto.OpLinearQuantizerConfig, {"smaller_block": True}, 'granularity "per_block"'),
+    ],
+)
+def test_a_field_that_is_set_in_vain_is_warned_of(caplog, kind, idle, needed) -> None:
+    with caplog.at_level(logging.WARNING):
+        kind(**idle)
+    name = list(idle)[-1]
+    assert [m for m in said(caplog) if f'{kind.__name__} "{name}" has no effect: it needs {needed}' in m]
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        cto.OpPalettizerConfig(nbits=4, granularity="per_grouped_channel", group_size=16, channel_axis=0)
+        cto.OpLinearQuantizerConfig(granularity="per_block", block_size=16, smaller_block=True)
+        cto.OpPalettizerConfig(nbits=4)
+    assert said(caplog) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments"),
+    [
+        (cto.OpThresholdPrunerConfig, {"threshold": float("inf")}),
+        (cto.OpThresholdPrunerConfig, {"threshold": float("nan")}),
+        (cto.OpThresholdPrunerConfig, {"threshold": -1.0}),
+        (cto.OpMagnitudePrunerConfig, {"target_sparsity": float("nan")}),
+        (cto.OpMagnitudePrunerConfig, {"n_m_ratio": (0, 0)}),
+        (cto.OpPalettizerConfig, {"nbits": 4, "channel_axis": 99}),
+        (cto.OpPalettizerConfig, {"nbits": 4, "channel_axis": -6}),
+    ],
+)
+def test_values_without_a_meaning_are_refused(kind, arguments) -> None:
+    with pytest.raises(ConfigError, match=list(arguments)[-1]):
+        kind(**arguments)
+
+
+def test_a_target_that_the_model_is_past_is_refused(package) -> None:
+    for function, held in ((cto.linear_quantize_weights, INT8), (cto.prune_weights, SPARSE)):
+        with pytest.raises(ConfigError, match="target iOS16 has no effect: the model is for iOS18 already"):
+            function(package(), config(held=held), target="iOS16")
+        assert function(package(), config(held=held), target="iOS18").spec_version == 9
+    with pytest.raises(ConfigError, match="target iOS15 is too old: compressed weights need iOS16"):
+        cto.prune_weights(package("iOS15"), config(held=SPARSE), target="iOS15")
+    pytest.importorskip("torch")
+    with pytest.raises(ConfigError, match="target iOS16 is too old: quantized activations need iOS17"):
+        cto.linear_quantize_activations(package("iOS15"), config(), [], target="iOS16")
+
+
+def test_a_rise_that_nobody_asked_for_is_warned_of(package, caplog) -> None:
+    with caplog.at_level(logging.WARNING):
+        raised = cto.linear_quantize_weights(package("iOS15"), config())
+    (sentence,) = said(caplog)
+    assert raised.spec_version == 7
+    assert "raised from iOS15 to iOS16, which compressed weights need: it no longer runs on older" in sentence
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        cto.linear_quantize_weights(package("iOS15"), config(), target="iOS16")
+        cto.linear_quantize_weights(package("iOS16"), config())
+    assert said(caplog) == []
 
 
 @pytest.mark.parametrize("method", ["palettize", "quantize", "gptq", "prune", "threshold", "joint"])

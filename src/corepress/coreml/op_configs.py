@@ -16,6 +16,8 @@ from corepress import fields
 from corepress.coreml.granularity import CompressionGranularity, WeightDtype, dtype_of, granularity_of
 from corepress.errors import ConfigError
 
+_MAX_RANK = 5  # of a tensor in Core ML
+
 C = TypeVar("C", bound="OpCompressorConfig")
 
 
@@ -87,6 +89,10 @@ class OpLinearQuantizerConfig(OpCompressorConfig):
     def __attrs_post_init__(self) -> None:
         if self.granularity is CompressionGranularity.PER_BLOCK and self.block_size is None:
             raise ConfigError('"block_size" must be set with granularity "per_block". Got None.')
+        blocks = self.granularity is CompressionGranularity.PER_BLOCK
+        fields.warn_of_idle(
+            self, [(name, blocks, 'granularity "per_block"') for name in ("block_size", "smaller_block")]
+        )
 
     @property
     def nbits(self) -> int:
@@ -217,7 +223,11 @@ class OpPalettizerConfig(OpCompressorConfig):
         validator=fields.one_of(CompressionGranularity.PER_TENSOR, CompressionGranularity.PER_GROUPED_CHANNEL),
     )
     group_size: int = fields.integer(32, least=0)
-    channel_axis: int | None = fields.value_of(None, "an integer or None", lambda v: v is None or fields.whole(v))
+    channel_axis: int | None = fields.value_of(
+        None,
+        "None or an axis of a tensor, -5 to 4",
+        lambda v: v is None or (fields.whole(v, -_MAX_RANK) and v < _MAX_RANK),
+    )
     cluster_dim: int = fields.integer(1, least=1)
     enable_per_channel_scale: bool = fields.flag()
     num_kmeans_workers: int = fields.value_of(1, "an integer", fields.whole)
@@ -234,6 +244,16 @@ class OpPalettizerConfig(OpCompressorConfig):
         ]:
             if (value is not None) != needed:
                 raise ConfigError(f'"{name}" must {"" if needed else "not "}be given with mode "{mode}".')
+        grouped = self.granularity is CompressionGranularity.PER_GROUPED_CHANNEL
+        of_groups = ("group_size", "channel_axis", "smaller_group")
+        fields.warn_of_idle(
+            self,
+            [
+                *((name, grouped, 'granularity "per_grouped_channel"') for name in of_groups),
+                ("cluster_dim", mode != "uniform", 'another mode than "uniform", which has no tables of vectors'),
+                ("restarts", self.cluster_dim > 1, "a cluster_dim above 1"),
+            ],
+        )
 
     def features(self) -> list[str]:
         names = {

@@ -110,6 +110,32 @@ def raise_target(model: Model, target: Any) -> list[str]:
     return done
 
 
+def reach(model: Model, needed: str, purpose: str, target: Any) -> None:
+    """Raise `model`, in place, to the target `needed`, which the `purpose` can't do without, and further to `target`.
+
+    A rise that nobody asked for is warned of: the model no longer runs on the older system. Raises ConfigError for a
+    `target` that is older than the model, which can't be lowered, or than `needed`.
+    """
+    before, least = oldest_target(model), find_target(needed)
+    if target is None:
+        raise_target(model, least)
+        if before.spec_version < least.spec_version:
+            log.warning(
+                "%s was raised from %s to %s, which %s need: it no longer runs on older systems",
+                *(model.path, before.name, least.name, purpose),
+            )
+        return
+    goal = find_target(target)
+    if goal.spec_version < least.spec_version:
+        raise ConfigError(f"target {goal.name} is too old: {purpose} need {least.name} or newer")
+    if goal.spec_version < before.spec_version:
+        raise ConfigError(
+            f"target {goal.name} has no effect: the model is for {before.name} already and can't be lowered; convert "
+            f"it anew for {goal.name}, or leave the target out"
+        )
+    raise_target(model, goal)
+
+
 def oldest_target(model: Model) -> Target:
     """The target of the oldest function of a model: what all its weights can be held in."""
     functions = (function.value for _, program in programs(model.spec) for function in program.functions)

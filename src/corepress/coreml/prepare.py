@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from corepress.coreml.config import OptimizationConfig
-from corepress.coreml.opset import oldest_target, raise_target
+from corepress.coreml.opset import oldest_target, reach
 from corepress.mlprogram import Model
 from corepress.targets import require
 
@@ -13,13 +13,11 @@ from corepress.targets import require
 def prepared(model: Model, config: OptimizationConfig, joint: bool, target: Any) -> Model:
     """A copy of the model on a target that can hold compressed weights, and all that `config` asks for.
 
-    A model older than iOS16 is raised to iOS16, where compressed weights begin; further only by `target`.
+    A model older than iOS16 is raised to iOS16, where compressed weights begin, with a warning; further by `target`.
     Raises ConfigError, before any work is done, for what the target can't hold.
     """
     result = model.copy()
-    raise_target(result, "iOS16")
-    if target is not None:
-        raise_target(result, target)
+    reach(result, "iOS16", "compressed weights", target)
     reached = oldest_target(result)
     for op_config in config.configs():
         require(op_config.features(), reached)

@@ -24,7 +24,7 @@ from corepress.coreml.experimental.patterns import (
 )
 from corepress.coreml.interop import takes_any_model
 from corepress.coreml.op_configs import OpLinearQuantizerConfig
-from corepress.coreml.opset import raise_target
+from corepress.coreml.opset import reach
 from corepress.coreml.rules import Item, without_effect
 from corepress.errors import ConfigError, FormatError, Missed
 from corepress.fields import warn_or_raise
@@ -74,9 +74,7 @@ def linear_quantize_activations(
             raise ConfigError("activations can be int8 or uint8 only: set dtype accordingly")
     new_observer = observer_of(observer)
     result = mlmodel.copy()
-    raise_target(result, "iOS17")
-    if target is not None:
-        raise_target(result, target)
+    reach(result, "iOS17", "quantized activations", target)
 
     name, message = _function(result, function)
     inputs = input_types(message)

@@ -165,7 +165,7 @@ def test_errors_name_the_step_the_key_and_the_right_one(content: Any, message: s
 
 def test_files_that_are_not_recipes(tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
-    with pytest.raises(ConfigError, match=r"recipe\.yaml: can't read the recipe"):
+    with pytest.raises(ConfigError, match=r"recipe\.yaml: can't read it"):
         load(path)
     path.write_text("steps:\n  - prune: {a: 1\n  - b\n")
     with pytest.raises(ConfigError, match=r"recipe\.yaml, line \d: not valid YAML"):

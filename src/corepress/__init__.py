@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from corepress.mlprogram import load as load
     from corepress.reports import Report as Report
     from corepress.reports import report as report
+    from corepress.split import hold_back as hold_back
     from corepress.verification import Verification as Verification
     from corepress.verification import verify as verify
 
@@ -32,6 +33,7 @@ __all__ = [
     "Report",
     "Verification",
     "coreml",
+    "hold_back",
     "load",
     "neural_network",
     "report",
@@ -45,6 +47,7 @@ _LAZY = {
     "load": "corepress.mlprogram",
     "Report": "corepress.reports",
     "report": "corepress.reports",
+    "hold_back": "corepress.split",
     "Verification": "corepress.verification",
     "verify": "corepress.verification",
 }

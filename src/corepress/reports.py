@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +23,7 @@ _CHUNK = 1 << 20
 class Row:
     """One weight before and after. `snr` is the signal-to-noise ratio in dB (infinite when nothing changed);
     `changed`: it was written anew on the way from the one to the other; `skipped` says why it was left as it was, empty
-    when it was not."""
+    when it was not; `unfitted` why the samples of a calibrated compression have no part in it."""
 
     name: str
     function: str
@@ -38,6 +38,7 @@ class Row:
     snr: float | None
     skipped: str
     changed: bool
+    unfitted: str = ""
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,10 @@ class Report:
         return tuple(row for row in self.rows if row.skipped)
 
     @property
+    def unfitted(self) -> tuple[Row, ...]:
+        return tuple(row for row in self.rows if row.unfitted)
+
+    @property
     def ratio(self) -> float:
         return self.size_before / max(self.size_after, 1)
 
@@ -103,6 +108,7 @@ class Report:
             "compressed": len(self.compressed),
             "compressed_before": len(self.compressed_before),
             "skipped": len(self.skipped),
+            "unfitted": len(self.unfitted),
             "weights": rows,
         }
 
@@ -141,7 +147,8 @@ def report(model: Model, *, snr: bool = True) -> Report:
     for before in origin.weights():
         key = before.function, before.output
         now = after.get(key, before)
-        rows.append(_row(before, now, model.skipped.get(key, ""), key in model.changed, snr))
+        row = _row(before, now, model.skipped.get(key, ""), key in model.changed, snr)
+        rows.append(replace(row, unfitted=model.unfitted.get(key, "")))
     return Report(tuple(rows), origin.size(), model.size())
 
 

@@ -170,7 +170,7 @@ def test_input_and_configuration_stay_as_they_are(package: Path) -> None:
 def test_sensitive_elements_are_kept_near(package: Path) -> None:
     chosen = config(OpPalettizerConfig, nbits=2)
     plain = palettize_weights(package, chosen)
-    sensitive = calibrated.palettize_weights(package, chosen, samples(), method="skm")
+    sensitive = calibrated.palettize_weights(package, chosen, samples(), method="skm", held_back=0)
     assert [w.compression for w in plain.weights()] == [w.compression for w in sensitive.weights()]
     assert distance(package, sensitive) < distance(package, plain)
 
@@ -245,7 +245,7 @@ def test_an_operation_is_its_matrices_times_its_vectors(case: str) -> None:
 def test_a_walk_gives_what_a_run_gives(package: Path) -> None:
     program = load(package, precision="float32")
     seen: list[str] = []
-    assert walk(program, samples(3), lambda step, arguments: seen.append(step.name) or {}) == 3
+    assert walk(program, samples(3), lambda step, arguments: seen.append(step.name) or {}) == {}
     assert {"conv", "grouped", "first", "second", "multiply", "embed"} <= set(seen)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from corepress.algorithms.hessian import Hessian
@@ -45,6 +46,19 @@ class Statistics:
             change = 2 * (change if root is None else change * root).mT @ weighed
             sums = 0 if self.drift is None else self.drift * before
             self.drift = (sums + change.to(self.hessian.matrix)) / self.hessian.count
+
+    def error(self, weight: NDArray[Any], other: NDArray[Any]) -> float:
+        """The squared error of the layer's outputs, for each vector, with `other` in place of `weight`, less what no
+        weight can change: to compare weights by, on vectors that none of them was fitted to.
+
+        |Q Y - W X|^2 = |D Y|^2 - 2 (D Y) (W (X - Y)) + ..., with D = Q - W.
+        """
+        exact, changed = (torch.from_numpy(self.layout.matrices(w.astype(np.float32))) for w in (weight, other))
+        difference, matrix = changed - exact, self.hessian.matrix.cpu()
+        found = (difference * (difference @ matrix)).double().sum() / 2
+        if self.drift is not None:
+            found -= (difference * (exact @ self.drift.cpu())).double().sum()
+        return float(found)
 
     def correction(self) -> Tensor | None:
         """C, (groups, columns, columns) float32, for which W + W C is best behind compressed weights; None for zero."""

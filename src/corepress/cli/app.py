@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from corepress.cli import options, streams
+from corepress.cli.check import Check
 from corepress.cli.guard import Guarded
 from corepress.cli.neural_network import ForNeuralNetworksToo
-from corepress.cli.steps import compressed, config_of, quantize_activations, ratio_of, run_step
+from corepress.cli.steps import compressed, config_of, option_of, quantize_activations, ratio_of, run_step
 from corepress.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -81,7 +82,11 @@ def palettize(
     overwrite: options.Overwrite = False,
     workers: options.Workers = None,
     verify: options.Verify = False,
-    data: options.Data = None,
+    data: options.LearningData = None,
+    test_data: options.TestData = None,
+    metric: options.JudgedBy = None,
+    verify_threshold: options.VerifyThreshold = None,
+    min_snr: options.MinSnr = None,
     as_json: options.Json = False,
 ) -> None:
     """Replace weights by indices into look-up tables (k-means and others)."""
@@ -94,9 +99,10 @@ def palettize(
         lut_dtype=lut_dtype.value if lut_dtype else None, smaller_group=smaller_group,
     ))  # fmt: skip
 
-    run_step("palettize", model, output, overwrite, as_json, lambda source, progress: compressed(
-        source, "palettize_weights", chosen, joint, method, data, target=target, workers=workers, progress=progress
-    ), verify, data)  # fmt: skip
+    check = Check(verify, data, test_data, metric, verify_threshold, min_snr)
+    run_step("palettize", model, output, overwrite, as_json, lambda source, progress, samples: compressed(
+        source, "palettize_weights", chosen, joint, method, samples, target=target, workers=workers, progress=progress
+    ), check, option_of(method))  # fmt: skip
 
 
 @app.command(cls=ForNeuralNetworksToo)
@@ -128,7 +134,11 @@ def quantize(
     overwrite: options.Overwrite = False,
     workers: options.Workers = None,
     verify: options.Verify = False,
-    data: options.Data = None,
+    data: options.LearningData = None,
+    test_data: options.TestData = None,
+    metric: options.JudgedBy = None,
+    verify_threshold: options.VerifyThreshold = None,
+    min_snr: options.MinSnr = None,
     as_json: options.Json = False,
 ) -> None:
     """Replace weights by 4- or 8-bit integers with scales; with --activations, compute in 8 bits, too (W8A8)."""
@@ -142,15 +152,17 @@ def quantize(
         raise ConfigError("--activation-aware-scale needs --method gptq and --data")
     more = {"activation_aware_scale": True} if activation_aware_scale else {}
 
-    def step(source: Model, progress: Any) -> Model:
+    def step(source: Model, progress: Any, samples: Any) -> Model:
         if activations:
-            source = quantize_activations(source, data, mode.value, observer.value)
+            source = quantize_activations(source, samples, mode.value, observer.value)
         return compressed(
-            source, "linear_quantize_weights", chosen, joint, method, data,
+            source, "linear_quantize_weights", chosen, joint, method, samples,
             target=target, workers=workers, progress=progress, **more,
         )  # fmt: skip
 
-    run_step("quantize", model, output, overwrite, as_json, step, verify, data)
+    check = Check(verify, data, test_data, metric, verify_threshold, min_snr)
+    fits = option_of(method) or ("--activations" if activations else "")
+    run_step("quantize", model, output, overwrite, as_json, step, check, fits)
 
 
 @app.command()
@@ -171,7 +183,11 @@ def prune(
     overwrite: options.Overwrite = False,
     workers: options.Workers = None,
     verify: options.Verify = False,
-    data: options.Data = None,
+    data: options.LearningData = None,
+    test_data: options.TestData = None,
+    metric: options.JudgedBy = None,
+    verify_threshold: options.VerifyThreshold = None,
+    min_snr: options.MinSnr = None,
     as_json: options.Json = False,
 ) -> None:
     """Set small values to zero and store the others with a bit mask."""
@@ -186,9 +202,10 @@ def prune(
 
     chosen = config_of(config, from_flags)
 
-    run_step("prune", model, output, overwrite, as_json, lambda source, progress: compressed(
-        source, "prune_weights", chosen, joint, method, data, target=target, workers=workers, progress=progress
-    ), verify, data)  # fmt: skip
+    check = Check(verify, data, test_data, metric, verify_threshold, min_snr)
+    run_step("prune", model, output, overwrite, as_json, lambda source, progress, samples: compressed(
+        source, "prune_weights", chosen, joint, method, samples, target=target, workers=workers, progress=progress
+    ), check, option_of(method))  # fmt: skip
 
 
 @app.command(cls=ForNeuralNetworksToo)
@@ -202,7 +219,7 @@ def decompress(
     """Make compressed weights plain float tensors again."""
     from corepress.coreml import decompress_weights
 
-    run_step("decompress", model, output, overwrite, as_json, lambda source, progress: decompress_weights(
+    run_step("decompress", model, output, overwrite, as_json, lambda source, progress, _: decompress_weights(
         source, workers=workers, progress=progress
     ))  # fmt: skip
 
@@ -216,16 +233,21 @@ def compress(
     overwrite: options.Overwrite = False,
     workers: options.Workers = None,
     verify: options.Verify = False,
-    data: options.Data = None,
+    data: options.LearningData = None,
+    test_data: options.TestData = None,
+    metric: options.JudgedBy = None,
+    verify_threshold: options.VerifyThreshold = None,
+    min_snr: options.MinSnr = None,
     as_json: options.Json = False,
 ) -> None:
     """Run several steps (prune, palettize, quantize) as a recipe says."""
     from corepress import recipe as recipes
 
     steps = recipes.load(recipe)
-    run_step("compress", model, output, overwrite, as_json, lambda source, progress: recipes.run(
+    check = Check(verify, data, test_data, metric, verify_threshold, min_snr)
+    run_step("compress", model, output, overwrite, as_json, lambda source, progress, _: recipes.run(
         source, steps, target=target, workers=workers, progress=progress
-    ), verify, data)  # fmt: skip
+    ), check)  # fmt: skip
 
 
 @app.command()

@@ -20,14 +20,25 @@ Target = Annotated[str | None, typer.Option("--target", help="Raise the model to
 Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Threads; one for each core by default.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, and nothing else.")]
 Threshold = Annotated[int, typer.Option("--weight-threshold", min=0, help="Leave weights alone up to this size.")]
-Verify = Annotated[bool, typer.Option("--verify", help="Run the result and compare its outputs with the original's.")]
+Verify = Annotated[
+    bool, typer.Option("--verify", help="Compare outputs with the original's; exit code 1 when they are too far apart.")
+]
 Data = Annotated[
+    Path | None,
+    typer.Option("--data", exists=True, help="Inputs to compare on: .npz, image, or a folder of these; else random."),
+]
+LearningData = Annotated[
     Path | None,
     typer.Option(
         "--data",
         exists=True,
-        help="Inputs to learn from and compare on: .npz, image, or a folder of these; else random.",
+        help="Inputs like those of the app: .npz, image, or a folder. A method that learns from them leaves a fifth "
+        "to compare on; without one all are to compare on.",
     ),
+]
+TestData = Annotated[
+    Path | None,
+    typer.Option("--test-data", exists=True, help="Inputs to compare on; all of --data serve to learn from, then."),
 ]
 Device = Annotated[str, typer.Option("--device", help="Where to run: cpu, cuda, mps.")]
 Function = Annotated[str | None, typer.Option("--function", help="Of a model with several.")]
@@ -94,3 +105,15 @@ class LinearMethod(str, Enum):
 
 class PruneMethod(str, Enum):
     sparsegpt = "sparsegpt"
+
+
+# Of the commands that compress; `verify` calls the threshold --threshold, which `prune` has for something else.
+JudgedBy = Annotated[Metric | None, typer.Option("--metric", help="What decides, as in verify. [default: snr]")]
+VerifyThreshold = Annotated[
+    float | None,
+    typer.Option(
+        "--verify-threshold",
+        help="The least value of the metric that will do; of max_abs the greatest. [default: by metric]",
+    ),
+]
+MinSnr = Annotated[float | None, typer.Option("--min-snr", help="The threshold of --metric snr, in dB. [default: 20]")]

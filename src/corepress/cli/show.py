@@ -18,6 +18,7 @@ from corepress.cli import streams
 from corepress.cli.words import translate
 
 if TYPE_CHECKING:
+    from corepress.cli.check import Judgement
     from corepress.coreml.engine import Progress
     from corepress.mlprogram import Model
     from corepress.reports import Report
@@ -56,10 +57,10 @@ def progress(title: str) -> Iterator[Progress]:
         yield lambda done, total, name: bar.update(task, completed=done, total=total, name=name)
 
 
-def summary(report: Report, output: Path, as_json: bool, checked: Verification | None = None) -> None:
+def summary(report: Report, output: Path, as_json: bool, judgement: Judgement | None = None) -> None:
     """The closing table of a compression, or the whole report as JSON; with how the outputs compare, if they were."""
     if as_json:
-        extra = {} if checked is None else {"verification": checked.to_dict()}
+        extra = {} if judgement is None else {"verification": judgement.to_dict()}
         facts = report.to_dict()
         facts["weights"] = [{**row, "skipped": translate(row["skipped"])} for row in facts["weights"]]
         streams.document({"output": str(output), **facts, **extra})
@@ -73,22 +74,35 @@ def summary(report: Report, output: Path, as_json: bool, checked: Verification |
         ("compressed", f"{len(report.compressed)} of {len(report.rows)} weights"),
         ("worst SNR", "-" if worst is None else f"{worst.snr:.1f} dB ({worst.name})"),
         ("left alone", _skipped(report)),
-        *([] if checked is None else _compared(checked)),
+        *_unfitted(report),
+        *([] if judgement is None else _compared(judgement)),
     ):
         table.add_row(f"[bold]{label}[/]", text)
     console().print(table)
 
 
-def _compared(checked: Verification) -> Iterator[tuple[str, str]]:
-    """The lines of a closing table that say how far the outputs moved, at worst."""
-    for metric, label, form in (("snr", "output SNR", ".1f"), ("cosine", "output cosine", ".5f")):
-        rows = [row for row in checked.rows if getattr(row, metric) is not None]
+def _unfitted(report: Report) -> Iterator[tuple[str, str]]:
+    """The line that says which weights have no part in the samples, if there are such."""
+    if report.unfitted:
+        reasons = Counter(row.unfitted for row in report.unfitted)
+        yield "not fitted", "\n".join(f"{count}: {reason}" for reason, count in reasons.most_common())
+
+
+def _compared(judgement: Judgement) -> Iterator[tuple[str, str]]:
+    """The lines of a closing table that say how far the outputs moved, at worst, and on which inputs."""
+    from corepress.verification import METRICS
+
+    verification = judgement.verification
+    for metric in dict.fromkeys(("snr", "cosine", verification.metric)):
+        label, unit, _ = METRICS[metric]
+        rows = [row for row in verification.rows if getattr(row, metric) is not None]
         if rows:
+            sign = -1 if metric == "max_abs" else 1
             # NaN first: it is worse than any number.
-            worst = min(rows, key=lambda row: (not math.isnan(getattr(row, metric)), getattr(row, metric)))
-            unit = " dB" if metric == "snr" else ""
-            yield label, f"{getattr(worst, metric):{form}}{unit} ({worst.name}; {checked.counted})"
-    yield from (("note", note) for note in checked.notes)
+            worst = min(rows, key=lambda r: (not math.isnan(getattr(r, metric)), sign * getattr(r, metric)))
+            value = f"{getattr(worst, metric):{'.1f' if unit else '.5f'}}{unit}"
+            yield f"output {label}", f"{value} ({worst.name}; {judgement.basis})"
+    yield from (("note", note) for note in verification.notes)
 
 
 def verification(result: Verification, as_json: bool) -> None:

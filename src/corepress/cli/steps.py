@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from corepress.cli.check import Check, Sample
 from corepress.errors import ConfigError
 
 if TYPE_CHECKING:
     from corepress.coreml import OptimizationConfig
     from corepress.mlprogram import Model
+
+Samples = list[Sample]
 
 
 def run_step(
@@ -20,41 +23,40 @@ def run_step(
     output: Path,
     overwrite: bool,
     as_json: bool,
-    step: Callable[[Model, Any], Model],
-    verify: bool = False,
-    data: Path | None = None,
+    step: Callable[[Model, Any, Samples], Model],
+    check: Check | None = None,
+    fits: str = "",
 ) -> None:
-    """Load, apply a step under a progress bar, save, compare what was saved when asked to, report."""
+    """Load, apply a step under a progress bar, save, compare what was saved when asked to, report.
+
+    `step`: makes the new model of the old one, a progress callback and the samples to learn from. `fits`: the option
+    by which it learns from samples, if it does. Raises Missed where the result is worse than `check` asks for.
+    """
     from corepress.cli import show
     from corepress.mlprogram import load
     from corepress.mlprogram.package import check_output
     from corepress.reports import report
 
+    check = check or Check()
     check_output(output, source, overwrite=overwrite)
-    if verify or data is not None:
+    if check.wanted or fits:
         # Missing PyTorch is said before the work, not after it.
         from corepress import runtime  # noqa: F401
+    original = load(source)
+    inputs = check.inputs(original, fits)
     with show.progress(title) as progress:
-        original = load(source)
-        model = step(original, progress)
+        model = step(original, progress, inputs.learnt)
         result = report(model)
         saved = model.save(output, overwrite=overwrite)
-    checked = None
-    if verify or data is not None:
-        from corepress.verification import verify as compare
-
-        checked = compare(original, saved, data)
-    show.summary(result, output, as_json, checked)
+    judgement = check.judge(inputs, original, saved) if check.wanted else None
+    show.summary(result, output, as_json, judgement)
+    if judgement is not None:
+        check.enforce(judgement, output)
 
 
-def samples_of(model: Model, data: Path | None, option: str) -> Iterator[Mapping[str, Any]]:
-    """The inputs that an option of a command learns from."""
-    if data is None:
-        raise ConfigError(f"{option} needs --data: inputs that are like those of the app")
-    from corepress.runtime.features import default_function, interface_of
-    from corepress.runtime.samples import read_samples
-
-    return read_samples(data, interface_of(model.spec.description, default_function(model.spec.description)))
+def option_of(method: Enum | None) -> str:
+    """The option that fits weights to samples, as it was given; empty without one."""
+    return "" if method is None else f"--method {method.value}"
 
 
 def compressed(
@@ -63,7 +65,7 @@ def compressed(
     config: OptimizationConfig,
     joint: bool,
     method: Enum | None,
-    data: Path | None,
+    samples: Samples,
     **options: Any,
 ) -> Model:
     """What a function of `corepress.coreml` makes of a model; with a method, the one of `calibrated` of that name."""
@@ -72,7 +74,6 @@ def compressed(
     if method is None:
         plain: Model = getattr(coreml, function)(model, config, joint, **options)
         return plain
-    samples = samples_of(model, data, f"--method {method.value}")
     from corepress.coreml import calibrated
 
     if function == "palettize_weights":
@@ -81,9 +82,8 @@ def compressed(
     return fitted
 
 
-def quantize_activations(model: Model, data: Path | None, mode: str, observer: str) -> Model:
+def quantize_activations(model: Model, samples: Samples, mode: str, observer: str) -> Model:
     """The model with quantized activations."""
-    samples = samples_of(model, data, "--activations")
     from corepress.coreml import OptimizationConfig
     from corepress.coreml.experimental import OpActivationLinearQuantizerConfig, linear_quantize_activations
 

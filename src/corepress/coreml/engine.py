@@ -41,10 +41,11 @@ class Skip(Exception):
 @dataclass
 class Outcome:
     """What one run did: the weights that it compressed, their bytes before and after (what weights share counted once),
-    and those left alone, with the reason."""
+    and those left alone, with the reason. `quiet`: nothing is said of the latter."""
 
     done: list[Weight]
     left: list[tuple[Weight, str]]
+    quiet: bool = False
     bytes_before: int = 0
     bytes_after: int = 0
 
@@ -64,16 +65,17 @@ def run(
     workers: int | None = None,
     progress: Progress | None = None,
     conclude: Callable[[Model, Outcome], None] | None = None,
+    quiet: bool = False,
 ) -> Model:
     """Apply to every weight the action that `choose` gives for it, and return the new model.
 
     `choose` raises `Skip` for weights that are left alone. Weights that share their data and get equal actions
     (equal by `==`) are compressed once and go on sharing. `workers` threads (default: one for each core) work on
     weights at the same time; results do not depend on their number. `conclude` is called with the new model and what
-    was done.
+    was done. `quiet`: don't warn of weights that are left alone, since a run before did.
     """
     result = model.copy()
-    outcome = Outcome([], [])
+    outcome = Outcome([], [], quiet)
     jobs = _plan(result, choose, outcome)
     # Most weights become one operation under their old name; the names in use matter to the others only.
     names = functools.cache(lambda: _output_names(result))
@@ -244,5 +246,5 @@ def _rebind(weight: Weight, output: str) -> None:
 def _note(model: Model, weight: Weight, skip: Exception, outcome: Outcome) -> None:
     outcome.left.append((weight, str(skip)))
     model.skipped[weight.function, weight.output] = str(skip)
-    if not getattr(skip, "quiet", False):
+    if not (outcome.quiet or getattr(skip, "quiet", False)):
         log.warning("%s: left as it is: %s", weight.name, skip, extra={"weight": weight.name})

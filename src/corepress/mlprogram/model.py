@@ -39,8 +39,8 @@ class Model:
 
     Weights stay in their file and are read through a memory map; new ones wait in a temporary file. `origin` is the
     model as it was loaded, before the first compression; `skipped` says, by function and output name, why the last
-    compression left a weight as it was; `changed` which weights were written anew since `origin`. Make one with
-    `corepress.load`.
+    compression left a weight as it was; `changed` which weights were written anew since `origin`; `unfitted` why the
+    samples of a calibrated compression have no part in a weight. Make one with `corepress.load`.
     """
 
     def __init__(
@@ -51,6 +51,7 @@ class Model:
         self.origin = origin
         self.skipped: dict[tuple[str, str], str] = {}
         self.changed: frozenset[tuple[str, str]] = frozenset()
+        self.unfitted: dict[tuple[str, str], str] = {}
         self._files = files
         self._spill = spill
 

@@ -94,9 +94,20 @@ def programs(spec: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     elif kind in ("pipelineClassifier", "pipelineRegressor"):
         pipeline = getattr(spec, kind).pipeline
     if pipeline is not None:
-        for index, model in enumerate(pipeline.models):
-            stage = pipeline.names[index] if index < len(pipeline.names) else f"stage{index}"
+        for stage, model in zip(stage_names(pipeline), pipeline.models, strict=True):
             yield from programs(model, f"{name}/{stage}" if name else stage)
+
+
+def stage_names(pipeline: Any) -> list[str]:
+    """A name for each stage of a pipeline: its own, or its number where it has none or that of another one."""
+    found: list[str] = []
+    for index in range(len(pipeline.models)):
+        name = str(pipeline.names[index]) if index < len(pipeline.names) else ""
+        name = name if name and name not in found else f"stage{index}"
+        while name in found:
+            name += "_"
+        found.append(name)
+    return found
 
 
 def nodes(spec: Any) -> list[Node]:

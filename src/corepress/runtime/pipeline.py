@@ -11,6 +11,7 @@ import torch
 
 from corepress.errors import ConfigError, FormatError
 from corepress.mlprogram import Model
+from corepress.mlprogram.program import stage_names
 from corepress.neural_network import Model as Networks
 from corepress.neural_network.layers import NETWORKS
 from corepress.runtime.executor import Executor
@@ -40,14 +41,18 @@ class Pipeline(Program):
             raise ConfigError("the model is stateful: pass what make_state() returned")
         values: dict[str, Any] = {**to_tensors(self.interface.inputs, inputs), **inputs}
         for name, stage in self.stages.items():
-            wanted = {feature.name for feature in stage.interface.inputs}
-            given = {key: value for key, value in values.items() if key in wanted}
+            given = self.inputs_of(stage, values)
             prefix = f"{name}/"
             own = {key.removeprefix(prefix): t for key, t in (state or {}).items() if key.startswith(prefix)}
             values |= stage.predict(given, own, observe and _prefixed(observe, prefix))
             if state is not None:
                 state.update({prefix + key: tensor for key, tensor in own.items()})
         return {feature.name: _as_described(feature, values[feature.name]) for feature in self.interface.outputs}
+
+    def inputs_of(self, stage: Program, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Of what is known so far, that which a stage takes."""
+        wanted = {feature.name for feature in stage.interface.inputs}
+        return {key: value for key, value in values.items() if key in wanted}
 
 
 def load_pipeline(
@@ -68,10 +73,7 @@ def load_pipeline(
     interface = interface_of(spec.description, "")
     known = {feature.name for feature in interface.inputs}
     stages: dict[str, Program] = {}
-    for index, inner in enumerate(pipeline.models):
-        name = pipeline.names[index] if index < len(pipeline.names) else ""
-        if not name or name in stages:
-            name = f"stage{index}"
+    for name, inner in zip(stage_names(pipeline), pipeline.models, strict=True):
         stages[name] = stage = _stage(model, inner, name, device, precision, on_the_fly, custom)
         for feature in stage.interface.inputs:
             if feature.name not in known and not feature.optional:

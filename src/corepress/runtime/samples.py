@@ -198,22 +198,24 @@ def _pick(array: NDArray[Any], feature: Feature, index: int, batched: bool) -> N
     return np.asarray(array[index : index + 1])
 
 
-def by_name(samples: Iterable[Mapping[Any, Any]], interface: Interface) -> Iterator[Mapping[str, Any]]:
+def by_name(
+    samples: Iterable[Mapping[Any, Any]], interface: Interface, argument: str = "sample_data"
+) -> Iterator[Mapping[str, Any]]:
     """Samples as a caller gives them, each {input name: array}; the name None stands for the only input.
 
-    Raises ConfigError, with its number, for a sample that is none.
+    `argument`: what the caller calls them. Raises ConfigError, with its number, for a sample that is none.
     """
     if isinstance(samples, Mapping) or not isinstance(samples, Iterable):
-        raise ConfigError("sample_data must be a list or an iterable of {input name: array}")
+        raise ConfigError(f"{argument} must be a list or an iterable of {{input name: array}}")
     names = [feature.name for feature in interface.inputs]
     for number, sample in enumerate(samples):
         if not isinstance(sample, Mapping):
             kind = type(sample).__name__
             wanted = "a dictionary of {input name: array}"
-            raise ConfigError(f"sample {number} of sample_data must be {wanted}, not a {kind}")
+            raise ConfigError(f"sample {number} of {argument} must be {wanted}, not a {kind}")
         if None in sample and (len(sample) > 1 or len(names) > 1):
             known = ", ".join(names)
-            raise ConfigError(f"sample {number} of sample_data: the name None is for the only input; here are {known}")
+            raise ConfigError(f"sample {number} of {argument}: the name None is for the only input; here are {known}")
         yield {names[0]: sample[None]} if None in sample else sample
 
 

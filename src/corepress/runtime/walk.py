@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,44 +10,82 @@ from torch import Tensor
 
 from corepress.errors import ConfigError
 from corepress.runtime.executor import Run
+from corepress.runtime.pipeline import Pipeline
 from corepress.runtime.program import Program
 from corepress.runtime.samples import finite_tensors
 
 # Called before each operation with the arguments that it has in each sample; may return new values for constants that
 # it reads, by the name of the argument.
 Visit = Callable[..., Mapping[str, Tensor]]
+Samples = Iterable[Mapping[str, Any]]
 
 
 @torch.no_grad()
-def walk(program: Program, samples: Iterable[Mapping[str, Any]], visit: Visit, *, beside: bool = False) -> int:
+def walk(program: Program, samples: Samples, visit: Visit, *, originals: Samples | None = None) -> dict[str, Tensor]:
     """Show `visit` every operation of a program in order, outside of loops and branches.
 
     `samples`: inputs by name. All values that are still needed are kept for all samples. A stateful model starts each
     sample anew. A constant that `visit` changes is changed from this operation on; the program itself stays as it is.
-    `beside`: the unchanged program runs next to it, and `visit` also gets the arguments that the operation has there.
-    Returns the number of samples. Raises ConfigError, with the number of the sample, for one that does not fit.
+    `originals`: the unchanged program runs on them, as many, next to it, and `visit` also gets the arguments that the
+    operation has there.
+    Returns the changed constants, by the name of their buffer. Raises ConfigError, with the number of the sample, for
+    one that does not fit.
     """
     plan, held = program.module.plan, program.module.constants()
-
-    def new_states() -> dict[str, Tensor]:
-        return program.make_state() if program.interface.states else {}
-
-    runs: list[Run] = []
-    values: list[dict[str, Any]] = []
-    for sample in samples:
-        try:
-            tensors = finite_tensors(program.interface.inputs, sample)
-        except ConfigError as error:
-            raise ConfigError(f"sample {len(runs)} of sample_data: {error}") from error
-        runs.append(Run(held, new_states(), None))
-        values.append({name: program.precision.tensor(tensors[name]).to(program.device) for name in plan.inputs})
-    pairs = list(zip(runs, values, strict=True))
-    originals = [(Run(dict(held), new_states(), None), dict(own)) for own in values] if beside else []
+    known = dict(held)
+    pairs = _begin(program, held, samples)
+    beside = None if originals is None else _begin(program, known, originals)
+    changes: dict[str, Tensor] = {}
     for step in plan.steps:
-        if runs and step.function is not None:
-            streams = (pairs, originals) if beside else (pairs,)
+        if pairs and step.function is not None:
+            streams = (pairs,) if beside is None else (pairs, beside)
             changed = visit(step, *([run.arguments(step, own) for run, own in stream] for stream in streams))
-            held.update({name: changed[key] for key, name in step.held if key in changed})
-        for run, own in pairs + originals:
+            found = {name: changed[key] for key, name in step.held if key in changed}
+            held.update(found)
+            changes |= found
+        for run, own in pairs + (beside or []):
             run.step(step, own)
-    return len(runs)
+    return changes
+
+
+def _begin(program: Program, held: Mapping[str, Any], samples: Samples) -> list[tuple[Run, dict[str, Any]]]:
+    """A run for each sample, with the values that it begins with."""
+    pairs: list[tuple[Run, dict[str, Any]]] = []
+    for number, sample in enumerate(samples):
+        tensors = _tensors(program, sample, number)
+        own = {name: program.precision.tensor(tensors[name]).to(program.device) for name in program.module.plan.inputs}
+        pairs.append((Run(held, program.make_state() if program.interface.states else {}, None), own))
+    return pairs
+
+
+def _tensors(program: Program, sample: Mapping[str, Any], number: int) -> dict[str, Tensor]:
+    try:
+        return finite_tensors(program.interface.inputs, sample)
+    except ConfigError as error:
+        raise ConfigError(f"sample {number} of sample_data: {error}") from error
+
+
+def each_program(
+    program: Any, samples: Sequence[Mapping[str, Any]], stage: str = ""
+) -> Iterator[tuple[str, Program, Sequence[Mapping[str, Any]]]]:
+    """The ML program, or those of the stages of a pipeline in order: the name of its function, as weights have it, the
+    program itself, and the inputs that it has in each sample.
+
+    A stage whose constants were changed before the next one is asked for gives the next ones other inputs.
+    """
+    yield from _stages(program, samples, stage, whole=True)
+
+
+def _stages(program: Any, samples: Sequence[Mapping[str, Any]], place: str, whole: bool) -> Any:
+    """Of one stage; returns its outputs in each sample, unless it is the `whole` model."""
+    if isinstance(program, Pipeline):
+        values = [{**_tensors(program, sample, number), **sample} for number, sample in enumerate(samples)]
+        for name, stage in program.stages.items():
+            inputs = [program.inputs_of(stage, own) for own in values]
+            outputs = yield from _stages(stage, inputs, f"{place}/{name}" if place else name, whole=False)
+            for own, found in zip(values, outputs, strict=True):
+                own |= found
+        return values
+    if getattr(program, "constants", None):
+        yield f"{place}/{program.function}" if place else program.function, program, samples
+    return [] if whole else [program.predict(sample, program.make_state()) for sample in samples]

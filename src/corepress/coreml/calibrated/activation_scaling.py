@@ -37,13 +37,13 @@ from corepress.coreml.calibrated.layers import layout_of, vectors_of
 from corepress.coreml.calibrated.sensitivity import of_vectors
 from corepress.coreml.choose import FLOATS
 from corepress.coreml.engine import Skip, run
-from corepress.errors import ConfigError, CorepressError
+from corepress.errors import CorepressError
 from corepress.mlprogram import Model, Weight
 from corepress.runtime import load
 from corepress.runtime.plan import Step
 from corepress.runtime.program import Program
-from corepress.runtime.samples import by_name, finite_tensors
-from corepress.runtime.walk import walk
+from corepress.runtime.samples import finite_tensors
+from corepress.runtime.walk import each_program, walk
 from corepress.weights import decompress
 
 log = logging.getLogger(__name__)
@@ -113,7 +113,7 @@ class _Pair:
 def scale_activations(
     model: Model,
     choose: Callable[[Weight], Any],
-    samples: Sequence[Mapping[Any, Any]],
+    samples: Sequence[Mapping[str, Any]],
     function: str | None,
     device: str,
 ) -> Model:
@@ -123,10 +123,28 @@ def scale_activations(
     can scale stay as they are; a warning says how many.
     """
     program = load(model, device, precision="float32", function=function)
-    given = list(by_name(samples, program.interface))
-    if not given:
-        raise ConfigError("sample_data is empty: at least one {input name: array} is needed")
-    weights = _weights(model, program)
+    values: dict[tuple[str, str], Tensor] = {}
+    rounded = scaled = 0
+    for name, stage, given in each_program(program, samples):
+        weights = _weights(model, stage, name)
+        if not weights:
+            continue
+        roundings, changed = _scale(stage, weights, choose, given)
+        constants = stage.module.constants()
+        values |= {(name, weights[buffer].output): constants[buffer] for buffer in changed}
+        rounded, scaled = rounded + len(roundings), scaled + len(roundings & changed)
+    if without := rounded - scaled:
+        log.warning(
+            "activation_aware_scale: %d of %d weights do without, since no single constant before them could take up "
+            "the inverse of their scale", without, rounded,
+        )  # fmt: skip
+    return _rewritten(model, values)
+
+
+def _scale(
+    program: Program, weights: Mapping[str, Weight], choose: Callable[[Weight], Any], given: Sequence[Mapping[str, Any]]
+) -> tuple[set[str], set[str]]:
+    """Scale constants of a program; the buffers of the weights that will be rounded, and of those that are changed."""
     products = _products(program, given[0], weights)
     roundings: dict[str, Rounding] = {}
     for product in products:
@@ -142,25 +160,17 @@ def scale_activations(
         walk(program, given, gathering.visit)
         for pair, scaling in gathering.scalings:
             pair.apply(constants, scaling.scale)
-    scalings = gathering.scalings
-    scaled = {product.buffer for pair, _ in scalings for product in pair.products} & set(roundings)
-    if without := len(roundings) - len(scaled):
-        log.warning(
-            "activation_aware_scale: %d of %d weights do without, since no single constant before them could take up "
-            "the inverse of their scale", without, len(roundings),
-        )  # fmt: skip
-    changed = {buffer for pair, _ in scalings for buffer in pair.buffers}
-    return _rewritten(model, {weights[buffer].output: constants[buffer] for buffer in changed}, program.function)
+    return set(roundings), {buffer for pair, _ in gathering.scalings for buffer in pair.buffers}
 
 
-def _weights(model: Model, program: Program) -> dict[str, Weight]:
+def _weights(model: Model, program: Program, function: str) -> dict[str, Weight]:
     """The plain weights of the function whose numbers nothing else shares, by the name of their buffer."""
     everything = model.weights()
     holders = Counter(weight.key for weight in everything)
     return {
         program.constants[weight.output]: weight
         for weight in everything
-        if weight.function == program.function
+        if weight.function == function
         and weight.output in program.constants
         and holders[weight.key] == 1
         and not (weight.compression or weight.is_output or weight.argument)
@@ -354,16 +364,16 @@ def _scaled_at_random(program: Program, pair: _Pair) -> Iterator[None]:
             constants[buffer].copy_(value)
 
 
-def _rewritten(model: Model, values: Mapping[str, Tensor], function: str) -> Model:
-    """The model with other values for some constants of a function, by the names of their outputs.
+def _rewritten(model: Model, values: Mapping[tuple[str, str], Tensor]) -> Model:
+    """The model with other values for some constants, by their functions and the names of their outputs.
 
     It counts as the model that a compression begins with, so that reports don't take scales for errors.
     """
 
     def choose(weight: Weight) -> Callable[[Weight], Any]:
-        if weight.function != function or weight.output not in values:
+        if (weight.function, weight.output) not in values:
             raise Skip("it is not scaled", quiet=True)
-        value = values[weight.output].cpu().numpy().astype(weight.dtype)
+        value = values[weight.function, weight.output].cpu().numpy().astype(weight.dtype)
         return lambda _: value
 
     result = run(model, choose)

@@ -3,13 +3,17 @@
 So its inputs are what the weights before it, compressed already, make of the samples. The original program runs beside,
 and each layer is fitted to the outputs that it has there (`statistics`). Inputs count as much as the model's outputs
 depend on what their layer makes of them (`sensitivity.of_vectors`): those of padding, which is masked later, don't.
+Of a pipeline the stages are fitted one after the other, each to its own outputs.
+
+A weight is fitted to the samples to learn from. Where there are some to judge by, it takes that form only if its
+layer's outputs are nearer on them than with the form that the plain method gives.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import repeat
 from typing import Any
@@ -19,29 +23,37 @@ from torch import Tensor
 
 from corepress.algorithms.statistics import Statistics
 from corepress.coreml.calibrated.fit import fit
+from corepress.coreml.calibrated.judging import WORSE, Split
 from corepress.coreml.calibrated.layers import layout_of, vectors_of
 from corepress.coreml.calibrated.sensitivity import of_vectors
 from corepress.coreml.engine import Progress, Skip
-from corepress.errors import ConfigError, CorepressError
+from corepress.errors import CorepressError
 from corepress.mlprogram import Model, Weight
 from corepress.runtime import load
+from corepress.runtime.pipeline import Pipeline
 from corepress.runtime.plan import Step
-from corepress.runtime.samples import by_name
-from corepress.runtime.walk import walk
+from corepress.runtime.walk import each_program, walk
 from corepress.weights import CompressedWeight, decompress
 
 # What an operation reads in each sample; how much each vector counts there, by the name of the operation.
 Arguments = list[dict[str, Any]]
 Counting = Mapping[str, list[Tensor]]
+# What the samples to learn from say, and those to judge by.
+Known = tuple[Statistics, Statistics]
+# The weights with their actions, by the name under which a program keeps their values.
+Waiting = dict[str, tuple[Weight, Any]]
 
 log = logging.getLogger(__name__)
+
+UNSUITED = "there is no way to fit it in its operation, or in the form that is asked for"
 
 
 @dataclass(frozen=True, eq=False)
 class Given:
-    """The action that gives a form which was found before."""
+    """The action that gives a form which was found before. `unfitted`: why samples have no part in it, if so."""
 
     form: CompressedWeight
+    unfitted: str = ""
 
     def __call__(self, weight: Weight) -> CompressedWeight:
         return self.form
@@ -50,48 +62,101 @@ class Given:
 def fit_weights(
     model: Model,
     choose: Callable[[Weight], Any],
-    samples: Iterable[Mapping[Any, Any]],
+    split: Split,
+    unfitted: Mapping[tuple[str, str], str],
     function: str | None,
     device: str,
     progress: Progress | None,
 ) -> dict[tuple[Any, ...], Given]:
-    """The fitted form of each weight that the samples reach, by its `key`."""
+    """The form of each weight that the samples reach, by its `key`.
+
+    `choose`: the plain action on a weight. `unfitted`: the weights, by function and output name, that get no other, and
+    why.
+    """
     program = load(model, device, precision="float32", function=function)
-    weights: dict[str, tuple[Weight, Any]] = {}  # by the name under which the program keeps the value
+    # Compressed stages of a pipeline give those behind them other inputs; the original has its own.
+    beside = load(model, device, precision="float32") if isinstance(program, Pipeline) else program
+    chosen = _chosen(model, choose)
+    waiting: dict[str, Waiting] = {
+        name: {
+            stage.constants[output]: found
+            for output, found in chosen.get(name, {}).items()
+            if output in stage.constants
+        }
+        for name, stage, _ in each_program(program, [])
+    }
+    tell = _counter(progress, sum(map(len, waiting.values())))
+    forms: dict[tuple[Any, ...], Given] = {}
+    samples = split.samples
+    for (name, stage, given), (_, _, originals) in zip(
+        each_program(program, samples), each_program(beside, samples), strict=True
+    ):
+        weights = waiting[name]
+        if not weights:
+            continue
+        readers = Counter(buffer for step in stage.module.plan.steps for _, buffer in step.held)
+        counting = of_vectors(stage, set(weights), given)
+        shared = _Shared({buffer for buffer in weights if readers[buffer] > 1}, counting, len(split.learnt))
+        if shared.wanted:
+            walk(stage, given, shared.visit)
+        fitting = _Fitting(weights, shared, unfitted, tell)
+        for buffer, value in walk(stage, given, fitting.visit, originals=originals).items():
+            stage.module.get_buffer(buffer).copy_(value)
+        forms |= fitting.forms
+    return forms
+
+
+def _chosen(model: Model, choose: Callable[[Weight], Any]) -> dict[str, dict[str, tuple[Weight, Any]]]:
+    """The weights to compress, with their actions, by function and output name."""
+    found: dict[str, dict[str, tuple[Weight, Any]]] = {}
     for weight in model.weights():
-        if weight.function == program.function and weight.output in program.constants:
-            try:
-                weights[program.constants[weight.output]] = weight, choose(weight)
-            except Skip:
-                continue  # the compression itself will say so
-    given = list(by_name(samples, program.interface))
-    if not given:
-        raise ConfigError("sample_data is empty: at least one {input name: array} is needed")
-    readers = Counter(buffer for step in program.module.plan.steps for _, buffer in step.held)
-    counting = of_vectors(program, set(weights), given)
-    shared = _Shared({buffer for buffer in weights if readers[buffer] > 1}, counting)
-    if shared.wanted:
-        walk(program, given, shared.visit)
-    fitting = _Fitting(weights, shared.statistics, counting, progress)
-    walk(program, given, fitting.visit, beside=True)
-    return fitting.forms
+        try:
+            found.setdefault(weight.function, {})[weight.output] = weight, choose(weight)
+        except Skip:
+            continue  # the compression itself will say so
+    return found
+
+
+def _counter(progress: Progress | None, total: int) -> Callable[[str], None]:
+    done = 0
+
+    def tell(name: str) -> None:
+        nonlocal done
+        done += 1
+        if progress is not None:
+            progress(done, total, name)
+
+    return tell
 
 
 class _Shared:
-    """Gathers the inputs of weights that several operations read: all of them count."""
+    """Gathers the inputs of weights that several operations read: all of them count. `learnt`: how many samples, the
+    first ones, are to learn from."""
 
-    def __init__(self, wanted: set[str], counting: Counting):
-        self.wanted, self.counting = wanted, counting
-        self.statistics: dict[str, Statistics] = {}
+    def __init__(self, wanted: set[str], counting: Counting, learnt: int):
+        self.wanted, self.counting, self.learnt = wanted, counting, learnt
+        self.known: dict[str, Known] = {}
 
-    def visit(self, step: Step, arguments: list[dict[str, Any]]) -> dict[str, Tensor]:
+    def visit(self, step: Step, arguments: Arguments) -> dict[str, Tensor]:
         for key, buffer in step.held:
             layout = layout_of(step.kind, key, arguments[0]) if buffer in self.wanted else None
             if layout is not None:
-                known = self.statistics.setdefault(buffer, Statistics(layout))
-                if known.layout == layout:
-                    _add(known, step, key, arguments, None, self.counting)
+                known = self.known.setdefault(buffer, (Statistics(layout), Statistics(layout)))
+                if known[0].layout == layout:
+                    self.add(known, step, key, arguments, None)
         return {}
+
+    def add(self, known: Known, step: Step, key: str, arguments: Arguments, originals: Arguments | None) -> None:
+        """What an operation multiplies its weight by, in the samples."""
+        layout, factors = known[0].layout, self.counting.get(step.name)
+        for number, own in enumerate(arguments):
+            statistics = known[number >= self.learnt]
+            others = repeat(None) if originals is None else vectors_of(step.kind, key, originals[number], layout)
+            first = 0
+            for vectors, original in zip(vectors_of(step.kind, key, own, layout), others, strict=False):
+                last = first + vectors.shape[1]
+                statistics.add(vectors, original, None if factors is None else factors[number][first:last])
+                first = last
 
 
 class _Fitting:
@@ -99,69 +164,64 @@ class _Fitting:
 
     def __init__(
         self,
-        weights: dict[str, tuple[Weight, Any]],
-        shared: Mapping[str, Statistics],
-        counting: Counting,
-        progress: Progress | None,
+        weights: Waiting,
+        shared: _Shared,
+        unfitted: Mapping[tuple[str, str], str],
+        tell: Callable[[str], None],
     ):
         self.forms: dict[tuple[Any, ...], Given] = {}
-        self.waiting, self.shared, self.counting, self.progress = weights, shared, counting, progress
-        self.total = len(weights)
+        self.waiting, self.shared, self.unfitted, self.tell = dict(weights), shared, unfitted, tell
 
     def visit(self, step: Step, arguments: Arguments, originals: Arguments) -> dict[str, Tensor]:
         """Compress the weights that an operation reads first of all; their new values."""
         changed = {}
         for key, buffer in step.held:
-            weight, action = self.waiting.pop(buffer, (None, None))
-            if weight is None:
+            if buffer not in self.waiting:
                 continue
-            form = _form(weight, action, self.shared.get(buffer) or self._statistics(step, key, arguments, originals))
-            if form is not None:
-                self.forms[weight.key] = Given(form)
-                before = arguments[0][key]
-                changed[key] = torch.from_numpy(decompress(form).copy()).to(before.device, before.dtype)
-                for own in arguments:
-                    own[key] = changed[key]
-            if self.progress is not None:
-                self.progress(self.total - len(self.waiting), self.total, weight.name)
+            weight, action = self.waiting.pop(buffer)
+            try:
+                if reason := self.unfitted.get((weight.function, weight.output)):
+                    given = Given(action(weight), reason)
+                else:
+                    known = self.shared.known.get(buffer) or self._known(step, key, arguments, originals)
+                    given = _given(weight, action, known)
+            except (Skip, CorepressError):
+                continue  # the compression itself will find the same, and say so
+            finally:
+                self.tell(weight.name)
+            self.forms[weight.key] = given
+            before = arguments[0][key]
+            changed[key] = torch.from_numpy(decompress(given.form).copy()).to(before.device, before.dtype)
+            for own in arguments:
+                own[key] = changed[key]
         return changed
 
-    def _statistics(self, step: Step, key: str, arguments: Arguments, originals: Arguments) -> Statistics | None:
+    def _known(self, step: Step, key: str, arguments: Arguments, originals: Arguments) -> Known | None:
         layout = layout_of(step.kind, key, arguments[0])
         if layout is None:
             return None
-        found = Statistics(layout)
-        _add(found, step, key, arguments, originals, self.counting)
-        return found
+        known = Statistics(layout), Statistics(layout)
+        self.shared.add(known, step, key, arguments, originals)
+        return known
 
 
-def _add(
-    statistics: Statistics,
-    step: Step,
-    key: str,
-    arguments: Arguments,
-    originals: Arguments | None,
-    counting: Counting,
-) -> None:
-    layout, factors = statistics.layout, counting.get(step.name)
-    for number, own in enumerate(arguments):
-        others = repeat(None) if originals is None else vectors_of(step.kind, key, originals[number], layout)
-        first = 0
-        for vectors, original in zip(vectors_of(step.kind, key, own, layout), others, strict=False):
-            last = first + vectors.shape[1]
-            statistics.add(vectors, original, None if factors is None else factors[number][first:last])
-            first = last
+def _given(weight: Weight, action: Any, known: Known | None) -> Given:
+    """The fitted form of a weight, or the plain one where it is better on the samples to judge by."""
+    if known is None:
+        return Given(action(weight), UNSUITED)
+    learnt, judged = known
+    value = weight.read()
+    form = _fit(action, value, learnt)
+    if form is None:
+        return Given(action(weight), UNSUITED)
+    if not judged.hessian.count:
+        return Given(form)
+    exact, plain = weight.dense(), action(weight)
+    if not judged.error(exact, decompress(form)) < judged.error(exact, decompress(plain)):
+        log.info("%s: %s", weight.name, WORSE)
+        return Given(plain, WORSE)
+    return Given(form)
 
 
-def _form(weight: Weight, action: Any, statistics: Statistics | None) -> CompressedWeight | None:
-    """None if it can't be compressed: the compression itself will find the same, and say so."""
-    try:
-        form = None
-        if statistics is not None:
-            form = fit(action, statistics.refitted(weight.read()), statistics.layout, statistics.hessian)
-        if form is None:
-            log.info("%s: compressed without data", weight.name)
-            form = action(weight)
-    except (Skip, CorepressError):
-        return None
-    return form
+def _fit(action: Any, value: Any, statistics: Statistics) -> CompressedWeight | None:
+    return fit(action, statistics.refitted(value), statistics.layout, statistics.hessian)

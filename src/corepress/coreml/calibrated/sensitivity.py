@@ -7,8 +7,10 @@ squared gradient of a random signed sum of all outputs (Hutchinson's estimate), 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from corepress.coreml.calibrated.judging import WORSE, Split
 from corepress.coreml.calibrated.layers import PRODUCTS, product_axis
 from corepress.coreml.engine import Skip
 from corepress.coreml.palettize import Palettize
@@ -23,44 +26,82 @@ from corepress.errors import ConfigError, CorepressError
 from corepress.mlprogram import Model, Weight
 from corepress.runtime import load
 from corepress.runtime.program import Program
-from corepress.runtime.samples import by_name, finite_tensors
+from corepress.runtime.samples import finite_tensors
+from corepress.runtime.walk import each_program
+from corepress.weights import CompressedWeight, decompress
+
+Array = NDArray[np.float32]
 
 # What no sample touches still counts so much of the mean.
 _LEAST = 1e-3
 
 
+@dataclass(frozen=True)
+class _Sensitive:
+    """The action that weighs the squared errors of elements, if that helps.
+
+    `learnt`, `judged`: the importance of each element in the samples to learn from, and in those to judge by, if any.
+    `unfitted` takes the reason, by function and output name of the weight, where it does not help.
+    """
+
+    plain: Palettize
+    learnt: Array = field(compare=False)
+    judged: Array | None = field(compare=False)
+    unfitted: dict[tuple[str, str], str] = field(compare=False)
+
+    def __call__(self, weight: Weight) -> CompressedWeight:
+        form = dataclasses.replace(self.plain, importance=self.learnt)(weight)
+        if self.judged is None:
+            return form
+        exact, plain = weight.dense().astype(np.float32), self.plain(weight)
+        errors = [float((self.judged * np.square(decompress(f) - exact)).sum(dtype=np.float64)) for f in (form, plain)]
+        if errors[0] < errors[1]:
+            return form
+        self.unfitted[weight.function, weight.output] = WORSE
+        return plain
+
+
 def weighted(
     model: Model,
     choose: Callable[[Weight], Palettize],
-    samples: Iterable[Mapping[Any, Any]],
+    split: Split,
     function: str | None,
     device: str,
-) -> Callable[[Weight], Palettize]:
-    """The function that gives what `choose` gives, with the importance of each element of a weight."""
-    program = load(model, device, precision="float32", function=function)
-    chosen: dict[str, str] = {}
-    for weight in model.weights():
-        buffer = program.constants.get(weight.output)
-        if buffer is None or weight.function != program.function:
-            continue
-        try:
-            choose(weight)
-        except Skip:
-            continue
-        chosen[weight.output] = buffer
-    squares = squared_gradients(program, set(chosen.values()), by_name(samples, program.interface))
+    unfitted: dict[tuple[str, str], str],
+) -> Callable[[Weight], Any]:
+    """The function that gives what `choose` gives, with the importance of each element of a weight.
 
-    def with_importance(weight: Weight) -> Palettize:
-        action = choose(weight)
-        found = squares.get(chosen.get(weight.output, "")) if weight.function == program.function else None
-        return action if found is None else dataclasses.replace(action, importance=found)
+    `unfitted`: why weights, by function and output name, get none; it takes more of them.
+    """
+    program = load(model, device, precision="float32", function=function)
+    wanted: dict[str, set[str]] = {}
+    for weight in model.weights():
+        with contextlib.suppress(Skip):
+            choose(weight)
+            if (weight.function, weight.output) not in unfitted:
+                wanted.setdefault(weight.function, set()).add(weight.output)
+    known: dict[tuple[str, str], tuple[Array, Array | None]] = {}
+    for name, stage, given in each_program(program, split.samples):
+        buffers = {output: stage.constants[output] for output in wanted.get(name, ()) if output in stage.constants}
+        if not buffers:
+            continue
+        learnt = squared_gradients(stage, set(buffers.values()), given[: len(split.learnt)])
+        judged = squared_gradients(stage, set(buffers.values()), given[len(split.learnt) :]) if split.judged else {}
+        for output, buffer in buffers.items():
+            if buffer in learnt:
+                known[name, output] = learnt[buffer], judged.get(buffer)
+
+    def with_importance(weight: Weight) -> Any:
+        action, key = choose(weight), (weight.function, weight.output)
+        if key in known:
+            return _Sensitive(action, *known[key], unfitted)
+        unfitted.setdefault(key, "no output of the model depends on it, or no sample reaches it")
+        return action
 
     return with_importance
 
 
-def squared_gradients(
-    program: Program, buffers: set[str], samples: Iterable[Mapping[str, Any]]
-) -> dict[str, NDArray[np.float32]]:
+def squared_gradients(program: Program, buffers: set[str], samples: Iterable[Mapping[str, Any]]) -> dict[str, Array]:
     """The importance of each element of some constants, which have these names in the program's module.
 
     Constants that no output depends on are left out. Raises CorepressError if a gradient is not finite.
@@ -84,8 +125,6 @@ def squared_gradients(
     finally:
         for leaf in leaves.values():
             leaf.requires_grad_(False)
-    if not done:
-        raise ConfigError("sample_data is empty: at least one {input name: array} is needed")
     importance = {}
     for name, total in sums.items():
         if not torch.isfinite(total).all():

@@ -4,33 +4,23 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from corepress.coreml.config import OptimizationConfig, check_kinds
 from corepress.coreml.engine import Progress
-from corepress.coreml.experimental.calibrate import calibrate
-from corepress.coreml.experimental.observers import observer_of
+from corepress.coreml.experimental.calibrate import calibrate, runnable
+from corepress.coreml.experimental.observers import Observer, observer_of
 from corepress.coreml.experimental.pairs import Limits, write
-from corepress.coreml.experimental.patterns import (
-    CORE,
-    Chosen,
-    Types,
-    after,
-    before,
-    concat_groups,
-    input_types,
-    name_of,
-)
+from corepress.coreml.experimental.patterns import CORE, Chosen, after, before, concat_groups, input_types, name_of
 from corepress.coreml.interop import takes_any_model
 from corepress.coreml.op_configs import OpLinearQuantizerConfig
 from corepress.coreml.opset import reach
 from corepress.coreml.rules import Item, without_effect
-from corepress.errors import ConfigError, FormatError, Missed
+from corepress.errors import ConfigError, Missed
 from corepress.fields import warn_or_raise
 from corepress.mlprogram import Model
-from corepress.mlprogram.program import Node, nodes, programs
-from corepress.mlprogram.schema import ModelDescription
+from corepress.mlprogram.program import Function, Node, nodes, programs
 
 log = logging.getLogger(__name__)
 
@@ -60,9 +50,10 @@ def linear_quantize_activations(
     `calibration_op_group_size`: accepted for compatibility; every activation is observed in a single run.
     Additions: `observer`: how ranges are found: "min_max", "moving_average", "percentile" (99.99 % of the values) or
     "mse" (least squared error). `function`: the one to calibrate and quantize, of a model with several (default: its
-    default function). `target`: raise the model further. `device`: where PyTorch computes. `workers`: its threads.
-    `progress`: called after each sample with the samples done, all samples (0 for a generator) and a text. `strict`:
-    make an error of a rule in `config` that changes nothing, and of a call that quantizes no activation (Missed).
+    default function). Of a pipeline all stages that are ML programs are quantized. `target`: raise the model further.
+    `device`: where PyTorch computes. `workers`: its threads. `progress`: called after each sample with the samples
+    done, all samples (0 for a generator) and a text. `strict`: make an error of a rule in `config` that changes
+    nothing, and of a call that quantizes no activation (Missed).
 
     Activations without a finite range are left as they are, with a warning; `skipped` of the model lists them.
     Raises ConfigError for samples that do not fit the model, and without PyTorch (install 'corepress[torch]').
@@ -76,16 +67,10 @@ def linear_quantize_activations(
     result = mlmodel.copy()
     reach(result, "iOS17", "quantized activations", target)
 
-    name, message = _function(result, function)
-    inputs = input_types(message)
-    view = [node for node in nodes(result.spec) if node.function.name == name]
-
-    def config_for(node: Node) -> Any:
-        return config.config_for(node.name, [(node.type, node.name)])
-
-    warn_or_raise(_idle_rules(config, view, inputs), log, strict)
-    chosen = before(view, inputs, config_for)
-    if not chosen:
+    program, functions = runnable(mlmodel, function, device)
+    parts = [part for part in _parts(result, config) if part.function in functions]
+    warn_or_raise(_idle_rules(config, parts), log, strict)
+    if not any(part.values for part in parts):
         sentence = (
             "linear_quantize_activations quantized no activation: the configuration takes none of the operations "
             f"{', '.join(CORE)} that compute with activations only"
@@ -93,47 +78,77 @@ def linear_quantize_activations(
         if strict:
             raise Missed(sentence)
         log.warning("%s", sentence)
-    groups = concat_groups(view)
-    wanted = _values(chosen).union(*groups)
-    observers = {value: new_observer() for value in sorted(wanted)}
-    trouble = calibrate(mlmodel, name, sample_data, observers, device=device, workers=workers, progress=progress)
-    for value in sorted(_values(chosen) & set(trouble)):
-        result.skipped[name, value] = trouble[value]
-        log.warning("activation %s: left as it is: %s", value, trouble[value])
-
-    @functools.cache
-    def limits(value: str, symmetric: bool) -> Limits:
-        group: set[str] = next((group for group in groups if value in group), {value})
-        found = [observers[member].limits(symmetric) for member in group - set(trouble)]
-        return min(low for low, _ in found), max(high for _, high in found)
-
-    def usable(value: str) -> bool:
-        return value in observers and value not in trouble
-
-    chosen = before(view, inputs, config_for, usable)
-    write(view, inputs, chosen, after(chosen, usable), limits)
+    observers = {name: new_observer() for part in parts for name in sorted(part.wanted)}
+    trouble = calibrate(program, sample_data, observers, workers=workers, progress=progress)
+    for part in parts:
+        part.note(result, trouble)
+        part.write(observers, trouble)
     return result
 
 
-def _idle_rules(config: OptimizationConfig, view: Sequence[Node], inputs: Types) -> Iterator[str]:
+class _Part:
+    """One function of one program: its operations, and what is quantized in it. Names of values that leave it get
+    `prefix`, which is that of its stage in a pipeline."""
+
+    def __init__(self, program: str, function: str, message: Any, view: list[Node], config: OptimizationConfig):
+        self.function = f"{program}/{function}" if program else function
+        self.prefix = f"{program}/" if program else ""
+        self.inputs, self.view, self.config = input_types(message), view, config
+        self.groups = concat_groups(view)
+        self.values = _values(before(view, self.inputs, self.config_for))
+
+    def config_for(self, node: Node) -> Any:
+        return self.config.config_for(node.name, [(node.type, node.name)])
+
+    @property
+    def wanted(self) -> set[str]:
+        """The values to observe."""
+        return {self.prefix + name for name in self.values.union(*self.groups)}
+
+    def note(self, model: Model, trouble: Mapping[str, str]) -> None:
+        """Say which values stay as they are. `trouble`: why a value has no range."""
+        for value in sorted(self.values):
+            if (reason := trouble.get(self.prefix + value)) is not None:
+                model.skipped[self.function, value] = reason
+                log.warning("activation %s: left as it is: %s", value, reason)
+
+    def write(self, observers: Mapping[str, Observer], trouble: Mapping[str, str]) -> None:
+        """Put the pairs into the program."""
+
+        @functools.cache
+        def limits(value: str, symmetric: bool) -> Limits:
+            group: set[str] = next((group for group in self.groups if value in group), {value})
+            names = {self.prefix + member for member in group} - set(trouble)
+            found = [observers[name].limits(symmetric) for name in names]
+            return min(low for low, _ in found), max(high for _, high in found)
+
+        def usable(value: str) -> bool:
+            name = self.prefix + value
+            return name in observers and name not in trouble
+
+        chosen = before(self.view, self.inputs, self.config_for, usable)
+        write(self.view, self.inputs, chosen, after(chosen, usable), limits)
+
+
+def _parts(model: Model, config: OptimizationConfig) -> Iterator[_Part]:
+    """The functions of all programs of a model."""
+    views: dict[str, list[Node]] = {}
+    for node in nodes(model.spec):
+        views.setdefault(str(node.function), []).append(node)
+    for program, content in programs(model.spec):
+        for entry in content.functions:
+            name = str(Function(program, entry.key, entry.value.opset))
+            yield _Part(program, entry.key, entry.value, views.get(name, []), config)
+
+
+def _idle_rules(config: OptimizationConfig, parts: Iterable[_Part]) -> Iterator[str]:
     """The sentences about rules that change nothing."""
     anything = OpLinearQuantizerConfig()
-    items = [Item(node.name, ((node.type, node.name),), str) for node in before(view, inputs, lambda node: anything)]
-    operations = [node for node in view if not (node.is_const or node.is_constexpr)]
+    taken = [node for part in parts for node in before(part.view, part.inputs, lambda node: anything)]
+    items = [Item(node.name, ((node.type, node.name),), str) for node in taken]
+    operations = [node for part in parts for node in part.view if not (node.is_const or node.is_constexpr)]
     names, types = ({getattr(node, fact): None for node in operations} for fact in ("name", "type"))
     return without_effect(config, items, names, types, what="activation")
-
-
-def _function(model: Model, name: str | None) -> tuple[str, Any]:
-    """The function of that name, or the default one, with its message."""
-    if model.spec.WhichOneof("Type") != "mlProgram":
-        raise FormatError(f"{model.path}: pipelines can't be calibrated, only plain ML programs")
-    name = name or ModelDescription.FromString(model.spec.description).defaultFunctionName or "main"
-    ((_, program),) = programs(model.spec)
-    functions = {entry.key: entry.value for entry in program.functions}
-    if name not in functions:
-        raise ConfigError(f"there is no function {name!r}; the model has {', '.join(sorted(functions))}")
-    return name, functions[name]
 
 
 def _values(chosen: Chosen) -> set[str]:

@@ -3,39 +3,48 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sized
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sized
+from typing import TYPE_CHECKING, Any
 
 from corepress.coreml.engine import Progress
 from corepress.coreml.experimental.observers import Observer
 from corepress.errors import ConfigError
 from corepress.mlprogram import Model
 
+if TYPE_CHECKING:
+    from corepress.runtime import Program
+
+
+def runnable(model: Model, function: str | None, device: str) -> tuple[Program, list[str]]:
+    """The model ready to run, and the names of the functions that run: that of each stage of a pipeline, as nodes and
+    weights have it."""
+    try:
+        from corepress.runtime import load
+        from corepress.runtime.walk import each_program
+    except ImportError as error:
+        raise ConfigError("calibration runs the model with PyTorch: install 'corepress[torch]'") from error
+    program = load(model, device, function=function)
+    return program, [name for name, _, _ in each_program(program, [])]
+
 
 def calibrate(
-    model: Model,
-    function: str,
+    program: Program,
     samples: Iterable[Mapping[Any, Any]],
     observers: Mapping[str, Observer],
     *,
-    device: str = "cpu",
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> dict[str, str]:
-    """Show the values that a function computes to their `observers`, which are given by name.
+    """Show the values that a program computes to their `observers`, which are given by name; names of values in a stage
+    of a pipeline begin with that of the stage and "/".
 
     Returns, by name, why a value has no range. Samples are taken one at a time; a stateful model starts each one anew.
     Raises ConfigError, with the number of the sample, for one that does not fit the model or is not finite.
     """
-    try:
-        import torch
+    import torch
 
-        from corepress.runtime import load
-        from corepress.runtime.samples import by_name, finite_tensors
-    except ImportError as error:
-        raise ConfigError("calibration runs the model with PyTorch: install 'corepress[torch]'") from error
-    program = load(model, device, function=function)
-    inputs = program.interface.inputs
+    from corepress.runtime.samples import by_name
+
     unreached, broken = set(observers), set()
 
     def observe(name: str, value: Any) -> None:
@@ -49,19 +58,13 @@ def calibrate(
         else:
             broken.add(name)
 
-    def run(sample: Mapping[Any, Any]) -> None:
-        tensors = finite_tensors(inputs, sample)
-        for name, tensor in tensors.items():
-            observe(name, tensor)
-        program.predict(tensors, program.make_state() if program.interface.states else None, observe)
-
     total = len(samples) if isinstance(samples, Sized) else 0
     done, threads = 0, torch.get_num_threads()
     torch.set_num_threads(workers or threads)
     try:
         for sample in by_name(samples, program.interface):
             try:
-                run(sample)
+                _run(program, sample, observe)
             except ConfigError as error:
                 raise ConfigError(f"sample {done} of sample_data: {error}") from error
             done += 1
@@ -73,3 +76,22 @@ def calibrate(
         raise ConfigError("sample_data is empty: at least one {input name: array} is needed")
     reasons = dict.fromkeys(unreached, "calibration never saw it")
     return reasons | dict.fromkeys(broken, "a sample made it NaN or infinite")
+
+
+def _run(
+    program: Program, sample: Mapping[str, Any], observe: Callable[[str, Any], None], prefix: str = ""
+) -> Mapping[str, Any]:
+    """What a program, or a stage of a pipeline, answers; its inputs are observed, too."""
+    from corepress.runtime.pipeline import Pipeline
+    from corepress.runtime.samples import finite_tensors
+
+    tensors = finite_tensors(program.interface.inputs, sample)
+    if isinstance(program, Pipeline):
+        values = {**tensors, **sample}
+        for name, stage in program.stages.items():
+            values |= _run(stage, program.inputs_of(stage, values), observe, f"{prefix}{name}/")
+        return values
+    for name, tensor in tensors.items():
+        observe(prefix + name, tensor)
+    state = program.make_state() if program.interface.states else None
+    return program.predict(tensors, state, lambda name, value: observe(prefix + name, value))

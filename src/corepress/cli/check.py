@@ -1,0 +1,155 @@
+"""How the result of a compressing command is judged: on which inputs, by what, and from where on it has missed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from corepress.cli.options import Metric
+from corepress.errors import ConfigError, Missed
+from corepress.split import hold_back
+
+if TYPE_CHECKING:
+    from corepress.mlprogram import Model
+    from corepress.verification import Verification
+
+Sample = Mapping[str, Any]
+
+log = logging.getLogger(__name__)
+
+# The mean over n samples strays from that over all inputs by 1 / sqrt(n) of their spread: by 18 % at 30.
+FEW = 30
+
+
+@dataclass(frozen=True)
+class Check:
+    """What the options of a command say about judging its result."""
+
+    verify: bool = False
+    data: Path | None = None
+    test_data: Path | None = None
+    metric: Metric | None = None
+    threshold: float | None = None
+    min_snr: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.min_snr is not None and (self.metric not in (None, Metric.snr) or self.threshold is not None):
+            raise ConfigError("--min-snr is the threshold of --metric snr; use --verify-threshold for others, not both")
+
+    @property
+    def wanted(self) -> bool:
+        """Whether the result is compared with the original."""
+        return self.decides or self.data is not None or self.test_data is not None
+
+    @property
+    def decides(self) -> bool:
+        """Whether the command fails when the comparison misses its threshold."""
+        return self.verify or any(given is not None for given in (self.metric, self.threshold, self.min_snr))
+
+    def inputs(self, model: Model, fits: str) -> Inputs:
+        """The inputs to learn from and to compare on. `fits`: the option that learns from some, if any."""
+        if not fits:
+            if self.data is not None and self.test_data is not None:
+                raise ConfigError("--data has no effect beside --test-data: nothing here learns from it")
+            chosen, source = (self.data, "--data") if self.test_data is None else (self.test_data, "--test-data")
+            return Inputs([], None if chosen is None else _read(model, chosen), source if chosen else "", "all")
+        if self.data is None:
+            raise ConfigError(f"{fits} needs --data: inputs that are like those of the app")
+        given = list(_finite(model, self.data))
+        if not given:
+            raise ConfigError(f"{self.data}: it holds no samples to learn from")
+        if self.test_data is not None:
+            return Inputs(given, _read(model, self.test_data), "--test-data", "all")
+        learnt, judged = hold_back(given)
+        if judged:
+            return Inputs(learnt, judged, "--data", "held back", len(given))
+        log.warning(
+            "the result is measured on the samples that it was fitted to: --data holds too few different ones to hold "
+            "some back; give more, or others to judge by (--test-data)"
+        )
+        return Inputs(given, given, "--data", "fitted to", len(given))
+
+    def judge(self, inputs: Inputs, original: Model, result: Model) -> Judgement:
+        """Compare a result with the original; a warning where the inputs are few."""
+        from corepress.verification import verify
+
+        limit = self.min_snr if self.threshold is None else self.threshold
+        metric = (self.metric or Metric.snr).value
+        verification = verify(original, result, inputs.judged, metric=metric, threshold=limit)
+        count = verification.distinct or verification.samples
+        if inputs.judged is not None and count < FEW and inputs.part != "fitted to":
+            log.warning(
+                "the result is judged by %d different input%s: below %d or so the numbers are rough",
+                count, "" if count == 1 else "s", FEW,
+            )  # fmt: skip
+        return Judgement(verification, inputs)
+
+    def enforce(self, judgement: Judgement, output: Path) -> None:
+        """Raise Missed where the result misses what was asked of it."""
+        if self.decides and not judgement.verification.ok:
+            raise Missed(f"{judgement.verification.summary}; {output} is written all the same")
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What is learnt from, and what the result is judged by: None for random inputs.
+
+    `source`: the option that names the latter. `part`: "all" of them, those "held back", or those "fitted to"; `total`:
+    of how many in these two cases.
+    """
+
+    learnt: list[Sample]
+    judged: Iterable[Sample] | None
+    source: str
+    part: str
+    total: int = 0
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A comparison and what it was made on."""
+
+    verification: Verification
+    inputs: Inputs
+
+    @property
+    def basis(self) -> str:
+        """On what the numbers were measured, for people."""
+        counted, inputs = self.verification.counted, self.inputs
+        if inputs.judged is None:
+            return f"{counted}: random inputs"
+        if inputs.part == "held back":
+            return f"held back: {self.verification.samples} of {inputs.total} samples of {inputs.source}"
+        if inputs.part == "fitted to":
+            return f"{counted}, of {inputs.source}, which it was fitted to"
+        return f"{counted} of {inputs.source}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The comparison as plain data, with what it was made on."""
+        inputs = self.inputs
+        basis = {"source": inputs.source or "random inputs", "part": inputs.part}
+        return {**self.verification.to_dict(), "judged_on": {**basis, "of": inputs.total or self.verification.samples}}
+
+
+def _read(model: Model, path: Path) -> Iterator[Sample]:
+    from corepress.runtime.features import default_function, interface_of
+    from corepress.runtime.samples import read_samples
+
+    return read_samples(path, interface_of(model.spec.description, default_function(model.spec.description)))
+
+
+def _finite(model: Model, path: Path) -> Iterator[Sample]:
+    """The samples of a file or folder to learn from, which must not hold NaN or infinities."""
+    from corepress.runtime.features import default_function, interface_of
+    from corepress.runtime.samples import finite_tensors
+
+    inputs = interface_of(model.spec.description, default_function(model.spec.description)).inputs
+    for number, sample in enumerate(_read(model, path)):
+        try:
+            finite_tensors(inputs, sample)
+        except ConfigError as error:
+            raise ConfigError(f"{path}: sample {number}, counted from 0: {error}") from error
+        yield sample

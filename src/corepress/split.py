@@ -1,0 +1,56 @@
+"""Splits samples in two: those to learn from, and those to judge by, which must be others."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+import numpy as np
+
+from corepress.errors import ConfigError
+
+Sample = TypeVar("Sample", bound=Mapping[Any, Any])
+
+# Of the distinct samples: enough to see a bad fit by, and the fit hardly misses them.
+HELD_BACK = 0.2
+
+
+def hold_back(samples: Iterable[Sample], part: float = HELD_BACK) -> tuple[list[Sample], list[Sample]]:
+    """Split samples into those to learn from and those to judge by.
+
+    `samples`: {input name: array}. `part`: of the distinct samples, from 0 (none) to below 1, goes to the second list,
+    rounded down: of fewer than five none by default. Equal samples go to the same list, so that nothing is judged by
+    what was learnt. Which ones go there depends on what they hold, not on their order; both lists keep the order.
+    Raises ConfigError for another part, and for a sample that is no dictionary.
+
+        learnt, judged = corepress.hold_back(samples)
+        small = corepress.coreml.calibrated.palettize_weights(model, config, learnt)
+        corepress.verify(model, small, judged)
+    """
+    if not 0 <= part < 1:
+        raise ConfigError(f"the part of the samples to hold back must be from 0 to below 1, not {part}")
+    given = list(samples)
+    digests = [digest(sample, number) for number, sample in enumerate(given)]
+    distinct = sorted(set(digests))
+    # A little more, for 0.29 * 100 is 28.999999999999996.
+    held = set(distinct[: int(part * len(distinct) + 1e-9)])
+    pairs = list(zip(given, digests, strict=True))
+    return [s for s, known in pairs if known not in held], [s for s, known in pairs if known in held]
+
+
+def digest(sample: Mapping[Any, Any], number: int = 0) -> bytes:
+    """Equal for samples that hold the same, whether as arrays, tensors, images or numbers.
+
+    `number`: of the sample, for the ConfigError if it is no dictionary.
+    """
+    if not isinstance(sample, Mapping):
+        kind = type(sample).__name__
+        raise ConfigError(f"sample {number} of sample_data must be a dictionary of {{input name: array}}, not a {kind}")
+    found = hashlib.sha256()
+    for name in sorted(sample, key=str):
+        value = sample[name]
+        array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+        found.update(f"{name} {array.dtype} {array.shape} ".encode())
+        found.update(repr(value).encode() if array.dtype.hasobject else np.ascontiguousarray(array).tobytes())
+    return found.digest()

@@ -1,0 +1,109 @@
+"""What is fitted to --data is judged by other inputs, and a result that misses what was asked fails the command."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import corepress as library
+from tests.cli.test_cli import corepress, fails
+from tests.cli.test_verify_cli import DIGITS, IMAGES
+
+ONE_BIT = ["--nbits", 1, "--weight-threshold", 100]
+FITTED = [*ONE_BIT, "--method", "lut-gptq"]
+
+
+def data(folder: Path, *numbers: int) -> Path:
+    path = folder / f"{len(numbers)}-{numbers[0] if numbers else 0}.npz"
+    np.savez(path, image=np.load(IMAGES)["images"][list(numbers)])
+    return path
+
+
+def samples(*numbers: int) -> list[dict[str, np.ndarray]]:
+    return [{"image": image[None]} for image in np.load(IMAGES)["images"][list(numbers)]]
+
+
+def test_what_was_held_back_judges(tmp_path) -> None:
+    out = tmp_path / "out.mlpackage"
+    numbers = [*range(30), *range(10)]  # ten of them twice
+    done = corepress("palettize", DIGITS, "-o", out, *FITTED, "--data", data(tmp_path, *numbers), "--json")
+    checked = json.loads(done.stdout)["verification"]
+    learnt, judged = library.hold_back(samples(*numbers))
+    assert checked["samples"] == len(judged) and len(learnt) + len(judged) == 40
+    assert checked["judged_on"] == {"source": "--data", "part": "held back", "of": 40}
+    assert checked["distinct_samples"] == 6
+    expected = library.verify(DIGITS, out, judged).rows[0].snr
+    assert checked["outputs"][0]["snr"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_inputs_of_their_own_judge(tmp_path) -> None:
+    out = tmp_path / "out.mlpackage"
+    given = ["--data", data(tmp_path, *range(20)), "--test-data", data(tmp_path, *range(100, 140))]
+    done = corepress("palettize", DIGITS, "-o", out, *FITTED, *given)
+    assert "40 samples of --test-data" in done.stdout and "different inputs" not in done.stderr
+    # Where nothing is learnt, one of the two would have no effect.
+    assert "--data has no effect" in fails("palettize", DIGITS, "-o", out, *given, "--overwrite")
+
+
+def test_too_few_to_hold_any_back(tmp_path) -> None:
+    out = tmp_path / "out.mlpackage"
+    done = corepress("palettize", DIGITS, "-o", out, *FITTED, "--data", data(tmp_path, 0, 1, 2, 0, 1, 2))
+    assert "6 samples, 3 distinct, of --data, which it was fitted to" in done.stdout
+    assert "measured on the samples that it was fitted to" in done.stderr
+
+
+def test_a_miss_fails_the_command_and_the_file_stays(tmp_path) -> None:
+    out, images = tmp_path / "out.mlpackage", data(tmp_path, *range(40))
+    done = corepress("palettize", DIGITS, "-o", out, *ONE_BIT, "--data", images, "--min-snr", 30, "--json", check=False)
+    assert done.returncode == 1 and library.load(out).weights()
+    assert "below 30 dB" in done.stderr and "is written all the same" in done.stderr
+    checked = json.loads(done.stdout)["verification"]
+    assert checked["judged_on"] == {"source": "--data", "part": "all", "of": 40}
+    assert not checked["ok"] and checked["threshold"] == 30
+
+
+@pytest.mark.parametrize(
+    ("flags", "code"),
+    [
+        ([], 0),
+        (["--verify"], 1),
+        (["--metric", "cosine"], 1),
+        (["--metric", "top1", "--verify-threshold", 0.5], 0),
+        (["--metric", "max_abs", "--verify-threshold", 0.01], 1),
+    ],
+)
+def test_what_decides(flags: list, code: int, tmp_path) -> None:
+    command = [
+        "prune",
+        DIGITS,
+        "-o",
+        tmp_path / "out.mlpackage",
+        "--sparsity",
+        0.8,
+        "--data",
+        data(tmp_path, *range(9)),
+    ]
+    done = corepress(*command, *flags, check=False)
+    assert done.returncode == code, done.stderr
+    assert "output SNR" in done.stdout and ("output top-1" in done.stdout) == ("top1" in flags)
+
+
+def test_wrong_options_and_data_are_named(tmp_path) -> None:
+    out = tmp_path / "out.mlpackage"
+    assert "--min-snr is the threshold of --metric snr" in fails(
+        "quantize", DIGITS, "-o", out, "--metric", "top1", "--min-snr", 3
+    )
+    broken = np.load(IMAGES)["images"][:8]
+    broken[5, 0, 0, 0] = np.nan
+    np.savez(tmp_path / "nan.npz", image=broken)
+    message = fails("palettize", DIGITS, "-o", out, *FITTED, "--data", tmp_path / "nan.npz")
+    assert "nan.npz: sample 5, counted from 0: input 'image' holds NaN" in message
+    assert "it holds no samples" in fails("palettize", DIGITS, "-o", out, *FITTED, "--data", data(tmp_path))
+    np.savez(tmp_path / "other.npz", pixels=broken[:, :, :5], more=broken[:, :, :5])
+    assert "no array for the input 'image', but pixels, more" in fails(
+        "palettize", DIGITS, "-o", out, *FITTED, "--data", tmp_path / "other.npz"
+    )
+    assert not out.exists()

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from corepress.runtime.forms import TENSOR, Form
 from corepress.runtime.registry import OPERATIONS
 
 # "cuda" runs the tests of the operations there.
@@ -39,7 +40,7 @@ def peer(op_name: str, opset: str = "iOS18", **inputs: Any) -> Any:
 def run(op_name: str, **inputs: Any) -> Any:
     """What we compute for it: an array, or a tuple. Each input in the form that the operation's annotation asks for."""
     known = OPERATIONS[op_name]
-    result = known.function(**{key: _argument(given, known.hints[key]) for key, given in inputs.items()})
+    result = known.function(**{key: _argument(given, known.forms[key]) for key, given in inputs.items()})
     return tuple(part.cpu().numpy() for part in result) if isinstance(result, tuple) else result.cpu().numpy()
 
 
@@ -78,12 +79,12 @@ def _copy(given: Any) -> Any:
     return given.copy() if isinstance(given, np.ndarray) else given
 
 
-def _argument(given: Any, hint: Any) -> Any:
+def _argument(given: Any, form: Form) -> Any:
     if given is None:
         return None
-    if hint == Sequence[Tensor]:
+    if form == Form((Tensor,), many=True):
         return [_tensor(item) for item in given]
-    return _tensor(given) if "Tensor" in str(hint) else np.asarray(given).tolist()
+    return _tensor(given) if form == TENSOR else np.asarray(given).tolist()
 
 
 def _tensor(given: Any) -> Tensor:

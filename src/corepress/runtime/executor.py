@@ -9,13 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from corepress.errors import CorepressError, FormatError
+from corepress.runtime.forms import TENSOR, fitted
 from corepress.runtime.packed import Packed
-from corepress.runtime.plan import Block, Computed, Held, Step, python_value
+from corepress.runtime.plan import Block, Computed, Held, Step
 from corepress.runtime.registry import FAULTS, OPERATIONS
 
 Values = dict[str, Any]
 Observe = Callable[[str, Any], None]
 
+# What PyTorch says, in a plain RuntimeError, where a CPU has no memory left.
+_NO_MEMORY = "DefaultCPUAllocator"
 # A loop that goes on for longer is taken for one that never ends.
 MAX_ITERATIONS = 1_000_000
 
@@ -91,8 +94,10 @@ class Run:
                 raise ValueError(f"it has {len(results)} results, not {len(step.outputs)}")
         except CorepressError:
             raise
-        except FAULTS as error:
-            raise FormatError(f"{step.kind} {step.name!r} can't be computed: {error}") from error
+        except (MemoryError, *FAULTS) as error:
+            if isinstance(error, MemoryError | torch.OutOfMemoryError) or _NO_MEMORY in str(error):
+                raise CorepressError(f"there is not enough memory to compute {step}: give smaller inputs") from error
+            raise FormatError(f"{step} can't be computed: {error}") from error
         for name, value in zip(step.outputs, results, strict=True):
             values[name] = value
             if self.observe is not None:
@@ -105,28 +110,23 @@ class Run:
         arguments = step.constant.copy()
         for key, name in step.held:
             arguments[key] = held[name]
-        try:
-            for key, name in step.computed:
-                arguments[key] = values[name]
-        except KeyError as error:
-            raise _not_computed(error.args[0]) from error
+        for key, name in step.computed:
+            value = values[name] if name in values else _missing(name)
+            arguments[key] = value if isinstance(value, Tensor) else fitted(value, TENSOR, f"{step}, {key}")
         for key, argument in step.converted:
-            arguments[key] = self.value(argument, values)
+            arguments[key] = self.value(argument, values, step, key)
         return arguments
 
-    def value(self, argument: Any, values: Values) -> Any:
+    def value(self, argument: Any, values: Values, step: Step | None = None, key: str = "") -> Any:
+        """An argument as its step wants it; `step` and `key` stand in the error where it is something else."""
         if isinstance(argument, list):
-            return [self.value(item, values) for item in argument]
+            return [self.value(item, values, step, key) for item in argument]
         if isinstance(argument, Held):
             return self.held[argument.name]
         if not isinstance(argument, Computed):
             return argument
-        if argument.name not in values:
-            raise _not_computed(argument.name)
-        value = values[argument.name]
-        if argument.kind in (None, list) or not isinstance(value, Tensor):
-            return value
-        return python_value(value, argument.kind, f"value {argument.name!r}")
+        value = values[argument.name] if argument.name in values else _missing(argument.name)
+        return fitted(value, argument.form, f"{step}, {key}")
 
     def cond(self, step: Step, values: Values) -> Sequence[Any]:
         chosen = step.blocks[0 if bool(self.value(step.arguments["pred"], values)) else 1]
@@ -155,7 +155,7 @@ class Run:
     def write_state(self, step: Step, values: Values) -> Sequence[Any]:
         first, second = ("input", "data") if step.kind == "write_state" else ("state", "value")
         name, value = step.arguments[first].name, self.value(step.arguments[second], values)
-        state = self.state(name)
+        state, value = self.state(name), fitted(value, TENSOR, f"{step}, {second}")
         if value.dtype != state.dtype or not value.is_set_to(state):
             # A copy: the memory of a state is its own, so that parts of it can be changed in place.
             self.states[name] = value.to(state.dtype, copy=True)
@@ -185,9 +185,9 @@ class Run:
         return result.clone() if self.states and _shares(result, self.states.values()) else result
 
 
-def _not_computed(name: str) -> FormatError:
+def _missing(name: str) -> Any:
     # What no path computes is refused when the model is loaded.
-    return FormatError(f"{name!r} is needed, but only a branch or a loop that was not run would compute it")
+    raise FormatError(f"{name!r} is needed, but only a branch or a loop that was not run would compute it")
 
 
 def _shares(tensor: Tensor, others: Iterable[Any]) -> bool:

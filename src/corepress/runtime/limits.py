@@ -19,7 +19,9 @@ Binary = Callable[[Tensor, Tensor], Tensor]
 
 
 def check(*sizes: int) -> None:
-    """A ValueError where a tensor of these sizes is too large. An empty dimension does not hide the others."""
+    """A ValueError where no tensor can have these sizes, or is too large. An empty one does not hide the others."""
+    if min(sizes, default=0) < 0:
+        raise ValueError(f"a dimension can't have {min(sizes)} elements")
     count = math.prod([max(1, size) for size in sizes])  # a list: torch.compile takes no generators here
     if count > LIMIT:
         raise ValueError(f"{count:.3g} elements are more than the {LIMIT:.3g} that one tensor may have")

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import types
-import typing
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Union
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,13 +18,20 @@ from corepress.mlprogram.constexpr import read_weight
 from corepress.mlprogram.program import Node, Operand
 from corepress.mlprogram.schema import ListValue
 from corepress.mlprogram.values import read_tensor, tensor_type
+from corepress.runtime.forms import ANY, TENSOR, Form, fitted, form_of
 from corepress.runtime.packed import Packed, pack, product
 from corepress.runtime.precision import Precision
-from corepress.runtime.registry import FAULTS, OPERATIONS
+from corepress.runtime.registry import FAULTS, OPERATIONS, Operation
 from corepress.weights import decompress
 
-# Done by the interpreter itself.
-CONTROL = frozenset({"cond", "while_loop", "read_state", "write_state", "coreml_update_state"})
+# Done by the interpreter itself, and the arguments, all of which are needed.
+CONTROL: Mapping[str, Mapping[str, Form]] = {
+    "cond": {"pred": ANY},
+    "while_loop": {"loop_vars": Form((object,), many=True)},
+    "read_state": {"input": ANY},
+    "write_state": {"input": ANY, "data": ANY},
+    "coreml_update_state": {"state": ANY, "value": ANY},
+}
 # The argument that names the state.
 _STATES = {"read_state": "input", "write_state": "input", "coreml_update_state": "state"}
 # Arguments that name a data type.
@@ -35,10 +40,10 @@ _DTYPE_ARGUMENTS = frozenset({"dtype", "output_dtype"})
 
 @dataclass(frozen=True)
 class Computed:
-    """A value that an earlier step computes, or an input; `kind` is the Python type it is wanted as, None: a tensor."""
+    """A value that an earlier step computes, or an input, and the form that it is wanted in."""
 
     name: str
-    kind: type | None = None
+    form: Form = TENSOR
 
 
 @dataclass(frozen=True)
@@ -72,12 +77,15 @@ class Step:
     computed: list[tuple[str, str]] = field(init=False)
     converted: list[tuple[str, Any]] = field(init=False)
 
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name!r}"
+
     def __post_init__(self) -> None:
         self.constant, self.held, self.computed, self.converted = {}, [], [], []
         for key, argument in self.arguments.items():
             if isinstance(argument, Held):
                 self.held.append((key, argument.name))
-            elif isinstance(argument, Computed) and argument.kind is None:
+            elif isinstance(argument, Computed) and argument.form == TENSOR:
                 self.computed.append((key, argument.name))
             elif isinstance(argument, Computed) or (isinstance(argument, list) and _is_open(argument)):
                 self.converted.append((key, argument))
@@ -131,7 +139,7 @@ class Planner:
         if node.type != "matmul" or argument != "y":
             return False
         transposed = node.operand("transpose_y")
-        return transposed is not None and self._argument(transposed, bool, node, "transpose_y") is True
+        return transposed is not None and self._argument(transposed, form_of(bool), node, "transpose_y") is True
 
     def block(self, nodes: Sequence[Node], proto: Any) -> Block:
         """Plan a block of `nodes`, whose message is `proto`."""
@@ -145,8 +153,8 @@ class Planner:
     def _output(self, name: str, produced: dict[str, tuple[Node, int]]) -> Any:
         node, index = produced.get(name, (None, 0))
         if node is not None and (node.is_const or node.is_constexpr):
-            return self._argument(Operand(node=node, output=index), None, node, "")
-        return Computed(name)
+            return self._argument(Operand(node=node, output=index), ANY, node, "")
+        return Computed(name, ANY)
 
     def _planned(self, node: Node) -> Step:
         try:
@@ -163,19 +171,7 @@ class Planner:
                 f"{node}: the runtime does not know this operation (of {node.function.opset}); "
                 "docs/operations.md lists those that it does"
             )
-        hints = known.hints if known is not None else {}
-        arguments = {}
-        for entry in node.op.inputs:
-            if known is not None and entry.key not in hints:
-                raise FormatError(f"{node}: it has no argument {entry.key!r}")
-            kind = _wanted(hints.get(entry.key))
-            values = [self._argument(operand, kind, node, entry.key) for operand in node.operands[entry.key]]
-            if kind is tuple and not (len(values) == 1 and isinstance(values[0], Computed)):
-                # One vector, or several scalars; the lone name of a size is no sequence of letters.
-                arguments[entry.key] = [part for v in values for part in (v if isinstance(v, list) else [v])]
-                continue
-            variadic = kind is list or len(values) != 1 or (known is None and entry.key == "loop_vars")
-            arguments[entry.key] = values if variadic else values[0]
+        arguments = self._arguments(node, known)
         if (state := _STATES.get(node.type)) is not None and not isinstance(arguments.get(state), Computed):
             raise FormatError(f"{node}: it names no state")
         blocks = tuple(self.block(inner, proto) for inner, proto in zip(node.inner, node.op.blocks, strict=True))
@@ -185,20 +181,39 @@ class Planner:
             function = partial(_packed_product, node.type)
         return Step(node.type, node.name, arguments, outputs, blocks, function)
 
-    def _argument(self, operand: Operand, kind: type | None, node: Node, argument: str) -> Any:
+    def _arguments(self, node: Node, known: Operation | None) -> dict[str, Any]:
+        """The arguments of an operation, each in its form; those of control flow (`known` is None) as they are."""
+        forms = CONTROL[node.type] if known is None else known.forms
+        arguments: dict[str, Any] = {}
+        for entry in node.op.inputs:
+            form, operands = forms.get(entry.key), node.operands[entry.key]
+            if form is None:
+                raise FormatError(f"{node}: it has no argument {entry.key!r}")
+            if len(operands) != 1 and not form.many:
+                raise FormatError(f"{node}, {entry.key}: one value is needed, not {len(operands)}")
+            # A sequence of numbers is one vector, or else several scalars.
+            each = form if form.python and len(operands) == 1 else replace(form, many=False)
+            values = [self._argument(operand, each, node, entry.key) for operand in operands]
+            arguments[entry.key] = values if form.many and each is not form else values[0]
+        for key in forms if known is None else known.required:
+            if key not in arguments:
+                raise FormatError(f"{node}: its argument {key!r} is missing")
+        return arguments
+
+    def _argument(self, operand: Operand, form: Form, node: Node, argument: str) -> Any:
         if operand.value is not None:
-            return self._constant(operand.value, kind, f"{node}, {argument}", argument)
+            return self._constant(operand.value, form, node, argument, f"{node}, {argument}")
         source = operand.node
         if source is None:
-            return Computed(operand.name, kind)
+            return Computed(operand.name, form)
         if not (source.is_const or source.is_constexpr):
-            return Computed(source.op.outputs[operand.output].name, kind)
+            return Computed(source.op.outputs[operand.output].name, form)
         if source.is_const:
             value = source.operand("val")
             if value is None or value.value is None:
                 raise FormatError(f"{source}: it has no value")
-            if (kind is not None and kind is not list) or tensor_type(value.value) is None:
-                return self._constant(value.value, kind, str(source), argument)
+            if form.python or tensor_type(value.value) is None:
+                return self._constant(value.value, form, node, argument, str(source))
         return self._hold(source)
 
     def _hold(self, node: Node) -> Held:
@@ -219,13 +234,14 @@ class Planner:
                 return packed
         return self.precision.tensor(_tensor(decompress(weight)))
 
-    def _constant(self, value: Any, kind: type | None, what: str, argument: str) -> Any:
+    def _constant(self, value: Any, form: Form, node: Node, argument: str, what: str) -> Any:
+        """A constant that an operation reads; `what`: what holds it."""
         if tensor_type(value) is None:
-            return self._python(value, what, argument)
+            return fitted(self._python(value, what, argument), form, f"{node}, {argument}")
         array = read_tensor(value, self.model, what)
-        if kind is None or kind is list:
-            return self._buffer(what, lambda: self.precision.tensor(_tensor(array)))
-        return python_value(array, kind, what)
+        if form.python:
+            return fitted(array, form, f"{node}, {argument}")
+        return self._buffer(what, lambda: self.precision.tensor(_tensor(array)))
 
     def _python(self, value: Any, what: str, argument: str) -> Any:
         """A string, or a list of strings or of numbers."""
@@ -253,28 +269,6 @@ def _tensor(array: Any) -> Tensor:
     if array.dtype.name == "bfloat16":
         return torch.from_numpy(array.astype(np.float32)).to(torch.bfloat16)
     return torch.from_numpy(np.array(array, order="C"))
-
-
-def python_value(array: Any, kind: type, what: str) -> Any:
-    """A constant as the Python type that an operation wants; `array` is one of NumPy or PyTorch."""
-    if kind is tuple:
-        return array.reshape(-1).tolist()
-    if kind is str:
-        raise FormatError(f"{what}: text is needed, not numbers")
-    if int(np.prod(array.shape)) != 1:
-        raise FormatError(f"{what}: one number is needed, not {tuple(array.shape)}")
-    return kind(array.reshape(-1)[0].item())
-
-
-def _wanted(hint: Any) -> type | None:
-    """The Python type of an annotation: int, float, bool, str; tuple for their sequences; list for tensors; or None."""
-    if typing.get_origin(hint) in (Union, types.UnionType):
-        (hint,) = (part for part in typing.get_args(hint) if part is not type(None))
-    if hint in (int, float, bool, str):
-        return typing.cast(type, hint)
-    if hint == Sequence[Tensor]:
-        return list
-    return tuple if typing.get_origin(hint) is Sequence else None
 
 
 def check_names(plan: Block, known: Iterable[str]) -> None:
@@ -307,15 +301,15 @@ def mark_last_uses(plan: Block) -> None:
 
 def _mark_updates(steps: Sequence[Step]) -> None:
     """Leave to the executor the slices that go back into a state at once: it can change the state in place."""
-    written: dict[Computed, str] = {}  # what the next step writes to which state
+    written: dict[str, str] = {}  # the value that the next step writes to a state, and which state that is
     for step in reversed(steps):
-        result = Computed(step.outputs[0]) if step.outputs else None
+        result = step.outputs[0] if step.outputs else ""
         if step.kind == "write_state":
-            data = step.arguments.get("data")
-            written = {data: step.arguments["input"].name} if isinstance(data, Computed) else {}
+            data = step.arguments["data"]
+            written = {data.name: step.arguments["input"].name} if isinstance(data, Computed) else {}
         elif step.kind == "cast" and result in written:
-            x = step.arguments.get("x")
-            written = {x: written[result]} if isinstance(x, Computed) else {}
+            x = step.arguments["x"]
+            written = {x.name: written[result]} if isinstance(x, Computed) else {}
         else:
             if step.kind == "slice_update" and result in written and _goes_forward(step.arguments.get("stride")):
                 step.function, step.state = None, written[result]

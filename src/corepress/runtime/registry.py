@@ -1,13 +1,14 @@
 """The operations that the runtime knows: each is a small function of tensors under its MIL name.
 
-The annotations of a function say in what form it wants its arguments. `Tensor` arguments arrive as tensors. Arguments
-of Python types (`int`, `float`, `bool`, `str`, `Ints`, `Floats`, `Bools`) arrive as such: converted once where they are
-constants of the program, as nearly all are, and on each call where they are computed. An absent argument takes the
-function's default, which is the one of the MIL documentation.
+The annotations of a function say in what form it wants its arguments (`forms.py`). `Tensor` arguments arrive as
+tensors. Arguments of Python types (`int`, `float`, `bool`, `str`, `Ints`, `Floats`, `Bools`) arrive as such: converted
+once where they are constants of the program, as nearly all are, and on each call where they are computed. An absent
+argument takes the function's default, which is the one of the MIL documentation.
 """
 
 from __future__ import annotations
 
+import inspect
 import typing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,35 +16,30 @@ from typing import Any, TypeVar
 
 from google.protobuf.message import DecodeError
 
+from corepress.runtime.forms import Form, form_of
+
 Ints = Sequence[int]
 Floats = Sequence[float]
 Bools = Sequence[bool]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-# What PyTorch and Python raise where the values of a program do not fit its operations.
-FAULTS = (
-    RuntimeError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    AssertionError,
-    ArithmeticError,
-    MemoryError,
-    DecodeError,
-)
+# What PyTorch and Python raise where the values of a program do not fit its operations. Arguments have the form that is
+# wanted, so an AttributeError, a TypeError or a KeyError is a mistake in corepress, and stays what it is.
+FAULTS = (RuntimeError, ValueError, IndexError, ArithmeticError, DecodeError)
 
 
 @dataclass(frozen=True)
 class Operation:
     """`function` computes the outputs: a tensor, or a tuple where the operation has several. `group` is the page of
-    the documentation (and the file here) that it stands on. `hints` are the annotations of its arguments."""
+    the documentation (and the file here) that it stands on. `forms`: those of its arguments; `required`: the names of
+    those without a default."""
 
     name: str
     function: Callable[..., Any]
     group: str
-    hints: dict[str, Any]
+    forms: dict[str, Form]
+    required: tuple[str, ...]
 
 
 OPERATIONS: dict[str, Operation] = {}
@@ -54,5 +50,8 @@ def operation(function: F) -> F:
     name = function.__name__.rstrip("_")
     assert name not in OPERATIONS, name
     hints = typing.get_type_hints(function)
-    OPERATIONS[name] = Operation(name, function, function.__module__.rsplit(".", 1)[-1], hints)
+    parameters = inspect.signature(function).parameters
+    forms = {key: form_of(hints[key]) for key in parameters}
+    required = tuple(key for key, parameter in parameters.items() if parameter.default is parameter.empty)
+    OPERATIONS[name] = Operation(name, function, function.__module__.rsplit(".", 1)[-1], forms, required)
     return function

@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError
 from corepress.errors import CorepressError, FormatError
 from corepress.runtime.executor import Executor
 from corepress.runtime.features import Interface, interface_of
+from corepress.runtime.forms import ANY
 from corepress.runtime.neural_network.boundary import as_array, as_image, as_output, described, preparation
 from corepress.runtime.neural_network.custom import Custom, check_custom
 from corepress.runtime.neural_network.needed import needed, nodes_of
@@ -44,7 +45,7 @@ def load_network(
         layers = planner.steps(needed(nodes_of(network), [*wanted, *outputs.values()]))
         steps = [*_inputs(planner, network, interface), *layers, *last_steps]
         names = tuple(feature.name for feature in interface.inputs)
-        block = Block(names, steps, tuple(map(Computed, outputs.values())), tuple(outputs))
+        block = Block(names, steps, tuple(Computed(name, ANY) for name in outputs.values()), tuple(outputs))
         check_names(block, ())
     except CorepressError as error:
         raise FormatError(f"{path or 'the model'}: {error}") from error

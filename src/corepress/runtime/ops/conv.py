@@ -56,7 +56,7 @@ def conv(
     dilations: Ints | None = None,
     groups: int = 1,
 ) -> Tensor:
-    ones = [1] * (x.dim() - 2)
+    ones = [1] * _spatial(x, weight)
     strides, dilations = strides or ones, dilations or ones
     extents = extents_of(weight.shape[2:], dilations)
     pads = padding(pad_type, pad, x.shape[2:], extents, strides)
@@ -83,7 +83,7 @@ def conv_transpose(
     dilations: Ints | None = None,
     groups: int = 1,
 ) -> Tensor:
-    ones = [1] * (x.dim() - 2)
+    ones = [1] * _spatial(x, weight)
     strides, dilations = strides or ones, dilations or ones
     extents = extents_of(weight.shape[2:], dilations)
     full = [(d - 1) * s + extent for d, s, extent in zip(x.shape[2:], strides, extents, strict=True)]
@@ -132,6 +132,13 @@ def conv_quantized(
     channel = (-1, *[1] * (weight.dim() - 1))
     dense = weight.float() * quant_scale.float().view(channel) + quant_bias.float().view(channel)
     return conv(x, dense, bias, strides, pad_type, pad, dilations, groups)
+
+
+def _spatial(x: Tensor, weight: Tensor) -> int:
+    """The number of spatial dimensions."""
+    if x.dim() != weight.dim() or x.dim() < 3:
+        raise ValueError(f"x and weight have the ranks {x.dim()} and {weight.dim()}, which don't go together")
+    return x.dim() - 2
 
 
 def extents_of(kernel: Sequence[int], dilations: Ints) -> list[int]:

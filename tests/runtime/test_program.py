@@ -14,8 +14,10 @@ import torch
 from corepress.errors import ConfigError, CorepressError, FormatError
 from corepress.mlprogram import load as load_model
 from corepress.mlprogram.schema import ModelDescription
+from corepress.mlprogram.values import immediate_value
 from corepress.runtime import load
 from tests import structures
+from tests.runtime.hand_made import add, model, predict
 from tests.runtime.zoo import CachedGpt, Residual
 
 
@@ -326,3 +328,19 @@ def test_the_module_can_be_moved_and_compiled(tmp_path) -> None:
         torch.testing.assert_close(torch.compile(module, backend="eager", fullgraph=True)(x)[0], expected)
         (found,) = module.to("meta")(x.to("meta"))
         assert found.device.type == "meta" and found.shape == expected.shape
+
+
+def test_constants_of_the_same_name_are_kept_apart(tmp_path) -> None:
+    """Within operations that have one name, and in the two branches of a condition."""
+    spec, block = model()
+    for number, name in ((1.0, "a"), (10.0, "b")):
+        add(block, "add", name, x="x", y=np.full((1, 4), number))
+    choice = add(block, "cond", "z", pred=False)
+    for number in (100.0, 1000.0):
+        branch = choice.blocks.add()
+        constant = add(branch, "const", "number")
+        constant.attributes.add(key="val").value.CopyFrom(immediate_value(np.full((1, 4), number, np.float32)))
+        add(branch, "add", f"plus{number}", x="b", y="number")
+        branch.outputs.append(f"plus{number}")
+    add(block, "add", "y", x="a", y="z")
+    np.testing.assert_array_equal(predict(spec, tmp_path)["y"], np.full((1, 4), 1011))

@@ -113,6 +113,7 @@ class Planner:
         self.on_the_fly = on_the_fly
         self.held: dict[str, Tensor | Packed] = {}
         self.buffers: dict[str, str] = {}  # of constants, by the name of their value
+        self._kept: dict[int, Held] = {}  # by the id of the node
 
     def function(self, nodes: Sequence[Node], proto: Any) -> Block:
         """Plan a function of `nodes`, whose message is `proto`."""
@@ -218,14 +219,16 @@ class Planner:
 
     def _hold(self, node: Node) -> Held:
         """Keep the dense value of a constant, once for all that read it."""
-        return self._buffer(node.op.outputs[0].name, lambda: self._value(node, read_weight(node, self.model)))
+        if id(node) not in self._kept:
+            self._kept[id(node)] = kept = self._buffer(self._value(node, read_weight(node, self.model)))
+            self.buffers.setdefault(node.op.outputs[0].name, kept.name)
+        return self._kept[id(node)]
 
-    def _buffer(self, name: str, value: Callable[[], Tensor | Packed]) -> Held:
-        if name not in self.buffers:
-            # Names of a program may hold any character, those of buffers may not.
-            self.buffers[name] = f"constant_{len(self.held)}"
-            self.held[self.buffers[name]] = value()
-        return Held(self.buffers[name])
+    def _buffer(self, value: Tensor | Packed) -> Held:
+        # Names of a program may hold any character, and may be there twice; those of buffers may not.
+        name = f"constant_{len(self.held)}"
+        self.held[name] = value
+        return Held(name)
 
     def _value(self, node: Node, weight: Any) -> Tensor | Packed:
         if self.on_the_fly and not node.is_const and id(node) not in self._dense:
@@ -241,7 +244,7 @@ class Planner:
         array = read_tensor(value, self.model, what)
         if form.python:
             return fitted(array, form, f"{node}, {argument}")
-        return self._buffer(what, lambda: self.precision.tensor(_tensor(array)))
+        return self._buffer(self.precision.tensor(_tensor(array)))
 
     def _python(self, value: Any, what: str, argument: str) -> Any:
         """A string, or a list of strings or of numbers."""

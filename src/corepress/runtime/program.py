@@ -24,6 +24,7 @@ from corepress.runtime.executor import Executor
 from corepress.runtime.features import Interface, default_function, from_value, interface_of, to_tensors
 from corepress.runtime.plan import Planner, check_names
 from corepress.runtime.precision import Precision
+from corepress.runtime.wide import widen
 
 State = dict[str, Tensor]
 
@@ -109,11 +110,13 @@ def load(
     """Make a model callable.
 
     `source`: a path, a `corepress.Model` or a `corepress.neural_network.Model`, saved or not. `device`: "cpu", "cuda",
-    "mps". `precision`: "as_is", or "float32" or "float16" to compute all floating-point work in that type. `function`:
-    of an ML program with several. `weights`: "ahead_of_time" decompresses the compressed ones once, here, to exactly
-    the values that Core ML computes with. "on_the_fly" keeps the palettized and the quantized ones of `linear`, and of
-    `matmul` with a transposed constant y, packed in memory, and decompresses them as they are multiplied; the others
-    are treated as before.
+    "mps". `precision`: "as_is", or "float32" or "float16" to compute all floating-point work in that type. What is
+    float16 holds float16 values after each operation; on a CPU, products of matrices, convolutions and recurrent layers
+    are computed in float32 and then rounded, and their weights take four bytes each. `function`: of an ML program with
+    several. `weights`: "ahead_of_time" decompresses the compressed ones once, here, to exactly the values that Core ML
+    computes with. "on_the_fly" keeps the palettized and the quantized ones of `linear`, and of `matmul` with a
+    transposed constant y, packed in memory, and decompresses them as they are multiplied; the others are treated as
+    before.
     `custom`: for neural networks with custom layers a function for each of their classes, by name:
     `load(path, custom={"Swish": lambda x: x * x.sigmoid()})`. It takes the layer's inputs as tensors and returns a
     tensor, or several; if it has parameters of these names, it also gets `parameters`, a dictionary of the layer's, and
@@ -192,6 +195,8 @@ def load_program(
         missing = {feature.name for feature in described} ^ set(actual)
         if missing and not (what == "output" and missing.isdisjoint(f.name for f in described)):
             raise FormatError(f"{model.path}: description and function {name!r} differ in the {what} {min(missing)!r}")
+    if device.type == "cpu" and precision.name != "float32":
+        widen(plan, planner.held)
     output_types = _output_types(block) if precision.name == "as_is" else None
     executor = Executor(plan, planner.held, output_types)
     return Program(interface, executor, device, precision, name, planner.buffers)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from google.protobuf.message import DecodeError
@@ -33,13 +33,14 @@ FAULTS = (RuntimeError, ValueError, IndexError, ArithmeticError, DecodeError)
 class Operation:
     """`function` computes the outputs: a tensor, or a tuple where the operation has several. `group` is the page of
     the documentation (and the file here) that it stands on. `forms`: those of its arguments; `required`: the names of
-    those without a default."""
+    those without a default. `product`: see `product_operation`."""
 
     name: str
     function: Callable[..., Any]
     group: str
     forms: dict[str, Form]
     required: tuple[str, ...]
+    product: bool = False
 
 
 OPERATIONS: dict[str, Operation] = {}
@@ -54,4 +55,12 @@ def operation(function: F) -> F:
     forms = {key: form_of(hints[key]) for key in parameters}
     required = tuple(key for key, parameter in parameters.items() if parameter.default is parameter.empty)
     OPERATIONS[name] = Operation(name, function, function.__module__.rsplit(".", 1)[-1], forms, required)
+    return function
+
+
+def product_operation(function: F) -> F:
+    """Register an operation whose results are sums of products: a CPU computes it in float32 (`wide.py`)."""
+    operation(function)
+    name = function.__name__.rstrip("_")
+    OPERATIONS[name] = replace(OPERATIONS[name], product=True)
     return function

@@ -11,11 +11,13 @@ from typing import Any
 
 from corepress.errors import FormatError
 from corepress.runtime.executor import MAX_ITERATIONS, SPECIAL, Run, Values
+from corepress.runtime.forms import Form
 from corepress.runtime.neural_network.needed import Node
-from corepress.runtime.plan import Block, Computed, Step, python_value
+from corepress.runtime.plan import Block, Computed, Step
 
 CONTROL = ("branch", "loop", "loopBreak", "loopContinue")
 _FALSE = 1e-6
+_NUMBER = Form((float,))
 
 
 class _Break(Exception):
@@ -34,11 +36,11 @@ def control_step(node: Node, networks: Sequence[list[Step]]) -> Step:
     if node.kind == "branch":
         if len(layer.input) != 1:
             raise FormatError(f"layer {layer.name!r} (branch): it needs one input, the condition")
-        arguments["condition"] = Computed(layer.input[0])
+        arguments["condition"] = Computed(layer.input[0], _NUMBER)
     elif node.kind == "loop":
-        arguments["rounds"] = Computed(layer.input[0]) if layer.input else _rounds(node.message)
+        arguments["rounds"] = Computed(layer.input[0], _NUMBER) if layer.input else _rounds(node.message)
         if node.message.conditionVar:
-            blocks[0].outputs = (Computed(node.message.conditionVar),)
+            blocks[0].outputs = (Computed(node.message.conditionVar, _NUMBER),)
     return Step(node.kind, layer.name, arguments, (), tuple(blocks), writes=_written(networks))
 
 
@@ -57,8 +59,7 @@ def _run(run: Run, block: Block, values: Values) -> None:
 
 
 def _is_true(run: Run, argument: Any, values: Values, step: Step) -> bool:
-    what = f"the condition of {step.kind} {step.name!r}"
-    return bool(abs(python_value(run.value(argument, values), float, what)) > _FALSE)
+    return bool(abs(run.value(argument, values, step, "condition")) > _FALSE)
 
 
 def _branch(run: Run, step: Step, values: Values) -> Sequence[Any]:
@@ -71,7 +72,7 @@ def _loop(run: Run, step: Step, values: Values) -> Sequence[Any]:
     condition, body = step.blocks
     limit = step.arguments["rounds"]
     if isinstance(limit, Computed):
-        limit = python_value(run.value(limit, values), int, f"the number of rounds of loop {step.name!r}")
+        limit = int(run.value(limit, values, step, "number of rounds"))
     for done in itertools.count():
         _run(run, condition, values)
         if condition.outputs and not _is_true(run, condition.outputs[0], values, step):

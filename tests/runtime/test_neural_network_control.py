@@ -155,7 +155,7 @@ def test_endless_loops_and_odd_conditions_are_refused(monkeypatch) -> None:
         run(endless, [1])
     with pytest.raises(FormatError, match="loop 'loop' does not end within 20 rounds"):
         run(lambda b: counting(b, max_iterations=1 << 63), [1])
-    with pytest.raises(FormatError, match="the condition of branch 'if': one number is needed"):
+    with pytest.raises(FormatError, match="branch 'if', condition: one number is needed"):
         run(choice, [1, 2], [1, 2])
     with pytest.raises(FormatError):
         run(lambda b: counting(b, input_name="x1"), [1], [float("nan")])

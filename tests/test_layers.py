@@ -18,6 +18,7 @@ ALLOWED = {
     "coreml": {"coreml", "fields", "algorithms", "mlprogram", "targets", "weights", "errors"},
     "coreml/calibrated": {"coreml", "split", "algorithms", "runtime", "mlprogram", "weights", "errors"},
     "coreml/experimental": {"coreml", "fields", "runtime", "mlprogram", "targets", "weights", "errors"},
+    "description": {"description", "neural_network", "mlprogram", "targets", "errors"},
     "reports": {"reports", "mlprogram", "errors"},
     "runtime": {"runtime", "neural_network", "mlprogram", "weights", "errors"},
     "torch": {"torch", "fields", "algorithms", "mlprogram/atomic", "weights", "errors"},

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from corepress import neural_network as neural_network
     from corepress import runtime as runtime
     from corepress import torch as torch
+    from corepress.description import Description as Description
+    from corepress.description import describe as describe
     from corepress.mlprogram import Model as Model
     from corepress.mlprogram import load as load
     from corepress.reports import Report as Report
@@ -27,12 +29,14 @@ __version__ = "0.1.0"
 __all__ = [
     "ConfigError",
     "CorepressError",
+    "Description",
     "FormatError",
     "Missed",
     "Model",
     "Report",
     "Verification",
     "coreml",
+    "describe",
     "hold_back",
     "load",
     "neural_network",
@@ -45,6 +49,8 @@ __all__ = [
 _LAZY = {
     "Model": "corepress.mlprogram",
     "load": "corepress.mlprogram",
+    "Description": "corepress.description",
+    "describe": "corepress.description",
     "Report": "corepress.reports",
     "report": "corepress.reports",
     "hold_back": "corepress.split",

@@ -44,17 +44,17 @@ def _top(
         raise typer.Exit(2)
 
 
-@app.command(cls=ForNeuralNetworksToo)
+@app.command()
 def info(
     model: options.Input,
     everything: Annotated[bool, typer.Option("--all", help="List all weights, in program order.")] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Show the weights of a model: shape, type, how they are compressed, size, who reads them."""
-    from corepress.cli import show
-    from corepress.mlprogram import load
+    """Show what a model of any kind is, its inputs, outputs and weights, and what can be done with it."""
+    from corepress.cli.info import info as show
+    from corepress.description import describe
 
-    show.info(load(model), everything, as_json)
+    show(describe(model), everything, as_json)
 
 
 @app.command(cls=ForNeuralNetworksToo)

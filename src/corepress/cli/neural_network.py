@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 _COMMON = {"model", "output", "overwrite", "workers", "as_json"}
 # The options of each command that mean something for a neural network.
 _OPTIONS = {
-    "info": {"model", "everything", "as_json"},
     "palettize": _COMMON | {"nbits", "mode", "weight_threshold"},
     "quantize": _COMMON | {"dtype", "mode", "weight_threshold"},
     "decompress": _COMMON,
@@ -42,10 +41,7 @@ def _run(model: Model, command: str, context: Any) -> None:
         if source is not None and source.name == "COMMANDLINE" and name not in _OPTIONS[command]:
             flag = f"--{name.replace('_', '-')}"
             raise ConfigError(f"{flag}: {model.path} is a neural network, for which {command} has no such option")
-    if command == "info":
-        _info(model, context.params["everything"], context.params["as_json"])
-    else:
-        _compress(model, command, context.params)
+    _compress(model, command, context.params)
 
 
 def _compress(model: Model, command: str, options: dict[str, Any]) -> None:
@@ -99,30 +95,3 @@ def _summary(before: Model, after: Model, output: Path, as_json: bool) -> None:
     ):
         table.add_row(f"[bold]{label}[/]", text)
     show.console().print(table)
-
-
-def _info(model: Model, everything: bool, as_json: bool) -> None:
-    from rich.table import Table
-
-    from corepress.cli import show
-
-    weights = model.weights()
-    if as_json:
-        names = ("name", "layer_type", "shape", "form", "bits", "stored_bytes")
-        rows = [{name: getattr(weight, name) for name in names} for weight in weights]
-        facts = {"path": str(model.path), "spec_version": model.spec_version, "size": model.size()}
-        streams.document({**facts, "weights": rows})
-        return
-    out = show.console()
-    out.print(
-        f"[bold]{model.path}[/]: neural network (specification {model.spec_version}), {show.size(model.size())}, "
-        f"{len(weights)} weights in {show.size(sum(weight.stored_bytes for weight in weights))}"
-    )
-    table = Table("weight", "layer", "shape", "form", "bits", "bytes")
-    shown = weights if everything else sorted(weights, key=lambda weight: -weight.stored_bytes)[: show.SHOWN_WEIGHTS]
-    for weight in shown:
-        shape = "x".join(map(str, weight.shape))
-        table.add_row(weight.name, weight.layer_type, shape, weight.form, str(weight.bits), f"{weight.stored_bytes:,}")
-    out.print(table)
-    if len(shown) < len(weights):
-        out.print(f"The {len(shown)} largest of {len(weights)} weights; --all shows all.")

@@ -20,11 +20,9 @@ from corepress.cli.words import translate
 if TYPE_CHECKING:
     from corepress.cli.check import Judgement
     from corepress.coreml.engine import Progress
-    from corepress.mlprogram import Model
     from corepress.reports import Report
     from corepress.verification import Verification
 
-SHOWN_WEIGHTS = 40
 _SHOWN_CLASSES = 5
 
 
@@ -147,42 +145,6 @@ def _described(value: Any) -> dict[str, Any]:
 def _skipped(report: Report) -> str:
     reasons = Counter(translate(row.skipped) for row in report.skipped)
     return "\n".join(f"{count}: {reason}" for reason, count in reasons.most_common()) or "none"
-
-
-def info(model: Model, everything: bool, as_json: bool) -> None:
-    """What is in a model: its kind, its size, its weights."""
-    from corepress.targets import by_spec_version
-
-    weights = model.weights()
-    target = by_spec_version(model.spec_version).name
-    if as_json:
-        streams.document({
-            "path": str(model.path), "spec_version": model.spec_version, "target": target, "size": model.size(),
-            "weights": [_plain(weight) for weight in weights],
-        })  # fmt: skip
-        return
-    out = console()
-    stored = sum(weight.stored_bytes for weight in weights)
-    out.print(
-        f"[bold]{model.path}[/]: ML program for {target} (specification {model.spec_version}), {size(model.size())}, "
-        f"{len(weights)} weights in {size(stored)}"
-    )
-    table = Table("weight", "shape", "type", "form", "bits/weight", "bytes", "read by")
-    shown = weights if everything else sorted(weights, key=lambda w: -w.stored_bytes)[:SHOWN_WEIGHTS]
-    for weight in shown:
-        readers = ", ".join(sorted({consumer.op_type for consumer in weight.consumers}))
-        shape = "x".join(map(str, weight.shape))
-        bits = f"{weight.bits_per_weight:.2f}"
-        table.add_row(weight.name, shape, weight.dtype, weight.compression, bits, f"{weight.stored_bytes:,}", readers)
-    out.print(table)
-    if len(shown) < len(weights):
-        out.print(f"The {len(shown)} largest of {len(weights)} weights; --all shows all.")
-
-
-def _plain(weight: Any) -> dict[str, Any]:
-    names = ("name", "function", "shape", "dtype", "compression", "bits", "bits_per_weight", "stored_bytes")
-    consumers = [f"{consumer.op_type} {consumer.name}" for consumer in weight.consumers]
-    return {name: getattr(weight, name) for name in names} | {"consumers": consumers}
 
 
 def size(count: int) -> str:

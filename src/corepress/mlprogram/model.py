@@ -15,6 +15,7 @@ from corepress.errors import FormatError
 from corepress.mlprogram.atomic import replacing
 from corepress.mlprogram.blobs import BlobFile, BlobRecord, PendingBlob, chunks_of, place, write_blobs
 from corepress.mlprogram.dtypes import dtype_of
+from corepress.mlprogram.kinds import refusal
 from corepress.mlprogram.package import Package, find_package, read_spec
 from corepress.mlprogram.program import programs, values
 from corepress.mlprogram.spill import Spill
@@ -251,10 +252,7 @@ def load(path: str | Path | os.PathLike[str]) -> Model:
     package = find_package(Path(path))
     spec = read_spec(package)
     if not any(True for _ in programs(spec)):
-        raise FormatError(
-            f"{package.root}: it holds a {spec.WhichOneof('Type')} model, not an ML program; convert it with "
-            "coremltools' convert_to='mlprogram'"
-        )
+        raise FormatError(f"{package.root}: {refusal(spec)}")
     model = Model(package, spec, {}, Spill())
     model.check()
     return model

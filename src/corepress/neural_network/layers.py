@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from corepress.mlprogram import kinds
 from corepress.neural_network import values
 from corepress.neural_network.quantizers import Floats
 from corepress.neural_network.schema import Model as ModelProto
 from corepress.neural_network.selectors import QuantizedLayerSelector
 
 Shape = tuple[int, ...]
-NETWORKS = ("neuralNetwork", "neuralNetworkClassifier", "neuralNetworkRegressor")
+NETWORKS = kinds.NETWORKS
 INNER = {"loop": ("conditionNetwork", "bodyNetwork"), "branch": ("ifBranch", "elseBranch")}
 # Layers of which a selector is asked for the weights and the bias apart.
 _BIAS_APART = ("convolution", "innerProduct", "batchedMatmul")

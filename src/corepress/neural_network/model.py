@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError, EncodeError
 
 from corepress.errors import ConfigError, CorepressError, FormatError
 from corepress.mlprogram.atomic import replacing
+from corepress.mlprogram.kinds import leaves, refusal
 from corepress.mlprogram.package import MLMODEL, Package, find_package, read_spec
 from corepress.neural_network.layers import NETWORKS, LayerWeight, find_weights, models, networks
 from corepress.neural_network.schema import Model as ModelProto
@@ -170,9 +171,9 @@ def spec_of(source: Any) -> Any:
 
 def _checked(model: Model, name: str) -> Model:
     if not any(True for _ in networks(model.spec)):
-        kind = model.spec.WhichOneof("Type") or "unknown kind of"
-        advice = "; corepress.coreml compresses ML programs" if kind == "mlProgram" else ""
-        raise FormatError(f"{name}: it holds a {kind} model, not a neural network{advice}")
+        if "mlProgram" in leaves(model.spec):
+            raise FormatError(f"{name}: it holds an ML program, not a neural network; corepress.coreml compresses it")
+        raise FormatError(f"{name}: {refusal(model.spec)}")
     return model
 
 

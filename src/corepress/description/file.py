@@ -1,0 +1,197 @@
+"""`describe`: everything about a model file that can be told without running it."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from google.protobuf.message import DecodeError
+
+from corepress import mlprogram, neural_network, targets
+from corepress.description.parts import Part, part_of
+from corepress.mlprogram.features import parsed
+from corepress.mlprogram.kinds import NETWORKS, leaves, with_article
+from corepress.mlprogram.package import Package, find_package, read_spec
+from corepress.mlprogram.schema import Metadata
+
+# The oldest system that reads a specification, before those that hold ML programs.
+_SYSTEMS = {1: "iOS11", 2: "iOS11.2", 3: "iOS12", 4: "iOS13", 5: "iOS14"}
+_COREMLTOOLS = "com.github.apple.coremltools."
+_CREATE_ML = "com.apple.createml."
+_LAYER_WEIGHT = ("name", "layer_type", "shape", "form", "bits", "stored_bytes")
+_WEIGHT = ("name", "function", "shape", "dtype", "compression", "bits", "bits_per_weight", "stored_bytes")
+_ADVICE = "only ML programs and neural networks can be"
+
+
+@dataclass(frozen=True)
+class Ability:
+    """Whether corepress can do something with a model, and how, or why not."""
+
+    possible: bool
+    text: str
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a model file holds.
+
+    `model`: its kind, inputs, outputs and stages. `target`: the oldest system that reads it. `size`: bytes of all
+    files, `spec_size` those of the protobuf. `converter`: what made it, as far as it says; `metadata`: author, license,
+    description, version and what else is written there. `weights`: those that corepress can compress, as
+    `corepress.mlprogram.Weight` or `corepress.neural_network.layers.LayerWeight`; `forms` counts how they are stored.
+    `abilities`: of "compress", "run", "verify" and "calibrate".
+    """
+
+    path: str
+    model: Part
+    target: str
+    size: int
+    spec_size: int
+    converter: str
+    metadata: Mapping[str, str]
+    weights: tuple[Any, ...]
+    forms: Mapping[str, int]
+    abilities: Mapping[str, Ability]
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of all weights."""
+        return sum(weight.stored_bytes for weight in self.weights)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, ready for JSON."""
+        return {
+            "path": self.path,
+            **self.model.to_dict(),
+            "target": self.target,
+            "size": self.size,
+            "spec_size": self.spec_size,
+            "converter": self.converter,
+            "metadata": dict(self.metadata),
+            "forms": dict(self.forms),
+            "abilities": {name: {"possible": a.possible, "text": a.text} for name, a in self.abilities.items()},
+            "weights": [_plain(weight) for weight in self.weights],
+        }
+
+    def to_json(self) -> str:
+        return json.dumps(self.to_dict(), indent=2)
+
+
+def describe(path: str | Path) -> Description:
+    """Say what a Core ML model of any kind is, and what corepress can do with it.
+
+    `path`: an `.mlpackage` or an `.mlmodel`. Raises FormatError for what is no Core ML model, or a damaged one.
+
+        >>> corepress.describe("net.mlmodel").model.kind
+        'tree ensemble classifier'
+    """
+    package = find_package(path)
+    spec = read_spec(package)
+    kinds = list(leaves(spec))
+    opened = _opened(package, kinds)
+    model = part_of(spec, opened)
+    weights = tuple(opened.weights()) if opened is not None else ()
+    metadata = _metadata(spec)
+    return Description(
+        str(package.root),
+        model,
+        _target(model),
+        _size(package),
+        package.spec.stat().st_size,
+        _converter(metadata),
+        metadata,
+        weights,
+        Counter(map(_form, weights)),
+        dict(_abilities(model, kinds)),
+    )
+
+
+def _opened(package: Package, kinds: list[str]) -> Any:
+    """The model as corepress compresses it; None for one of another kind."""
+    if "mlProgram" in kinds:
+        return mlprogram.load(package.root)
+    return neural_network.load(package.root) if set(NETWORKS) & set(kinds) else None
+
+
+def _size(package: Package) -> int:
+    paths = (package.root / file for file in package.files()) if package.is_folder else iter([package.spec])
+    return sum(path.stat().st_size for path in paths)
+
+
+def _target(model: Part) -> str:
+    """The oldest system that reads a model: what the most demanding of its stages needs."""
+    version = max(part.spec_version for part in model.all())
+    newer = {target.spec_version: target.name for target in targets.TARGETS}
+    return (_SYSTEMS | newer).get(version, "unknown")
+
+
+def _metadata(spec: Any) -> dict[str, str]:
+    """What is written in a model about it; without the entries that are empty."""
+    try:
+        found = Metadata.FromString(parsed(spec.description).metadata)
+    except (DecodeError, ValueError):
+        return {}
+    fields = {
+        "description": found.shortDescription,
+        "version": found.versionString,
+        "author": found.author,
+        "license": found.license,
+    }
+    return {name: text for name, text in fields.items() if text} | {
+        entry.key: entry.value for entry in found.userDefined if entry.value
+    }
+
+
+def _converter(metadata: Mapping[str, str]) -> str:
+    """What made a model, from what it says of itself."""
+    if version := metadata.get(f"{_COREMLTOOLS}version"):
+        source = next((metadata[key] for key in (f"{_COREMLTOOLS}source", "source") if key in metadata), "")
+        return f"coremltools {version}" + (f", from {source}" if source else "")
+    create = {key.removeprefix(_CREATE_ML): text for key, text in metadata.items() if key.startswith(_CREATE_ML)}
+    if create:
+        return " ".join(["Create ML", *(f"{key} {text}" for key, text in sorted(create.items()))])
+    return metadata.get("source", "")
+
+
+def _form(weight: Any) -> str:
+    """How a weight is stored, for counting: "float16", "palettized, 4 bits"."""
+    form = weight.form if hasattr(weight, "form") else weight.compression or weight.dtype
+    compressed = form not in ("float16", "float32") and bool(getattr(weight, "compression", form))
+    return f"{form}, {weight.bits} bits" if compressed else str(form)
+
+
+def _abilities(model: Part, kinds: list[str]) -> Iterator[tuple[str, Ability]]:
+    program, network = "mlProgram" in kinds, bool(set(NETWORKS) & set(kinds))
+    others = list(dict.fromkeys(with_article(kind) for kind in kinds if kind not in ("mlProgram", *NETWORKS)))
+    custom = [name for part in model.all() for name in (part.facts or {}).get("custom layers", ())]
+    if program:
+        ways = "palettize, quantize, prune, decompress"
+        yield "compress", Ability(True, ways + ("; not the neural networks in it" if network else ""))
+    elif network:
+        yield "compress", Ability(True, "palettize, quantize, decompress, as a neural network")
+    else:
+        yield "compress", Ability(False, f"{_ADVICE} compressed, and this is {with_article(model.type)}")
+    if others:
+        text = f"it holds {', '.join(others)}" if program or network else f"{_ADVICE} run"
+        run = Ability(False, text)
+    elif custom:
+        run = Ability(True, f"with a function for each custom layer ({', '.join(custom)})")
+    else:
+        run = Ability(True, "with PyTorch")
+    yield "run", run
+    yield "verify", run
+    if len(kinds) == 1 and program:
+        yield "calibrate", Ability(True, "weights fitted to sample inputs, W8A8")
+    else:
+        yield "calibrate", Ability(False, "only an ML program that is no pipeline can be calibrated")
+
+
+def _plain(weight: Any) -> dict[str, Any]:
+    if hasattr(weight, "layer_type"):
+        return {name: getattr(weight, name) for name in _LAYER_WEIGHT}
+    consumers = [f"{consumer.op_type} {consumer.name}" for consumer in weight.consumers]
+    return {name: getattr(weight, name) for name in _WEIGHT} | {"consumers": consumers}

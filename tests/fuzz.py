@@ -128,7 +128,7 @@ def describe(spec, function) -> None:
 def seeds() -> list[bytes]:
     """A small package for each form, in both generations."""
     made = []
-    out = FOLDER.with_name(FOLDER.name + "-seed")
+    out = FOLDER.with_name(FOLDER.name + "-seed.mlpackage")
     for generation in (1, 2):
         for form in forms(generation):
             spec = ModelProto(specificationVersion=7 if generation == 1 else 9)

@@ -142,8 +142,12 @@ def test_a_kind_from_the_future(proto, tmp_path) -> None:
     number = 4000
     path.write_bytes(spec.SerializeToString() + b"\x82\xfa\x01\x00")  # field 4000, an empty message
     assert (number << 3 | 2) == 0x02 | 0x7A << 7 | 1 << 14
+    described = describe(path)
+    assert described.model.kind == "model of a kind that corepress does not know (field 4000 of Model.proto)"
+    assert described.target == "unknown" and not described.abilities["run"].possible
+    assert [feature.name for feature in described.model.signature.inputs] == ["x"]
     with pytest.raises(FormatError, match=r"a kind that corepress does not know \(field 4000"):
-        describe(path)
+        corepress.load(path)
 
 
 def network(folder: Path) -> Path:
@@ -200,10 +204,7 @@ def test_programs_of_several_functions_states_and_flexible_shapes(tmp_path) -> N
 
     model = ct.convert(
         program,
-        inputs=[
-            ct.ImageType("photo", (1, 3, 8, 8), color_layout=ct.colorlayout.BGR),
-            ct.TensorType("x", ct.Shape((1, ct.RangeDim(1, 9, default=4)))),
-        ],
+        inputs=[ct.ImageType("photo", (1, 3, 8, 8), color_layout=ct.colorlayout.BGR)],
         classifier_config=ct.ClassifierConfig(["a", "b", "c"], predicted_feature_name="label"),
         minimum_deployment_target=ct.target.iOS16,
         skip_model_load=True,
@@ -212,8 +213,45 @@ def test_programs_of_several_functions_states_and_flexible_shapes(tmp_path) -> N
     described = describe(tmp_path / "c.mlpackage")
     assert described.model.labels == ("a", "b", "c") and described.model.facts["predicts"] == "label"
     words = [described_feature(feature) for feature in described.model.signature.inputs]
-    assert words == ["BGR image 8x8 (width x height)", "float32 array 1x1..9"]
+    assert words == ["BGR image 8x8 (width x height)", "float32 array 1x4"]
     assert described.target == "iOS16" and described.converter.startswith("coremltools 9")
+
+
+def test_flexible_and_optional_features(proto, tmp_path) -> None:
+    from coremltools.proto import FeatureTypes_pb2
+
+    spec = proto.Model(specificationVersion=4)
+    spec.identity.SetInParent()
+
+    def array(name: str) -> Any:
+        found = spec.description.input.add(name=name).type.multiArrayType
+        found.dataType = FeatureTypes_pb2.ArrayFeatureType.FLOAT32
+        found.shape.extend([1, 4])
+        return found
+
+    ranges = array("ranges").shapeRange.sizeRanges
+    ranges.add(lowerBound=1, upperBound=1)
+    ranges.add(lowerBound=2, upperBound=-1)
+    several = array("several").enumeratedShapes.shapes
+    for size in (4, 8):
+        several.add().shape.extend([1, size])
+    array("absent").floatDefaultValue = 0.5
+    spec.description.input[2].type.isOptional = True
+    picture = spec.description.input.add(name="picture").type.imageType
+    picture.width, picture.height, picture.colorSpace = 6, 4, 30
+    picture.imageSizeRange.widthRange.lowerBound, picture.imageSizeRange.widthRange.upperBound = 6, 60
+    picture.imageSizeRange.heightRange.lowerBound, picture.imageSizeRange.heightRange.upperBound = 4, -1
+    spec.description.input.add(name="odd").type.multiArrayType.dataType = 0
+    spec.description.input.add(name="words").type.sequenceType.stringType.SetInParent()
+    features = describe(saved(spec, tmp_path)).model.signature.inputs
+    assert list(map(described_feature, features)) == [
+        "float32 array 1x2..",
+        "float32 array 1x4 or 1x8",
+        "float32 array 1x4, optional (0.5 without it)",
+        "BGR image 6..60x4.. (width x height)",
+        "unknown",
+        "sequence of string",
+    ]
 
 
 def test_sizes_and_forms_of_compressed_weights(package, tmp_path) -> None:

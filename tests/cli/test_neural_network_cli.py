@@ -44,7 +44,7 @@ def test_info(old: Path) -> None:
         "stored_bytes": 4608,
     }  # fmt: skip
     shown = corepress("info", old).stdout
-    assert "neural network (specification 5)" in shown and "The 40 largest of" in shown
+    assert "neural network (specification 5), for iOS14" in shown and "The 40 largest of" in shown
     assert "loop/body.bias" in corepress("info", old, "--all").stdout
 
 

@@ -176,9 +176,9 @@ def test_other_things(given: Any) -> None:
 
 
 def test_other_models(tmp_path: Path, package: Any) -> None:
-    with pytest.raises(FormatError, match=r"mlProgram model, not a neural network; corepress\.coreml compresses"):
+    with pytest.raises(FormatError, match=r"an ML program, not a neural network; corepress\.coreml compresses"):
         quantize_weights(package(), 8)
-    with pytest.raises(FormatError, match="glmRegressor model"):
+    with pytest.raises(FormatError, match="a generalized linear regressor; only"):
         spec = Model_pb2.Model(specificationVersion=1)
         spec.glmRegressor.offset.append(2)
         quantize_weights(spec, 8)

@@ -17,6 +17,7 @@ from corepress.coreml.config import OptimizationConfig
 from corepress.coreml.op_configs import OpCompressorConfig
 from corepress.errors import ConfigError, FormatError
 from corepress.mlprogram import Model, load
+from corepress.mlprogram.kinds import refusal
 from corepress.mlprogram.schema import Model as ModelProto
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -56,8 +57,7 @@ def _is_mlmodel(source: Any) -> bool:
 def _from_mlmodel(mlmodel: Any) -> Model:
     """The spec as it is in memory, edits included, on top of the package on disk that holds its weights."""
     if mlmodel.package_path is None:
-        kind = mlmodel.get_spec().WhichOneof("Type")
-        raise FormatError(f"the MLModel holds a {kind} model, not an ML program")
+        raise FormatError(f"the MLModel: {refusal(mlmodel.get_spec())}")
     model = load(mlmodel.package_path)
     spec = ModelProto()
     try:

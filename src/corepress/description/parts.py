@@ -86,7 +86,7 @@ def part_of(spec: Any, blobs: Any = None, name: str = "") -> Part:
     """What a message `Model` holds. `blobs`: where constants of its programs lie."""
     kind = kind_of(spec)
     described = parsed(spec.description)
-    content = getattr(spec, kind) if kind != "unknown" else b""
+    content = getattr(spec, kind) if spec.WhichOneof("Type") else b""
     network = _parse(NeuralNetwork, content) if kind in NETWORKS else None
     functions = tuple(
         Signature(one.name, _features(one.input), _features(one.output), _features(one.state))

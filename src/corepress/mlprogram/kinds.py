@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from google.protobuf.unknown_fields import UnknownFieldSet
+
 NETWORKS = ("neuralNetwork", "neuralNetworkClassifier", "neuralNetworkRegressor")
 PIPELINES = ("pipeline", "pipelineClassifier", "pipelineRegressor")
 
+# The kinds of models have the numbers from here on.
+_FIRST = 200
 # By the names of the fields of Apple's Model.proto.
 _NAMES = {
     "mlProgram": "an ML program",
@@ -51,13 +55,18 @@ _NAMES = {
 
 
 def kind_of(spec: Any) -> str:
-    """The name of the field of `Model.proto` that holds the model; "unknown" for one that corepress does not know."""
-    return str(spec.WhichOneof("Type") or "unknown")
+    """The name of the field of `Model.proto` that holds the model; "field 4000" for one that corepress does not know,
+    and nothing where there is no model."""
+    if (known := spec.WhichOneof("Type")) is not None:
+        return str(known)
+    fields: Any = UnknownFieldSet(spec)
+    numbers = [field.field_number for field in fields if field.field_number >= _FIRST]
+    return f"field {numbers[0]}" if numbers else ""
 
 
 def with_article(kind: str) -> str:
     """A kind in words, such as "a tree ensemble classifier"."""
-    return _NAMES.get(kind, "a model of a kind that corepress does not know")
+    return _NAMES.get(kind, f"a model of a kind that corepress does not know ({kind} of Model.proto)")
 
 
 def in_words(kind: str) -> str:

@@ -18,6 +18,7 @@ from google.protobuf.message import DecodeError
 
 from corepress.errors import FormatError
 from corepress.mlprogram.atomic import Kind, check_destination
+from corepress.mlprogram.kinds import kind_of
 from corepress.mlprogram.mistaken import refuse, refuse_pointer
 from corepress.mlprogram.schema import Model as ModelProto
 
@@ -127,7 +128,7 @@ def read_spec(package: Package, message: Any = ModelProto) -> Any:
         spec.ParseFromString(data)
     except (DecodeError, ValueError) as error:
         raise FormatError(f"{package.spec}: not a Core ML model, or damaged: {error}") from error
-    if not data or not spec.HasField("specificationVersion") or spec.WhichOneof("Type") is None:
+    if not data or not spec.HasField("specificationVersion") or not kind_of(spec):
         raise FormatError(f"{package.spec}: not a Core ML model: no version or no model in it")
     return spec
 

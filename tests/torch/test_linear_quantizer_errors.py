@@ -31,8 +31,10 @@ def test_misuse_is_an_error_in_a_sentence(caplog) -> None:
         quantizer.finalize()
     quantizer.step()
     assert "before prepare" in caplog.text
-    with pytest.raises(CorepressError, match="does not run on example_inputs"):
-        quantizer.prepare((torch.randn(1, 3, 12, 12),))
+    with pytest.raises(ConfigError, match="example_inputs are 2, but the model takes 1"):
+        quantizer.prepare((torch.randn(IMAGE), torch.randn(IMAGE)))
+    with pytest.raises(ConfigError, match="no input 'y'"):
+        quantizer.prepare({"y": torch.randn(IMAGE)})
     prepared = quantizer.prepare((torch.randn(IMAGE),))
     assert quantizer.prepare((torch.randn(IMAGE),)) is prepared and "already" in caplog.text
     with pytest.raises(CorepressError, match="the model that prepare"):

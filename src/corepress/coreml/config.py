@@ -25,6 +25,7 @@ from corepress.coreml.op_configs import (
 )
 from corepress.errors import ConfigError
 from corepress.fields import UnknownKeyError, read_yaml, suggesting, suggestion, tied_conflict
+from corepress.peer import as_ours
 
 __all__ = [
     "CompressionGranularity",
@@ -55,9 +56,14 @@ LEVELS = ("op_type_configs", "op_name_configs")
 Rule = tuple[str, str]
 
 
+def own_config(value: Any) -> Any:
+    """A configuration of coremltools, or several in a dictionary, as ours; what is none stays as it is."""
+    return as_ours(value, {**_KINDS, "OptimizationConfig": OptimizationConfig}.get)
+
+
 def _own_dict(value: Any) -> Any:
     """A copy, so that the caller's dictionary stays the caller's."""
-    return dict(value) if isinstance(value, Mapping) else {} if value is None else value
+    return own_config(dict(value)) if isinstance(value, Mapping) else {} if value is None else value
 
 
 def _check_entry(level: str, key: str, config: Any) -> None:
@@ -87,7 +93,7 @@ class OptimizationConfig:
         `[...]`), and the first that matches counts.
     """
 
-    global_config: OpCompressorConfig | None = field(default=None, validator=_check_level)
+    global_config: OpCompressorConfig | None = field(default=None, converter=own_config, validator=_check_level)
     op_type_configs: Configs = field(factory=dict, converter=_own_dict, validator=_check_level)
     op_name_configs: Configs = field(factory=dict, converter=_own_dict, validator=_check_level)
 
@@ -97,13 +103,11 @@ class OptimizationConfig:
 
     def set_op_type(self, op_type: str, op_config: OpCompressorConfig | None) -> None:
         """Set the configuration for the weights of all operations of a type, such as `"conv"`."""
-        _check_entry("op_type_configs", op_type, op_config)
-        self.op_type_configs[op_type] = op_config
+        self.op_type_configs = self.op_type_configs | {op_type: op_config}
 
     def set_op_name(self, op_name: str, op_config: OpCompressorConfig | None) -> None:
         """Set the configuration for a weight or an operation of that name, or for all that fit a pattern."""
-        _check_entry("op_name_configs", op_name, op_config)
-        self.op_name_configs[op_name] = op_config
+        self.op_name_configs = self.op_name_configs | {op_name: op_config}
 
     def configs(self) -> Iterator[OpCompressorConfig]:
         """Every configuration that is set."""
@@ -199,7 +203,8 @@ def _read(values: Any, kind: str, where: str) -> OpCompressorConfig | None:
 
 
 def check_kinds(config: Any, function: str, *kinds: type[OpCompressorConfig]) -> OptimizationConfig:
-    """The config, if it is an OptimizationConfig that holds only these kinds; else a ConfigError."""
+    """The config, as ours, if it is an OptimizationConfig that holds only these kinds; else a ConfigError."""
+    config = own_config(config)
     if not isinstance(config, OptimizationConfig):
         raise ConfigError(f"config must be of type OptimizationConfig. Got {config!r} for {function}.")
     for held in config.configs():

@@ -55,7 +55,7 @@ class Method:
         Raises ConfigError, before any work, for what `config` can't ask of the model; with `strict` also for rules
         that change nothing. `words`: what the levels of the configuration are called where it was written.
         """
-        check_kinds(config, self.function, *self.kinds)
+        config = check_kinds(config, self.function, *self.kinds)
         result = prepared(model, config, joint, target)
         weights = result.weights()
         choose = _sparing(self.chooser(config, joint), config, weights, spare_constants)

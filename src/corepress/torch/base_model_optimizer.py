@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,7 +12,7 @@ from torch import nn
 from corepress.errors import CorepressError
 from corepress.torch.distributed import has_split_weights, unwrapped, whole_copy
 from corepress.torch.engine import Action
-from corepress.torch.optimization_config import OptimizationConfig
+from corepress.torch.optimization_config import OptimizationConfig, own_config
 from corepress.torch.parameters import SUPPORTED, Parameter, copy_of
 from corepress.torch.report import Report
 from corepress.torch.rules import check_weights
@@ -38,7 +38,7 @@ class BaseModelOptimizer(ABC):
 
     def __init__(self, model: nn.Module, config: OptimizationConfig | None = None, *, strict: bool = False):
         self._model = model
-        self._config: Any = config
+        self._config: Any = own_config(config)
         self._strict = strict
 
     @abstractmethod
@@ -71,7 +71,39 @@ class BaseModelOptimizer(ABC):
         return self._model if inplace else copy(self._model)
 
 
-class _CompressesAtOnce(BaseModelOptimizer):
+class BasePostTrainingModelOptimizer(BaseModelOptimizer):
+    """A method that compresses a trained model without data.
+
+    Who derives from it calls `super().compress(inplace=inplace)`, and changes the model that comes back.
+    """
+
+    _uncompressed_model: nn.Module | None = None
+
+    def compress(self, *args: Any, inplace: bool = False, **kwargs: Any) -> nn.Module:
+        """The model to be compressed: the model itself if `inplace`, else a copy; the other one is kept, unchanged."""
+        return _kept(self, inplace)
+
+
+class BaseDataCalibratedModelOptimizer(BaseModelOptimizer):
+    """A method that compresses a trained model with the help of some data; derived from as the one without."""
+
+    _uncompressed_model: nn.Module | None = None
+
+    def compress(self, dataloader: Iterable[Any], *args: Any, inplace: bool = False, **kwargs: Any) -> nn.Module:
+        """The model to be compressed: the model itself if `inplace`, else a copy; the other one is kept, unchanged."""
+        return _kept(self, inplace)
+
+
+def _kept(optimizer: Any, inplace: bool) -> nn.Module:
+    optimizer._uncompressed_model = optimizer._get_model_for_compression(inplace=not inplace)
+    optimizer._model = optimizer._get_model_for_compression(inplace=inplace)
+    model: nn.Module = optimizer._model
+    return model
+
+
+class Reporting(BaseModelOptimizer):
+    """A method of ours that compresses at once, and reports what it did."""
+
     _report: Report | None = None
 
     def report(self) -> Report:
@@ -79,12 +111,8 @@ class _CompressesAtOnce(BaseModelOptimizer):
         return Report() if self._report is None else self._report.normalized()
 
 
-class BasePostTrainingModelOptimizer(_CompressesAtOnce):
-    """A method that compresses a trained model without data."""
-
-    @abstractmethod
-    def compress(self, *args: Any, **kwargs: Any) -> nn.Module:
-        """The compressed model: the model itself if `inplace`, else a copy."""
+class WeightByWeight(Reporting, BasePostTrainingModelOptimizer):
+    """A method of ours that compresses each weight by itself, so that files of a checkpoint will do for it, too."""
 
     @abstractmethod
     def _choose(self, parameter: Parameter) -> Action | None:
@@ -98,14 +126,6 @@ class BasePostTrainingModelOptimizer(_CompressesAtOnce):
         """
         self._check_config()
         self._report = compress_shards(self._model, self._choose, Path(source), Path(destination), workers=workers)
-
-
-class BaseDataCalibratedModelOptimizer(_CompressesAtOnce):
-    """A method that compresses a trained model with the help of some data."""
-
-    @abstractmethod
-    def compress(self, *args: Any, **kwargs: Any) -> nn.Module:
-        """The compressed model: the model itself if `inplace`, else a copy."""
 
 
 class BaseTrainingTimeModelOptimizer(BaseModelOptimizer):

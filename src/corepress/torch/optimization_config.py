@@ -6,6 +6,7 @@ Names and behaviour are those of `coremltools.optimize.torch.optimization_config
 
 from __future__ import annotations
 
+import importlib
 import operator
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -21,6 +22,7 @@ from torch import nn
 
 from corepress import fields
 from corepress.errors import ConfigError
+from corepress.peer import as_ours
 
 __all__ = ["ModuleOptimizationConfig", "OptimizationConfig", "PalettizationGranularity", "QuantizationGranularity"]
 
@@ -56,10 +58,14 @@ class ModuleOptimizationConfig:
     """How the weights of one module are compressed."""
 
     @classmethod
-    def from_dict(cls: type[M], config_dict: Mapping[str, Any]) -> M:
+    def from_dict(cls: type[M], data_dict: Mapping[str, Any]) -> M:
         """Build from the names of fields and their values; the mapping stays unchanged."""
+        return cls._structured(data_dict)
+
+    @classmethod
+    def _structured(cls: type[M], values: Mapping[str, Any]) -> M:
         try:
-            config: M = fields.structure(as_mapping(config_dict, cls.__name__), cls)
+            config: M = fields.structure(as_mapping(values, cls.__name__), cls)
         except cattrs.errors.BaseValidationError as error:
             raise ConfigError(f"{cls.__name__}: {' '.join(fields.sentences(error))}") from error
         return config
@@ -73,7 +79,20 @@ class ModuleOptimizationConfig:
         return attrs.asdict(self)
 
 
-def _check_level(instance: OptimizationConfig, attribute: attrs.Attribute[Any], value: Any) -> None:
+def own_config(value: Any) -> Any:
+    """A configuration of coremltools, or several in a dictionary or list, as ours; what is none stays as it is."""
+    return as_ours(value, _counterpart)
+
+
+def _counterpart(name: str) -> Any:
+    for package in ("palettization", "quantization", "layerwise_compression", "pruning", "pruning.pruning_scheduler"):
+        module = importlib.import_module(f"corepress.torch.{package}")  # which build on this one
+        if hasattr(module, name):
+            return getattr(module, name)
+    return None
+
+
+def check_level(instance: OptimizationConfig, attribute: attrs.Attribute[Any], value: Any) -> None:
     entries = {"": value} if attribute.name == "global_config" else as_mapping(value, attribute.name)
     for key, config in entries.items():
         _check_entry(instance, attribute.name, key, config)
@@ -85,13 +104,13 @@ def _check_entry(instance: OptimizationConfig, level: str, key: Any, config: Any
         raise ConfigError(f"{level} {key!r} of {type(instance).__name__} must be a {wanted} or None, not {config!r}")
 
 
-def _own_dict(configs: Any) -> Any:
+def own_dict(configs: Any) -> Any:
     """A copy, so that the caller's dictionary stays the caller's; the validator speaks of what is none."""
-    return dict(configs) if isinstance(configs, Mapping) else {} if configs is None else configs
+    return own_config(dict(configs)) if isinstance(configs, Mapping) else {} if configs is None else configs
 
 
-def _by_type(configs: Any) -> Any:
-    own = _own_dict(configs)
+def by_type(configs: Any) -> Any:
+    own = own_dict(configs)
     return {module_type(key): value for key, value in own.items()} if isinstance(own, dict) else own
 
 
@@ -109,9 +128,9 @@ class OptimizationConfig:
     # Whether a configuration that names nothing means the defaults for everything.
     _global_by_default: ClassVar[bool] = False
 
-    global_config: ModuleOptimizationConfig | None = field(default=None, validator=_check_level)
-    module_type_configs: dict[ModuleType, Any] = field(factory=dict, converter=_by_type, validator=_check_level)
-    module_name_configs: dict[str, Any] = field(factory=dict, converter=_own_dict, validator=_check_level)
+    global_config: ModuleOptimizationConfig | None = field(default=None, converter=own_config, validator=check_level)
+    module_type_configs: dict[ModuleType, Any] = field(factory=dict, converter=by_type, validator=check_level)
+    module_name_configs: dict[str, Any] = field(factory=dict, converter=own_dict, validator=check_level)
 
     def __attrs_post_init__(self) -> None:
         if self._global_by_default and not (self.global_config or self.module_type_configs or self.module_name_configs):
@@ -119,20 +138,17 @@ class OptimizationConfig:
 
     def set_global(self: O, global_config: ModuleOptimizationConfig | None) -> O:
         """Set the configuration for every module that has none of its own."""
-        _check_entry(self, "global_config", "", global_config)
         self.global_config = global_config
         return self
 
     def set_module_type(self: O, object_type: ModuleType, opt_config: ModuleOptimizationConfig | None) -> O:
         """Set the configuration for all modules of a class."""
-        _check_entry(self, "module_type_configs", object_type, opt_config)
-        self.module_type_configs[module_type(object_type)] = opt_config
+        self.module_type_configs = self.module_type_configs | {object_type: opt_config}
         return self
 
     def set_module_name(self: O, module_name: str, opt_config: ModuleOptimizationConfig | None) -> O:
         """Set the configuration for the modules whose name matches."""
-        _check_entry(self, "module_name_configs", module_name, opt_config)
-        self.module_name_configs[module_name] = opt_config
+        self.module_name_configs = self.module_name_configs | {module_name: opt_config}
         return self
 
     def configs(self) -> Iterator[Any]:

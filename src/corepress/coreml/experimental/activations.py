@@ -58,7 +58,7 @@ def linear_quantize_activations(
     Activations without a finite range are left as they are, with a warning; `skipped` of the model lists them.
     Raises ConfigError for samples that do not fit the model, and without PyTorch (install 'corepress[torch]').
     """
-    check_kinds(config, "linear_quantize_activations", OpLinearQuantizerConfig)
+    config = check_kinds(config, "linear_quantize_activations", OpLinearQuantizerConfig)
     for op_config in config.configs():
         assert isinstance(op_config, OpLinearQuantizerConfig)
         if op_config.nbits != 8:

@@ -6,7 +6,7 @@ Another method takes part by registering a configuration and an algorithm under 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import repeat
 from typing import Any
 
@@ -98,6 +98,11 @@ class ModuleGPTQConfig(LayerwiseCompressionAlgorithmConfig):
     scale_search: bool = flag()
     activation_aware_scale: bool = flag()
 
+    @classmethod
+    def from_dict(cls, config_dict: Mapping[str, Any]) -> ModuleGPTQConfig:
+        """Build from the names of fields and their values; the argument's name is coremltools'."""
+        return cls._structured(config_dict)
+
     def __attrs_post_init__(self) -> None:
         _read_dtype(self, ("uint8", "uint4", "uint3", "float32"))
         if self.enable_normal_float and self.block_size:
@@ -129,6 +134,11 @@ class ModuleSparseGPTConfig(LayerwiseCompressionAlgorithmConfig):
     processing_group_size: int = integer(128, 1)
     algorithm: str = _named("sparse_gpt")
     scale_search: bool = flag()
+
+    @classmethod
+    def from_dict(cls, config_dict: Mapping[str, Any]) -> ModuleSparseGPTConfig:
+        """Build from the names of fields and their values; the argument's name is coremltools'."""
+        return cls._structured(config_dict)
 
     def __attrs_post_init__(self) -> None:
         _read_dtype(self, ("uint8", "uint4", "uint3", "float16", "float32"))
@@ -177,7 +187,7 @@ class OBSCompressionAlgorithm(LayerwiseCompressionAlgorithm):
         """Use the statistics of a layer that gets the same inputs, and the factor of its Hessian."""
         self._statistics = other._statistics
 
-    def add_batch(self, inp: Tensor, out: Tensor, original: Tensor | None = None) -> None:
+    def add_batch(self, inp: Tensor, out: Tensor, *, original: Tensor | None = None) -> None:
         """Gather statistics of the input of one call. `original`: what it was before any layer was compressed."""
         self._statistics = self._statistics or self._new_statistics()
         originals: Iterable[Tensor | None] = repeat(None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import re
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -68,7 +68,7 @@ def on_device(modules: Iterable[nn.Module], device: Device) -> Iterator[None]:
                 module._apply(lambda tensor, home=home: tensor.to(home), recurse=False)  # type: ignore
 
 
-class FirstLayerInputCacher(Registry):
+class FirstLayerInputCacher(Registry, ABC):
     """Finds the inputs of the first layer to be compressed.
 
     `layers`: as in `LayerwiseCompressorConfig`: modules, names or regular expressions; None for all children.

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from corepress.algorithms.awq import Rounding
 from corepress.errors import ConfigError, CorepressError
 from corepress.fields import flag, integer, matches_nothing, suggesting
-from corepress.torch.base_model_optimizer import BaseDataCalibratedModelOptimizer
+from corepress.torch.base_model_optimizer import BaseDataCalibratedModelOptimizer, Reporting
 from corepress.torch.engine import skipped
 from corepress.torch.layerwise_compression import fingerprint
 from corepress.torch.layerwise_compression.activation_scaling import scale_activations
@@ -43,7 +43,14 @@ from corepress.torch.layerwise_compression.stages import (
     whole,
 )
 from corepress.torch.metadata import array_of, describe, read_weight, register_version
-from corepress.torch.optimization_config import ModuleOptimizationConfig, OptimizationConfig
+from corepress.torch.optimization_config import (
+    ModuleOptimizationConfig,
+    OptimizationConfig,
+    by_type,
+    check_level,
+    own_config,
+    own_dict,
+)
 from corepress.torch.parameters import Parameter, bake_parametrizations, copy_of, parameters, together
 from corepress.torch.progress import track
 from corepress.torch.report import Report, row
@@ -81,6 +88,10 @@ class LayerwiseCompressorConfig(OptimizationConfig):
     _module_config: ClassVar[type[ModuleOptimizationConfig]] = LayerwiseCompressionAlgorithmConfig
 
     layers: Any = field(default=None, converter=_layers)
+    # After `layers`, in whose place coremltools has it.
+    global_config: Any = field(default=None, converter=own_config, validator=check_level)
+    module_type_configs: dict[Any, Any] = field(factory=dict, converter=by_type, validator=check_level)
+    module_name_configs: dict[str, Any] = field(factory=dict, converter=own_dict, validator=check_level)
     input_cacher: Any = field(default="default", converter=_cacher)
     calibration_nsamples: int = integer(128, 1)
     match_original: bool = flag()
@@ -110,7 +121,7 @@ def _names(layer: nn.Module | str, name: str, module: nn.Module) -> bool:
     return re.fullmatch(layer, name) is not None if isinstance(layer, str) else module is layer
 
 
-class LayerwiseCompressor(BaseDataCalibratedModelOptimizer):
+class LayerwiseCompressor(Reporting, BaseDataCalibratedModelOptimizer):
     """Compresses the linear and convolutional layers of a model with the help of some samples of its input."""
 
     _supported_modules = SUPPORTED
@@ -119,7 +130,7 @@ class LayerwiseCompressor(BaseDataCalibratedModelOptimizer):
         super().__init__(model, config, strict=strict)
 
     @torch.no_grad()
-    def compress(
+    def compress(  # type: ignore[override]  # the arguments are coremltools'
         self,
         dataloader: Iterable[Any],
         device: str | torch.device | None = None,

@@ -22,6 +22,7 @@ from corepress.torch.optimization_config import (
     Rule,
     as_mapping,
     module_type,
+    own_config,
 )
 from corepress.torch.palettization.post_training_palettization import check_palettization
 
@@ -152,6 +153,7 @@ def _by_default() -> dict[Any, ModuleDKMPalettizerConfig]:
 
 def _by_threshold(configs: Any) -> Any:
     """One configuration, or several in the order of their thresholds."""
+    configs = own_config(configs)
     known = isinstance(configs, list) and all(isinstance(each, ModuleDKMPalettizerConfig) for each in configs)
     return sorted(configs, key=lambda each: each.weight_threshold or 0) if known else configs
 

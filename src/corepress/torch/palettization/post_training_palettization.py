@@ -13,7 +13,7 @@ from torch import nn
 
 from corepress.errors import ConfigError
 from corepress.fields import flag, suggesting, value_of, whole
-from corepress.torch.base_model_optimizer import BasePostTrainingModelOptimizer
+from corepress.torch.base_model_optimizer import WeightByWeight
 from corepress.torch.dtypes import lut_type
 from corepress.torch.engine import Action, compress_weights
 from corepress.torch.fields import channel_axis, member, optional_integer
@@ -89,7 +89,7 @@ class PostTrainingPalettizerConfig(OptimizationConfig):
     _global_by_default: ClassVar[bool] = True
 
 
-class PostTrainingPalettizer(BasePostTrainingModelOptimizer):
+class PostTrainingPalettizer(WeightByWeight):
     """Palettizes the weights of a trained model, without data.
 
     k-means with scalar entries is solved exactly; for float32 to the width of fine bins, unless
@@ -99,7 +99,9 @@ class PostTrainingPalettizer(BasePostTrainingModelOptimizer):
     def __init__(self, model: nn.Module, config: PostTrainingPalettizerConfig | None = None, *, strict: bool = False):
         super().__init__(model, PostTrainingPalettizerConfig() if config is None else config, strict=strict)
 
-    def compress(self, num_kmeans_workers: int | None = None, inplace: bool = False) -> nn.Module:
+    def compress(  # type: ignore[override]  # the arguments are coremltools'
+        self, num_kmeans_workers: int | None = None, inplace: bool = False
+    ) -> nn.Module:
         """The palettized model: this model if `inplace`, else a copy.
 
         `num_kmeans_workers`: threads; by default one for each core. A weight that can't be palettized as asked is left

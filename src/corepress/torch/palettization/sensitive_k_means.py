@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from corepress.errors import ConfigError, CorepressError
 from corepress.fields import flag, integer, suggesting
-from corepress.torch.base_model_optimizer import BaseDataCalibratedModelOptimizer
+from corepress.torch.base_model_optimizer import BaseDataCalibratedModelOptimizer, Reporting
 from corepress.torch.dtypes import lut_type
 from corepress.torch.engine import Action, Skip, compress_weights
 from corepress.torch.fields import channel_axis, member, optional_integer
@@ -67,7 +67,7 @@ class SKMPalettizerConfig(OptimizationConfig):
     calibration_nsamples: int = integer(128, least=1)
 
 
-class SKMPalettizer(BaseDataCalibratedModelOptimizer):
+class SKMPalettizer(Reporting, BaseDataCalibratedModelOptimizer):
     """Palettizes weights by k-means in which each element weighs as much as the loss is sensitive to it.
 
     Sensitive k-means of Kim et al. 2023, "SqueezeLLM" (arXiv 2306.07629). With scalar entries the weighted k-means is
@@ -109,7 +109,7 @@ class SKMPalettizer(BaseDataCalibratedModelOptimizer):
             torch.save(found, sensitivity_path)
         return found
 
-    def compress(
+    def compress(  # type: ignore[override]  # the arguments are coremltools'
         self,
         dataloader: Iterable[Any] | None = None,
         loss_fn: LossFunction | None = None,

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from corepress.errors import CorepressError
 from corepress.torch.parameters import SUPPORTED
@@ -100,32 +100,3 @@ def _functional_dropout_to_modules(captured: fx.GraphModule) -> None:
             captured.add_submodule(name, module)
             node.op, node.target, node.args, node.kwargs = "call_module", name, (arguments["input"],), {}
     captured.recompile()
-
-
-class _Watching(fx.Interpreter):
-    def __init__(self, module: fx.GraphModule):
-        super().__init__(module)
-        self.real: set[fx.Node] = set()
-
-    def run_node(self, n: fx.Node) -> Any:
-        result = super().run_node(n)
-        if isinstance(result, Tensor) and result.is_floating_point():
-            self.real.add(n)
-        return result
-
-
-@torch.no_grad()
-def real_values(captured: fx.GraphModule, example_inputs: tuple[Any, ...]) -> set[fx.Node]:
-    """The nodes whose values are tensors of floating-point numbers, found by a run in evaluation mode."""
-    modes = {module: module.training for module in captured.modules()}
-    watching = _Watching(captured)
-    captured.eval()
-    try:
-        with torch.random.fork_rng():
-            watching.run(*example_inputs)
-    except Exception as error:
-        raise CorepressError(f"the model does not run on example_inputs: {error}") from error
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-    return watching.real

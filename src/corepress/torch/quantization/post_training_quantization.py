@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,7 +16,7 @@ from corepress.algorithms.linear import quantize
 from corepress.errors import ConfigError
 from corepress.fields import flag, suggesting
 from corepress.torch import dtypes
-from corepress.torch.base_model_optimizer import BasePostTrainingModelOptimizer
+from corepress.torch.base_model_optimizer import WeightByWeight
 from corepress.torch.engine import Action, compress_weights
 from corepress.torch.fields import member
 from corepress.torch.metadata import array_of
@@ -76,6 +76,11 @@ class ModulePostTrainingQuantizerConfig(ModuleOptimizationConfig):
         self.weight_n_bits = dtypes.bits(name)
         self.weight_dtype = dtypes.torch_type(name)
 
+    @classmethod
+    def from_dict(cls, config_dict: Mapping[str, Any]) -> ModulePostTrainingQuantizerConfig:
+        """Build from the names of fields and their values; the argument's name is coremltools'."""
+        return cls._structured(config_dict)
+
     @property
     def dtype_name(self) -> str:
         """Such as "int4", for which PyTorch has no type."""
@@ -96,13 +101,13 @@ class PostTrainingQuantizerConfig(OptimizationConfig):
             raise ConfigError("quantization_scheme must be the same in the configurations of all modules")
 
 
-class PostTrainingQuantizer(BasePostTrainingModelOptimizer):
+class PostTrainingQuantizer(WeightByWeight):
     """Quantizes the weights of a trained model, without data; values stay floating point until it is converted."""
 
     def __init__(self, model: nn.Module, config: PostTrainingQuantizerConfig | None = None, *, strict: bool = False):
         super().__init__(model, PostTrainingQuantizerConfig() if config is None else config, strict=strict)
 
-    def compress(
+    def compress(  # type: ignore[override]  # the arguments are coremltools'
         self, inplace: bool = False, *, dataloader: Iterable[Any] | None = None, workers: int | None = None
     ) -> nn.Module:
         """The quantized model: this model if `inplace`, else a copy.

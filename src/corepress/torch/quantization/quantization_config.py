@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum
 from typing import Any, ClassVar
 
@@ -82,6 +83,11 @@ class ModuleLinearQuantizerConfig(ModuleOptimizationConfig):
         self.weight_n_bits = dtypes.bits(self.weight_dtype)
         self.weight_dtype = dtypes.torch_type(self.weight_dtype)
         self.activation_dtype = dtypes.torch_type(self.activation_dtype)
+
+    @classmethod
+    def from_dict(cls, config_dict: Mapping[str, Any]) -> ModuleLinearQuantizerConfig:
+        """Build from the names of fields and their values; the argument's name is coremltools'."""
+        return cls._structured(config_dict)
 
     @property
     def quantizes_weights(self) -> bool:

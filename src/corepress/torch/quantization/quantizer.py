@@ -16,12 +16,13 @@ from corepress.torch.base_model_optimizer import BaseTrainingTimeModelOptimizer
 from corepress.torch.distributed import has_split_weights, is_split, unwrapped, whole_copy
 from corepress.torch.metadata import register_version
 from corepress.torch.parameters import Parameter, bake_parametrizations
-from corepress.torch.quantization.capture import capture, real_values
+from corepress.torch.quantization.capture import capture
 from corepress.torch.quantization.fake_quantize import FakeQuantize
 from corepress.torch.quantization.finishing import finish_activations, finish_layers
 from corepress.torch.quantization.insertion import places, quantize_activations, quantize_layers, weight_configs
 from corepress.torch.quantization.layers import FakeQuantizedLayer
 from corepress.torch.quantization.quantization_config import LinearQuantizerConfig
+from corepress.torch.quantization.values import real_values
 from corepress.torch.report import Report
 from corepress.torch.rules import check_places, check_shared, shared_weights
 
@@ -54,11 +55,13 @@ class LinearQuantizer(Quantizer):
         self._quantization_scheme = self._config.leading.quantization_scheme
         self._is_prepared = False
 
-    def prepare(self, example_inputs: tuple[Any, ...] | Tensor, inplace: bool = False) -> nn.Module:
+    def prepare(self, example_inputs: Any = None, inplace: bool = False) -> nn.Module:
         """The model with fake quantization, in training mode, a `torch.fx.GraphModule`.
 
-        example_inputs: the positional arguments of `forward`; one run on them, in evaluation mode, finds which values
-        are tensors of floating-point numbers. inplace: share the parameters with the model, instead of with a copy.
+        example_inputs: the arguments of `forward`: a tensor or array, several in a tuple or list, or by their names in
+        a dictionary. They tell which values are tensors of floating-point numbers, mostly without a run: so a shape,
+        such as [1, 3, 224, 224], will do in place of a tensor, and None where no integers are computed from tensors.
+        inplace: share the parameters with the model, instead of with a copy.
 
         Raises CorepressError, with the module and the line, for a `forward` that `torch.fx` can't capture. Modules of
         PyTorch without weights of their own in the table, such as LSTM, and functions on weights stay as they are.
@@ -69,10 +72,9 @@ class LinearQuantizer(Quantizer):
         model = self._get_model_for_compression(inplace)
         _bake(model)
         model.train()
-        inputs = (example_inputs,) if isinstance(example_inputs, Tensor) else tuple(example_inputs)
         prepared = capture(model, self._config.non_traceable_module_names)
         self._check_graph(model, prepared)
-        real = real_values(prepared, inputs)
+        real = real_values(prepared, example_inputs)
         quantize_layers(prepared, self._config)
         quantize_activations(prepared, self._config, real)
         self._preserve(model, prepared)

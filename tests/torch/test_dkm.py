@@ -133,10 +133,15 @@ def test_a_step_is_that_of_the_peer(options) -> None:
 def test_training_lowers_the_loss_and_evaluation_is_what_finalizing_gives() -> None:
     method = palettizer(mlp(), n_bits=2)
     model = method.prepare()
-    adam = torch.optim.Adam(model.parameters(), 0.01)
-    first, last = train(model, [method], 1, adam), train(model, [method], 40, adam)
-    assert last < 0.97 * first
-    x = torch.randn(4, 32)
+    x = torch.randn(512, 32)
+
+    def loss() -> float:
+        with torch.no_grad():
+            return (model(x) - x[:, :16]).square().mean().item()
+
+    first = loss()
+    train(model, [method], 80, torch.optim.Adam(model.parameters(), 0.01))
+    assert loss() < 0.9 * first  # 0.78 to 0.84 of it with ten seeds
     assert len(model[0].weight.unique()) > 4  # soft
     model.eval()
     finished = method.finalize()

@@ -365,5 +365,10 @@ def test_a_trained_model_converts_and_answers_alike(options, target, tmp_path) -
     assert pairs == [0, 0] if options.get("activation_dtype") else min(pairs) >= 9
     converted.save(str(tmp_path / "model.mlpackage"))
     (answer,) = load(tmp_path / "model.mlpackage").predict({"x": x.numpy()}).values()
-    assert (answer.argmax(1) == expected.argmax(1)).mean() >= 0.995
     assert np.abs(answer - expected).mean() < 0.01 * np.abs(expected).mean()
+    # A value half-way between two integers falls to either side by the processor's last bit, and outputs move by a step
+    # or two of theirs: only what leads by more is a choice that must be the same.
+    steps = np.diff(np.unique(expected))
+    second, best = np.sort(expected, axis=1)[:, -2:].T
+    clear = best - second > 4.5 * max(steps[steps > 1e-6].min(), 1e-5)
+    assert clear.mean() > 0.5 and (answer.argmax(1) == expected.argmax(1))[clear].all()

@@ -3,9 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 WORKERS ?= 2
 CONFORMANCE ?=
+LOWEST ?=
 TORCH ?= 1
 
-.PHONY: demo test test-all lint bench bench-quick conformance fuzz schema docs clean
+.PHONY: demo test test-all lowest lint bench bench-quick conformance fuzz schema docs clean
 
 # Each package also runs, on real images; `make demo TORCH=` does without PyTorch and this.
 demo: .venv/core.stamp $(if $(TORCH),.venv/torch.stamp)
@@ -16,6 +17,10 @@ test: .venv/dev.stamp
 
 test-all: .venv/dev.stamp
 	$(BIN)/python -m pytest -n $(WORKERS) -m ""
+
+# The tests that need no PyTorch, on the lowest versions that pyproject.toml allows.
+lowest: .venv-lowest/stamp
+	.venv-lowest/bin/python -m pytest -q -n $(WORKERS) $(LOWEST)
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff check .
@@ -53,7 +58,7 @@ docs: .venv/dev.stamp
 	$(BIN)/python -m tools.layers_table
 
 clean:
-	rm -rf .venv build dist
+	rm -rf .venv .venv-lowest build dist
 
 .venv/core.stamp: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -67,4 +72,11 @@ clean:
 .venv/dev.stamp: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+.venv-lowest/stamp: pyproject.toml tools/lowest.py
+	$(PYTHON) -m venv --clear .venv-lowest
+	$(PYTHON) tools/lowest.py > .venv-lowest/constraints.txt
+	.venv-lowest/bin/pip install --quiet -c .venv-lowest/constraints.txt -e . \
+		coremltools==9.0 kmeans1d scikit-learn pillow psutil hypothesis pytest pytest-timeout pytest-xdist
 	touch $@

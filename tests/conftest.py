@@ -12,17 +12,26 @@ import pytest
 from tests import packages
 
 HAS_TORCH = importlib.util.find_spec("torch") is not None
+WITHOUT_TORCH = ("No module named 'torch'", "needs PyTorch")
+
+
+def skip_without_torch(report: Any, path: Path) -> None:
+    """Where PyTorch is not installed (`make lowest`), what fails for its want alone is skipped; nothing else is."""
+    if not HAS_TORCH and report.failed and any(text in str(report.longrepr) for text in WITHOUT_TORCH):
+        report.outcome = "skipped"
+        report.longrepr = (str(path), 0, "Skipped: needs PyTorch")
 
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
-    """Without PyTorch (`make lowest`), test files that import it are skipped, and nothing else is."""
     outcome: Any = yield
-    report = outcome.get_result()
-    missing = ("No module named 'torch'", "needs PyTorch")
-    if report.failed and not HAS_TORCH and any(text in str(report.longrepr) for text in missing):
-        report.outcome = "skipped"
-        report.longrepr = (str(collector.path), 0, "Skipped: needs PyTorch")
+    skip_without_torch(outcome.get_result(), collector.path)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    outcome: Any = yield
+    skip_without_torch(outcome.get_result(), item.path)
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from google.protobuf.message import Message
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
@@ -16,8 +17,9 @@ def weights_of(message: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     for field, value in message.ListFields():
         if field.message_type is None or field.message_type.GetOptions().map_entry:
             continue
-        for number, part in enumerate(value if field.is_repeated else [value]):
-            name = f"{path}.{field.name}{number if field.is_repeated else ''}"
+        one = isinstance(value, Message)
+        for number, part in enumerate([value] if one else value):
+            name = f"{path}.{field.name}{'' if one else number}"
             if field.message_type.name == "WeightParams":
                 yield name, part
             else:

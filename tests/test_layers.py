@@ -20,7 +20,7 @@ ALLOWED = {
     "coreml/calibrated": {"coreml", "split", "algorithms", "runtime", "mlprogram", "weights", "errors"},
     "coreml/experimental": {"coreml", "fields", "runtime", "mlprogram", "targets", "weights", "errors"},
     "description": {"description", "neural_network", "mlprogram", "targets", "errors"},
-    "reports": {"reports", "mlprogram", "errors"},
+    "reports": {"reports", "mlprogram", "targets", "errors"},
     "runtime": {"runtime", "neural_network", "mlprogram", "weights", "errors"},
     "torch": {"torch", "fields", "peer", "algorithms", "mlprogram/atomic", "weights", "errors"},
     "verification": {"verification", "runtime", "neural_network", "mlprogram", "errors"},

@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corepress.mlprogram import Model, Weight
+from corepress.mlprogram.program import programs
+from corepress.targets import TARGETS
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -43,11 +45,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Report:
-    """The rows of a compression and its sums. `size_before`, `size_after`: bytes of the whole package."""
+    """The rows of a compression and its sums. `size_before`, `size_after`: bytes of the whole package; `target_before`,
+    `target`: the oldest system that all its functions run on."""
 
     rows: tuple[Row, ...]
     size_before: int
     size_after: int
+    target_before: str
+    target: str
 
     @property
     def compressed(self) -> tuple[Row, ...]:
@@ -103,6 +108,8 @@ class Report:
         return {
             "size_before": self.size_before,
             "size_after": self.size_after,
+            "target_before": self.target_before,
+            "target": self.target,
             "ratio": self.ratio,
             "bits_per_weight": self.bits_per_weight,
             "compressed": len(self.compressed),
@@ -149,7 +156,15 @@ def report(model: Model, *, snr: bool = True) -> Report:
         now = after.get(key, before)
         row = _row(before, now, model.skipped.get(key, ""), key in model.changed, snr)
         rows.append(replace(row, unfitted=model.unfitted.get(key, "")))
-    return Report(tuple(rows), origin.size(), model.size())
+    return Report(tuple(rows), origin.size(), model.size(), _target(origin), _target(model))
+
+
+def _target(model: Model) -> str:
+    """The name of the system that the newest function needs; of an unknown set of operations its own name."""
+    known = {target.opset: number for number, target in enumerate(TARGETS)}
+    opsets = [function.value.opset for _, program in programs(model.spec) for function in program.functions]
+    newest = max(opsets, key=lambda opset: known.get(opset, len(known)), default="")
+    return TARGETS[known[newest]].name if newest in known else newest
 
 
 def _row(before: Weight, now: Weight, skipped: str, changed: bool, with_snr: bool) -> Row:

@@ -13,6 +13,7 @@ from corepress.cli.check import Check
 from corepress.cli.guard import Guarded
 from corepress.cli.neural_network import ForNeuralNetworksToo
 from corepress.cli.steps import compressed, config_of, option_of, quantize_activations, ratio_of, run_step
+from corepress.cli.usage import Checked
 from corepress.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -78,6 +79,8 @@ def palettize(
     weight_threshold: options.Threshold = 2048,
     config: options.Config = None,
     joint: options.Joint = False,
+    strict: options.Strict = False,
+    all_constants: options.AllConstants = False,
     target: options.Target = None,
     overwrite: options.Overwrite = False,
     workers: options.Workers = None,
@@ -101,7 +104,8 @@ def palettize(
 
     check = Check(verify, data, test_data, metric, verify_threshold, min_snr)
     run_step("palettize", model, output, overwrite, as_json, lambda source, progress, samples: compressed(
-        source, "palettize_weights", chosen, joint, method, samples, target=target, workers=workers, progress=progress
+        source, "palettize_weights", chosen, joint, method, samples, target=target, workers=workers, progress=progress,
+        strict=strict, spare_constants=not all_constants,
     ), check, option_of(method))  # fmt: skip
 
 
@@ -130,6 +134,8 @@ def quantize(
     weight_threshold: options.Threshold = 2048,
     config: options.Config = None,
     joint: options.Joint = False,
+    strict: options.Strict = False,
+    all_constants: options.AllConstants = False,
     target: options.Target = None,
     overwrite: options.Overwrite = False,
     workers: options.Workers = None,
@@ -148,8 +154,6 @@ def quantize(
         mode=mode.value, dtype=dtype.value, granularity=granularity.value, block_size=block_size,
         weight_threshold=weight_threshold, scale_search=scale_search, smaller_block=smaller_block,
     ))  # fmt: skip
-    if activation_aware_scale and method is None:
-        raise ConfigError("--activation-aware-scale needs --method gptq and --data")
     more = {"activation_aware_scale": True} if activation_aware_scale else {}
 
     def step(source: Model, progress: Any, samples: Any) -> Model:
@@ -157,7 +161,7 @@ def quantize(
             source = quantize_activations(source, samples, mode.value, observer.value)
         return compressed(
             source, "linear_quantize_weights", chosen, joint, method, samples,
-            target=target, workers=workers, progress=progress, **more,
+            target=target, workers=workers, progress=progress, strict=strict, spare_constants=not all_constants, **more,
         )  # fmt: skip
 
     check = Check(verify, data, test_data, metric, verify_threshold, min_snr)
@@ -165,7 +169,7 @@ def quantize(
     run_step("quantize", model, output, overwrite, as_json, step, check, fits)
 
 
-@app.command()
+@app.command(cls=Checked)
 def prune(
     model: options.Input,
     output: options.Output,
@@ -179,6 +183,8 @@ def prune(
     weight_threshold: options.Threshold = 2048,
     config: options.Config = None,
     joint: options.Joint = False,
+    strict: options.Strict = False,
+    all_constants: options.AllConstants = False,
     target: options.Target = None,
     overwrite: options.Overwrite = False,
     workers: options.Workers = None,
@@ -204,7 +210,8 @@ def prune(
 
     check = Check(verify, data, test_data, metric, verify_threshold, min_snr)
     run_step("prune", model, output, overwrite, as_json, lambda source, progress, samples: compressed(
-        source, "prune_weights", chosen, joint, method, samples, target=target, workers=workers, progress=progress
+        source, "prune_weights", chosen, joint, method, samples, target=target, workers=workers, progress=progress,
+        strict=strict, spare_constants=not all_constants,
     ), check, option_of(method))  # fmt: skip
 
 
@@ -224,11 +231,13 @@ def decompress(
     ))  # fmt: skip
 
 
-@app.command()
+@app.command(cls=Checked)
 def compress(
     model: options.Input,
     output: options.Output,
     recipe: Annotated[Path, typer.Option("--recipe", help="A YAML file with the steps; see docs/recipes.md.")],
+    strict: options.Strict = False,
+    all_constants: options.AllConstants = False,
     target: options.Target = None,
     overwrite: options.Overwrite = False,
     workers: options.Workers = None,
@@ -246,11 +255,12 @@ def compress(
     steps = recipes.load(recipe)
     check = Check(verify, data, test_data, metric, verify_threshold, min_snr)
     run_step("compress", model, output, overwrite, as_json, lambda source, progress, _: recipes.run(
-        source, steps, target=target, workers=workers, progress=progress
+        source, steps, target=target, workers=workers, progress=progress,
+        strict=strict, spare_constants=not all_constants,
     ), check)  # fmt: skip
 
 
-@app.command()
+@app.command(cls=Checked)
 def verify(
     original: options.Input,
     compressed: Annotated[Path, typer.Argument(metavar="COMPRESSED", help="What was made of it.")],
@@ -284,7 +294,7 @@ def verify(
         raise Missed(result.summary)
 
 
-@app.command()
+@app.command(cls=Checked)
 def run(
     model: options.Input,
     given: Annotated[

@@ -6,9 +6,8 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from typer.core import TyperCommand
-
 from corepress.cli import streams
+from corepress.cli.usage import Checked, on_command_line
 from corepress.cli.words import translate
 from corepress.errors import ConfigError
 
@@ -25,7 +24,7 @@ _OPTIONS = {
 _MODES = {"kmeans": "kmeans", "uniform": "linear_lut"}
 
 
-class ForNeuralNetworksToo(TyperCommand):
+class ForNeuralNetworksToo(Checked):
     """A command that does its work here if its model holds neural networks, and in its own function if not."""
 
     def invoke(self, ctx: Any) -> Any:
@@ -36,9 +35,8 @@ class ForNeuralNetworksToo(TyperCommand):
 
 
 def _run(model: Model, command: str, context: Any) -> None:
-    for name in context.params:
-        source = context.get_parameter_source(name)
-        if source is not None and source.name == "COMMANDLINE" and name not in _OPTIONS[command]:
+    for name in on_command_line(context):
+        if name not in _OPTIONS[command]:
             flag = f"--{name.replace('_', '-')}"
             raise ConfigError(f"{flag}: {model.path} is a neural network, for which {command} has no such option")
     _compress(model, command, context.params)

@@ -16,6 +16,13 @@ Config = Annotated[
     typer.Option("--config", help="A YAML file in the form of OptimizationConfig.from_yaml, instead of the flags."),
 ]
 Joint = Annotated[bool, typer.Option("--joint", help="Compress weights further that are compressed already.")]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Fail where rules change nothing (2), or no weight is compressed (1).")
+]
+AllConstants = Annotated[
+    bool,
+    typer.Option("--all-constants", help="Also those that no product or look-up reads, such as anchors and positions."),
+]
 Target = Annotated[str | None, typer.Option("--target", help="Raise the model to this target first, e.g. iOS18.")]
 Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Threads; one for each core by default.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, and nothing else.")]

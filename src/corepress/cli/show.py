@@ -72,14 +72,34 @@ def summary(report: Report, output: Path, as_json: bool, judgement: Judgement | 
         ("written to", str(output)),
         ("size", f"{size(report.size_before)} -> {size(report.size_after)}, ratio {report.ratio:.2f}"),
         ("bits per weight", f"{report.bits_per_weight:.2f}"),
-        ("compressed", f"{len(report.compressed)} of {len(report.rows)} weights"),
+        *([("system", f"{report.target_before} -> {report.target}")] if report.target != report.target_before else []),
+        *_counted(report),
         ("worst SNR", "-" if worst is None else f"{worst.snr:.1f} dB ({worst.name})"),
         ("left alone", _skipped(report)),
+        *_largest_left(report),
         *_unfitted(report),
         *([] if judgement is None else _compared(judgement)),
     ):
         table.add_row(f"[bold]{label}[/]", text)
     console().print(table)
+
+
+def _counted(report: Report) -> Iterator[tuple[str, str]]:
+    """The lines that say how many weights this run compressed, or made dense, and how many were compressed before."""
+    done = "decompressed" if report.decompressed and not report.compressed else "compressed"
+    changed = report.decompressed if done == "decompressed" else report.compressed
+    yield done, f"{len(changed)} of {len(report.rows)} weights"
+    if report.compressed_before:
+        yield "compressed before", f"{len(report.compressed_before)} weights, left as they were"
+
+
+def _largest_left(report: Report) -> Iterator[tuple[str, str]]:
+    """The line that names the largest weight left alone, with its reason."""
+    row = report.largest_left
+    if row is not None:
+        shape = "x".join(map(str, row.shape))
+        reason = f": {translate(row.skipped)}" if row.skipped else ""
+        yield "largest left", f"{escape(row.name)} ({shape}, {size(row.bytes_after)}){escape(reason)}"
 
 
 def _unfitted(report: Report) -> Iterator[tuple[str, str]]:

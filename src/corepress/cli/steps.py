@@ -71,6 +71,8 @@ def compressed(
     """What a function of `corepress.coreml` makes of a model; with a method, the one of `calibrated` of that name."""
     from corepress import coreml
 
+    if joint and not any(weight.compression for weight in model.weights()):
+        raise ConfigError("--joint has no effect here: no weight of the model is compressed")
     if method is None:
         plain: Model = getattr(coreml, function)(model, config, joint, **options)
         return plain
@@ -105,4 +107,6 @@ def ratio_of(text: str | None) -> tuple[int, int] | None:
         n, m = (int(part) for part in text.split(":"))
     except ValueError as error:
         raise ConfigError(f"--n-m: {text!r} is not of the form N:M, such as 2:4") from error
+    if not 0 < n <= m:
+        raise ConfigError(f"--n-m {text}: of every M values N become zero, with N from 1 to M, such as 2:4")
     return n, m

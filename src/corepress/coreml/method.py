@@ -59,8 +59,10 @@ class Method:
         result = prepared(model, config, joint, target)
         weights = result.weights()
         choose = _sparing(self.chooser(config, joint), config, weights, spare_constants)
-        if config.rules():
-            warn_or_raise(_idle_rules(result, weights, config, choose, words), log, strict)
+        idle = list(_idle_rules(result, weights, config, choose, words)) if config.rules() else []
+        if joint and words is PYTHON and not any(weight.compression for weight in weights):
+            idle.append("joint_compression=True has no effect: no weight of the model is compressed.")
+        warn_or_raise(idle, log, strict)
         return result, choose
 
     def concluding(self, before: Model, strict: bool, called: str = "") -> Callable[[Model, Outcome], None]:

@@ -1,0 +1,129 @@
+"""Options that have no effect without others, or beside them: a command that is given one in vain is refused.
+
+One table for each command. An option counts as given only if it stands on the command line.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from typer.core import TyperCommand
+
+from corepress.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Needs:
+    """`options`, by the names of their parameters, have an effect only if `holds` of all parameters; else `because`."""
+
+    options: tuple[str, ...]
+    holds: Callable[[Mapping[str, Any]], bool]
+    because: str
+
+
+def _no_config(*options: str) -> Needs:
+    return Needs(
+        (*options, "weight_threshold"),
+        lambda given: given["config"] is None,
+        "the file of --config holds all such settings: write it there",
+    )
+
+
+def _word(value: Any) -> Any:
+    """The text of an option that is one of a few words."""
+    return getattr(value, "value", value)
+
+
+def _is(option: str, *words: str) -> Callable[[Mapping[str, Any]], bool]:
+    return lambda given: _word(given[option]) in words
+
+
+def _set(option: str) -> Callable[[Mapping[str, Any]], bool]:
+    return lambda given: given[option] is not None and given[option] is not False
+
+
+_RANDOM = Needs(
+    ("samples", "seed"), lambda given: given["data"] is None, "it is for random inputs, and --data gives others"
+)
+TABLE: dict[str, tuple[Needs, ...]] = {
+    "palettize": (
+        _no_config(
+            *("nbits", "mode", "granularity", "group_size", "channel_axis", "cluster_dim", "per_channel_scale"),
+            *("lut_dtype", "smaller_group"),
+        ),
+        Needs(
+            ("group_size", "channel_axis", "smaller_group"),
+            _is("granularity", "per_grouped_channel"),
+            "it needs --granularity per_grouped_channel",
+        ),
+        Needs(("nbits",), _is("mode", "kmeans", "uniform"), "--mode unique takes as many as there are values"),
+        Needs(("cluster_dim",), _is("mode", "kmeans", "unique"), "--mode uniform has no tables of vectors"),
+        Needs(("method",), _is("mode", "kmeans"), "only --mode kmeans can be fitted to data"),
+        Needs(
+            ("method",),
+            lambda given: _word(given["method"]) != "lut-gptq" or not given["per_channel_scale"],
+            "--method lut-gptq can't fit tables with --per-channel-scale; --method skm can",
+        ),
+    ),
+    "quantize": (
+        _no_config("mode", "dtype", "granularity", "block_size", "scale_search", "smaller_block"),
+        Needs(
+            ("block_size", "smaller_block"), _is("granularity", "per_block"), "it needs --granularity per_block"
+        ),
+        Needs(("activation_aware_scale",), _set("method"), "it needs --method gptq and --data"),
+        Needs(("observer",), _set("activations"), "it needs --activations and --data"),
+    ),
+    "prune": (
+        _no_config("sparsity", "threshold", "minimum_sparsity", "n_m", "block_size", "dim"),
+        Needs(("minimum_sparsity",), _set("threshold"), "it needs --threshold"),
+        Needs(("block_size",), _set("sparsity"), "it needs --sparsity"),
+        Needs(
+            ("dim",),
+            lambda given: given["n_m"] is not None or given["block_size"] is not None,
+            "it needs --n-m or --block-size",
+        ),
+        Needs(
+            ("method",),
+            lambda given: given["threshold"] is None and given["block_size"] is None and given["dim"] != 0,
+            "--method sparsegpt serves --sparsity, and --n-m along --dim 1",
+        ),
+    ),
+    "verify": (_RANDOM,),
+    "run": (
+        Needs(("seed",), _set("random"), "it needs --random"),
+        Needs(("overwrite",), _set("output"), "it needs --output"),
+    ),
+}  # fmt: skip
+
+
+class Checked(TyperCommand):
+    """A command that refuses options without effect before it does anything."""
+
+    def invoke(self, ctx: Any) -> Any:
+        check(str(self.name), ctx)
+        return super().invoke(ctx)
+
+
+def check(command: str, context: Any) -> None:
+    """Raise ConfigError for the first option that is given in vain, or is a number without a meaning."""
+    flags = {parameter.name: parameter.opts[0] for parameter in context.command.params}
+    given = set(on_command_line(context))
+    for name in sorted(given):
+        value = context.params[name]
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"{flags[name]} {value}: it must be a finite number")
+    for needs in TABLE.get(command, ()):
+        for option in needs.options:
+            if option in given and not needs.holds(context.params):
+                raise ConfigError(f"{flags[option]} has no effect here: {needs.because}")
+
+
+def on_command_line(context: Any) -> Iterator[str]:
+    """The names of the parameters that were given, as opposed to their defaults."""
+    for name in context.params:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            yield name

@@ -65,16 +65,16 @@ class Method:
         warn_or_raise(idle, log, strict)
         return result, choose
 
-    def concluding(self, before: Model, strict: bool, called: str = "") -> Callable[[Model, Outcome], None]:
+    def concluding(self, before: Model, strict: bool, where: str = "") -> Callable[[Model, Outcome], None]:
         """What a run says at its end when it compressed nothing (with `strict` an error) or made the model larger.
 
-        `called`: what the run is called, if not by the name of the function.
+        `where`: which of several runs it is.
         """
-        called = called or self.function
+        beginning = f"{where}: " if where else ""
 
         def conclude(result: Model, outcome: Outcome) -> None:
             if not outcome.done:
-                sentence = nothing_done(f"{called} compressed no weight", outcome)
+                sentence = beginning + nothing_done("no weight was compressed", outcome)
                 if strict:
                     raise Missed(sentence)
                 log.warning("%s", sentence)
@@ -83,8 +83,8 @@ class Method:
                 sizes = before.size(), result.size()
                 if sizes[1] >= sizes[0]:
                     log.warning(
-                        "%s did not make the model smaller: %s bytes before, %s after. %s",
-                        *(called, f"{sizes[0]:,}", f"{sizes[1]:,}", self.smaller),
+                        "%sthe model did not become smaller: %s bytes before, %s after; %s",
+                        *(beginning, f"{sizes[0]:,}", f"{sizes[1]:,}", self.smaller),
                     )
 
         return conclude

@@ -76,7 +76,7 @@ METHOD = Method(
     "palettize_weights",
     (OpPalettizerConfig,),
     chooser,
-    "Fewer nbits, larger groups or a higher weight_threshold do.",
+    "fewer bits, larger groups or a higher weight_threshold would do",
 )
 
 

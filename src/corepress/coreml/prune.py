@@ -69,7 +69,7 @@ METHOD = Method(
     "prune_weights",
     (OpThresholdPrunerConfig, OpMagnitudePrunerConfig),
     chooser,
-    "The mask takes a bit for each value: more zeros or a higher weight_threshold do.",
+    "its mask takes a bit for each value, so more zeros or a higher weight_threshold would do",
 )
 
 

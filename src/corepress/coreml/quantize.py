@@ -77,7 +77,7 @@ METHOD = Method(
     "linear_quantize_weights",
     (OpLinearQuantizerConfig,),
     chooser,
-    "Fewer bits, larger blocks or a higher weight_threshold do.",
+    "fewer bits, larger blocks or a higher weight_threshold would do",
 )
 
 

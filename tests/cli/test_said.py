@@ -1,0 +1,91 @@
+"""What a command did not do, or did beyond what was asked, is said where people and programs see it."""
+
+from __future__ import annotations
+
+import json
+
+from corepress.mlprogram import load
+from tests.cli.test_cli import corepress
+
+
+def compressed(path) -> dict[str, str]:
+    return {weight.name: weight.compression for weight in load(path).weights()}
+
+
+def test_added_constants_are_spared_unless_all_are_asked_for(package, tmp_path) -> None:
+    sparing = corepress("quantize", package(), "-o", tmp_path / "a.mlpackage")
+    assert compressed(tmp_path / "a.mlpackage")["shift_y_0"] == ""
+    assert "no product, look-up or recurrence reads it" in sparing.stdout.replace("\n", " ")
+    assert (
+        "--all-constants compresses it" in " ".join(sparing.stdout.split()) and "spare_constants" not in sparing.stdout
+    )
+    everything = corepress("quantize", package(), "-o", tmp_path / "b.mlpackage", "--all-constants")
+    assert compressed(tmp_path / "b.mlpackage")["shift_y_0"] == "quantized"
+    assert "all-constants" not in everything.stdout + everything.stderr
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("steps:\n  - quantize: {}\n")
+    corepress("compress", package(), "-o", tmp_path / "c.mlpackage", "--recipe", recipe)
+    assert compressed(tmp_path / "c.mlpackage") == compressed(tmp_path / "a.mlpackage")
+
+
+def test_nothing_compressed(package, tmp_path) -> None:
+    options = ["quantize", package(), "--weight-threshold", 10**6]
+    done = corepress(*options, "-o", tmp_path / "a.mlpackage")
+    assert done.stderr.startswith("corepress: warning: no weight was compressed: the largest of 8, ")
+    assert "it has no more than 1000000 elements (--weight-threshold)." in done.stderr
+    assert "compressed" in done.stdout and "0 of 8 weights" in done.stdout and "largest left" in done.stdout
+    said = json.loads(corepress(*options, "-o", tmp_path / "b.mlpackage", "--json").stdout)
+    assert said["compressed"] == 0 and "no weight was compressed" in said["warnings"][0]
+    strict = corepress(*options, "-o", tmp_path / "c.mlpackage", "--strict", check=False)
+    assert (
+        strict.returncode == 1
+        and "no weight was compressed" in strict.stderr
+        and not (tmp_path / "c.mlpackage").exists()
+    )
+
+
+def test_a_package_that_grew(package, tmp_path) -> None:
+    done = corepress("prune", package(), "-o", tmp_path / "a.mlpackage", "--sparsity", 0)
+    assert "the model did not become smaller" in done.stderr and "--weight-threshold" in done.stderr
+
+
+def test_a_second_run_counts_what_it_did_itself(package, tmp_path) -> None:
+    first, config = tmp_path / "first.mlpackage", tmp_path / "config.yaml"
+    corepress("prune", package(), "-o", first, "--sparsity", 0.5)
+    config.write_text(
+        "config_type: OpLinearQuantizerConfig\nglobal_config: null\nop_type_configs:\n  linear: {}\n  gather: {}\n"
+    )
+    again = ["quantize", first, "--config", config, "--joint"]
+    done = corepress(*again, "-o", tmp_path / "a.mlpackage")
+    before = sum(bool(form) for form in compressed(first).values())
+    assert "2 of 8 weights" in done.stdout and f"{before - 2} weights, left as they were" in done.stdout
+    facts = json.loads(corepress(*again, "-o", tmp_path / "b.mlpackage", "--json").stdout)
+    assert (facts["compressed"], facts["compressed_before"]) == (2, before - 2)
+    dense = corepress("decompress", first, "-o", tmp_path / "c.mlpackage")
+    assert f"{before} of 8 weights" in dense.stdout and "decompressed" in dense.stdout
+    nothing = corepress("quantize", first, "-o", tmp_path / "d.mlpackage")
+    assert "it is sparse already; --joint compresses it further" in " ".join((nothing.stderr + nothing.stdout).split())
+
+
+def test_a_rule_that_matches_nothing(package, tmp_path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text("config_type: OpLinearQuantizerConfig\nglobal_config: {}\nop_name_configs: {dens: null}\n")
+    options = ["quantize", package(), "--config", config]
+    done = corepress(*options, "-o", tmp_path / "a.mlpackage")
+    assert (
+        'op_name_configs "dens" has no effect: nothing in the model matches it. The nearest are: "dense"' in done.stderr
+    )
+    strict = corepress(*options, "-o", tmp_path / "b.mlpackage", "--strict", check=False)
+    assert strict.returncode == 2 and '"dens" has no effect' in strict.stderr
+    assert not (tmp_path / "b.mlpackage").exists()
+
+
+def test_a_rise_of_the_system(package, tmp_path) -> None:
+    done = corepress("quantize", package("iOS15"), "-o", tmp_path / "a.mlpackage")
+    assert "iOS15 -> iOS16" in done.stdout and "raised from iOS15 to iOS16" in done.stderr
+    facts = json.loads(corepress("quantize", package("iOS15"), "-o", tmp_path / "b.mlpackage", "--json").stdout)
+    assert (facts["target_before"], facts["target"]) == ("iOS15", "iOS16") and "raised" in facts["warnings"][0]
+    asked = ["quantize", package("iOS15"), "--target", "iOS18", "-o", tmp_path / "c.mlpackage"]
+    assert corepress(*asked).stderr == ""
+    same = corepress("quantize", package(), "-o", tmp_path / "d.mlpackage")
+    assert "->" in same.stdout and "iOS" not in same.stdout

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+
+import tomllib
 
 PROJECT = Path(__file__).parent.parent / "pyproject.toml"
 

@@ -24,7 +24,7 @@ RUNS = {"deconv": 9}
 
 
 def by_peer(spec: Any, *args: Any, **kwargs: Any) -> Any:
-    """What coremltools makes of a specification, silently. With NumPy 1 it computes scales in float64, and ours stay."""
+    """What coremltools makes of a specification. With NumPy 1 it computes scales in float64, and ours stay."""
     if np.lib.NumpyVersion(np.__version__) < "2.0.0":
         pytest.skip("the peer's scales have other last bits with NumPy 1")
     with contextlib.redirect_stdout(io.StringIO()):

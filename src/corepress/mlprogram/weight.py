@@ -134,6 +134,15 @@ class Weight:
                         yield node.type, argument, operand.value
 
 
+def release(node: Node, model: Model) -> None:
+    """Let go of the memory that reading the constant of a node took."""
+    for link in _chain(node):
+        for operand in (operand for operands in link.operands.values() for operand in operands):
+            if operand.value is not None and operand.value.WhichOneof("value") == "blobFileValue":
+                reference = operand.value.blobFileValue
+                model.release(reference.fileName, reference.offset)
+
+
 def find_weights(model: Model) -> list[Weight]:
     """All weights of a model, in program order."""
     found = []

@@ -80,7 +80,7 @@ def looks_like_picture(feature: Feature) -> bool:
 
 
 def _of_program(program: Program) -> dict[str, Domain]:
-    plan, held = program.module.plan, program.module.constants()
+    plan, held = program.module.plan, program.module.unread()
     features = {feature.name: feature for feature in program.interface.inputs}
     origins = {name: _Origin(name) for name in plan.inputs}
     found: dict[str, list[Domain]] = {}

@@ -13,6 +13,7 @@ from corepress.runtime.forms import TENSOR, fitted
 from corepress.runtime.packed import Packed
 from corepress.runtime.plan import Block, Computed, Held, Step
 from corepress.runtime.registry import FAULTS, OPERATIONS
+from corepress.runtime.streamed import Constants, Streamed
 
 Values = dict[str, Any]
 Observe = Callable[[str, Any], None]
@@ -35,13 +36,16 @@ class Executor(nn.Module):
     def __init__(
         self,
         plan: Block,
-        held: Mapping[str, Tensor | Packed],
+        held: Mapping[str, Tensor | Packed | Streamed],
         output_types: Sequence[torch.dtype | None] | None = None,
     ):
         super().__init__()
         self.plan = plan
         self.output_types = output_types or [None] * len(plan.outputs)
+        self.streamed = {name: value for name, value in held.items() if isinstance(value, Streamed)}
         for name, value in held.items():
+            if isinstance(value, Streamed):
+                continue
             if isinstance(value, Packed):
                 self.add_module(name, value)
             else:
@@ -64,7 +68,12 @@ class Executor(nn.Module):
     def constants(self) -> dict[str, Any]:
         """The constants by the name of their buffer."""
         # All at once: to get them one by one from a module takes longer than small operations.
-        return {**self._buffers, **self._modules}
+        held = {**self._buffers, **self._modules}
+        return Constants(held, self.streamed) if self.streamed else held
+
+    def unread(self) -> dict[str, Any]:
+        """The same without reading any: what is streamed is a `Streamed`, with a shape and a type."""
+        return {**self._buffers, **self._modules, **self.streamed}
 
 
 class Run:

@@ -60,7 +60,7 @@ def load_pipeline(
     spec: Any,
     device: torch.device,
     precision: Precision,
-    on_the_fly: bool = False,
+    weights: str = "ahead_of_time",
     custom: Custom | None = None,
 ) -> Pipeline:
     """The pipeline that `spec` is: that of `model`, or of one stage of it. `custom`: for custom layers, see `load`."""
@@ -74,7 +74,7 @@ def load_pipeline(
     known = {feature.name for feature in interface.inputs}
     stages: dict[str, Program] = {}
     for name, inner in zip(stage_names(pipeline), pipeline.models, strict=True):
-        stages[name] = stage = _stage(model, inner, name, device, precision, on_the_fly, custom)
+        stages[name] = stage = _stage(model, inner, name, device, precision, weights, custom)
         for feature in stage.interface.inputs:
             if feature.name not in known and not feature.optional:
                 raise FormatError(f"{model.path}: nothing gives stage {name!r} its input {feature.name!r}")
@@ -96,14 +96,14 @@ def _stage(
     name: str,
     device: torch.device,
     precision: Precision,
-    on_the_fly: bool,
+    weights: str,
     custom: Custom | None,
 ) -> Program:
     kind = str(spec.WhichOneof("Type"))
     if isinstance(model, Model) and kind == "mlProgram":
-        return load_program(model, spec, device, precision, on_the_fly=on_the_fly)
+        return load_program(model, spec, device, precision, weights=weights)
     if kind.startswith("pipeline"):
-        return load_pipeline(model, spec, device, precision, on_the_fly, custom)
+        return load_pipeline(model, spec, device, precision, weights, custom)
     if kind in NETWORKS:
         return load_network(model.path, spec, device, precision, custom)
     raise FormatError(f"{model.path}: stage {name!r} is a {kind}, but only ML programs and neural networks can be run")

@@ -18,10 +18,12 @@ from corepress.mlprogram.constexpr import read_weight
 from corepress.mlprogram.program import Node, Operand
 from corepress.mlprogram.schema import ListValue
 from corepress.mlprogram.values import read_tensor, tensor_type
+from corepress.mlprogram.weight import release
 from corepress.runtime.forms import ANY, TENSOR, Form, fitted, form_of
 from corepress.runtime.packed import Packed, pack, product
 from corepress.runtime.precision import Precision
 from corepress.runtime.registry import FAULTS, OPERATIONS, Operation
+from corepress.runtime.streamed import KEPT_BYTES, Streamed, streamed
 from corepress.weights import decompress
 
 # Done by the interpreter itself, and the arguments, all of which are needed.
@@ -104,14 +106,22 @@ class Block:
 
 
 class Planner:
-    """Plans the blocks of one function. `held` collects the constant tensors; with `on_the_fly`, the compressed
-    weights that only products of matrices read stay `Packed`."""
+    """Plans the blocks of one function. `held` collects the constant tensors. `weights`: with "on_the_fly", the
+    compressed ones that only products of matrices read stay `Packed`; with "streamed", large ones become `Streamed`,
+    to be read onto `device`."""
 
-    def __init__(self, model: Model, precision: Precision, on_the_fly: bool = False):
+    def __init__(
+        self,
+        model: Model,
+        precision: Precision,
+        weights: str = "ahead_of_time",
+        device: torch.device | None = None,
+    ):
         self.model = model
         self.precision = precision
-        self.on_the_fly = on_the_fly
-        self.held: dict[str, Tensor | Packed] = {}
+        self.on_the_fly = weights == "on_the_fly"
+        self.stream_to = (device or torch.device("cpu")) if weights == "streamed" else None
+        self.held: dict[str, Tensor | Packed | Streamed] = {}
         self.buffers: dict[str, str] = {}  # of constants, by the name of their value
         self._kept: dict[int, Held] = {}  # by the id of the node
 
@@ -220,11 +230,22 @@ class Planner:
     def _hold(self, node: Node) -> Held:
         """Keep the dense value of a constant, once for all that read it."""
         if id(node) not in self._kept:
-            self._kept[id(node)] = kept = self._buffer(self._value(node, read_weight(node, self.model)))
+            value = self._streamed(node) or self._value(node, read_weight(node, self.model))
+            release(node, self.model)
+            self._kept[id(node)] = kept = self._buffer(value)
             self.buffers.setdefault(node.op.outputs[0].name, kept.name)
         return self._kept[id(node)]
 
-    def _buffer(self, value: Tensor | Packed) -> Held:
+    def _streamed(self, node: Node) -> Streamed | None:
+        """A constant to be read later, once those that are in memory take up enough of it."""
+        if self.stream_to is None:
+            return None
+        # Not a method: what is read later must not keep what is in memory now.
+        found = streamed(node, self.model, partial(_dense, self.precision), self.precision, self.stream_to)
+        kept = sum(value.nbytes for value in self.held.values() if isinstance(value, Tensor))
+        return None if found is None or kept + found.nbytes <= KEPT_BYTES else found
+
+    def _buffer(self, value: Tensor | Packed | Streamed) -> Held:
         # Names of a program may hold any character, and may be there twice; those of buffers may not.
         name = f"constant_{len(self.held)}"
         self.held[name] = value
@@ -235,7 +256,7 @@ class Planner:
             dtype = self.precision.tensor(_tensor(np.empty(0, weight.dtype))).dtype
             if (packed := pack(weight, dtype)) is not None:
                 return packed
-        return self.precision.tensor(_tensor(decompress(weight)))
+        return _dense(self.precision, weight)
 
     def _constant(self, value: Any, form: Form, node: Node, argument: str, what: str) -> Any:
         """A constant that an operation reads; `what`: what holds it."""
@@ -265,6 +286,11 @@ class Planner:
 
 def _packed_product(kind: str, **arguments: Any) -> Tensor | None:
     return product(kind, arguments)
+
+
+def _dense(precision: Precision, weight: Any) -> Tensor:
+    """What `read_weight` gave as a tensor, in the type in which it takes part."""
+    return precision.tensor(_tensor(decompress(weight)))
 
 
 def _tensor(array: Any) -> Tensor:

@@ -116,7 +116,8 @@ def load(
     several. `weights`: "ahead_of_time" decompresses the compressed ones once, here, to exactly the values that Core ML
     computes with. "on_the_fly" keeps the palettized and the quantized ones of `linear`, and of `matmul` with a
     transposed constant y, packed in memory, and decompresses them as they are multiplied; the others are treated as
-    before.
+    before. "streamed" keeps 128 MB of decompressed weights and reads the others from the package each time that they
+    are needed, so that a large model takes little memory; neural networks are in memory as a whole.
     `custom`: for neural networks with custom layers a function for each of their classes, by name:
     `load(path, custom={"Swish": lambda x: x * x.sigmoid()})`. It takes the layer's inputs as tensors and returns a
     tensor, or several; if it has parameters of these names, it also gets `parameters`, a dictionary of the layer's, and
@@ -124,14 +125,13 @@ def load(
     A pipeline gives a `corepress.runtime.pipeline.Pipeline`, which is called in the same way.
     Raises FormatError for a model that the runtime can't run, naming the operation.
     """
-    if weights not in ("ahead_of_time", "on_the_fly"):
-        raise ConfigError(f'weights must be "ahead_of_time" or "on_the_fly", not {weights!r}')
+    if weights not in ("ahead_of_time", "on_the_fly", "streamed"):
+        raise ConfigError(f'weights must be "ahead_of_time", "on_the_fly" or "streamed", not {weights!r}')
     model = _opened(source)
-    on_the_fly = weights == "on_the_fly"
     place = _device(device)
     kind = model.spec.WhichOneof("Type")
     if isinstance(model, Model) and kind == "mlProgram":
-        return load_program(model, model.spec, place, Precision(precision), function, on_the_fly)
+        return load_program(model, model.spec, place, Precision(precision), function, weights)
     if function is not None:
         raise ConfigError(f"{model.path}: a {kind} has no functions to choose from")
     # These build on this module.
@@ -141,7 +141,7 @@ def load(
         return load_network(model.path, model.spec, place, Precision(precision), custom)
     from corepress.runtime.pipeline import load_pipeline
 
-    return load_pipeline(model, model.spec, place, Precision(precision), on_the_fly, custom)
+    return load_pipeline(model, model.spec, place, Precision(precision), weights, custom)
 
 
 def interface(source: str | Path | Model | Networks, function: str | None = None) -> Interface:
@@ -169,7 +169,7 @@ def load_program(
     device: torch.device,
     precision: Precision,
     function: str | None = None,
-    on_the_fly: bool = False,
+    weights: str = "ahead_of_time",
 ) -> Program:
     """The program that `spec` is: that of `model`, or of one stage of it."""
     name = function or default_function(spec.description)
@@ -180,7 +180,7 @@ def load_program(
     block = next((b.value for b in chosen.block_specializations if b.key == chosen.opset), None)
     if block is None:
         raise FormatError(f"{model.path}: function {name!r} has no code for its opset {chosen.opset}")
-    planner = Planner(model, precision, on_the_fly)
+    planner = Planner(model, precision, weights, device)
     plan = planner.function(block_nodes(Function("", name, chosen.opset), block), block)
     interface = interface_of(spec.description, name)
     states = {feature.name for feature in interface.states}

@@ -50,7 +50,8 @@ def verify(
     both. `custom`: for neural networks with custom layers, see `corepress.runtime.load`. A stateful model starts each
     sample with a fresh state.
 
-    One model is in memory at a time; with `per_op`, both, and their large weights are read when they are needed.
+    One model is in memory at a time (with `per_op`, both), and of an ML program, no more than 128 MB of its weights and
+    the one that is needed.
     What the original answers waits for the other model in a temporary file where it is large.
     Where the original gives NaN or infinity, nothing is compared; a copy that gives them elsewhere fails.
     Raises CorepressError where the models can't be run or compared.
@@ -64,7 +65,7 @@ def verify(
     _check_outputs(original, compressed, function)
 
     def load(source: Source) -> Program:
-        return runtime.load(source, device, precision=precision, function=function, custom=custom)
+        return runtime.load(source, device, precision=precision, function=function, weights="streamed", custom=custom)
 
     def inputs(program: Program) -> Iterable[Mapping[str, Any]]:
         return _inputs(program, data, seed, samples)

@@ -7,6 +7,7 @@
         names: {"*embed*": skip}
       - palettize: {nbits: 4, granularity: per_grouped_channel, group_size: 16}
         names: {"head*": {nbits: 8, granularity: per_tensor}}
+        method: lut-gptq
 
 The steps run in order; each is a verb with the arguments of its configuration class. `ops` (by operation type)
 and `names` (by name or pattern) inherit the step's arguments and change some; `skip` or null leaves weights as
@@ -15,7 +16,7 @@ they are.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +51,10 @@ _CLASSES: dict[Kind, tuple[type[OpCompressorConfig], ...]] = {
 _METHODS: dict[Kind, Method] = {
     "prune": prune.METHOD, "palettize": palettize.METHOD, "quantize": quantize.METHOD,
 }  # fmt: skip
+# The methods of each kind that learn from samples.
+_LEARNING: dict[Kind, tuple[str, ...]] = {
+    "prune": ("sparsegpt",), "palettize": ("lut-gptq", "skm"), "quantize": ("gptq",),
+}  # fmt: skip
 # The levels of a configuration, and what a recipe calls them.
 _LEVELS = {"op_type_configs": "ops", "op_name_configs": "names"}
 # The three ways to prune exclude each other: who asks for one does not inherit the arguments of another.
@@ -66,11 +71,13 @@ _OF_GRANULARITY = ("group_size", "channel_axis", "smaller_group", "block_size", 
 
 @dataclass(frozen=True)
 class Step:
-    """One step: what to do, by which configuration (None for decompress), and if on compressed weights."""
+    """One step: what to do, by which configuration (None for decompress), and if on compressed weights. `method`: the
+    one that learns from samples, if any."""
 
     kind: Kind
     config: OptimizationConfig | None
     joint: bool
+    method: str | None = None
 
 
 @dataclass(frozen=True)
@@ -97,15 +104,15 @@ def parse(content: Any, where: str = "recipe") -> Recipe:
     steps: list[Step] = []
     compressed = False
     for number, entry in enumerate(given, 1):
-        kind, config = _step(entry, f"{where}: step {number}", target)
-        steps.append(Step(kind, config, joint=compressed and kind != "decompress"))
+        kind, config, method = _step(entry, f"{where}: step {number}", target)
+        steps.append(Step(kind, config, joint=compressed and kind != "decompress", method=method))
         # What a step decompressed is dense again, so the next one starts afresh.
         compressed = kind != "decompress"
     return Recipe(None if target is None else target.name, tuple(steps))
 
 
-def _step(entry: Any, where: str, target: targets.Target | None) -> tuple[Kind, OptimizationConfig | None]:
-    step = _mapping({entry: None} if isinstance(entry, str) else entry, where, (*_KINDS, "ops", "names"))
+def _step(entry: Any, where: str, target: targets.Target | None) -> tuple[Kind, OptimizationConfig | None, str | None]:
+    step = _mapping({entry: None} if isinstance(entry, str) else entry, where, (*_KINDS, "ops", "names", "method"))
     kinds = [kind for kind in _KINDS if kind in step]
     if len(kinds) != 1:
         raise ConfigError(f"{where} must have one of {', '.join(_KINDS)}. Got {', '.join(kinds) or 'none'}.")
@@ -114,13 +121,16 @@ def _step(entry: Any, where: str, target: targets.Target | None) -> tuple[Kind, 
     if kind == "decompress":
         if step[kind] or len(step) > 1:
             raise ConfigError(f"{where} takes no arguments: it makes every weight dense.")
-        return kind, None
+        return kind, None, None
+    method = step.get("method")
+    if method is not None and method not in _LEARNING[kind]:
+        raise ConfigError(f"{where}: method must be {' or '.join(_LEARNING[kind])}. Got {method!r}.")
     config = _config(kind, step, where)
     if target is not None:
         for held in config.configs():
             with _naming(where):
                 targets.require(held.features(), target)
-    return kind, config
+    return kind, config, method
 
 
 def _config(kind: Kind, step: Mapping[str, Any], where: str) -> OptimizationConfig:
@@ -194,12 +204,15 @@ def run(
     progress: Any = None,
     strict: bool = False,
     spare_constants: bool | None = None,
+    sample_data: Iterable[Mapping[Any, Any]] | None = None,
 ) -> Any:
     """Apply the steps of a recipe to a model (a path, a `corepress.Model` or an `MLModel`) and return the result.
 
-    `target` goes before the recipe's own; the other arguments are those of `corepress.coreml.palettize_weights`.
+    `target` goes before the recipe's own; `sample_data`: inputs for the steps with a method that learns from them, as
+    in `corepress.coreml.calibrated`; the other arguments are those of `corepress.coreml.palettize_weights`.
     """
-    return _run(model, recipe, target or recipe.target, workers, progress, strict, spare_constants)
+    samples = None if sample_data is None else list(sample_data)
+    return _run(model, recipe, target or recipe.target, workers, progress, strict, spare_constants, samples)
 
 
 @takes_any_model
@@ -211,6 +224,7 @@ def _run(
     progress: Any,
     strict: bool,
     spare_constants: bool | None,
+    samples: list[Mapping[Any, Any]] | None,
 ) -> Any:
     for number, step in enumerate(recipe.steps, 1):
         if step.config is None:
@@ -227,5 +241,14 @@ def _run(
             words={level: f"{where}, {word}:" for level, word in _LEVELS.items()},
         )
         conclude = method.concluding(model, strict, where)
-        model = run_step(planned, choose, workers=workers, progress=progress, conclude=conclude)
+        if step.method is None:
+            model = run_step(planned, choose, workers=workers, progress=progress, conclude=conclude)
+            continue
+        if samples is None:
+            raise ConfigError(f"{where}: its method, {step.method}, learns from samples: sample_data is needed")
+        from corepress.coreml.calibrated.best import compressed
+
+        model = compressed(
+            planned, choose, conclude, samples, method=step.method, workers=workers, progress=progress
+        )  # fmt: skip
     return model

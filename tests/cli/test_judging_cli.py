@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 
 import corepress as library
+from corepress.mlprogram import program
+from corepress.mlprogram.values import read_string
+from tests import structures
 from tests.cli.test_cli import corepress, fails
 from tests.cli.test_verify_cli import DIGITS, IMAGES
 
@@ -35,6 +38,7 @@ def test_what_was_held_back_judges(tmp_path) -> None:
     assert checked["samples"] == len(judged) and len(learnt) + len(judged) == 40
     assert checked["judged_on"] == {"source": "--data", "part": "held back", "of": 40}
     assert checked["distinct_samples"] == 6
+    assert "judged by 6 different inputs" in done.stderr
     expected = library.verify(DIGITS, out, judged).rows[0].snr
     assert checked["outputs"][0]["snr"] == pytest.approx(expected, rel=1e-6)
 
@@ -107,3 +111,47 @@ def test_wrong_options_and_data_are_named(tmp_path) -> None:
         "palettize", DIGITS, "-o", out, *FITTED, "--data", tmp_path / "other.npz"
     )
     assert not out.exists()
+
+
+def test_activations_obey_the_options_for_weights(tmp_path) -> None:
+    out, images = tmp_path / "out.mlpackage", data(tmp_path, *range(10))
+    (tmp_path / "config.yaml").write_text(
+        "config_type: OpLinearQuantizerConfig\n"
+        "global_config: {dtype: uint8, mode: linear, weight_threshold: 100}\n"
+        "op_type_configs: {conv: null}\n"
+    )
+
+    def pairs(*flags: object) -> tuple[set[str], set[str]]:
+        """The types of the integers, and the operations that compute with them."""
+        command = ["quantize", DIGITS, "-o", out, "--activations", "--data", images, "--workers", 1, "--overwrite"]
+        corepress(*command, *flags)
+        nodes = [n for n in program.nodes(library.load(out).spec) if n.type in ("conv", "linear", "quantize")]
+        before = {node.type for node in nodes if (x := node.operand("x")) and x.node and x.node.type == "dequantize"}
+        kinds = [node.operand("output_dtype") for node in nodes if node.type == "quantize"]
+        return {read_string(kind.value) for kind in kinds if kind is not None}, before
+
+    assert pairs("--dtype", "uint4") == ({"uint8"}, {"conv", "linear"})
+    assert pairs("--config", tmp_path / "config.yaml") == ({"uint8"}, {"linear"})
+
+
+def test_activations_are_raised_to_the_target(tmp_path) -> None:
+    structures.linear_model("iOS16").save(str(tmp_path / "old.mlpackage"))
+    np.savez(tmp_path / "x.npz", np.random.default_rng(0).normal(size=(6, 1, 64)).astype(np.float16))
+    command = ["quantize", tmp_path / "old.mlpackage", "-o", tmp_path / "out.mlpackage", "--activations", "--overwrite"]
+    for flags, version in (([], 8), (["--target", "iOS18"], 9)):
+        corepress(*command, "--data", tmp_path / "x.npz", *flags)
+        assert library.load(tmp_path / "out.mlpackage").spec_version == version
+
+
+def test_steps_of_a_recipe_learn_from_data(tmp_path) -> None:
+    recipe, out = tmp_path / "recipe.yaml", tmp_path / "out.mlpackage"
+    recipe.write_text("steps:\n  - palettize: {nbits: 1, weight_threshold: 100}\n    method: lut-gptq\n")
+    command = ["compress", DIGITS, "-o", out, "--recipe", recipe]
+    assert "method: lut-gptq of the recipe needs --data" in fails(*command)
+    checked = json.loads(corepress(*command, "--data", data(tmp_path, *range(60)), "--json").stdout)["verification"]
+    assert checked["judged_on"] == {"source": "--data", "part": "held back", "of": 60} and checked["samples"] == 12
+    recipe.write_text("steps:\n  - palettize: {nbits: 1, weight_threshold: 100}\n")
+    plain = corepress(*command, "--overwrite", "--data", data(tmp_path, *range(60)), "--json")
+    assert checked["outputs"][0]["snr"] > json.loads(plain.stdout)["verification"]["outputs"][0]["snr"] + 5
+    recipe.write_text("steps:\n  - prune: {target_sparsity: 0.5}\n    method: gptq\n")
+    assert "step 1 (prune): method must be sparsegpt. Got 'gptq'" in fails(*command)

@@ -148,7 +148,7 @@ def test_too_few_samples_to_hold_some_back(package: Path, caplog: pytest.LogCapt
 
 def test_the_model_as_a_whole_counts(package: Path, monkeypatch, caplog: pytest.LogCaptureFixture) -> None:
     """Layers that all got nearer may still make worse outputs together."""
-    from corepress.coreml.calibrated import compress
+    from corepress.coreml.calibrated import best
 
     given = samples(20, white=False)
     plain = palettize_weights(package, BITS)
@@ -160,7 +160,7 @@ def test_the_model_as_a_whole_counts(package: Path, monkeypatch, caplog: pytest.
         snrs = [corepress.verify(package, model, given).rows for model in (plain, coarse)]
         shown = [-10 * np.log10(np.mean([10 ** (-row.snr / 10) for row in rows])) for rows in snrs]
         assert f"an SNR of {shown[0]:.1f} dB so, and of {shown[1]:.1f} dB" in caplog.text
-    monkeypatch.setattr(compress, "is_better", lambda *arguments: False)
+    monkeypatch.setattr(best, "is_better", lambda *arguments: False)
     model = calibrated.palettize_weights(package, BITS, given)
     assert same(model, plain) == {"first", "second"} and set(model.unfitted.values()) == {WORSE_AS_A_WHOLE}
 

@@ -127,7 +127,9 @@ def quantize(
     activation_aware_scale: Annotated[
         bool, typer.Option("--activation-aware-scale", help="With --method: scale channels first, as AWQ does.")
     ] = False,
-    activations: Annotated[bool, typer.Option("--activations", help="Activations, too, calibrated on --data.")] = False,
+    activations: Annotated[
+        bool, typer.Option("--activations", help="Activations of 8 bits, too, signed as --dtype is; needs --data.")
+    ] = False,
     observer: Annotated[
         options.Observer, typer.Option(help="How the range of an activation is found.")
     ] = options.Observer.min_max,
@@ -158,7 +160,10 @@ def quantize(
 
     def step(source: Model, progress: Any, samples: Any) -> Model:
         if activations:
-            source = quantize_activations(source, samples, mode.value, observer.value)
+            source = quantize_activations(
+                source, samples, chosen, observer.value,
+                target=target, workers=workers, progress=progress, strict=strict,
+            )  # fmt: skip
         return compressed(
             source, "linear_quantize_weights", chosen, joint, method, samples,
             target=target, workers=workers, progress=progress, strict=strict, spare_constants=not all_constants, **more,
@@ -254,10 +259,11 @@ def compress(
 
     steps = recipes.load(recipe)
     check = Check(verify, data, test_data, metric, verify_threshold, min_snr)
-    run_step("compress", model, output, overwrite, as_json, lambda source, progress, _: recipes.run(
+    learning = next((f"method: {step.method} of the recipe" for step in steps.steps if step.method), "")
+    run_step("compress", model, output, overwrite, as_json, lambda source, progress, samples: recipes.run(
         source, steps, target=target, workers=workers, progress=progress,
-        strict=strict, spare_constants=not all_constants,
-    ), check)  # fmt: skip
+        strict=strict, spare_constants=not all_constants, sample_data=samples or None,
+    ), check, learning)  # fmt: skip
 
 
 @app.command(cls=Checked)

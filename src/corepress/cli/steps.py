@@ -84,13 +84,15 @@ def compressed(
     return fitted
 
 
-def quantize_activations(model: Model, samples: Samples, mode: str, observer: str) -> Model:
-    """The model with quantized activations."""
-    from corepress.coreml import OptimizationConfig
-    from corepress.coreml.experimental import OpActivationLinearQuantizerConfig, linear_quantize_activations
+def quantize_activations(
+    model: Model, samples: Samples, config: OptimizationConfig, observer: str, **options: Any
+) -> Model:
+    """The model with quantized activations, by the configuration of its weights."""
+    from corepress.coreml.experimental import linear_quantize_activations
+    from corepress.coreml.experimental.activations import as_for_weights
 
-    config = OptimizationConfig(OpActivationLinearQuantizerConfig(mode=mode))
-    calibrated: Model = linear_quantize_activations(model, config, samples, observer=observer)
+    config = as_for_weights(config, model)
+    calibrated: Model = linear_quantize_activations(model, config, samples, observer=observer, **options)
     return calibrated
 
 

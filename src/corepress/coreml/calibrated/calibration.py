@@ -45,6 +45,7 @@ Waiting = dict[str, tuple[Weight, Any]]
 
 log = logging.getLogger(__name__)
 
+UNREACHED = "no sample reaches it"
 UNSUITED = "there is no way to fit it in its operation, or in the form that is asked for"
 
 
@@ -59,7 +60,32 @@ class Given:
         return self.form
 
 
-def fit_weights(
+def fitted(
+    model: Model,
+    choose: Callable[[Weight], Any],
+    split: Split,
+    unfitted: dict[tuple[str, str], str],
+    function: str | None,
+    device: str,
+    progress: Progress | None,
+) -> Callable[[Weight], Any]:
+    """The function that gives, instead of the plain action that `choose` gives, the form that was fitted to samples.
+
+    `unfitted`: why weights, by function and output name, get none; it takes more of them.
+    """
+    forms = _forms(model, choose, split, unfitted, function, device, progress)
+
+    def chosen(weight: Weight) -> Any:
+        given = forms.get(weight.key)
+        action = given or choose(weight)
+        if reason := UNREACHED if given is None else given.unfitted:
+            unfitted[weight.function, weight.output] = reason
+        return action
+
+    return chosen
+
+
+def _forms(
     model: Model,
     choose: Callable[[Weight], Any],
     split: Split,
@@ -68,11 +94,7 @@ def fit_weights(
     device: str,
     progress: Progress | None,
 ) -> dict[tuple[Any, ...], Given]:
-    """The form of each weight that the samples reach, by its `key`.
-
-    `choose`: the plain action on a weight. `unfitted`: the weights, by function and output name, that get no other, and
-    why.
-    """
+    """The form of each weight that the samples reach, by its `key`."""
     program = load(model, device, precision="float32", function=function)
     # Compressed stages of a pipeline give those behind them other inputs; the original has its own.
     beside = load(model, device, precision="float32") if isinstance(program, Pipeline) else program

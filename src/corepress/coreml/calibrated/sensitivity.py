@@ -65,9 +65,9 @@ def weighted(
     model: Model,
     choose: Callable[[Weight], Palettize],
     split: Split,
+    unfitted: dict[tuple[str, str], str],
     function: str | None,
     device: str,
-    unfitted: dict[tuple[str, str], str],
 ) -> Callable[[Weight], Any]:
     """The function that gives what `choose` gives, with the importance of each element of a weight.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Iterable, Iterator, Mapping
+from fnmatch import fnmatchcase
 from typing import Any
 
 from corepress.coreml.config import OptimizationConfig, check_kinds
@@ -14,7 +15,7 @@ from corepress.coreml.experimental.observers import Observer, observer_of
 from corepress.coreml.experimental.pairs import Limits, write
 from corepress.coreml.experimental.patterns import CORE, Chosen, after, before, concat_groups, input_types, name_of
 from corepress.coreml.interop import takes_any_model
-from corepress.coreml.op_configs import OpLinearQuantizerConfig
+from corepress.coreml.op_configs import OpActivationLinearQuantizerConfig, OpLinearQuantizerConfig
 from corepress.coreml.opset import reach
 from corepress.coreml.rules import Item, without_effect
 from corepress.errors import ConfigError, Missed
@@ -149,6 +150,28 @@ def _idle_rules(config: OptimizationConfig, parts: Iterable[_Part]) -> Iterator[
     operations = [node for part in parts for node in part.view if not (node.is_const or node.is_constexpr)]
     names, types = ({getattr(node, fact): None for node in operations} for fact in ("name", "type"))
     return without_effect(config, items, names, types, what="activation")
+
+
+def as_for_weights(config: OptimizationConfig, model: Model) -> OptimizationConfig:
+    """How activations are quantized beside weights that are quantized as `config` says: with the same modes, signs and
+    exceptions by type and name, in 8 bits. Rules that no operation with activations to quantize matches are left out:
+    they are for weights."""
+
+    def as_activations(held: Any) -> OpActivationLinearQuantizerConfig | None:
+        if held is None:
+            return None
+        return OpActivationLinearQuantizerConfig(mode=held.mode, dtype="int8" if held.dtype.signed else "uint8")
+
+    names = {node.name for node in nodes(model.spec) if node.type in CORE}
+    return OptimizationConfig(
+        as_activations(config.global_config),
+        {kind: as_activations(held) for kind, held in config.op_type_configs.items() if kind in CORE},
+        {
+            name: as_activations(held)
+            for name, held in config.op_name_configs.items()
+            if any(other == name or fnmatchcase(other, name) for other in names)
+        },
+    )
 
 
 def _values(chosen: Chosen) -> set[str]:

@@ -118,7 +118,7 @@ def test_activations_obey_the_options_for_weights(tmp_path) -> None:
     (tmp_path / "config.yaml").write_text(
         "config_type: OpLinearQuantizerConfig\n"
         "global_config: {dtype: uint8, mode: linear, weight_threshold: 100}\n"
-        "op_type_configs: {conv: null}\n"
+        "op_type_configs: {conv: null, max_pool: null, avg_pool: null}\n"
     )
 
     def pairs(*flags: object) -> tuple[set[str], set[str]]:

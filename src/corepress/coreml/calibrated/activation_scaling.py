@@ -124,16 +124,17 @@ def scale_activations(
     """
     program = load(model, device, precision="float32", function=function)
     values: dict[tuple[str, str], Tensor] = {}
-    rounded = scaled = 0
+    rounded = without = 0
     for name, stage, given in each_program(program, samples):
         weights = _weights(model, stage, name)
         if not weights:
             continue
-        roundings, changed = _scale(stage, weights, choose, given)
+        roundings, pairs = _scale(stage, weights, choose, given)
         constants = stage.module.constants()
-        values |= {(name, weights[buffer].output): constants[buffer] for buffer in changed}
-        rounded, scaled = rounded + len(roundings), scaled + len(roundings & changed)
-    if without := rounded - scaled:
+        values |= {(name, weights[buffer].output): constants[buffer] for pair in pairs for buffer in pair.buffers}
+        rounded += len(roundings)
+        without += len(roundings - {product.buffer for pair in pairs for product in pair.products})
+    if without:
         log.warning(
             "activation_aware_scale: %d of %d weights do without, since no single constant before them could take up "
             "the inverse of their scale", without, rounded,
@@ -143,8 +144,8 @@ def scale_activations(
 
 def _scale(
     program: Program, weights: Mapping[str, Weight], choose: Callable[[Weight], Any], given: Sequence[Mapping[str, Any]]
-) -> tuple[set[str], set[str]]:
-    """Scale constants of a program; the buffers of the weights that will be rounded, and of those that are changed."""
+) -> tuple[set[str], list[_Pair]]:
+    """Scale constants of a program. The buffers of the weights that will be rounded, and what was scaled."""
     products = _products(program, given[0], weights)
     roundings: dict[str, Rounding] = {}
     for product in products:
@@ -160,7 +161,7 @@ def _scale(
         walk(program, given, gathering.visit)
         for pair, scaling in gathering.scalings:
             pair.apply(constants, scaling.scale)
-    return set(roundings), {buffer for pair, _ in gathering.scalings for buffer in pair.buffers}
+    return set(roundings), [pair for pair, _ in gathering.scalings]
 
 
 def _weights(model: Model, program: Program, function: str) -> dict[str, Weight]:

@@ -124,9 +124,13 @@ class Report:
 
     def table(self) -> Table:
         """A `rich` table of all weights."""
-        from rich.table import Table
+        from corepress.tables import NamesTable
 
-        table = Table("weight", "shape", "form", "bits/weight", "before", "after", "SNR dB", "left alone because")
+        table = NamesTable(
+            *("weight", "shape", "form", "bits/weight", "before", "after", "SNR dB", "left alone because"),
+            lesser=("before", "shape", "after", "bits/weight", "form"),
+            sentences=("left alone because",),
+        )
         for row in self.rows:
             snr = "" if row.snr is None else f"{row.snr:.1f}"
             table.add_row(

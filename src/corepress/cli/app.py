@@ -346,4 +346,4 @@ def targets(as_json: options.Json = False) -> None:
     table = Table(*COLUMNS, show_lines=True)
     for row in table_rows():
         table.add_row(*row)
-    show.console().print(table)
+    show.console(width=140).print(table)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich.markup import escape
-from rich.table import Table
+from corepress.tables import NamesTable, facts
 
 if TYPE_CHECKING:
     from corepress.description import Description, Part
@@ -24,10 +23,7 @@ def info(described: Description, everything: bool, as_json: bool) -> None:
         streams.document(described.to_dict())
         return
     out = show.console()
-    table = Table("", "", show_header=False, box=None, pad_edge=False)
-    for label, text in _lines(described):
-        table.add_row(f"[bold]{escape(label)}[/]", escape(text))
-    out.print(table)
+    out.print(facts(list(_lines(described))))
     if not described.weights:
         return
     weights = described.weights
@@ -116,18 +112,21 @@ def _stage(part: Part, indent: str = "") -> Iterator[str]:
         yield from _stage(stage, indent + "  ")
 
 
-def _weights(weights: Sequence[Any]) -> Table:
+def _weights(weights: Sequence[Any]) -> NamesTable:
     networks = hasattr(weights[0], "layer_type")
     if networks:
-        table = Table("weight", "layer", "shape", "form", "bits", "bytes")
+        table = NamesTable("weight", "layer", "shape", "form", "bits", "bytes", lesser=("layer", "bytes", "form"))
     else:
-        table = Table("weight", "shape", "type", "form", "bits/weight", "bytes", "read by")
+        table = NamesTable(
+            *("weight", "shape", "type", "form", "bits/weight", "bytes", "read by"),
+            lesser=("type", "bits/weight", "read by", "bytes", "form"),
+        )
     for weight in weights:
         shape, stored = "x".join(map(str, weight.shape)), f"{weight.stored_bytes:,}"
         if networks:
-            table.add_row(escape(weight.name), weight.layer_type, shape, weight.form, str(weight.bits), stored)
+            table.add_row(weight.name, weight.layer_type, shape, weight.form, str(weight.bits), stored)
             continue
         readers = ", ".join(sorted({consumer.op_type for consumer in weight.consumers}))
         bits = f"{weight.bits_per_weight:.2f}"
-        table.add_row(escape(weight.name), shape, weight.dtype, weight.compression, bits, stored, readers)
+        table.add_row(weight.name, shape, weight.dtype, weight.compression, bits, stored, readers)
     return table

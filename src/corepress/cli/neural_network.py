@@ -73,8 +73,7 @@ def _way(command: str, options: dict[str, Any]) -> tuple[int, str]:
 
 
 def _summary(before: Model, after: Model, output: Path, as_json: bool) -> None:
-    from rich.table import Table
-
+    from corepress import tables
     from corepress.cli import show
 
     sizes, weights = (before.size(), after.size()), len(after.weights())
@@ -83,13 +82,10 @@ def _summary(before: Model, after: Model, output: Path, as_json: bool) -> None:
         facts = {"output": str(output), "size_before": sizes[0], "size_after": sizes[1], "weights": weights}
         streams.document({**facts, "compressed": after.changed, "skipped": skipped})
         return
-    table = Table("", "", show_header=False, box=None, pad_edge=False)
     reasons = Counter(skipped.values()).most_common()
-    for label, text in (
+    show.console().print(tables.facts([
         ("written to", str(output)),
         ("size", f"{show.size(sizes[0])} -> {show.size(sizes[1])}, ratio {sizes[0] / sizes[1]:.2f}"),
         ("compressed", f"{after.changed} of {weights} weights"),
         ("left alone", "\n".join(f"{count}: {reason}" for reason, count in reasons) or "none"),
-    ):
-        table.add_row(f"[bold]{label}[/]", text)
-    show.console().print(table)
+    ]))  # fmt: skip

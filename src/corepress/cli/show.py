@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
+from corepress import tables
 from corepress.cli import streams
 from corepress.cli.words import translate
 
@@ -32,9 +31,9 @@ class _Console(Console):
         raise BrokenPipeError
 
 
-def console() -> Console:
-    """Standard output; wide enough for a table when it is not a terminal."""
-    return _Console(width=None if sys.stdout.isatty() else 140, soft_wrap=False, highlight=False)
+def console(width: int = 1 << 20) -> Console:
+    """Standard output; where it is no terminal, lines are as long as they need be, up to `width`."""
+    return _Console(width=None if sys.stdout.isatty() else width, soft_wrap=False, highlight=False)
 
 
 @contextlib.contextmanager
@@ -48,7 +47,7 @@ def progress(title: str) -> Iterator[Progress]:
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        TextColumn("{task.fields[name]}"),
+        TextColumn("{task.fields[name]}", markup=False),
     )
     if not sys.stderr.isatty():
         yield lambda done, total, name: None
@@ -63,12 +62,12 @@ def summary(report: Report, output: Path, as_json: bool, judgement: Judgement | 
     if as_json:
         extra = {} if judgement is None else {"verification": judgement.to_dict()}
         facts = report.to_dict()
-        facts["weights"] = [{**row, "skipped": translate(row["skipped"])} for row in facts["weights"]]
+        for row in facts["weights"]:
+            row |= {key: translate(row[key]) for key in ("skipped", "unfitted")}
         streams.document({"output": str(output), **facts, **extra})
         return
-    table = Table("", "", show_header=False, box=None, pad_edge=False)
     worst = report.worst
-    for label, text in (
+    console().print(tables.facts([
         ("written to", str(output)),
         ("size", f"{size(report.size_before)} -> {size(report.size_after)}, ratio {report.ratio:.2f}"),
         ("bits per weight", f"{report.bits_per_weight:.2f}"),
@@ -79,9 +78,7 @@ def summary(report: Report, output: Path, as_json: bool, judgement: Judgement | 
         *_largest_left(report),
         *_unfitted(report),
         *([] if judgement is None else _compared(judgement)),
-    ):
-        table.add_row(f"[bold]{label}[/]", text)
-    console().print(table)
+    ]))  # fmt: skip
 
 
 def _counted(report: Report) -> Iterator[tuple[str, str]]:
@@ -105,7 +102,7 @@ def _largest_left(report: Report) -> Iterator[tuple[str, str]]:
 def _unfitted(report: Report) -> Iterator[tuple[str, str]]:
     """The line that says which weights have no part in the samples, if there are such."""
     if report.unfitted:
-        reasons = Counter(row.unfitted for row in report.unfitted)
+        reasons = Counter(translate(row.unfitted) for row in report.unfitted)
         yield "not fitted", "\n".join(f"{count}: {reason}" for reason, count in reasons.most_common())
 
 
@@ -123,7 +120,7 @@ def _compared(judgement: Judgement) -> Iterator[tuple[str, str]]:
             worst = min(rows, key=lambda r: (not math.isnan(getattr(r, metric)), sign * getattr(r, metric)))
             value = f"{getattr(worst, metric):{'.1f' if unit else '.5f'}}{unit}"
             yield f"output {label}", f"{value} ({worst.name}; {judgement.basis})"
-    yield from (("note", note) for note in verification.notes)
+    yield from (("note", translate(note)) for note in verification.notes)
 
 
 def verification(result: Verification, as_json: bool) -> None:
@@ -142,11 +139,11 @@ def outputs(values: Mapping[str, Any], as_json: bool) -> None:
     if as_json:
         streams.document({"outputs": described})
         return
-    table = Table("output", "", "")
+    table = tables.NamesTable("output", "", " ", sentences=("", " "))
     for name, facts in described.items():
         for number, (key, fact) in enumerate(facts.items()):
             text = f"{fact:.6g}" if isinstance(fact, float) else str(fact)
-            table.add_row("" if number else escape(name), key, escape(text))
+            table.add_row("" if number else name, key, text)
     console().print(table)
 
 

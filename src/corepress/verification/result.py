@@ -98,13 +98,15 @@ class Verification:
 
     def table(self) -> Table:
         """A `rich` table of the outputs, after the operations if these were compared."""
-        from rich.markup import escape
-        from rich.table import Table
+        from corepress.tables import NamesTable
 
-        table = Table("value", "computed by", "SNR dB", "PSNR dB", "cosine", "top-1", "max difference")
+        table = NamesTable(
+            *("value", "computed by", "SNR dB", "PSNR dB", "cosine", "top-1", "max difference"),
+            lesser=("PSNR dB", "max difference", "top-1", "computed by"),
+        )
         for row in (*self.operations, *self.rows):
             cells = (_cell(row.snr, ".1f"), _cell(row.psnr, ".1f"), _cell(row.cosine, ".5f"), _cell(row.top1, ".3f"))
-            table.add_row(escape(row.name), row.kind or "[bold]output[/]", *cells, _cell(row.max_abs, ".4g"))
+            table.add_row(row.name, row.kind or "output", *cells, _cell(row.max_abs, ".4g"))
         return table
 
 

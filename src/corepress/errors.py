@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+_BEGINNING, _END = 500, 300
+
+
+def one_line(message: str) -> str:
+    """A message that can be printed: names that come from a file may hold anything, and be of any length."""
+    if len(message) > _BEGINNING + _END:
+        message = f"{message[:_BEGINNING]} ... {message[-_END:]}"
+    return "".join(c if c.isprintable() else " " for c in message)
+
 
 class CorepressError(Exception):
     """Bad input or an operation that can't be done: the message names what, why and what to do."""
 
     def __init__(self, message: str):
-        # Names that come from a file may hold anything; the message stays one line.
-        super().__init__("".join(c if c.isprintable() else " " for c in message))
+        super().__init__(one_line(message))
 
 
 class FormatError(CorepressError):

@@ -25,6 +25,9 @@ from corepress.errors import ConfigError
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
+# No word that anybody means is longer.
+_LONGEST = 200
+_MOST_SENTENCES = 3
 ONE_OF = '"{name}" must be one of {allowed}, but got {value}.'
 
 
@@ -35,7 +38,7 @@ class UnknownKeyError(ConfigError, TypeError):
 def suggestion(word: object, known: Iterable[str]) -> str:
     """The end of an error message: the nearest known word, or all of them."""
     known = list(known)
-    near = difflib.get_close_matches(str(word), known, n=1)
+    near = [name for name in difflib.get_close_matches(str(word)[:_LONGEST], known, n=2) if name != word]
     return f'Did you mean "{near[0]}"?' if near else f"Known are: {', '.join(known)}."
 
 
@@ -220,24 +223,47 @@ def _leaf(value: Any, hint: Any) -> Any:
 def sentences(error: BaseException) -> list[str]:
     """The messages inside an error of cattrs, with suggestions for unknown keys."""
     if isinstance(error, cattrs.errors.ForbiddenExtraKeysError):
-        return [str(unknown_key(error.cl, key)) for key in sorted(error.extra_fields, key=str)]
+        return [str(unknown_key(error.cl, key)) for key in sorted(error.extra_fields, key=str)[:_MOST_SENTENCES]]
     if isinstance(error, cattrs.errors.BaseValidationError):
         return [sentence for inner in error.exceptions for sentence in sentences(inner)]
     return [str(error)]
 
 
 def read_yaml(source: str | Path | IO[str] | IO[bytes]) -> Any:
-    """What a YAML file, by its path or open, holds; a ConfigError names the line that is not YAML."""
+    """What a YAML file, by its path or open, holds; a ConfigError names the line that is not YAML.
+
+    Aliases may stand for the same values at several places, as long as all of them, written out, have a sane size.
+    """
     if isinstance(source, (str, Path)):
         try:
             with Path(source).open(encoding="utf-8") as file:
                 return read_yaml(file)
         except OSError as error:
             raise ConfigError(f"{source}: can't read it ({error.strerror}).") from error
+    name = getattr(source, "name", "The text")
     try:
-        return yaml.safe_load(source)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        loader = yaml.SafeLoader(source)
+        node = loader.get_single_node()
+        if _written_out(node, {}) > _MOST_NODES:
+            raise ConfigError(f"{name}: its aliases stand for more than {_MOST_NODES} values.")
+        return None if node is None else loader.construct_document(node)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        if isinstance(error, ConfigError):
+            raise
         mark = getattr(error, "problem_mark", None)
         place = f", line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "unreadable"
-        raise ConfigError(f"{getattr(source, 'name', 'The text')}{place}: not valid YAML ({problem}).") from error
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else "unreadable"
+        raise ConfigError(f"{name}{place}: not valid YAML ({getattr(error, 'problem', None) or reason}).") from error
+
+
+_MOST_NODES = 100_000
+
+
+def _written_out(node: Any, known: dict[int, int]) -> int:
+    """How many nodes there are below a node of YAML when every alias is written out; without end for one of itself."""
+    if id(node) not in known:
+        known[id(node)] = _MOST_NODES + 1  # while it is counted: whoever comes back to it is inside of it
+        below = node.value if isinstance(node, yaml.CollectionNode) else ()
+        parts = [part for entry in below for part in (entry if isinstance(entry, tuple) else (entry,))]
+        known[id(node)] = 1 + sum(_written_out(part, known) for part in parts)
+    return known[id(node)]

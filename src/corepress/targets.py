@@ -135,7 +135,7 @@ def target(name_or_version: Any) -> Target:
     names = {alias: t for t in TARGETS for alias in (t.name, *t.aliases)}
     found = {alias.lower(): t for alias, t in names.items()}.get(str(name).lower())
     if found is None:
-        near = difflib.get_close_matches(str(name), names, n=1)
+        near = difflib.get_close_matches(str(name)[:100], names, n=1)
         hint = f'Did you mean "{near[0]}"? ' if near else ""
         raise ConfigError(f"Unknown target {name!r}. {hint}Known are: {', '.join(names)}.")
     return found

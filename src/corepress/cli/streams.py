@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from corepress.cli.words import translate
+from corepress.errors import one_line
 
 # Of every JSON document; it grows when a field changes its meaning or goes. docs/cli.md lists the fields.
 SCHEMA = 1
@@ -43,7 +44,7 @@ class _Collector(logging.Handler):
         # The closing table counts the weights that are left alone, each with its reason.
         if hasattr(record, "weight"):
             return
-        text = translate(record.getMessage())
+        text = one_line(translate(record.getMessage()))
         if text not in _warnings:
             _warnings.append(text)
             print(f"corepress: warning: {text}", file=sys.stderr)

@@ -173,6 +173,8 @@ class OptimizationConfig:
         kind = config_dict.get("config_type")
         if not isinstance(kind, str):
             raise ConfigError(f"config_type must be provided with type of string. {suggestion(kind, _KINDS)}")
+        if kind not in _KINDS:
+            raise ConfigError(f"unknown config_type {kind!r}. {suggestion(kind, _KINDS)}")
         read: dict[str, Any] = {"global_config": _read(config_dict.get("global_config"), kind, "global_config")}
         for level in known[2:]:
             given = config_dict.get(level)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from corepress.errors import ConfigError, CorepressError, FormatError, Missed
+from corepress.errors import ConfigError, CorepressError, FormatError, Missed, needs_torch
 
 if TYPE_CHECKING:
     from corepress import coreml as coreml
@@ -66,8 +66,5 @@ def __getattr__(name: str) -> Any:
         try:
             return importlib.import_module(f"corepress.{name}")
         except ModuleNotFoundError as error:
-            if error.name != "torch":
-                raise
-            what = "running models" if name == "runtime" else f"corepress.{name}"
-            raise CorepressError(f"{what} needs PyTorch: pip install 'corepress[torch]'") from error
+            raise needs_torch(error, "running models" if name == "runtime" else f"corepress.{name}") from error
     raise AttributeError(f"module 'corepress' has no attribute {name!r}")

@@ -29,3 +29,10 @@ class ConfigError(CorepressError, ValueError):
 
 class Missed(CorepressError):
     """Everything worked, but the model misses what was asked of it, such as a least SNR."""
+
+
+def needs_torch(error: ModuleNotFoundError, what: str) -> Exception:
+    """What to raise where importing a part failed: the same error, or for lack of PyTorch what to install."""
+    if error.name != "torch":
+        return error
+    return CorepressError(f"{what} needs PyTorch: pip install 'corepress[torch]'")

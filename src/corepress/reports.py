@@ -6,7 +6,8 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,8 @@ from corepress.targets import TARGETS
 if TYPE_CHECKING:
     from rich.table import Table
 
+# A path, a `Model`, or an `MLModel` of coremltools, which has no types.
+AnyModel: TypeAlias = str | Path | Model | Any
 _CHUNK = 1 << 20
 
 
@@ -146,12 +149,18 @@ class Report:
         return table
 
 
-def report(model: Model, *, snr: bool = True) -> Report:
+def report(model: AnyModel, *, snr: bool = True) -> Report:
     """Compare a compressed model with the one that it was made from.
 
+    `model`: what a function of `corepress.coreml` gave back, a `Model` or an `MLModel`; or the path of a package, or
+    any other model, of which there is nothing to compare with, but the weights are listed all the same.
     Errors are computed here, from both values of each compressed weight; `snr=False` saves that time.
     Works on the result of a compression, before and after it is saved in the same process.
     """
+    if not isinstance(model, Model):
+        from corepress.coreml.interop import with_history
+
+        model = with_history(model)
     origin = model.origin or model
     after = {(weight.function, weight.output): weight for weight in model.weights()}
     rows = []

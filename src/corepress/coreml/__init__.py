@@ -1,5 +1,9 @@
 """The public interface of `coremltools.optimize.coreml`: compress the weights of a Core ML package."""
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from corepress.coreml import experimental
 from corepress.coreml.config import OptimizationConfig
 from corepress.coreml.decompress import decompress_weights
 from corepress.coreml.experimental import linear_quantize_activations
@@ -15,6 +19,10 @@ from corepress.coreml.op_configs import (
 from corepress.coreml.palettize import palettize_weights
 from corepress.coreml.prune import prune_weights
 from corepress.coreml.quantize import linear_quantize_weights
+from corepress.errors import needs_torch
+
+if TYPE_CHECKING:
+    from corepress.coreml import calibrated as calibrated
 
 __all__ = [
     "CompressionGranularity",
@@ -26,6 +34,7 @@ __all__ = [
     "OpThresholdPrunerConfig",
     "OptimizationConfig",
     "decompress_weights",
+    "experimental",
     "get_weights_metadata",
     "linear_quantize_activations",
     "linear_quantize_weights",
@@ -33,3 +42,12 @@ __all__ = [
     "prune_weights",
     "to_coremltools",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name != "calibrated":
+        raise AttributeError(f"module 'corepress.coreml' has no attribute {name!r}")
+    try:  # on first use: it imports PyTorch
+        return importlib.import_module("corepress.coreml.calibrated")
+    except ModuleNotFoundError as error:
+        raise needs_torch(error, "corepress.coreml.calibrated") from error

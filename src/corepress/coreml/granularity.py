@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from corepress.errors import ConfigError
+
+GranularityName = Literal["per_tensor", "per_grouped_channel", "per_channel", "per_block"]
+DtypeName = Literal["int8", "uint8", "int4", "uint4"]
 
 
 class CompressionGranularity(Enum):
@@ -38,7 +41,7 @@ class WeightDtype(str, Enum):
         return not self.value.startswith("u")
 
 
-def granularity_of(value: Any) -> CompressionGranularity:
+def granularity_of(value: GranularityName | Enum) -> CompressionGranularity:
     """Read `"per_channel"` and the like, or an enum member of that name (coremltools' too)."""
     name = str(getattr(value, "name", value)).upper()
     if name not in CompressionGranularity.__members__:
@@ -47,7 +50,7 @@ def granularity_of(value: Any) -> CompressionGranularity:
     return CompressionGranularity[name]
 
 
-def dtype_of(value: Any) -> WeightDtype:
+def dtype_of(value: DtypeName | type | np.dtype[Any] | None) -> WeightDtype:
     """Read a name, a NumPy or ml_dtypes type or dtype, or a coremltools type such as `types.int4`."""
     name = _dtype_name(value)
     if name not in {member.value for member in WeightDtype}:

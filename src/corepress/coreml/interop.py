@@ -8,7 +8,8 @@ import tempfile
 from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
+from weakref import WeakKeyDictionary
 
 import attrs
 from google.protobuf.message import DecodeError
@@ -20,10 +21,24 @@ from corepress.mlprogram import Model, load
 from corepress.mlprogram.kinds import refusal
 from corepress.mlprogram.schema import Model as ModelProto
 
-F = TypeVar("F", bound=Callable[..., Any])
+# The models of which `MLModel`s were made here: these know what they were made from, and what was left alone.
+_made_here: WeakKeyDictionary[Any, Model] = WeakKeyDictionary()
+
+P = ParamSpec("P")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 
 
-def takes_any_model(function: F) -> F:
+class OfAnyModel(Protocol[P, R_co]):
+    """A function of a path, a `Model` or a coremltools `MLModel`."""
+
+    @overload
+    def __call__(self, mlmodel: str | Path | Model, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+    @overload
+    def __call__(self, mlmodel: Any, *args: P.args, **kwargs: P.kwargs) -> Any: ...
+
+
+def takes_any_model(function: Callable[Concatenate[Model, P], R]) -> OfAnyModel[P, R]:
     """Let a function of a `Model` take any kind of model as its argument `mlmodel`; a `Model` that it returns becomes
     the kind that was given (for a path: a `Model`)."""
 
@@ -34,7 +49,7 @@ def takes_any_model(function: F) -> F:
             return to_mlmodel(result, mlmodel)
         return result
 
-    return wrapper  # type: ignore[return-value]
+    return wrapper
 
 
 def as_model(source: Any) -> Model:
@@ -46,6 +61,12 @@ def as_model(source: Any) -> Model:
     if _is_mlmodel(source):
         return _from_mlmodel(source)
     raise ConfigError(f"mlmodel: a path, a corepress.Model or an MLModel is needed, not {type(source).__name__}")
+
+
+def with_history(source: Any) -> Model:
+    """The `Model` of whatever was given; of an `MLModel` that a function here made, with what it was made from."""
+    made = _made_here.get(source) if _is_mlmodel(source) else None
+    return as_model(source) if made is None else made
 
 
 def _is_mlmodel(source: Any) -> bool:
@@ -75,13 +96,15 @@ def to_mlmodel(model: Model, like: Any) -> Any:
 
     folder = Path(tempfile.mkdtemp(prefix="corepress-")) / "model.mlpackage"
     model.save(folder)
-    return coremltools.models.MLModel(
+    mlmodel = coremltools.models.MLModel(
         str(folder),
         is_temp_package=True,
         compute_units=like.compute_unit,
         skip_model_load=like.__proxy__ is None,
         function_name=like.function_name,
     )
+    _made_here[mlmodel] = model
+    return mlmodel
 
 
 def to_coremltools(config: OptimizationConfig) -> Any:

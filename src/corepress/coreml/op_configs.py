@@ -7,7 +7,7 @@ additions, and their defaults change nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import cattrs.errors
 from attrs import define, field
@@ -19,6 +19,9 @@ from corepress.errors import ConfigError
 _MAX_RANK = 5  # of a tensor in Core ML
 
 C = TypeVar("C", bound="OpCompressorConfig")
+# Words in any case are taken, and kept in capitals.
+LinearMode = Literal["linear_symmetric", "linear", "LINEAR_SYMMETRIC", "LINEAR"]
+PaletteMode = Literal["kmeans", "uniform", "unique", "custom", "KMEANS", "UNIFORM", "UNIQUE", "CUSTOM"]
 
 
 @define
@@ -62,7 +65,7 @@ class OpLinearQuantizerConfig(OpCompressorConfig):
         leaving the weight alone.
     """
 
-    mode: str = fields.choice(
+    mode: LinearMode = fields.choice(
         "LINEAR_SYMMETRIC",
         "LINEAR",
         message='Only mode {allowed} supported for weight affine quantization. Got mode: "{value}".',
@@ -207,7 +210,7 @@ class OpPalettizerConfig(OpCompressorConfig):
     restarts: >= 1; vector k-means keeps the best of so many runs.
     """
 
-    mode: str = fields.choice("KMEANS", "UNIFORM", "UNIQUE", "CUSTOM")
+    mode: PaletteMode = fields.choice("KMEANS", "UNIFORM", "UNIQUE", "CUSTOM")
     nbits: int | None = fields.value_of(
         None,
         "1, 2, 3, 4, 6 or 8",
@@ -232,7 +235,9 @@ class OpPalettizerConfig(OpCompressorConfig):
     enable_per_channel_scale: bool = fields.flag()
     num_kmeans_workers: int = fields.value_of(1, "an integer", fields.whole)
     weight_threshold: int | None = fields.weight_threshold()
-    lut_dtype: str | None = fields.value_of(None, 'None, "int8" or "uint8"', lambda v: v in (None, "int8", "uint8"))
+    lut_dtype: Literal["int8", "uint8"] | None = fields.value_of(
+        None, 'None, "int8" or "uint8"', lambda v: v in (None, "int8", "uint8")
+    )
     smaller_group: bool = fields.flag()
     restarts: int = fields.integer(4, least=1)
 

@@ -96,7 +96,7 @@ def _largest_left(report: Report) -> Iterator[tuple[str, str]]:
     if row is not None:
         shape = "x".join(map(str, row.shape))
         reason = f": {translate(row.skipped)}" if row.skipped else ""
-        yield "largest left", f"{escape(row.name)} ({shape}, {size(row.bytes_after)}){escape(reason)}"
+        yield "largest left", f"{row.name} ({shape}, {size(row.bytes_after)}){reason}"
 
 
 def _unfitted(report: Report) -> Iterator[tuple[str, str]]:

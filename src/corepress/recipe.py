@@ -143,8 +143,9 @@ def _config(kind: Kind, step: Mapping[str, Any], where: str) -> OptimizationConf
             changed = _arguments(kind, override, place)
             merged = None if changed is None else _merge(kind, defaults or {}, changed)
             configs[str(name)] = _op_config(kind, merged, place)
+    whole = _op_config(kind, defaults, where)
     with _naming(where):
-        return OptimizationConfig(_op_config(kind, defaults, where), levels["ops"], levels["names"])
+        return OptimizationConfig(whole, levels["ops"], levels["names"])
 
 
 def _arguments(kind: Kind, given: Any, where: str) -> dict[str, Any] | None:

@@ -83,6 +83,16 @@ def test_errors_are_json_as_well(arguments: list[object], code: int, tmp_path: P
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("option,value,sentence", [
+    ("--nbits", "four", "'--nbits': it must be a whole number"), ("--group-size", 0, "'--group-size': it must be greater"),
+    ("--mode", "kmean", "'--mode': 'kmean' is not one of 'kmeans'"),
+])  # fmt: skip
+def test_values_that_make_no_sense(option: str, value: object, sentence: str) -> None:
+    done = corepress("palettize", DIGITS, "-o", "o.mlpackage", option, value, check=False)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert sentence in done.stderr and done.stderr.endswith("(see corepress palettize --help)\n")
+
+
 def test_a_damaged_file_of_arrays(tmp_path: Path) -> None:
     bad, good = tmp_path / "bad.npz", tmp_path / "good.npz"
     np.savez(good, image=np.zeros((1, 1, 28, 28), np.float32))

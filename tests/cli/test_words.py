@@ -37,6 +37,7 @@ PYTHON_ONLY = {"global_config", "lut_function", "op_name_configs", "op_type_conf
     ('"block_size" and "n_m_ratio" cannot be set', "--block-size and --n-m cannot be set"),
     ("mode='kmeans', nbits=4", "--mode kmeans, --nbits 4"), ("less than minimum_sparsity_percentile 0.5",
      "less than --minimum-sparsity 0.5"),
+    ("prune_weights only accept OpX type config", "prune takes only OpX type config"),
     ('"nbits" must be given with mode "kmeans"', '--nbits must be given with mode "kmeans"'),
 ])  # fmt: skip
 def test_options_take_the_place_of_arguments(said: str, meant: str) -> None:
@@ -69,13 +70,14 @@ def test_every_option_of_the_table_exists() -> None:
 
 
 def python_words() -> set[str]:
-    """The parameters of the functions that the commands call, and the fields of the configurations."""
+    """The functions that the commands call, their parameters, and the fields of the configurations."""
     functions = [
         coreml.palettize_weights, coreml.linear_quantize_weights, coreml.prune_weights, coreml.decompress_weights,
         calibrated.palettize_weights, calibrated.linear_quantize_weights, calibrated.prune_weights,
         experimental.linear_quantize_activations, verify, runtime.load, Model.save,
     ]  # fmt: skip
     found = {name for function in functions for name in inspect.signature(function).parameters}
+    found |= {function.__name__ for function in functions}
     for name in dir(coreml):
         kind = getattr(coreml, name)
         if isinstance(kind, type) and attrs.has(kind):

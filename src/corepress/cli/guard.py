@@ -31,6 +31,13 @@ _EXTRAS = {
 
 _REPORT = f"please report it, with what the command prints when {TRACEBACK}=1 is in its environment"
 _SHOWN = 200
+# How newer versions of typer speak of a value, and how we do.
+_TYPER = {
+    "Value error, ": "",
+    "Input should be a valid integer, unable to parse string as an integer": "it must be a whole number",
+    "Input should be a valid number, unable to parse string as a number": "it must be a number",
+    "Input should be": "it must be",
+}
 _MOMENT = 0.01
 
 
@@ -115,8 +122,10 @@ def failure_of(error: BaseException) -> Failure:
 
 
 def _usage(error: Any) -> str:
-    """The message of click in the form of ours, and where to read on."""
+    """The message of typer in the form of ours, and where to read on."""
     message = error.format_message().strip().rstrip(".")
+    for said, meant in _TYPER.items():
+        message = message.replace(said, meant)
     context = getattr(error, "ctx", None)
     return f"{message} (see {context.command_path} --help)" if context is not None else message
 

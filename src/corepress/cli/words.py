@@ -28,6 +28,14 @@ ARGUMENTS = {
     "threshold": "--threshold",
     "workers": "--workers",
 }
+# Functions, and the commands that call them.
+FUNCTIONS = {
+    "decompress_weights": "decompress",
+    "linear_quantize_activations": "quantize --activations",
+    "linear_quantize_weights": "quantize",
+    "palettize_weights": "palettize",
+    "prune_weights": "prune",
+}
 # Fields of configurations. With --config or --recipe they are keys of a file, and stay as they are.
 FIELDS = {
     "block_size": "--block-size",
@@ -57,6 +65,7 @@ PHRASES = {
     "got an unexpected keyword argument": "has no key",
     "must be type of dict": "must be a mapping of keys to values",
     "must be provided with type of string": "must be given as text",
+    "only accept": "takes only",
     "spare_constants=False": "--all-constants",
     "spare_constants=True leaves such constants alone": "without --all-constants such constants are left alone",
 }
@@ -72,7 +81,7 @@ def translate(message: str, *, from_file: bool | None = None) -> str:
     """
     if from_file is None:
         from_file = any(word.partition("=")[0] in ("--config", "--recipe") for word in sys.argv[1:])
-    known = ARGUMENTS if from_file else {**FIELDS, **ARGUMENTS}
+    known = {**ARGUMENTS, **FUNCTIONS} if from_file else {**FIELDS, **ARGUMENTS, **FUNCTIONS}
     for phrase, said in PHRASES.items():
         message = message.replace(phrase, said)
     return _pattern(known).sub(lambda match: _said(match, known), message)

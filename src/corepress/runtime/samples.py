@@ -162,7 +162,8 @@ def _samples(path: Path, arrays: Mapping[str, NDArray[Any]], interface: Interfac
             arrays, found = {required[0].name: arrays[fitting[0]]}, {required[0].name: required[0]}
     for feature in required:
         if feature.name not in found:
-            raise ConfigError(f"{path}: it has no array for the input {feature.name!r}, but {', '.join(arrays)}")
+            names = ", ".join(arrays) or "none"
+            raise ConfigError(f"{path}: it has no array for the input {feature.name!r}, but {names}")
     counts = {}
     for name, feature in found.items():
         count = _count(arrays[name], feature)

@@ -84,7 +84,8 @@ def test_errors_are_json_as_well(arguments: list[object], code: int, tmp_path: P
 
 
 @pytest.mark.parametrize("option,value,sentence", [
-    ("--nbits", "four", "'--nbits': it must be a whole number"), ("--group-size", 0, "'--group-size': it must be greater"),
+    ("--nbits", "four", "'--nbits': it must be a whole number"),
+    ("--group-size", 0, "'--group-size': it must be greater"),
     ("--mode", "kmean", "'--mode': 'kmean' is not one of 'kmeans'"),
 ])  # fmt: skip
 def test_values_that_make_no_sense(option: str, value: object, sentence: str) -> None:

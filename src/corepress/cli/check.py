@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from corepress.cli.options import Metric
 from corepress.errors import ConfigError, Missed
-from corepress.split import hold_back
 
 if TYPE_CHECKING:
     from corepress.mlprogram import Model
@@ -63,6 +62,8 @@ class Check:
             raise ConfigError(f"{self.data}: it holds no samples to learn from")
         if self.test_data is not None:
             return Inputs(given, _read(model, self.test_data), "--test-data", "all")
+        from corepress.split import hold_back
+
         learnt, judged = hold_back(given)
         if judged:
             return Inputs(learnt, judged, "--data", "held back", len(given))

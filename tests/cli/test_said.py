@@ -63,6 +63,8 @@ def test_a_second_run_counts_what_it_did_itself(package, tmp_path) -> None:
     assert (facts["compressed"], facts["compressed_before"]) == (2, before - 2)
     dense = corepress("decompress", first, "-o", tmp_path / "c.mlpackage")
     assert f"{before} of 8 weights" in dense.stdout and "decompressed" in dense.stdout
+    idle = corepress("decompress", package(), "-o", tmp_path / "e.mlpackage")
+    assert "no weight was decompressed: none of the model is compressed" in idle.stderr
     nothing = corepress("quantize", first, "-o", tmp_path / "d.mlpackage")
     assert "it is sparse already; --joint compresses it further" in " ".join((nothing.stderr + nothing.stdout).split())
 

@@ -298,3 +298,19 @@ def mask_package(tmp_path_factory: pytest.TempPathFactory):
     path = tmp_path_factory.mktemp("mask") / "mask.mlpackage"
     model.save(str(path))
     return path
+
+
+def test_bytes_do_not_depend_on_workers(package) -> None:
+    pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    shapes = {"x": (1, 64), "image": (1, 16, 8, 8), "square": (1, 64, 64)}
+    samples = [
+        {**{name: rng.normal(size=shape).astype(np.float16) for name, shape in shapes.items()},
+         "ids": rng.integers(0, 96, 3).astype(np.int32)}
+        for _ in range(4)
+    ]  # fmt: skip
+    one, two = (
+        calibrated.linear_quantize_weights(package(), config(), samples, held_back=0, workers=workers)
+        for workers in (1, 2)
+    )
+    assert all((a.dense() == b.dense()).all() for a, b in zip(one.weights(), two.weights(), strict=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,8 @@ from corepress.errors import ConfigError
 
 if TYPE_CHECKING:
     from corepress.neural_network import Model
+
+log = logging.getLogger(__name__)
 
 _COMMON = {"model", "output", "overwrite", "workers", "as_json"}
 # The options of each command that mean something for a neural network.
@@ -57,7 +60,22 @@ def _compress(model: Model, command: str, options: dict[str, Any]) -> None:
             model, nbits, mode, weight_threshold=threshold, workers=options["workers"], progress=progress
         )
         result.save(output, overwrite=options["overwrite"])
+    _warn_if_in_vain(model, result, command)
     _summary(model, result, output, options["as_json"])
+
+
+def _warn_if_in_vain(before: Model, after: Model, command: str) -> None:
+    """Say that nothing was done, with the reason of the largest weight, or that the model grew."""
+    left = [weight for weight in after.weights() if weight.name in after.skipped]
+    if not after.changed:
+        largest = max(left, key=lambda weight: weight.stored_bytes, default=None)
+        reason = "the model has none" if largest is None else (
+            f'the largest of {len(left)}, "{largest.name}" ({"x".join(map(str, largest.shape))}), was left alone: '
+            f"{after.skipped[largest.name]}"
+        )  # fmt: skip
+        log.warning("no weight was %s: %s.", "decompressed" if command == "decompress" else "compressed", reason)
+    elif command != "decompress" and after.size() >= before.size():
+        log.warning("the model did not become smaller: %d bytes before, %d after", before.size(), after.size())
 
 
 def _way(command: str, options: dict[str, Any]) -> tuple[int, str]:

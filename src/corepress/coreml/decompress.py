@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 from numpy.typing import NDArray
 
-from corepress.coreml.engine import Progress, Skip, run
+from corepress.coreml.engine import Outcome, Progress, Skip, run
 from corepress.coreml.interop import takes_any_model
 from corepress.mlprogram import Model, Weight
+
+log = logging.getLogger(__name__)
 
 
 @takes_any_model
@@ -16,7 +20,12 @@ def decompress_weights(mlmodel: Model, *, workers: int | None = None, progress: 
 
     `mlmodel`: a path, a `corepress.Model` or an `MLModel`; the result is of the same kind (for a path: a `Model`).
     """
-    return run(mlmodel, _choose, workers=workers, progress=progress)
+    return run(mlmodel, _choose, workers=workers, progress=progress, conclude=_conclude)
+
+
+def _conclude(model: Model, outcome: Outcome) -> None:
+    if not outcome.done:
+        log.warning("no weight was decompressed: none of the model is compressed")
 
 
 def _choose(weight: Weight):  # type: ignore[no-untyped-def]

@@ -47,7 +47,7 @@ fuzz: .venv/dev.stamp
 	$(BIN)/python -m tests.fuzz
 
 schema: .venv/dev.stamp
-	for folder in mlprogram neural_network runtime/neural_network; do \
+	for folder in mlprogram neural_network runtime runtime/neural_network; do \
 		$(BIN)/python -m grpc_tools.protoc -Isrc/corepress/$$folder \
 			--descriptor_set_out=src/corepress/$$folder/schema.binpb schema.proto || exit 1; \
 	done

@@ -272,6 +272,10 @@ def verify(
     compressed: Annotated[Path, typer.Argument(metavar="COMPRESSED", help="What was made of it.")],
     data: options.Data = None,
     per_op: Annotated[bool, typer.Option("--per-op", help="Compare every operation, to find the first wrong.")] = False,
+    stage: Annotated[
+        str | None,
+        typer.Option(help="Compare what goes into this stage of a pipeline (name or index; -1 is the last)."),
+    ] = None,
     metric: Annotated[options.Metric, typer.Option(help="What decides.")] = options.Metric.snr,
     threshold: Annotated[
         float | None,
@@ -294,6 +298,7 @@ def verify(
     result = compare(
         original, compressed, data, metric=metric.value, threshold=min_snr if threshold is None else threshold,
         per_op=per_op, samples=samples, seed=seed, device=device, function=function,
+        stage=int(stage) if stage is not None and stage.removeprefix("-").isdecimal() else stage,
     )  # fmt: skip
     show.verification(result, as_json)
     if not result.ok:

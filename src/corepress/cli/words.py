@@ -22,6 +22,7 @@ ARGUMENTS = {
     "sample_data": "--data",
     "samples": "--samples",
     "seed": "--seed",
+    "stage": "--stage",
     "strict": "--strict",
     "target": "--target",
     "test_data": "--test-data",

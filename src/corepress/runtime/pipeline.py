@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -14,8 +14,9 @@ from corepress.mlprogram import Model
 from corepress.mlprogram.program import stage_names
 from corepress.neural_network import Model as Networks
 from corepress.neural_network.layers import NETWORKS
+from corepress.runtime import suppression
 from corepress.runtime.executor import Executor
-from corepress.runtime.features import Interface, from_value, interface_of, to_tensors
+from corepress.runtime.features import Feature, Interface, from_value, interface_of, to_tensors
 from corepress.runtime.neural_network import Custom, load_network
 from corepress.runtime.precision import Precision
 from corepress.runtime.program import Program, State, load_program
@@ -41,8 +42,8 @@ class Pipeline(Program):
             raise ConfigError("the model is stateful: pass what make_state() returned")
         values: dict[str, Any] = {**to_tensors(self.interface.inputs, inputs), **inputs}
         for name, stage in self.stages.items():
-            given = self.inputs_of(stage, values)
-            prefix = f"{name}/"
+            given, prefix = self.inputs_of(stage, values), f"{name}/"
+            values |= {prefix + key: value for key, value in given.items()}
             own = {key.removeprefix(prefix): t for key, t in (state or {}).items() if key.startswith(prefix)}
             values |= stage.predict(given, own, observe and _prefixed(observe, prefix))
             if state is not None:
@@ -53,6 +54,32 @@ class Pipeline(Program):
         """Of what is known so far, that which a stage takes."""
         wanted = {feature.name for feature in stage.interface.inputs}
         return {key: value for key, value in values.items() if key in wanted}
+
+    def showing(self, stage: str | int, *, alone: bool = False) -> Pipeline:
+        """The pipeline with further outputs, or with these `alone`: what earlier stages give to the stage of that name
+        or index, under the names "stage/input". Raises ConfigError."""
+        names = list(self.stages)
+        if isinstance(stage, int) and -len(names) <= stage < len(names):
+            stage = names[stage]
+        if stage not in self.stages:
+            raise ConfigError(f"there is no stage {stage!r}; the stages are {', '.join(names)}")
+        before = names[: names.index(str(stage))]
+        computed = {feature.name: feature for name in before for feature in self.stages[name].interface.outputs}
+        read = [feature.name for feature in self.stages[str(stage)].interface.inputs if feature.name in computed]
+        if not read:
+            raise ConfigError(f"nothing that is computed goes into the stage {stage!r}")
+        inner = tuple(replace(computed[name], name=f"{stage}/{name}") for name in read)
+        outputs = inner if alone else (*inner, *self.interface.outputs)
+        return Pipeline(replace(self.interface, outputs=outputs), self.stages, self.device, self.precision)
+
+    @property
+    def detections(self) -> tuple[str, str] | None:
+        """The outputs that hold the confidences and the coordinates of boxes, where the last stage suppresses some."""
+        last = self.stages[next(reversed(self.stages))] if self.stages else None
+        if last is None or isinstance(last, Pipeline) or not suppression.is_suppression(last):
+            return None
+        confidence, coordinates = (feature.name for feature in last.interface.outputs)
+        return confidence, coordinates
 
 
 def load_pipeline(
@@ -87,7 +114,17 @@ def load_pipeline(
         for name, stage in stages.items()
         for feature in stage.interface.states
     )
-    return Pipeline(replace(interface, states=states), stages, device, precision)
+    inputs = tuple(_with_default(feature, stages.values()) for feature in interface.inputs)
+    return Pipeline(replace(interface, inputs=inputs, states=states), stages, device, precision)
+
+
+def _with_default(feature: Feature, stages: Iterable[Program]) -> Feature:
+    """An input of the pipeline with the default that a stage has for it, such as a threshold."""
+    given = [f.default for stage in stages for f in stage.interface.inputs if f.name == feature.name and f.optional]
+    default = next((value for value in given if value is not None), None)
+    if feature.default is not None or default is None:
+        return feature
+    return replace(feature, optional=True, default=default)
 
 
 def _stage(
@@ -106,7 +143,12 @@ def _stage(
         return load_pipeline(model, spec, device, precision, weights, custom)
     if kind in NETWORKS:
         return load_network(model.path, spec, device, precision, custom)
-    raise FormatError(f"{model.path}: stage {name!r} is a {kind}, but only ML programs and neural networks can be run")
+    if kind == suppression.KIND:
+        return suppression.load_suppression(spec, model.path, name, precision)
+    raise FormatError(
+        f"{model.path}: stage {name!r} is a {kind}, but only ML programs, neural networks and non-maximum suppressions "
+        "can be run"
+    )
 
 
 def _prefixed(observe: Any, prefix: str) -> Any:

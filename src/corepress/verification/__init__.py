@@ -1,7 +1,7 @@
 """Do two models answer the same?
 
-`compare.py` runs both, `metrics.py` measures, `evidence.py` says what the inputs prove, `result.py` is the verdict.
-A new metric is a line of `METRICS`, a field of `Row` and what `Sums` adds up for it.
+`compare.py` runs both, `detections.py` pairs boxes, `metrics.py` measures, `evidence.py` says what the inputs prove,
+`result.py` is the verdict. A new metric is a line of `METRICS`, a field of `Row` and what `Sums` adds up for it.
 """
 
 from corepress.verification.compare import verify

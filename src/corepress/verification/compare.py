@@ -11,6 +11,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from corepress.errors import ConfigError, CorepressError
 from corepress.mlprogram import Model
+from corepress.verification.detections import paired
 from corepress.verification.evidence import Evidence
 from corepress.verification.metrics import METRICS, Row, Sums, numbers
 from corepress.verification.result import Verification
@@ -41,6 +42,7 @@ def verify(
     precision: str = "float32",
     function: str | None = None,
     custom: Mapping[str, Callable[..., Any]] | None = None,
+    stage: str | int | None = None,
 ) -> Verification:
     """Run both models on the same inputs and compare what they answer.
 
@@ -48,7 +50,10 @@ def verify(
     `corepress.runtime.samples.read_samples` reads; without it `samples` random ones. `metric`, `threshold`: what
     decides `ok`, "snr", "cosine", "psnr", "top1" or "max_abs". `per_op`: compare every value that has the same name in
     both. `custom`: for neural networks with custom layers, see `corepress.runtime.load`. A stateful model starts each
-    sample with a fresh state.
+    sample with a fresh state. `stage`: of a pipeline, the name or the index of the stage whose inputs are compared
+    instead of the outputs; -1 is the last. Where the last one suppresses overlapping boxes, its inputs are compared
+    anyway, beside the outputs; boxes that show the same object are then compared with each other, and what only one
+    model finds with zeros.
 
     One model is in memory at a time (with `per_op`, both), and of an ML program, no more than 128 MB of its weights and
     the one that is needed.
@@ -65,7 +70,10 @@ def verify(
     _check_outputs(original, compressed, function)
 
     def load(source: Source) -> Program:
-        return runtime.load(source, device, precision=precision, function=function, weights="streamed", custom=custom)
+        program = runtime.load(
+            source, device, precision=precision, function=function, weights="streamed", custom=custom
+        )
+        return _showing(program, stage)
 
     def inputs(program: Program) -> Iterable[Mapping[str, Any]]:
         return _inputs(program, data, seed, samples)
@@ -92,6 +100,19 @@ def _check_outputs(original: Source, compressed: Source, function: str | None) -
         raise ConfigError(
             f"the models have different outputs: {', '.join(sorted(names))} and {', '.join(sorted(others))}"
         )
+
+
+def _showing(program: Program, stage: str | int | None) -> Program:
+    """The program with the outputs that are compared."""
+    from corepress.runtime.pipeline import Pipeline
+
+    if not isinstance(program, Pipeline):
+        if stage is not None:
+            raise ConfigError("stage= is for pipelines, and this model has no stages")
+        return program
+    if stage is not None:
+        return program.showing(stage, alone=True)
+    return program if program.detections is None else program.showing(-1)
 
 
 def _check_rows(rows: tuple[Row, ...], metric: str) -> None:
@@ -151,10 +172,10 @@ def _in_turn(
     with _spool() as spool:
         evidence = _answers(load(original), inputs, spool)
         program = load(compressed)
-        outputs = {feature.name: Sums() for feature in program.interface.outputs}
+        outputs = {name: Sums() for name in _common(evidence.outputs, program)}
         for sample, expected in _read(spool):
-            _compare(outputs, expected, program.predict(sample, program.make_state()))
-    return evidence, {name: outputs[name] for name in evidence.outputs}, ()
+            _compare(outputs, expected, program.predict(sample, program.make_state()), program)
+    return evidence, outputs, ()
 
 
 def _answers(program: Program, inputs: Callable[[Program], Iterable[Mapping[str, Any]]], spool: IO[bytes]) -> Evidence:
@@ -176,14 +197,14 @@ def _side_by_side(
     """Compare what is computed on the way, too: the values of one sample wait in a file, not those of all."""
     one, other = load(original), load(compressed)
     evidence = Evidence(one.interface, _domains(one))
-    outputs = {feature.name: Sums() for feature in one.interface.outputs}
+    outputs = {name: Sums() for name in _common([feature.name for feature in one.interface.outputs], other)}
     values: dict[str, Sums] = {}
     for sample in inputs(one):
         with _spool() as spool:
             places: dict[str, list[int]] = {}
             expected = one.predict(sample, one.make_state(), _keep(spool, places))
             found = other.predict(sample, other.make_state(), _compare_values(spool, places, values))
-        _compare(outputs, expected, found)
+        _compare(outputs, expected, found, other)
         evidence.add(sample, expected)
     kinds = _program_kinds(one)
     return _some(evidence), outputs, tuple(sums.row(name, kinds.get(name, "")) for name, sums in values.items())
@@ -195,9 +216,25 @@ def _some(evidence: Evidence) -> Evidence:
     return evidence
 
 
-def _compare(outputs: dict[str, Sums], expected: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+def _common(names: Iterable[str], program: Program) -> list[str]:
+    """Of the outputs that are compared, those that the other model has, too: stages may have other names."""
+    known = {feature.name for feature in program.interface.outputs}
+    common = [name for name in names if name in known]
+    if not common:
+        raise ConfigError(f"the models have different stages; one gives {', '.join(names)}, which the other does not")
+    return common
+
+
+def _compare(outputs: dict[str, Sums], expected: Mapping[str, Any], found: Mapping[str, Any], program: Program) -> None:
+    boxes: tuple[str, ...] = getattr(program, "detections", None) or ()
+    boxes = boxes if set(boxes) <= outputs.keys() else ()
+    if boxes:
+        before, now, both = paired(*((one[boxes[0]], one[boxes[1]]) for one in (expected, found)))
+        for name, one, other in zip(boxes, before, now, strict=True):
+            outputs[name].add(one, other, both)
     for name, sums in outputs.items():
-        sums.add_output(name, expected[name], found[name])
+        if name not in boxes:
+            sums.add_output(name, expected[name], found[name])
 
 
 def _keep(spool: IO[bytes], places: dict[str, list[int]]) -> Callable[[str, Any], None]:

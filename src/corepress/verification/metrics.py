@@ -59,8 +59,11 @@ class Sums:
     agreed: int = 0
     choices: int = 0
 
-    def add(self, before: NDArray[Any], now: NDArray[Any]) -> None:
-        """Count one pair of arrays. Where the original is not finite there is nothing to compare with."""
+    def add(self, before: NDArray[Any], now: NDArray[Any], both: NDArray[np.bool_] | None = None) -> None:
+        """Count one pair of arrays. Where the original is not finite there is nothing to compare with.
+
+        `both`: which rows stand for something that both have; the others don't agree.
+        """
         finite = np.isfinite(before)
         one, other = before[finite], now[finite]
         sound = np.isfinite(other)
@@ -79,6 +82,7 @@ class Sums:
         if before.size and before.ndim and before.shape[-1] > 1:
             decided = ~np.isnan(before).any(-1)
             agreed = (before.argmax(-1) == now.argmax(-1)) & ~np.isnan(now).any(-1)
+            agreed = agreed if both is None else agreed & both
             self.agreed += int((agreed & decided).sum())
             self.choices += int(decided.sum())
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from corepress.runtime import limits
+from corepress.runtime.boxes import survivors
 from corepress.runtime.dtypes import torch_dtype
 from corepress.runtime.registry import Ints, operation
 
@@ -95,36 +96,15 @@ def non_maximum_suppression(
     for i in range(images):
         best, group = scores[i].max(-1)
         group = group if per_class_suppression else torch.zeros_like(group)
+        order = torch.argsort(best, descending=True, stable=True)
+        good = order[best[order] >= score_threshold]
+        candidates = good if len(good) else order[:1]  # the best box is kept, however low its score
         # In float32: the area of a box in pixels is beyond fp16.
-        chosen = _survivors(boxes[i].float(), best, group, iou_threshold, score_threshold, max_boxes)
+        chosen = survivors(boxes[i].float(), group, candidates, iou_threshold, max_boxes)
         count = len(chosen)
         kept_boxes[i, :count], kept_scores[i, :count] = boxes[i, chosen], scores[i, chosen]
         indices[i, :count], counts[i] = chosen.to(torch.int32), count
     return kept_boxes, kept_scores, indices, counts
-
-
-def _survivors(
-    boxes: Tensor, scores: Tensor, group: Tensor, iou_threshold: float, score_threshold: float, max_boxes: int
-) -> Tensor:
-    """Indices of the boxes that are kept, by falling score; each has put out those of its group that it overlaps."""
-    order = torch.argsort(scores, descending=True, stable=True)
-    good = order[scores[order] >= score_threshold]
-    candidates = good if len(good) else order[:1]  # the best box is kept, however low its score
-    chosen = candidates[:0]
-    while len(candidates) and len(chosen) < max_boxes:
-        best, candidates = candidates[:1], candidates[1:]
-        chosen = torch.cat([chosen, best])
-        rivals = (_iou(boxes[best], boxes[candidates]) > iou_threshold) & (group[best] == group[candidates])
-        candidates = candidates[~rivals]
-    return chosen
-
-
-def _iou(one: Tensor, many: Tensor) -> Tensor:
-    """Intersection over union of boxes given as center x, center y, width, height."""
-    low = torch.maximum(one[:, :2] - one[:, 2:] / 2, many[:, :2] - many[:, 2:] / 2)
-    high = torch.minimum(one[:, :2] + one[:, 2:] / 2, many[:, :2] + many[:, 2:] / 2)
-    common = (high - low).clamp(min=0).prod(-1)
-    return common / (one[:, 2:].prod(-1) + many[:, 2:].prod(-1) - common)
 
 
 @operation

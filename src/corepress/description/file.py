@@ -184,10 +184,11 @@ def _abilities(model: Part, kinds: list[str]) -> Iterator[tuple[str, Ability]]:
         run = Ability(True, "with PyTorch")
     yield "run", run
     yield "verify", run
-    if len(kinds) == 1 and program:
-        yield "calibrate", Ability(True, "weights fitted to sample inputs, W8A8")
+    if program and run.possible:
+        ways = "weights fitted to sample inputs, W8A8"
+        yield "calibrate", Ability(True, ways + ("; not the neural networks in it" if network else ""))
     else:
-        yield "calibrate", Ability(False, "only an ML program that is no pipeline can be calibrated")
+        yield "calibrate", Ability(False, "only ML programs, and pipelines with them that can be run, can be calibrated")
 
 
 def _plain(weight: Any) -> dict[str, Any]:

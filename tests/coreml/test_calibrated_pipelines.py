@@ -149,3 +149,7 @@ def test_stages_alone_give_the_same_ranges(pipeline: Path, tmp_path: Path) -> No
         pair = next(operation for operation in block.operations if operation.type == "quantize")
         scales.append(next(entry for entry in pair.inputs if entry.key == "scale").value.SerializeToString())
     assert scales[0] == scales[1]
+
+
+def test_info_says_so(pipeline: Path) -> None:
+    assert corepress.describe(pipeline).abilities["calibrate"].possible

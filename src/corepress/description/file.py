@@ -188,7 +188,7 @@ def _abilities(model: Part, kinds: list[str]) -> Iterator[tuple[str, Ability]]:
         ways = "weights fitted to sample inputs, W8A8"
         yield "calibrate", Ability(True, ways + ("; not the neural networks in it" if network else ""))
     else:
-        yield "calibrate", Ability(False, "only ML programs, and pipelines with them that can be run, can be calibrated")
+        yield "calibrate", Ability(False, "only ML programs, and pipelines with some that can be run, can be")
 
 
 def _plain(weight: Any) -> dict[str, Any]:

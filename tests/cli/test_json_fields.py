@@ -1,0 +1,73 @@
+"""docs/cli.md lists the fields of every JSON document, and no others."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.test_cli import corepress
+
+ROOT = Path(__file__).parent.parent.parent
+DIGITS = ROOT / "examples/digits.mlpackage"
+PAGE = (ROOT / "docs/cli.md").read_text()
+ALWAYS = {"schema", "warnings"}
+
+
+def fields(heading: str) -> dict[str, str]:
+    """The fields of a section's table, each with what is said of it."""
+    section = PAGE.split(f"\n### {heading}\n")[1].split("\n##")[0]
+    rows = re.findall(r"^\| (`.*?) \| (.*) \|$", section, flags=re.M)
+    return {name: text for names, text in rows for name in re.findall(r"`(\w+)`", names)}
+
+
+def check(document: dict[str, Any], heading: str, *optional: str) -> None:
+    listed = fields(heading)
+    assert document.keys() - ALWAYS - set(optional) == listed.keys() - set(optional)
+    for name, value in document.items():
+        inner = value[0] if isinstance(value, list) and value else value
+        if isinstance(inner, dict) and name not in ("facts", "metadata", "forms", "abilities", "verification"):
+            inner = next(iter(inner.values())) if name == "outputs" and heading == "`run`" else inner
+            named = set(re.findall(r"`(\w+)`", listed[name]))
+            if not (heading == "`info`" and name == "outputs"):  # described together with the inputs
+                assert inner.keys() <= named | set(optional), name
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    out = tmp_path_factory.mktemp("small") / "small.mlpackage"
+    return out, json.loads(corepress("quantize", DIGITS, "-o", out, "--verify", "--json").stdout)
+
+
+def test_compressing_commands(small: tuple[Path, dict[str, Any]]) -> None:
+    check(small[1], "The commands that compress")
+    verification = small[1]["verification"]
+    assert verification.keys() - {"judged_on"} == fields("`verify`").keys()
+    assert all(
+        f"`{name}`" in fields("The commands that compress")["verification"] for name in verification["judged_on"]
+    )
+
+
+def test_verify(small: tuple[Path, dict[str, Any]]) -> None:
+    document = json.loads(corepress("verify", DIGITS, small[0], "--per-op", "--json").stdout)
+    assert document["operations"][0].keys() == document["outputs"][0].keys()
+    document["operations"] = []
+    check(document, "`verify`")
+
+
+@pytest.mark.parametrize("command", ["info", "run", "targets"])
+def test_other_commands(command: str) -> None:
+    arguments = {"info": [DIGITS], "run": [DIGITS, "--random"], "targets": []}[command]
+    check(json.loads(corepress(command, *arguments, "--json").stdout), f"`{command}`")
+
+
+def test_what_every_document_has() -> None:
+    done = corepress("info", "nothing", "--json", check=False)
+    document = json.loads(done.stdout)
+    general = PAGE.split("\n## JSON\n")[1].split("\n###")[0]
+    assert document.keys() == ALWAYS | {"error"}
+    for name in [*document, *document["error"]]:
+        assert f"`{name}`" in general

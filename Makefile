@@ -45,6 +45,7 @@ conformance: .venv/dev.stamp
 fuzz: .venv/dev.stamp
 	-$(BIN)/pip install --quiet atheris
 	$(BIN)/python -m tests.fuzz
+	$(BIN)/python -m tests.fuzzing --minutes 30
 
 schema: .venv/dev.stamp
 	for folder in mlprogram neural_network runtime runtime/neural_network; do \

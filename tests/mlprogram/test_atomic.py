@@ -134,10 +134,12 @@ def test_the_source_itself_is_replaced_only_when_asked(tmp_path) -> None:
     assert content(source) == "new"
 
 
-@pytest.mark.parametrize(("name", "example"), [("small", "small.mlpackage"), ("models", "models/net.mlpackage"),
+@pytest.mark.parametrize(("name", "example"), [("small", "small.mlpackage"), ("empty", "empty/net.mlpackage"),
+                                               ("models", "models/net-small.mlpackage"),
                                                ("small.mlmodelc", "small.mlpackage")])  # fmt: skip
 def test_a_name_without_the_ending_is_refused_with_one_that_will_do(tmp_path, name, example) -> None:
     source = a_package(tmp_path / "models/net.mlpackage")
+    (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError) as error:
         check_destination(tmp_path / name, PACKAGE, overwrite=True, sources=[source])
     assert ".mlpackage" in str(error.value) and str(error.value).endswith(str(tmp_path / example))

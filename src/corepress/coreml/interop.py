@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable
@@ -94,7 +96,11 @@ def to_mlmodel(model: Model, like: Any) -> Any:
     """A coremltools `MLModel` of the model, in a temporary package that goes when the interpreter ends."""
     import coremltools  # present, since `like` came from there
 
-    folder = Path(tempfile.mkdtemp(prefix="corepress-")) / "model.mlpackage"
+    private = Path(tempfile.mkdtemp(prefix="corepress-"))
+    atexit.register(
+        shutil.rmtree, private, ignore_errors=True
+    )  # coremltools removes the package, not what is around it
+    folder = private / "model.mlpackage"
     model.save(folder)
     mlmodel = coremltools.models.MLModel(
         str(folder),

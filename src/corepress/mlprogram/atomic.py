@@ -109,7 +109,9 @@ def _check_ending(destination: Path, kind: Kind, sources: Sequence[Path]) -> Non
         return
     if destination.is_dir():
         exists = "it is a folder that exists, not a file; " if not kind.folder else ""
-        example = destination / ((sources[0].stem if sources else "name") + kind.ending)
+        name = sources[0].stem if sources else "name"
+        free = (destination / f"{name}{mark}{kind.ending}" for mark in ("", "-small"))
+        example = next((path for path in free if not os.path.lexists(path)), destination / f"other{kind.ending}")
     else:
         exists, example = "", (destination if destination.name else Path("name")).with_suffix(kind.ending)
     raise ConfigError(

@@ -137,8 +137,8 @@ def _numpy_load(path: Path) -> Any:
         return np.load(path, allow_pickle=False)
     except FileNotFoundError as error:
         raise CorepressError(f"{path}: no such file") from error
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise FormatError(f"{path}: it can't be read as a file of arrays") from error
+    except Exception as error:  # of a damaged file NumPy, zipfile, zlib and Python's tokenizer each raise their own
+        raise FormatError(f"{path}: it can't be read as a file of arrays ({type(error).__name__})") from error
 
 
 def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
@@ -148,8 +148,8 @@ def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
     try:
         with file:
             return {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise FormatError(f"{path}: its arrays can't be read") from error
+    except Exception as error:  # as above
+        raise FormatError(f"{path}: its arrays can't be read ({type(error).__name__})") from error
 
 
 def _samples(path: Path, arrays: Mapping[str, NDArray[Any]], interface: Interface) -> Iterator[Sample]:

@@ -14,14 +14,19 @@ from numpy.typing import NDArray
 
 from corepress.mlprogram import Model, Weight
 from corepress.mlprogram.program import programs
+from corepress.neural_network import Model as Networks
 from corepress.targets import TARGETS
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-# A path, a `Model`, or an `MLModel` of coremltools, which has no types.
-AnyModel: TypeAlias = str | Path | Model | Any
+    from corepress.neural_network.layers import LayerWeight
+
+# A path, a `Model`, a `corepress.neural_network.Model`, or an `MLModel` of coremltools, which has no types.
+AnyModel: TypeAlias = str | Path | Model | Networks | Any
 _CHUNK = 1 << 20
+# How weights of neural networks are stored, in the words for those of packages.
+_FORMS = {"linear": "quantized", "lut": "palettized", "int8": "quantized"}
 
 
 @dataclass(frozen=True)
@@ -150,13 +155,15 @@ class Report:
 
 
 def report(model: AnyModel, *, snr: bool = True) -> Report:
-    """Compare a compressed model with the one that it was made from.
+    """Compare a compressed model, be it an ML program or a neural network, with the one that it was made from.
 
     `model`: what a function of `corepress.coreml` gave back, a `Model` or an `MLModel`; or the path of a package, or
     any other model, of which there is nothing to compare with, but the weights are listed all the same.
     Errors are computed here, from both values of each compressed weight; `snr=False` saves that time.
     Works on the result of a compression, before and after it is saved in the same process.
     """
+    if isinstance(model, Networks):
+        return _of_networks(model, snr)
     if not isinstance(model, Model):
         from corepress.coreml.interop import with_history
 
@@ -199,15 +206,47 @@ def _row(before: Weight, now: Weight, skipped: str, changed: bool, with_snr: boo
     )
 
 
+def _of_networks(model: Networks, snr: bool) -> Report:
+    origin = model.origin or model
+    # The same weights in the same order; their names need not differ.
+    pairs = zip(origin.weights(), model.weights(), strict=True)
+    rows = [_network_row(before, now, model.skipped.get(before.name, ""), snr) for before, now in pairs]
+    return Report(tuple(rows), origin.size(), model.size())
+
+
+def _network_row(before: LayerWeight, now: LayerWeight, skipped: str, with_snr: bool) -> Row:
+    changed = before.params != now.params
+    return Row(
+        name=before.name,
+        function="",
+        shape=before.shape,
+        dtype=before.form if before.form in ("float32", "float16") else "float32",
+        consumers=(before.layer_type,),
+        compression=_FORMS.get(now.form, "float16" if changed and now.form == "float16" else ""),
+        bits=now.bits,
+        bits_per_weight=now.bits_per_weight,
+        bytes_before=before.stored_bytes,
+        bytes_after=now.stored_bytes,
+        snr=_ratio(before.dense(), now.dense()) if with_snr and changed else None,
+        skipped=skipped,
+        changed=changed,
+    )
+
+
 def signal_to_noise(before: Weight, now: Weight) -> float:
     """10 log10 of the energy of a weight over the energy of its error, in dB."""
+    ratio = _ratio(before.dense(), now.dense())
+    before.release()
+    now.release()
+    return ratio
+
+
+def _ratio(whole: NDArray[Any], other: NDArray[Any]) -> float:
     signal = noise = 0.0
-    for exact, approximate in _pieces(before.dense(), now.dense()):
+    for exact, approximate in _pieces(whole, other):
         signal += float(np.dot(exact, exact))
         difference = exact - approximate
         noise += float(np.dot(difference, difference))
-    before.release()
-    now.release()
     if noise == 0:
         return math.inf
     return 10 * math.log10(signal / noise) if signal else -math.inf

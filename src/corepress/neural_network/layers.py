@@ -54,6 +54,11 @@ class LayerWeight:
     def stored_bytes(self) -> int:
         return values.stored_bytes(self.params)
 
+    @property
+    def bits_per_weight(self) -> float:
+        """Stored bits for each element, tables and scales included."""
+        return 8 * self.stored_bytes / max(math.prod(self.shape), 1)
+
     def dense(self) -> Floats:
         """The weight as float32, of `shape`. Raises CorepressError, with the reason, if it can't be read."""
         return values.read_values(self.params, self.shape, self.axis)

@@ -22,13 +22,15 @@ from corepress.neural_network.schema import Model as ModelProto
 class Model:
     """A model as corepress holds it. Make one with `load`; compressing gives a new one.
 
-    `package`: where it was loaded from, or None; `spec`: its protobuf, in the messages of `schema.proto`; `skipped`
-    says, by name, why the last compression left a weight as it was; `changed` counts those that it did not.
+    `package`: where it was loaded from, or None; `spec`: its protobuf, in the messages of `schema.proto`; `origin`: the
+    model as it was loaded, before the first compression; `skipped` says, by name, why the last compression left a
+    weight as it was; `changed` counts those that it did not.
     """
 
-    def __init__(self, package: Package | None, spec: Any):
+    def __init__(self, package: Package | None, spec: Any, origin: Model | None = None):
         self.package = package
         self.spec = spec
+        self.origin = origin
         self.skipped: dict[str, str] = {}
         self.changed = 0
         self._source = self.path  # stays when the model is saved
@@ -59,7 +61,7 @@ class Model:
         """An independent model of the same content."""
         spec = type(self.spec)()
         spec.CopyFrom(self.spec)
-        made = Model(self.package, spec)
+        made = Model(self.package, spec, self.origin or self)
         made._source = self._source
         return made
 
@@ -123,9 +125,9 @@ def takes_any_model(function: Callable[..., Model]) -> Callable[..., Any]:
         if isinstance(source, Model):
             return function(source.copy(), *args, **kwargs)
         if isinstance(source, (str, Path)):
-            return function(load(source), *args, **kwargs)
+            return function(load(source).copy(), *args, **kwargs)
         own, message = _own(source)
-        return _as_given(function(own, *args, **kwargs), source, message)
+        return _as_given(function(own.copy(), *args, **kwargs), source, message)
 
     return wrapper
 

@@ -22,6 +22,7 @@ from corepress.neural_network import quantizers, values
 from corepress.neural_network.compare import compare_models
 from corepress.neural_network.layers import NETWORKS, LayerWeight, find_weights, models
 from corepress.neural_network.model import Model, takes_any_model
+from corepress.neural_network.normalization import SPARED, endangered, is_statistic
 from corepress.neural_network.quantizers import Floats, Linear, LutFunction, Tabled
 from corepress.neural_network.selectors import (
     AdvancedQuantizedLayerSelector,
@@ -58,6 +59,7 @@ def quantize_weights(
     lut_function: LutFunction | None = None,
     selector: QuantizedLayerSelector | None = None,
     weight_threshold: int = 0,
+    spare_batch_norms: bool | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> Any:
@@ -72,19 +74,24 @@ def quantize_weights(
     `lut_function`: called with `nbits` and each weight, float32 of its shape; returns 2**nbits numbers and the index
     of each element in C order.
     `selector`: a `QuantizedLayerSelector`, to choose the layers. `weight_threshold`: weights of up to so many values
-    stay as they are. `workers`: threads, one for each core by default.
+    stay as they are. `spare_batch_norms` leaves the statistics of batch norms alone, of which a variance near 0 decides
+    how much a channel is amplified: True does so, False does not, None does not, as coremltools, but warns.
+    `workers`: threads, one for each core by default.
     `progress`: called with the number of weights done, of all, and a name.
 
     Weights of updatable layers, weights with infinities or NaN, weights that float16 can't hold and damaged ones are
     left alone, with a warning; so are quantized ones, which must be dequantized first. `Model.skipped` lists them.
+    A convolution of which too little is left, by itself or amplified by the batch norm behind it, is warned of.
     Raises ConfigError for arguments that don't fit, FormatError for a model that can't be read.
     Source: `coremltools.models.neural_network.quantization_utils`.
     """
     _check(nbits, quantization_mode, lut_function, selector)
     if quantization_mode == "dequantization":
-        find, version = functools.partial(_chosen, selector=None, threshold=0), 1
+        find, version = functools.partial(_chosen, selector=None), 1
     else:
-        find = functools.partial(_chosen, selector=selector or QuantizedLayerSelector(), threshold=weight_threshold)
+        find = functools.partial(
+            _chosen, selector=selector or QuantizedLayerSelector(), threshold=weight_threshold, spare=spare_batch_norms
+        )
         version = _HALF if nbits == 16 else _PACKED
     if quantization_mode == "custom_lut":
         workers = 1  # the function may not bear to be called by several threads
@@ -111,12 +118,42 @@ def activate_int8_int8_matrix_multiplications(spec: Any, selector: QuantizedLaye
 def _compressed(
     model: Model, find: Find, action: Action, version: int, workers: int | None, progress: Progress | None
 ) -> Model:
-    return _run(model, find(model), action, version, workers, progress)
+    _run(model, find(model), action, version, workers, progress)
+    if model.origin is not None and action is not _to_floats:
+        _warn_of_ruin(model.origin, model)
+    return model
 
 
-def _chosen(model: Model, selector: QuantizedLayerSelector | None, threshold: int) -> list[LayerWeight]:
-    weights = find_weights(model.spec, selector)
-    return [weight for weight in weights if not 0 < math.prod(weight.shape) <= threshold]
+def _chosen(
+    model: Model, selector: QuantizedLayerSelector | None, threshold: int = 0, spare: bool | None = False
+) -> list[LayerWeight]:
+    """The weights to work on. Why the others are left alone is noted in `model.skipped`."""
+    chosen, statistics = [], 0
+    for weight in find_weights(model.spec, selector):
+        if 0 < math.prod(weight.shape) <= threshold:
+            model.skipped[weight.name] = f"it has no more than {threshold} elements (weight_threshold)"
+        elif spare and is_statistic(weight):
+            model.skipped[weight.name] = SPARED
+        else:
+            chosen.append(weight)
+            statistics += is_statistic(weight)
+    if spare is None and statistics:
+        log.warning(
+            "%d statistics of batch norms are compressed, as coremltools does; where variances are near 0 that can "
+            "ruin a model: spare_batch_norms=True leaves them alone",
+            statistics,
+        )
+    return chosen
+
+
+def _warn_of_ruin(before: Model, after: Model) -> None:
+    for layer in endangered(before.weights(), after.weights()):
+        cause = f"amplified by the batch norm {layer.norm!r} behind it" if layer.norm else "of its smallest kernels"
+        log.warning(
+            "layer %r: the rounding of its weight, %s, may be %.0f %% of the energy of what it gives; use more bits, "
+            "leave it alone, or compare the outputs (corepress.verify)",
+            layer.name, cause, 100 * min(layer.noise, 1),
+        )  # fmt: skip
 
 
 @takes_any_model
@@ -142,17 +179,19 @@ def _run(
     progress: Progress | None = None,
 ) -> Model:
     """Apply the action to the weights, count those that it leaves alone, and raise the versions of the rest."""
+    failed = 0
     with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
         reasons = pool.map(functools.partial(_reason, action), weights)
         for done, (weight, reason) in enumerate(zip(weights, reasons, strict=True), 1):
             if reason:
+                failed += 1
                 model.skipped[weight.name] = reason
                 log.warning("%s is left alone: %s", weight.name, reason, extra={"weight": weight.name})
             if progress is not None:
                 progress(done, len(weights), weight.name)
-    model.changed = len(weights) - len(model.skipped)
-    if model.skipped:
-        log.warning("%d of %d weights are left alone", len(model.skipped), len(weights), extra={"weight": ""})
+    model.changed = len(weights) - failed
+    if failed:
+        log.warning("%d of %d weights are left alone", failed, len(weights), extra={"weight": ""})
     for _, part in models(model.spec) if model.changed else ():
         if part is model.spec or part.WhichOneof("Type") in NETWORKS:
             part.specificationVersion = max(part.specificationVersion, version)

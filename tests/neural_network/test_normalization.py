@@ -63,7 +63,7 @@ def test_spared_statistics_save_a_network(caplog) -> None:
     norm = spec.neuralNetwork.layers[1].batchnorm
     # With one scale for all variances, of which others are near 10, the first becomes that of a dead channel.
     norm.variance.floatValue[:2], norm.gamma.floatValue[1] = [1e-4, 1e-8], 0
-    quantized, spared = (quantize_weights(spec, 8, spare_batch_norms=spare) for spare in (False, True))
+    quantized, spared = (quantize_weights(spec, 8, spare_constants=spare) for spare in (False, True))
     assert snr(spec, spared) > 25 > snr(spec, quantized) + 10
     assert spared.neuralNetwork.layers[1] == spec.neuralNetwork.layers[1]
     assert "statistics of batch norms" not in caplog.text
@@ -73,14 +73,14 @@ def test_spared_statistics_save_a_network(caplog) -> None:
 def test_the_peers_choice_is_kept_with_a_warning(nbits, caplog) -> None:
     spec = network(0)
     result = quantize_weights(spec, nbits)
-    assert result == quantize_weights(spec, nbits, spare_batch_norms=False)
-    assert "4 statistics of batch norms are compressed" in caplog.text
-    assert "spare_batch_norms=True leaves them alone" in caplog.text
+    assert result == quantize_weights(spec, nbits, spare_constants=False)
+    assert "4 weights are compressed, as coremltools does, that are statistics of batch norms" in caplog.text
+    assert "(bn.gamma, bn.beta, bn.mean, ...)" in caplog.text and "spare_constants=True" in caplog.text
     assert caplog.text.count("statistics of batch norms") == 1
 
 
 def test_what_is_spared_is_reported() -> None:
-    result = quantize_weights(as_model(network(0)), 8, spare_batch_norms=True)
+    result = quantize_weights(as_model(network(0)), 8, spare_constants=True)
     rows = {row.name: row for row in report(result).rows}
     assert {name for name, row in rows.items() if row.skipped} == {
         f"bn.{w}" for w in ("gamma", "beta", "mean", "variance")
@@ -91,18 +91,18 @@ def test_what_is_spared_is_reported() -> None:
 
 def test_layers_that_a_norm_amplifies_are_named(caplog) -> None:
     spec = network(CHANNELS // 2)
-    result = quantize_weights(spec, 8, spare_batch_norms=True)
+    result = quantize_weights(spec, 8, spare_constants=True)
     assert snr(spec, result, CHANNELS // 2) < 10
     assert "layer 'dw': the rounding of its weight, amplified by the batch norm 'bn' behind it" in caplog.text
     caplog.clear()
-    quantize_weights(network(0), 8, spare_batch_norms=True)  # a healthy network
+    quantize_weights(network(0), 8, spare_constants=True)  # a healthy network
     assert "rounding" not in caplog.text
 
 
 def test_channels_that_are_switched_off_do_not_count(caplog) -> None:
     spec = network(CHANNELS // 2)
     spec.neuralNetwork.layers[1].batchnorm.gamma.floatValue[: CHANNELS // 2] = [0] * (CHANNELS // 2)
-    quantize_weights(spec, 8, spare_batch_norms=True)
+    quantize_weights(spec, 8, spare_constants=True)
     assert caplog.text == ""
 
 
@@ -119,8 +119,8 @@ def test_layers_that_lose_their_small_kernels_are_named(caplog) -> None:
 
 def test_healthy_networks_and_damaged_norms_are_not_warned_of(caplog) -> None:
     spec = network(0)
-    quantize_weights(spec, 8, spare_batch_norms=True)
+    quantize_weights(spec, 8, spare_constants=True)
     assert caplog.text == ""
     del spec.neuralNetwork.layers[1].batchnorm.variance.floatValue[3:]
-    quantize_weights(spec, 8, spare_batch_norms=True)
+    quantize_weights(spec, 8, spare_constants=True)
     assert caplog.text == ""

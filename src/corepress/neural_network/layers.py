@@ -83,6 +83,16 @@ def networks(spec: Any) -> Iterator[tuple[str, Any]]:
             yield prefix, getattr(model, kind)
 
 
+def all_layers(spec: Any) -> Iterator[Any]:
+    """The layers of all networks of a model, those in loops and branches included."""
+    waiting = [network for _, network in networks(spec)]
+    while waiting:
+        for layer in waiting.pop().layers:
+            yield layer
+            kind = layer.WhichOneof("layer")
+            waiting += [getattr(getattr(layer, kind), inner) for inner in INNER.get(kind, ())]
+
+
 def find_weights(spec: Any, selector: QuantizedLayerSelector | None = None) -> Iterator[LayerWeight]:
     """Every weight that is there and, if there is a selector, that it selects; in the order of the layers."""
     for prefix, network in networks(spec):

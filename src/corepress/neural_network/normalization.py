@@ -1,4 +1,4 @@
-"""What batch norms mean for compression: their statistics, and the convolutions whose rounding they amplify.
+"""Convolutions of which compression leaves too little, by themselves or amplified by the batch norm behind them.
 
 A batch norm divides by the square root of a variance. Where that is nearly 0, because the values of a kernel cancel
 each other out on what they see, a small change of the variance or of the kernel becomes a large one of the result.
@@ -18,7 +18,6 @@ from corepress.neural_network.layers import LayerWeight
 
 Array = NDArray[Any]
 
-SPARED = "it belongs to a batch norm, whose statistics decide how much a channel is amplified"
 _EPSILON = 1e-5  # what the format means by 0
 # Of the energy of a layer's outputs: noise above this part, 10 dB below them, is reported.
 _NOISE = 0.1

@@ -20,9 +20,10 @@ import numpy as np
 from corepress.errors import ConfigError, CorepressError
 from corepress.neural_network import quantizers, values
 from corepress.neural_network.compare import compare_models
+from corepress.neural_network.constants import reason_to_spare
 from corepress.neural_network.layers import NETWORKS, LayerWeight, find_weights, models
 from corepress.neural_network.model import Model, takes_any_model
-from corepress.neural_network.normalization import SPARED, endangered, is_statistic
+from corepress.neural_network.normalization import endangered
 from corepress.neural_network.quantizers import Floats, Linear, LutFunction, Tabled
 from corepress.neural_network.selectors import (
     AdvancedQuantizedLayerSelector,
@@ -46,6 +47,7 @@ Find = Callable[[Model], list[LayerWeight]]
 # Changes one weight in place; raises CorepressError with the reason to leave it alone.
 Action = Callable[[LayerWeight], None]
 MODES = ("linear", "linear_symmetric", "linear_lut", "kmeans", "kmeans_lut", "custom_lut", "dequantization")
+_NAMED = 3
 # The oldest specification versions that hold float16, packed integers, and products of int8.
 _HALF, _PACKED, _INT8 = 2, 3, 5
 
@@ -59,7 +61,7 @@ def quantize_weights(
     lut_function: LutFunction | None = None,
     selector: QuantizedLayerSelector | None = None,
     weight_threshold: int = 0,
-    spare_batch_norms: bool | None = None,
+    spare_constants: bool | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> Any:
@@ -74,8 +76,9 @@ def quantize_weights(
     `lut_function`: called with `nbits` and each weight, float32 of its shape; returns 2**nbits numbers and the index
     of each element in C order.
     `selector`: a `QuantizedLayerSelector`, to choose the layers. `weight_threshold`: weights of up to so many values
-    stay as they are. `spare_batch_norms` leaves the statistics of batch norms alone, of which a variance near 0 decides
-    how much a channel is amplified: True does so, False does not, None does not, as coremltools, but warns.
+    stay as they are. `spare_constants` leaves alone the statistics of batch norms, of which a variance near 0 decides
+    how much a channel is amplified, and constants that no product, look-up or recurrence reads, such as anchors: True
+    does so, False does not, None does not, as coremltools, but warns.
     `workers`: threads, one for each core by default.
     `progress`: called with the number of weights done, of all, and a name.
 
@@ -90,7 +93,7 @@ def quantize_weights(
         find, version = functools.partial(_chosen, selector=None), 1
     else:
         find = functools.partial(
-            _chosen, selector=selector or QuantizedLayerSelector(), threshold=weight_threshold, spare=spare_batch_norms
+            _chosen, selector=selector or QuantizedLayerSelector(), threshold=weight_threshold, spare=spare_constants
         )
         version = _HALF if nbits == 16 else _PACKED
     if quantization_mode == "custom_lut":
@@ -120,6 +123,7 @@ def _compressed(
 ) -> Model:
     _run(model, find(model), action, version, workers, progress)
     if model.origin is not None and action is not _to_floats:
+        _warn_of_nothing(model.origin, model)
         _warn_of_ruin(model.origin, model)
     return model
 
@@ -128,22 +132,40 @@ def _chosen(
     model: Model, selector: QuantizedLayerSelector | None, threshold: int = 0, spare: bool | None = False
 ) -> list[LayerWeight]:
     """The weights to work on. Why the others are left alone is noted in `model.skipped`."""
-    chosen, statistics = [], 0
+    reason_of = reason_to_spare(model.spec)
+    chosen, exposed = [], []
     for weight in find_weights(model.spec, selector):
+        reason = "" if spare is False else reason_of(weight)
         if 0 < math.prod(weight.shape) <= threshold:
             model.skipped[weight.name] = f"it has no more than {threshold} elements (weight_threshold)"
-        elif spare and is_statistic(weight):
-            model.skipped[weight.name] = SPARED
+        elif spare and reason:
+            model.skipped[weight.name] = reason
         else:
             chosen.append(weight)
-            statistics += is_statistic(weight)
-    if spare is None and statistics:
+            exposed += [weight.name] if reason else []
+    if exposed:
         log.warning(
-            "%d statistics of batch norms are compressed, as coremltools does; where variances are near 0 that can "
-            "ruin a model: spare_batch_norms=True leaves them alone",
-            statistics,
-        )
+            "%d weights are compressed, as coremltools does, that are statistics of batch norms or constants which no "
+            "product, look-up or recurrence reads (%s%s); that can ruin a model: spare_constants=True leaves such "
+            "constants alone",
+            len(exposed), ", ".join(exposed[:_NAMED]), ", ..." if len(exposed) > _NAMED else "",
+        )  # fmt: skip
     return chosen
+
+
+def _warn_of_nothing(before: Model, after: Model) -> None:
+    """Say that no weight was compressed, or that the model did not become smaller."""
+    left = [weight for weight in after.weights() if weight.name in after.skipped]
+    if not after.changed and left:
+        largest = max(left, key=lambda weight: weight.stored_bytes)
+        log.warning(
+            'quantize_weights compressed no weight: the largest of %d, "%s" (%s), was left alone: %s',
+            len(left), largest.name, "x".join(map(str, largest.shape)), after.skipped[largest.name],
+        )  # fmt: skip
+    elif not after.changed:
+        log.warning("quantize_weights compressed no weight: the model has none that the selector chooses")
+    elif (sizes := (before.size(), after.size()))[1] >= sizes[0]:
+        log.warning("quantize_weights did not make the model smaller: %d bytes before, %d after", *sizes)
 
 
 def _warn_of_ruin(before: Model, after: Model) -> None:

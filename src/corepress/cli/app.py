@@ -113,7 +113,9 @@ def palettize(
 def quantize(
     model: options.Input,
     output: options.Output,
-    dtype: Annotated[options.Dtype, typer.Option(help="Type of the stored integers.")] = options.Dtype.int8,
+    dtype: Annotated[
+        options.Dtype, typer.Option(help="Type of the stored integers; float16: of neural networks.")
+    ] = options.Dtype.int8,
     mode: Annotated[options.LinearMode, typer.Option(help="Symmetric range, or from minimum to maximum.")] = (
         options.LinearMode.linear_symmetric
     ),
@@ -152,6 +154,8 @@ def quantize(
     """Replace weights by 4- or 8-bit integers with scales; with --activations, compute in 8 bits, too (W8A8)."""
     from corepress.coreml import OpLinearQuantizerConfig
 
+    if dtype is options.Dtype.float16:
+        raise ConfigError(f"--dtype float16: {model} is no neural network; ML programs get their type when converted")
     chosen = config_of(config, lambda: OpLinearQuantizerConfig(
         mode=mode.value, dtype=dtype.value, granularity=granularity.value, block_size=block_size,
         weight_threshold=weight_threshold, scale_search=scale_search, smaller_block=smaller_block,

@@ -13,6 +13,7 @@ from corepress.errors import ConfigError, Missed
 
 if TYPE_CHECKING:
     from corepress.mlprogram import Model
+    from corepress.neural_network import Model as Networks
     from corepress.verification import Verification
 
 Sample = Mapping[str, Any]
@@ -48,7 +49,7 @@ class Check:
         """Whether the command fails when the comparison misses its threshold."""
         return self.verify or any(given is not None for given in (self.metric, self.threshold, self.min_snr))
 
-    def inputs(self, model: Model, fits: str) -> Inputs:
+    def inputs(self, model: Model | Networks, fits: str) -> Inputs:
         """The inputs to learn from and to compare on. `fits`: the option that learns from some, if any."""
         if not fits:
             if self.data is not None and self.test_data is not None:
@@ -73,7 +74,7 @@ class Check:
         )
         return Inputs(given, given, "--data", "fitted to", len(given))
 
-    def judge(self, inputs: Inputs, original: Model, result: Model) -> Judgement:
+    def judge(self, inputs: Inputs, original: Model | Networks, result: Model | Networks) -> Judgement:
         """Compare a result with the original; a warning where the inputs are few."""
         from corepress.verification import verify
 
@@ -135,14 +136,14 @@ class Judgement:
         return {**self.verification.to_dict(), "judged_on": {**basis, "of": inputs.total or self.verification.samples}}
 
 
-def _read(model: Model, path: Path) -> Iterator[Sample]:
+def _read(model: Model | Networks, path: Path) -> Iterator[Sample]:
     from corepress.runtime.features import default_function, interface_of
     from corepress.runtime.samples import read_samples
 
     return read_samples(path, interface_of(model.spec.description, default_function(model.spec.description)))
 
 
-def _finite(model: Model, path: Path) -> Iterator[Sample]:
+def _finite(model: Model | Networks, path: Path) -> Iterator[Sample]:
     """The samples of a file or folder to learn from, which must not hold NaN or infinities."""
     from corepress.runtime.features import default_function, interface_of
     from corepress.runtime.samples import finite_tensors

@@ -68,6 +68,7 @@ class Dtype(str, Enum):
     uint8 = "uint8"
     int4 = "int4"
     uint4 = "uint4"
+    float16 = "float16"
 
 
 class LutGranularity(str, Enum):

@@ -13,24 +13,26 @@ from corepress.errors import ConfigError
 if TYPE_CHECKING:
     from corepress.coreml import OptimizationConfig
     from corepress.mlprogram import Model
+    from corepress.neural_network import Model as Networks
 
 Samples = list[Sample]
 
 
 def run_step(
     title: str,
-    source: Path,
+    source: Path | Networks,
     output: Path,
     overwrite: bool,
     as_json: bool,
-    step: Callable[[Model, Any, Samples], Model],
+    step: Callable[[Any, Any, Samples], Any],
     check: Check | None = None,
     fits: str = "",
 ) -> None:
     """Load, apply a step under a progress bar, save, compare what was saved when asked to, report.
 
-    `step`: makes the new model of the old one, a progress callback and the samples to learn from. `fits`: the option
-    by which it learns from samples, if it does. Raises Missed where the result is worse than `check` asks for.
+    `source`: a path, or neural networks that are loaded already. `step`: makes the new model of the old one, a progress
+    callback and the samples to learn from. `fits`: the option by which it learns from samples, if it does. Raises
+    Missed where the result is worse than `check` asks for.
     """
     from corepress.cli import show
     from corepress.mlprogram import load
@@ -38,11 +40,13 @@ def run_step(
     from corepress.reports import report
 
     check = check or Check()
-    check_output(output, source, overwrite=overwrite)
+    place = source if isinstance(source, Path) else source.path
+    assert place is not None
+    check_output(output, place, overwrite=overwrite)
     if check.wanted or fits:
         # Missing PyTorch is said before the work, not after it.
         from corepress import runtime  # noqa: F401
-    original = load(source)
+    original = load(source) if isinstance(source, Path) else source
     inputs = check.inputs(original, fits)
     with show.progress(title) as progress:
         model = step(original, progress, inputs.learnt)

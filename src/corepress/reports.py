@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from corepress.mlprogram import Model, Weight
 from corepress.mlprogram.program import programs
 from corepress.neural_network import Model as Networks
-from corepress.targets import TARGETS
+from corepress.targets import TARGETS, system_of
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -211,7 +211,8 @@ def _of_networks(model: Networks, snr: bool) -> Report:
     # The same weights in the same order; their names need not differ.
     pairs = zip(origin.weights(), model.weights(), strict=True)
     rows = [_network_row(before, now, model.skipped.get(before.name, ""), snr) for before, now in pairs]
-    return Report(tuple(rows), origin.size(), model.size())
+    systems = system_of(origin.spec_version), system_of(model.spec_version)
+    return Report(tuple(rows), origin.size(), model.size(), *systems)
 
 
 def _network_row(before: LayerWeight, now: LayerWeight, skipped: str, with_snr: bool) -> Row:

@@ -141,9 +141,18 @@ def target(name_or_version: Any) -> Target:
     return found
 
 
+# By their specification versions the systems before those that hold ML programs.
+_OLDER = {1: "iOS11", 2: "iOS11.2", 3: "iOS12", 4: "iOS13", 5: "iOS14"}
+
+
 def by_spec_version(version: int) -> Target:
     """The target whose models carry that specification version; a ConfigError where there is none."""
     return _only("specification version", version, {t.spec_version: t for t in TARGETS})
+
+
+def system_of(version: int) -> str:
+    """The oldest system that reads a specification version, be it one without ML programs; "unknown" if none does."""
+    return (_OLDER | {target.spec_version: target.name for target in TARGETS}).get(version, "unknown")
 
 
 def by_opset(opset: str) -> Target:

@@ -137,4 +137,4 @@ def test_counts_are_those_of_the_run(runs: Path, tmp_path: Path) -> None:
     nothing = corepress("palettize", runs, "-o", tmp_path / "same.mlmodel", "--json")
     result = json.loads(nothing.stdout)
     assert result["compressed"] == 0 and "--weight-threshold" in result["warnings"][0]
-    assert "compressed no weight" in result["warnings"][0]
+    assert "no weight was compressed" in result["warnings"][0]

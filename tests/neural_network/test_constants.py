@@ -9,6 +9,7 @@ import pytest
 from coremltools.models import datatypes
 from coremltools.models.neural_network import NeuralNetworkBuilder
 
+from corepress.errors import Missed
 from corepress.neural_network.model import as_model
 from corepress.neural_network.quantization_utils import quantize_weights
 
@@ -63,7 +64,7 @@ def test_what_only_others_read_is_spared(caplog) -> None:
     model = network(added)
     spared = quantize_weights(model, 8, spare_constants=True)
     assert spared.spec == model.spec and "no product, look-up or recurrence reads it" in spared.skipped["c.data"]
-    assert 'quantize_weights compressed no weight: the largest of 1, "c.data" (36), was left alone' in caplog.text
+    assert 'no weight was compressed: the largest of 1, "c.data" (36), was left alone' in caplog.text
     caplog.clear()
     assert [weight.form for weight in quantize_weights(model, 8).weights()] == ["linear"]
     assert "1 weights are compressed, as coremltools does" in caplog.text and "(c.data)" in caplog.text
@@ -75,7 +76,9 @@ def test_what_only_others_read_is_spared(caplog) -> None:
 def test_calls_that_compress_nothing_say_so(caplog) -> None:
     model = network(multiplied)
     quantize_weights(model, 8, weight_threshold=100)
-    assert "compressed no weight" in caplog.text and "no more than 100 elements (weight_threshold)" in caplog.text
+    assert "no weight was compressed" in caplog.text and "no more than 100 elements (weight_threshold)" in caplog.text
+    with pytest.raises(Missed, match="no weight was compressed: the largest of 1"):
+        quantize_weights(model, 8, weight_threshold=100, strict=True)
     caplog.clear()
-    quantize_weights(model, 8, "kmeans")  # a table of 256 numbers for 36
-    assert "did not make the model smaller" in caplog.text
+    quantize_weights(model, 8, "kmeans", strict=True)  # a table of 256 numbers for 36
+    assert "the model did not become smaller" in caplog.text

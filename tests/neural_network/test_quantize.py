@@ -276,4 +276,4 @@ def test_nothing_selected_nothing_changed(caplog: Any) -> None:
 
     with caplog.at_level(logging.WARNING):
         assert quantize_weights(original(), 8, selector=Nothing()).neuralNetwork == original().neuralNetwork
-    assert "compressed no weight: the model has none that the selector chooses" in caplog.text
+    assert "no weight was compressed: the model has none that the selector chooses" in caplog.text

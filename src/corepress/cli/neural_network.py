@@ -53,8 +53,9 @@ def _run(model: Model, command: str, context: Any) -> None:
 
     def step(source: Model, progress: Any, _: Any) -> Any:
         return quantize_weights(
-            source, nbits, mode, weight_threshold=options.get("weight_threshold", 0), strict=options.get("strict", False),
-            spare_constants=not options.get("all_constants", False), workers=options["workers"], progress=progress,
+            source, nbits, mode, weight_threshold=options.get("weight_threshold", 0),
+            spare_constants=not options.get("all_constants", False), strict=options.get("strict", False),
+            workers=options["workers"], progress=progress,
         )  # fmt: skip
 
     judged = Check(bool(options.get(_JUDGED[0])), *(options.get(name) for name in _JUDGED[1:]))

@@ -18,8 +18,6 @@ from corepress.mlprogram.kinds import NETWORKS, leaves, with_article
 from corepress.mlprogram.package import Package, find_package, read_spec
 from corepress.mlprogram.schema import Metadata
 
-# The oldest system that reads a specification, before those that hold ML programs.
-_SYSTEMS = {1: "iOS11", 2: "iOS11.2", 3: "iOS12", 4: "iOS13", 5: "iOS14"}
 _COREMLTOOLS = "com.github.apple.coremltools."
 _CREATE_ML = "com.apple.createml."
 _LAYER_WEIGHT = ("name", "layer_type", "shape", "form", "bits", "stored_bytes")
@@ -124,9 +122,7 @@ def _size(package: Package) -> int:
 
 def _target(model: Part) -> str:
     """The oldest system that reads a model: what the most demanding of its stages needs."""
-    version = max(part.spec_version for part in model.all())
-    newer = {target.spec_version: target.name for target in targets.TARGETS}
-    return (_SYSTEMS | newer).get(version, "unknown")
+    return targets.system_of(max(part.spec_version for part in model.all()))
 
 
 def _metadata(spec: Any) -> dict[str, str]:

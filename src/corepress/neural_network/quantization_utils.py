@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from corepress.errors import ConfigError, CorepressError
+from corepress.errors import ConfigError, CorepressError, Missed
 from corepress.neural_network import quantizers, values
 from corepress.neural_network.compare import compare_models
 from corepress.neural_network.constants import reason_to_spare
@@ -62,6 +62,7 @@ def quantize_weights(
     selector: QuantizedLayerSelector | None = None,
     weight_threshold: int = 0,
     spare_constants: bool | None = None,
+    strict: bool = False,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> Any:
@@ -78,7 +79,8 @@ def quantize_weights(
     `selector`: a `QuantizedLayerSelector`, to choose the layers. `weight_threshold`: weights of up to so many values
     stay as they are. `spare_constants` leaves alone the statistics of batch norms, of which a variance near 0 decides
     how much a channel is amplified, and constants that no product, look-up or recurrence reads, such as anchors: True
-    does so, False does not, None does not, as coremltools, but warns.
+    does so, False does not, None does not, as coremltools, but warns. `strict` makes an error (Missed) of a call that
+    compresses no weight, where a warning would do.
     `workers`: threads, one for each core by default.
     `progress`: called with the number of weights done, of all, and a name.
 
@@ -99,7 +101,7 @@ def quantize_weights(
     if quantization_mode == "custom_lut":
         workers = 1  # the function may not bear to be called by several threads
     action = _action(nbits, quantization_mode, lut_function)
-    result = _compressed(full_precision_model, find, action, version, workers, progress)
+    result = _compressed(full_precision_model, find, action, version, strict, workers, progress)
     if sample_data is not None:
         _compare_if_possible(full_precision_model, result, sample_data)
     return result
@@ -119,11 +121,17 @@ def activate_int8_int8_matrix_multiplications(spec: Any, selector: QuantizedLaye
 
 @takes_any_model
 def _compressed(
-    model: Model, find: Find, action: Action, version: int, workers: int | None, progress: Progress | None
+    model: Model,
+    find: Find,
+    action: Action,
+    version: int,
+    strict: bool,
+    workers: int | None,
+    progress: Progress | None,
 ) -> Model:
     _run(model, find(model), action, version, workers, progress)
     if model.origin is not None and action is not _to_floats:
-        _warn_of_nothing(model.origin, model)
+        _conclude(model.origin, model, strict)
         _warn_of_ruin(model.origin, model)
     return model
 
@@ -153,19 +161,24 @@ def _chosen(
     return chosen
 
 
-def _warn_of_nothing(before: Model, after: Model) -> None:
+def _conclude(before: Model, after: Model, strict: bool) -> None:
     """Say that no weight was compressed, or that the model did not become smaller."""
+    if after.changed:
+        if (sizes := (before.size(), after.size()))[1] >= sizes[0]:
+            log.warning("the model did not become smaller: %d bytes before, %d after", *sizes)
+        return
     left = [weight for weight in after.weights() if weight.name in after.skipped]
-    if not after.changed and left:
+    sentence = "no weight was compressed: the model has none that the selector chooses"
+    if left:
         largest = max(left, key=lambda weight: weight.stored_bytes)
-        log.warning(
-            'quantize_weights compressed no weight: the largest of %d, "%s" (%s), was left alone: %s',
-            len(left), largest.name, "x".join(map(str, largest.shape)), after.skipped[largest.name],
-        )  # fmt: skip
-    elif not after.changed:
-        log.warning("quantize_weights compressed no weight: the model has none that the selector chooses")
-    elif (sizes := (before.size(), after.size()))[1] >= sizes[0]:
-        log.warning("quantize_weights did not make the model smaller: %d bytes before, %d after", *sizes)
+        shape, reason = "x".join(map(str, largest.shape)), after.skipped[largest.name]
+        sentence = (
+            f'no weight was compressed: the largest of {len(left)}, "{largest.name}" ({shape}), was left '
+            f"alone: {reason}"
+        )
+    if strict:
+        raise Missed(sentence)
+    log.warning("%s", sentence)
 
 
 def _warn_of_ruin(before: Model, after: Model) -> None:

@@ -20,6 +20,8 @@ _ACTIVATIONS: dict[str, tuple[str, dict[str, float]]] = {
     "sigmoidHard": ("sigmoid_hard", {"alpha": 0.2, "beta": 0.5}),
 }
 
+_GREATEST = (1 << 63) - 1  # PyTorch's numbers of elements and places are signed
+
 
 def fields_of(message: Any, always: Collection[str] = ()) -> dict[str, Any]:
     """Those that are set, or that are named in `always`, but no weights: numbers, lists, names, namespaces."""
@@ -57,6 +59,8 @@ def _single(field: Any, value: Any) -> Any:
             raise FormatError(f"its {field.name} is {value}, which the format does not define")
         return known.name
     if field.message_type is None:
+        if isinstance(value, int) and value > _GREATEST:
+            raise FormatError(f"its {field.name} is {value}, beyond all sizes and places")
         return value
     if field.message_type.name == "Activation":
         return _activation(value)

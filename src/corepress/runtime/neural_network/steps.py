@@ -120,7 +120,7 @@ class NetworkPlanner:
 
     def _arguments(self, layer: Any, kind: str, message: Any) -> dict[str, Any]:
         parameters = inspect.signature(LAYERS[kind]).parameters
-        positional = [p.name for p in parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+        positional = [p.name for p in parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD and _is_input(p)]
         given = [Computed(name) for name in layer.input]
         if positional[:1] == ["values"]:
             if not given:
@@ -143,6 +143,11 @@ class NetworkPlanner:
         if "empty" in needed:
             arguments["empty"] = self.hold("empty", [])
         return arguments
+
+
+def _is_input(parameter: inspect.Parameter) -> bool:
+    """Operations of MIL, which serve as layers, too, have their other arguments among the positional ones."""
+    return parameter.annotation is parameter.empty or "Tensor" in str(parameter.annotation)
 
 
 def _weights(layer: Any, kind: str, message: Any) -> dict[str, NDArray[Any]]:

@@ -82,3 +82,6 @@ def test_calls_that_compress_nothing_say_so(caplog) -> None:
     caplog.clear()
     quantize_weights(model, 8, "kmeans", strict=True)  # a table of 256 numbers for 36
     assert "the model did not become smaller" in caplog.text
+    caplog.clear()
+    quantize_weights(model, 8, "dequantization")
+    assert "no weight was decompressed: none of the model is compressed" in caplog.text

@@ -130,7 +130,10 @@ def _compressed(
     progress: Progress | None,
 ) -> Model:
     _run(model, find(model), action, version, workers, progress)
-    if model.origin is not None and action is not _to_floats:
+    if model.origin is not None and action is _to_floats:
+        if all(old.params == new.params for old, new in zip(model.origin.weights(), model.weights(), strict=True)):
+            log.warning("no weight was decompressed: none of the model is compressed")
+    elif model.origin is not None:
         _conclude(model.origin, model, strict)
         _warn_of_ruin(model.origin, model)
     return model

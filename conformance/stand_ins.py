@@ -37,7 +37,7 @@ from coremltools.optimize.coreml.experimental import _post_training_quantization
 
 import corepress.coreml as ours  # noqa: E402
 from corepress.coreml.config import check_kinds  # noqa: E402
-from corepress.coreml.experimental.calibrate import calibrate  # noqa: E402
+from corepress.coreml.experimental.calibrate import calibrate, runnable  # noqa: E402
 from corepress.coreml.experimental.observers import MinMax  # noqa: E402
 from corepress.coreml.experimental.patterns import concat_groups, is_float  # noqa: E402
 from corepress.coreml.interop import as_model  # noqa: E402
@@ -160,7 +160,8 @@ def ranges(mlmodel: Any, sample_data: Any, calibration_op_group_size: int = -1) 
     values = {str(output.name): output.type for node in view for output in node.op.outputs}
     results = {feature.name for feature in mlmodel.get_spec().description.output}
     observers = {name: MinMax() for name, kind in values.items() if is_float(kind) and name not in results}
-    trouble = calibrate(model, "main", sample_data, observers)
+    program, _ = runnable(model, "main", "cpu")
+    trouble = calibrate(program, sample_data, observers)
     found = {name: observer.limits(True) for name, observer in observers.items() if name not in trouble}
     for group in concat_groups(view):
         known = [found[name] for name in group & set(found)]

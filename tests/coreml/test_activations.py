@@ -216,6 +216,14 @@ def test_blocks_inside_operations(tmp_path) -> None:
     run(model).predict(given[0])
 
 
+def test_a_model_without_weights(tmp_path) -> None:
+    def doubled(mb, x, w):
+        return mb.mul(x=mb.add(x=x, y=x, name="twice"), y=x, name="out")
+
+    model = cto.linear_quantize_activations(package_of(tmp_path, doubled), everywhere(), samples(2), strict=True)
+    assert kinds(model).count("quantize") > 0
+
+
 def test_one_function_of_several(tmp_path) -> None:
     from tests.structures import multifunction
 

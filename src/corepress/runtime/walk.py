@@ -86,6 +86,6 @@ def _stages(program: Any, samples: Sequence[Mapping[str, Any]], place: str, whol
             for own, found in zip(values, outputs, strict=True):
                 own |= found
         return values
-    if getattr(program, "constants", None):
+    if getattr(program, "function", ""):  # which networks and other stages do not have
         yield f"{place}/{program.function}" if place else program.function, program, samples
     return [] if whole else [program.predict(sample, program.make_state()) for sample in samples]

@@ -83,17 +83,21 @@ def summary(report: Report, output: Path, as_json: bool, judgement: Judgement | 
 
 def _counted(report: Report) -> Iterator[tuple[str, str]]:
     """The lines that say how many weights this run compressed, or made dense, and how many were compressed before."""
-    done = "decompressed" if report.decompressed and not report.compressed else "compressed"
-    changed = report.decompressed if done == "decompressed" else report.compressed
-    yield done, f"{len(changed)} of {len(report.rows)} weights"
+    dense = _made_dense(report)
+    changed = report.decompressed if dense else report.compressed
+    yield "decompressed" if dense else "compressed", f"{len(changed)} of {len(report.rows)} weights"
     if report.compressed_before:
         yield "compressed before", f"{len(report.compressed_before)} weights, left as they were"
+
+
+def _made_dense(report: Report) -> bool:
+    return bool(report.decompressed) and not report.compressed
 
 
 def _largest_left(report: Report) -> Iterator[tuple[str, str]]:
     """The line that names the largest weight left alone, with its reason."""
     row = report.largest_left
-    if row is not None:
+    if row is not None and not _made_dense(report):
         shape = "x".join(map(str, row.shape))
         reason = f": {translate(row.skipped)}" if row.skipped else ""
         yield "largest left", f"{row.name} ({shape}, {size(row.bytes_after)}){reason}"

@@ -135,6 +135,20 @@ def test_a_pipeline_of_a_feature_print_and_a_classifier(proto, tmp_path) -> None
         corepress.load(described.path)
 
 
+def test_what_can_be_done_with_a_pipeline(proto, tmp_path) -> None:
+    def able(kind: str) -> dict[str, bool]:
+        spec = proto.Model(specificationVersion=5)
+        spec.pipeline.models.add(specificationVersion=5).neuralNetwork.SetInParent()
+        getattr(spec.pipeline.models.add(specificationVersion=5), kind).SetInParent()
+        abilities = describe(saved(spec, tmp_path)).abilities
+        assert (kind == "scaler") == ("a scaler of features" in abilities["run"].text)
+        return {name: ability.possible for name, ability in abilities.items()}
+
+    detector = {"compress": True, "run": True, "verify": True, "calibrate": False}
+    assert able("nonMaximumSuppression") == able("neuralNetworkClassifier") == detector
+    assert able("scaler") == detector | {"run": False, "verify": False}
+
+
 def test_a_kind_from_the_future(proto, tmp_path) -> None:
     spec = proto.Model(specificationVersion=12)
     spec.description.input.add(name="x").type.doubleType.SetInParent()
@@ -194,6 +208,7 @@ def test_programs_of_several_functions_states_and_flexible_shapes(tmp_path) -> N
     assert [feature.name for feature in several.functions[0].inputs] == ["x"]
     shown = command("info", tmp_path / "multifunction.mlpackage").stdout
     assert "function second" in shown and "input x: float16 array 1x64" in shown
+    assert describe(structures.pipeline(tmp_path)).abilities["calibrate"].possible
     (state,) = describe(structures.stateful(tmp_path)).model.signature.states
     assert described_feature(state).startswith("float16 array")
 

@@ -33,6 +33,7 @@ def test_exit_codes(small) -> None:
     assert bad.returncode == 1 and "Traceback" not in bad.stderr
     assert "output 'logits'" in bad.stderr and "below 20 dB" in bad.stderr and "weak evidence" in bad.stderr
     result = json.loads(bad.stdout)
+    assert result["notes"][0] == "random inputs are weak evidence, give real ones (--data)"
     assert not result["ok"] and result["first_wrong"] == result["operations"][2]["name"]
     for flags, code in (
         (["--min-snr", 40], 1),

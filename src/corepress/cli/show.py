@@ -130,11 +130,13 @@ def _compared(judgement: Judgement) -> Iterator[tuple[str, str]]:
 def verification(result: Verification, as_json: bool) -> None:
     """How two models compare: a table and the verdict, or JSON."""
     if as_json:
-        streams.document(result.to_dict())
+        facts = result.to_dict()
+        facts |= {"summary": translate(result.summary), "notes": [translate(note) for note in result.notes]}
+        streams.document(facts)
         return
     console().print(result.table())
     if result.ok:
-        console().print(result.summary, markup=False)
+        console().print(translate(result.summary), markup=False)
 
 
 def outputs(values: Mapping[str, Any], as_json: bool) -> None:

@@ -162,29 +162,35 @@ def _form(weight: Any) -> str:
 
 def _abilities(model: Part, kinds: list[str]) -> Iterator[tuple[str, Ability]]:
     program, network = "mlProgram" in kinds, bool(set(NETWORKS) & set(kinds))
-    others = list(dict.fromkeys(with_article(kind) for kind in kinds if kind not in ("mlProgram", *NETWORKS)))
-    custom = [name for part in model.all() for name in (part.facts or {}).get("custom layers", ())]
-    if program:
-        ways = "palettize, quantize, prune, decompress"
-        yield "compress", Ability(True, ways + ("; not the neural networks in it" if network else ""))
-    elif network:
-        yield "compress", Ability(True, "palettize, quantize, decompress, as a neural network")
-    else:
-        yield "compress", Ability(False, f"{_ADVICE} compressed, and this is {with_article(model.type)}")
-    if others:
-        text = f"it holds {', '.join(others)}" if program or network else f"{_ADVICE} run"
-        run = Ability(False, text)
-    elif custom:
-        run = Ability(True, f"with a function for each custom layer ({', '.join(custom)})")
-    else:
-        run = Ability(True, "with PyTorch")
-    yield "run", run
-    yield "verify", run
-    if program and run.possible:
+    own = ("mlProgram", *NETWORKS, *(("nonMaximumSuppression",) if program or network else ()))
+    others = list(dict.fromkeys(with_article(kind) for kind in kinds if kind not in own))
+    yield "compress", _compressing(model, program, network)
+    running = _running(model, others, program or network)
+    yield "run", running
+    yield "verify", running
+    if program and not others:
         ways = "weights fitted to sample inputs, W8A8"
         yield "calibrate", Ability(True, ways + ("; not the neural networks in it" if network else ""))
     else:
         yield "calibrate", Ability(False, "only ML programs, and pipelines with some that can be run, can be")
+
+
+def _compressing(model: Part, program: bool, network: bool) -> Ability:
+    if program:
+        ways = "palettize, quantize, prune, decompress"
+        return Ability(True, ways + ("; not the neural networks in it" if network else ""))
+    if network:
+        return Ability(True, "palettize, quantize, decompress, as a neural network")
+    return Ability(False, f"{_ADVICE} compressed, and this is {with_article(model.type)}")
+
+
+def _running(model: Part, others: list[str], holds_any: bool) -> Ability:
+    custom = [name for part in model.all() for name in (part.facts or {}).get("custom layers", ())]
+    if others:
+        return Ability(False, f"it holds {', '.join(others)}" if holds_any else f"{_ADVICE} run")
+    if custom:
+        return Ability(True, f"from Python, with a function for each custom layer ({', '.join(custom)})")
+    return Ability(True, "with PyTorch")
 
 
 def _plain(weight: Any) -> dict[str, Any]:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import numpy as np
+import pytest
 
 import corepress
 import corepress.coreml as cto
@@ -53,3 +56,37 @@ def test_the_report_of_several_steps_compares_with_the_source(package) -> None:
 def test_an_untouched_model_has_an_empty_report(package) -> None:
     report = corepress.report(load(package()))
     assert not report.compressed and report.ratio == 1.0 and report.worst is None
+
+
+def test_any_kind_of_model_is_taken(package) -> None:
+    path = package("iOS18")
+    rows = [row.name for row in corepress.report(path).rows]
+    assert (
+        rows
+        == [row.name for row in corepress.report(str(path)).rows]
+        == [row.name for row in corepress.report(load(path)).rows]
+    )
+    assert not corepress.report(path).compressed and corepress.report(path).ratio == 1
+    with pytest.raises(corepress.ConfigError, match="an MLModel is needed, not int"):
+        corepress.report(3)
+
+
+def test_an_mlmodel_that_was_made_here_is_compared_with_what_it_was_made_from(package) -> None:
+    coremltools = pytest.importorskip("coremltools")
+    given = coremltools.models.MLModel(str(package("iOS18")), skip_model_load=True)
+    config = cto.OptimizationConfig(cto.OpLinearQuantizerConfig())
+    result = corepress.report(cto.linear_quantize_weights(given, config))
+    assert result.to_dict() == corepress.report(cto.linear_quantize_weights(package("iOS18"), config)).to_dict()
+    assert result.compressed and result.ratio > 1 and not corepress.report(given).compressed
+
+
+def test_parts_are_imported_on_first_use() -> None:
+    def said(code: str) -> str:
+        return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip()
+
+    light = "import sys, corepress.coreml as c; print({'torch', 'coremltools'} & {*sys.modules} or 'light'"
+    parts = "c.experimental.linear_quantize_activations.__name__, c.calibrated.palettize_weights.__name__"
+    assert said(f"{light}, {parts})") == "light linear_quantize_activations palettize_weights"
+    without = "import sys; sys.modules['torch'] = None\nimport corepress.coreml as c\n"
+    wanted = "corepress.coreml.calibrated needs PyTorch: pip install 'corepress[torch]'"
+    assert said(f"{without}try: c.calibrated\nexcept Exception as error: print(error)") == wanted

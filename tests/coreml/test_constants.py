@@ -14,6 +14,8 @@ import corepress
 import corepress.coreml as cto
 from corepress import recipe
 from corepress.coreml import calibrated
+from corepress.coreml import readers as readers_table
+from corepress.coreml.opset import OPERATIONS
 from corepress.coreml.readers import read_by_product
 
 BOXES = 64 * 64 + 32 * 32 + 16 * 16  # of an image of 512 x 512
@@ -155,3 +157,19 @@ def test_what_counts_as_read_by_a_product(tmp_path, name) -> None:
     model = corepress.load(built(tmp_path / "net.mlpackage", {"x": (1, 64, 64)}, lambda x: body(x)))
     (weight,) = (w for w in model.weights() if w.dtype == "float32" and w.size >= 2048)
     assert read_by_product(weight) is expected
+
+
+def test_the_table_speaks_of_operations_that_there_are() -> None:
+    assert set(readers_table.PRODUCTS) | readers_table.MOVES <= OPERATIONS
+    assert not set(readers_table.PRODUCTS) & readers_table.MOVES
+
+
+def test_an_operation_that_is_not_known_may_be_a_product(tmp_path) -> None:
+    from coremltools.converters.mil.mil import Builder as mb
+
+    model = corepress.load(built(tmp_path / "net.mlpackage", {"x": (1, 64, 64)}, lambda x: mb.add(x=x, y=WEIGHT)))
+    (weight,) = (w for w in model.weights() if w.dtype == "float32" and w.size >= 2048)
+    (reader,) = (use.node for use in weight.node.uses)
+    assert not read_by_product(weight)
+    reader.op.type = "multiply_of_some_later_system"
+    assert read_by_product(weight)

@@ -50,6 +50,8 @@ _ADDED = {
                   "constexpr_blockwise_shift_scale", "constexpr_lut_to_sparse",
                   "constexpr_sparse_blockwise_shift_scale"}),
 }  # fmt: skip
+OPERATIONS = _IOS15.union(*_ADDED.values())
+"""All operations that corepress knows."""
 
 
 @dataclass(frozen=True)

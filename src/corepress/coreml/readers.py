@@ -7,6 +7,7 @@ added or multiplied one by one: there an error goes straight into what the model
 
 from __future__ import annotations
 
+from corepress.coreml.opset import OPERATIONS
 from corepress.mlprogram import Weight
 from corepress.mlprogram.program import Node
 
@@ -38,7 +39,7 @@ MOVES = frozenset(
     space_to_depth split squeeze stack tile transpose
     """.split()  # noqa: SIM905
 )
-# What is read inside their blocks is not looked into: it may be a product.
+# What is read inside their blocks is not looked into: it may be a product, as may an operation that is not known.
 _UNSEEN = frozenset({"while_loop", "cond"})
 
 
@@ -48,7 +49,7 @@ def read_by_product(weight: Weight) -> bool:
     seen: set[int] = set()
     while waiting:
         node, argument = waiting.pop()
-        if node.type in _UNSEEN or argument in PRODUCTS.get(node.type, ()):
+        if node.type in _UNSEEN or node.type not in OPERATIONS or argument in PRODUCTS.get(node.type, ()):
             return True
         if node.type in MOVES and id(node) not in seen:
             seen.add(id(node))

@@ -9,11 +9,13 @@ import pytest
 
 import corepress
 import corepress.coreml as cto
+from corepress.coreml import calibrated
 from corepress.errors import ConfigError, FormatError
 from corepress.mlprogram import load as load_model
 from corepress.mlprogram.schema import Model
 from corepress.runtime import load
 from corepress.runtime.precision import Precision
+from corepress.runtime.program import interface
 from corepress.runtime.random_inputs import random_inputs
 from corepress.runtime.suppression import load_suppression
 from tests.runtime.detectors import BOXES, CLASSES, detector, suppression
@@ -164,8 +166,21 @@ def test_a_detector_runs_as_its_stages_do(package) -> None:
 
 
 def test_random_inputs_leave_the_thresholds_alone(package) -> None:
-    (sample,) = random_inputs(load(package).interface)
-    assert set(sample) == {"image"}
+    for known in (load(package).interface, interface(package)):
+        (sample,) = random_inputs(known)
+        assert set(sample) == {"image"}
+        defaults = {feature.name: feature.default for feature in known.inputs}
+        assert defaults == {"image": None, "iouThreshold": 0.45, "confidenceThreshold": 0.6}
+
+
+def test_a_detector_is_calibrated_without_thresholds_in_the_samples(package) -> None:
+    rng = np.random.default_rng(1)
+    data = [{"image": rng.integers(0, 256, (1, 3, 32, 32)).astype(np.float32)} for _ in range(6)]
+    config = cto.OptimizationConfig(cto.OpPalettizerConfig(nbits=4, weight_threshold=10))
+    for held_back in (0.2, data[:2]):
+        fitted = calibrated.palettize_weights(load_model(package), config, data, held_back=held_back)
+        assert fitted.changed
+        assert corepress.verify(package, fitted, data, stage=-1).worst.snr > 10
 
 
 def test_what_enters_a_stage_can_be_shown(package) -> None:

@@ -137,18 +137,18 @@ class Judgement:
 
 
 def _read(model: Model | Networks, path: Path) -> Iterator[Sample]:
-    from corepress.runtime.features import default_function, interface_of
+    from corepress.runtime.program import interface
     from corepress.runtime.samples import read_samples
 
-    return read_samples(path, interface_of(model.spec.description, default_function(model.spec.description)))
+    return read_samples(path, interface(model))
 
 
 def _finite(model: Model | Networks, path: Path) -> Iterator[Sample]:
     """The samples of a file or folder to learn from, which must not hold NaN or infinities."""
-    from corepress.runtime.features import default_function, interface_of
+    from corepress.runtime.program import interface
     from corepress.runtime.samples import finite_tensors
 
-    inputs = interface_of(model.spec.description, default_function(model.spec.description)).inputs
+    inputs = interface(model).inputs
     for number, sample in enumerate(_read(model, path)):
         try:
             finite_tensors(inputs, sample)

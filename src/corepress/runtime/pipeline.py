@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +16,7 @@ from corepress.neural_network import Model as Networks
 from corepress.neural_network.layers import NETWORKS
 from corepress.runtime import suppression
 from corepress.runtime.executor import Executor
-from corepress.runtime.features import Feature, Interface, from_value, interface_of, to_tensors
+from corepress.runtime.features import Interface, from_value, interface_of, to_tensors
 from corepress.runtime.neural_network import Custom, load_network
 from corepress.runtime.precision import Precision
 from corepress.runtime.program import Program, State, load_program
@@ -29,6 +29,7 @@ class Pipeline(Program):
     def __init__(self, interface: Interface, stages: Mapping[str, Program], device: torch.device, precision: Precision):
         self.interface = interface
         self.stages = dict(stages)
+        self.function, self.constants = "", {}  # those of its stages are theirs
         self.device = device
         self.precision = precision
 
@@ -91,13 +92,13 @@ def load_pipeline(
     custom: Custom | None = None,
 ) -> Pipeline:
     """The pipeline that `spec` is: that of `model`, or of one stage of it. `custom`: for custom layers, see `load`."""
-    kind = spec.WhichOneof("Type")
-    if kind not in ("pipeline", "pipelineClassifier", "pipelineRegressor"):
+    pipeline = pipeline_of(spec)
+    if pipeline is None:
+        kind = spec.WhichOneof("Type")
         raise FormatError(
             f"{model.path}: a {kind} can't be run, only ML programs, neural networks and pipelines of them"
         )
-    pipeline = spec.pipeline if kind == "pipeline" else getattr(spec, kind).pipeline
-    interface = interface_of(spec.description, "")
+    interface = pipeline_interface(spec)
     known = {feature.name for feature in interface.inputs}
     stages: dict[str, Program] = {}
     for name, inner in zip(stage_names(pipeline), pipeline.models, strict=True):
@@ -114,17 +115,34 @@ def load_pipeline(
         for name, stage in stages.items()
         for feature in stage.interface.states
     )
-    inputs = tuple(_with_default(feature, stages.values()) for feature in interface.inputs)
-    return Pipeline(replace(interface, inputs=inputs, states=states), stages, device, precision)
+    return Pipeline(replace(interface, states=states), stages, device, precision)
 
 
-def _with_default(feature: Feature, stages: Iterable[Program]) -> Feature:
-    """An input of the pipeline with the default that a stage has for it, such as a threshold."""
-    given = [f.default for stage in stages for f in stage.interface.inputs if f.name == feature.name and f.optional]
-    default = next((value for value in given if value is not None), None)
-    if feature.default is not None or default is None:
-        return feature
-    return replace(feature, optional=True, default=default)
+def pipeline_of(spec: Any) -> Any:
+    """The pipeline that a model is; None where it is none."""
+    kind = spec.WhichOneof("Type")
+    if kind not in ("pipeline", "pipelineClassifier", "pipelineRegressor"):
+        return None
+    return spec.pipeline if kind == "pipeline" else getattr(spec, kind).pipeline
+
+
+def pipeline_interface(spec: Any) -> Interface:
+    """The inputs and outputs of a pipeline as it is described; thresholds of its stages have their defaults."""
+    interface, defaults = interface_of(spec.description, ""), _thresholds(spec)
+    inputs = (
+        replace(feature, optional=True, default=defaults[feature.name])
+        if feature.name in defaults and feature.default is None
+        else feature
+        for feature in interface.inputs
+    )
+    return replace(interface, inputs=tuple(inputs))
+
+
+def _thresholds(spec: Any) -> dict[str, float]:
+    pipeline = pipeline_of(spec)
+    if pipeline is None:
+        return suppression.thresholds(spec) if spec.WhichOneof("Type") == suppression.KIND else {}
+    return {name: value for inner in pipeline.models for name, value in _thresholds(inner).items()}
 
 
 def _stage(

@@ -146,8 +146,12 @@ def load(
 
 def interface(source: str | Path | Model | Networks, function: str | None = None) -> Interface:
     """The inputs, outputs and states of a model, or of one of its functions, without loading its weights."""
-    description = _opened(source).spec.description
-    return interface_of(description, function or default_function(description))
+    from corepress.runtime.pipeline import pipeline_interface, pipeline_of  # which builds on this module
+
+    spec = _opened(source).spec
+    if pipeline_of(spec) is not None:
+        return pipeline_interface(spec)
+    return interface_of(spec.description, function or default_function(spec.description))
 
 
 def _opened(source: str | Path | Model | Networks) -> Model | Networks:

@@ -72,26 +72,19 @@ def _matrix(x: Tensor) -> Tensor:
 def load_suppression(spec: Any, path: Any, name: str, precision: Precision) -> Program:
     """The model that `spec` is, the stage `name` of that at `path`, as a program of one step, which runs on the CPU."""
     what = f"{path or 'the model'}: stage {name!r}"
-    try:
-        message = _Message.FromString(spec.nonMaximumSuppression)
-    except (DecodeError, ValueError) as error:
-        raise FormatError(f"{what}: its non-maximum suppression is damaged: {error}") from error
+    message = _message(spec)
     described = interface_of(spec.description, "")
     # By the names of the step's arguments.
     names = {
         "confidence": message.confidenceInputFeatureName,
         "coordinates": message.coordinatesInputFeatureName,
-        "iou_threshold": message.iouThresholdInputFeatureName or "iouThreshold",
-        "confidence_threshold": message.confidenceThresholdInputFeatureName or "confidenceThreshold",
+        **dict(zip(("iou_threshold", "confidence_threshold"), thresholds(spec), strict=True)),
     }
     outputs = (message.confidenceOutputFeatureName, message.coordinatesOutputFeatureName)
     if "" in (*names.values(), *outputs) or len({*names.values()}) < 4 or outputs[0] == outputs[1]:
         raise FormatError(f"{what}: its inputs and outputs must have different names")
-    thresholds = {
-        names["iou_threshold"]: message.iouThreshold,
-        names["confidence_threshold"]: message.confidenceThreshold,
-    }
-    features = tuple(_input(described, name, thresholds.get(name)) for name in names.values())
+    defaults = thresholds(spec)
+    features = tuple(_input(described, name, defaults.get(name)) for name in names.values())
     interface = replace(described, inputs=features, outputs=tuple(_output(described, name) for name in outputs))
     arguments: dict[str, Any] = {key: Computed(name) for key, name in names.items()}
     arguments |= {"per_class": message.pickTop.perClass, "rows": _rows(interface.outputs, what)}
@@ -100,6 +93,22 @@ def load_suppression(spec: Any, path: Any, name: str, precision: Precision) -> P
     step = Step(KIND, name, arguments, results, function=suppress)
     block = Block(tuple(names.values()), [step], tuple(map(Computed, results)), outputs)
     return Program(interface, Executor(block, {}), torch.device("cpu"), precision, "", {})
+
+
+def thresholds(spec: Any) -> dict[str, float]:
+    """By the names of the inputs that may set them: the thresholds of intersection over union and of confidence."""
+    message = _message(spec)
+    return {
+        message.iouThresholdInputFeatureName or "iouThreshold": message.iouThreshold,
+        message.confidenceThresholdInputFeatureName or "confidenceThreshold": message.confidenceThreshold,
+    }
+
+
+def _message(spec: Any) -> Any:
+    try:
+        return _Message.FromString(spec.nonMaximumSuppression)
+    except (DecodeError, ValueError) as error:
+        raise FormatError(f"a non-maximum suppression is damaged: {error}") from error
 
 
 def is_suppression(program: Program) -> bool:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from corepress.errors import ConfigError
 from corepress.mlprogram import Model
 from corepress.runtime import load
-from corepress.runtime.features import default_function, interface_of
+from corepress.runtime.program import interface as interface_of
 from corepress.runtime.samples import by_name, finite_tensors
 from corepress.split import hold_back
 
@@ -45,8 +45,7 @@ def split_of(model: Model, samples: Samples, held_back: float | Samples, functio
 
     Raises ConfigError, with its number, for a sample that does not fit the model or is not finite.
     """
-    description = model.spec.description
-    interface = interface_of(description, function or default_function(description))
+    interface = interface_of(model, function)
 
     def checked(given: Samples, argument: str) -> list[Sample]:
         found = []

@@ -163,13 +163,14 @@ def test_blocks_nested_without_end(copy) -> None:
 
 @pytest.mark.parametrize(
     "item",
-    ["../../../etc/passwd", "/etc/passwd", "com.apple.CoreML/../../../secret", "a\\..\\..\\b", "nowhere/model.mlmodel"],
-)
+    ["../../../etc/passwd", "/etc/passwd", "com.apple.CoreML/../../../secret", "a\\..\\..\\b", "nowhere/model.mlmodel",
+     "x" * 3000, "x/" * 3000, "com.apple.CoreML/model.mlmodel/x", "\ud800"],
+)  # fmt: skip
 def test_manifest_that_points_outside(copy, item) -> None:
     manifest = json.loads((copy / "Manifest.json").read_text())
     manifest["itemInfoEntries"][manifest["rootModelIdentifier"]]["path"] = item
     (copy / "Manifest.json").write_text(json.dumps(manifest))
-    refused(copy, "Manifest.json")
+    assert len(refused(copy, "Manifest.json")) < 500 + len(str(copy))
 
 
 def test_manifest_that_points_outside_through_a_link(copy, tmp_path) -> None:
@@ -185,6 +186,14 @@ def test_manifest_that_points_outside_through_a_link(copy, tmp_path) -> None:
 def test_manifest_that_says_nothing(copy, text) -> None:
     (copy / "Manifest.json").write_text(text)
     refused(copy, "Manifest.json")
+
+
+def test_weight_file_name_that_is_too_long(copy) -> None:
+    def change(spec) -> None:
+        next(references(spec)).blobFileValue.fileName = "@model_path/weights/" + "x" * 3000
+
+    edit_spec(copy, change)
+    assert len(refused(copy, "looked up")) < 500 + len(str(copy))
 
 
 @pytest.mark.parametrize("name", ["weights/weight.bin", "@model_path/../../../../x", "@model_path//etc/passwd"])
@@ -205,7 +214,7 @@ def test_neural_network_is_named_as_such(tmp_path) -> None:
     builder.add_activation("relu", "RELU", "x", "y")
     path = tmp_path / "old.mlmodel"
     ct.models.MLModel(builder.spec, skip_model_load=True).save(str(path))
-    refused(path, "neuralNetwork", "old.mlmodel")
+    refused(path, "a neural network", "old.mlmodel")
 
 
 def test_no_such_file(tmp_path) -> None:

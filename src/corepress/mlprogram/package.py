@@ -9,6 +9,7 @@ Hugging Face. Links to folders are refused. Outputs hold files only.
 from __future__ import annotations
 
 import json
+import reprlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -26,6 +27,9 @@ MANIFEST = "Manifest.json"
 MODEL_PREFIX = "@model_path/"
 # protobuf can't hold a larger message.
 MAX_SPEC_BYTES = (1 << 31) - 1
+# Names in a file may be of any length.
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = 200
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ class Package:
     def weight_path(self, file_name: str) -> Path:
         """The file that `@model_path/...` names; refuses names that lead out of the package."""
         if not file_name.startswith(MODEL_PREFIX):
-            raise FormatError(f"{self.spec}: weight file {file_name!r} does not start with {MODEL_PREFIX}")
+            raise FormatError(f"{self.spec}: weight file {_SHORT.repr(file_name)} does not start with {MODEL_PREFIX}")
         return _inside(self.spec.parent, file_name.removeprefix(MODEL_PREFIX), self.spec)
 
     def files(self, checked: Iterable[Path] = ()) -> Iterator[Path]:
@@ -110,7 +114,7 @@ def find_package(path: str | Path) -> Package:
     item = _root_item(manifest_path)
     spec = _inside(root / "Data", item, manifest_path)
     if not spec.is_file():
-        raise FormatError(f"{manifest_path}: its root model {item!r} is missing")
+        raise FormatError(f"{manifest_path}: its root model {_SHORT.repr(item)} is missing")
     return Package(root, spec)
 
 
@@ -154,8 +158,15 @@ def _inside(folder: Path, relative: str, named_in: Path) -> Path:
     """`folder / relative`, refused when it leaves the folder; the file itself may be a link."""
     parts = PurePosixPath(relative)
     path = folder / parts
+    shown = _SHORT.repr(relative)
     if parts.is_absolute() or ".." in parts.parts or "\\" in relative or "\0" in relative:
-        raise FormatError(f"{named_in}: the path {relative!r} leads out of the package")
-    if not path.parent.resolve().is_relative_to(folder.resolve()):
-        raise FormatError(f"{named_in}: the path {relative!r} leads out of the package through a link")
+        raise FormatError(f"{named_in}: the path {shown} leads out of the package")
+    try:
+        if not path.parent.resolve().is_relative_to(folder.resolve()):
+            raise FormatError(f"{named_in}: the path {shown} leads out of the package through a link")
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass  # said where it is needed
+    except (OSError, RuntimeError, ValueError) as error:  # too long, a loop of links, no text of the system
+        raise FormatError(f"{named_in}: the path {shown} can't be looked up: {error.__class__.__name__}") from error
     return path

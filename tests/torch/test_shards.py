@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from corepress.errors import ConfigError, FormatError
+from corepress.errors import ConfigError, CorepressError, FormatError
 from corepress.torch.palettization import PostTrainingPalettizer, PostTrainingPalettizerConfig
 from corepress.torch.quantization import PostTrainingQuantizer, PostTrainingQuantizerConfig
 from corepress.torch.shards import load_compressed
@@ -91,3 +91,115 @@ def test_bad_folders_are_named(checkpoint: Path, tmp_path: Path) -> None:
         palettizer.compress_checkpoint(tmp_path, tmp_path / "small")
     with pytest.raises(FormatError, match="does not fit the model: it has"):
         load_compressed(nn.Sequential(nn.Embedding(50, 16)), checkpoint)
+
+
+NAMES = [f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
+
+
+def compress(source: Path, destination: Path) -> PostTrainingPalettizer:
+    with torch.device("meta"):
+        palettizer = PostTrainingPalettizer(net())
+    palettizer.compress_checkpoint(source, destination)
+    return palettizer
+
+
+def add(file: Path, **tensors: torch.Tensor) -> None:
+    safetensors.save_file({**safetensors.load_file(file), **tensors} if file.exists() else tensors, file)
+
+
+def remove(checkpoint: Path) -> None:
+    (checkpoint / NAMES[1]).unlink()
+
+
+def twice(checkpoint: Path) -> None:
+    add(checkpoint / NAMES[1], **{"0.weight": torch.zeros(50, 16)})
+
+
+def twice_without_index(checkpoint: Path) -> None:
+    (checkpoint / "model.safetensors.index.json").unlink()
+    add(checkpoint / "model.fp16.safetensors", **{"1.weight": torch.zeros(32, 16)})
+
+
+def elsewhere(checkpoint: Path) -> None:
+    index = checkpoint / "model.safetensors.index.json"
+    content = json.loads(index.read_text())
+    content["weight_map"]["0.weight"] = NAMES[1]
+    index.write_text(json.dumps(content))
+
+
+def outside(checkpoint: Path) -> None:
+    (checkpoint / "model.safetensors.index.json").write_text('{"weight_map": {"0.weight": "../other.safetensors"}}')
+
+
+def no_index(checkpoint: Path) -> None:
+    (checkpoint / "model.safetensors.index.json").write_text("[1]")
+
+
+def two_indices(checkpoint: Path) -> None:
+    (checkpoint / "other.safetensors.index.json").write_text("{}")
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (remove, rf"{NAMES[1]}: it is missing, though model\.safetensors\.index\.json names it"),
+        (twice, rf"the tensor '0\.weight' is in {NAMES[0]} and in {NAMES[1]}"),
+        (twice_without_index, r"the tensor '1\.weight' is in .* and in model\.fp16\.safetensors"),
+        (elsewhere, rf"{NAMES[1]}: the tensor '0\.weight' is not in it"),
+        (outside, "names files outside of its folder"),
+        (no_index, "it is no index of safetensors files"),
+        (two_indices, "several checkpoints: model.*, other"),
+    ],
+)
+def test_a_checkpoint_that_is_not_whole_is_refused_before_any_work(damage, told, checkpoint: Path, tmp_path) -> None:
+    damage(checkpoint)
+    before = {path: path.read_bytes() for path in checkpoint.iterdir()}
+    with pytest.raises(FormatError, match=told):
+        compress(checkpoint, tmp_path / "small")
+    with pytest.raises(FormatError, match=told):
+        load_compressed(net(), checkpoint)
+    assert before == {path: path.read_bytes() for path in checkpoint.iterdir()}
+    assert {path.name for path in tmp_path.iterdir()} == {"model"}
+
+
+def test_modes_subfolders_and_names_of_the_source_are_kept(checkpoint: Path, tmp_path: Path, caplog) -> None:
+    (checkpoint / "model.safetensors.index.json").rename(checkpoint / "weights.safetensors.index.json")
+    (checkpoint / "tokenizer" / "deep").mkdir(parents=True)
+    (checkpoint / "tokenizer" / "deep" / "words.txt").write_text("a b")
+    (checkpoint / ".git").mkdir()
+    (checkpoint / ".git" / "objects").write_text("many")
+    (checkpoint / "vae").mkdir()
+    add(checkpoint / "vae" / "model.safetensors", x=torch.ones(3))
+    add(checkpoint / "consolidated.safetensors", **{"0.weight": torch.ones(50, 16)})
+    (checkpoint / NAMES[0]).chmod(0o640)
+    (checkpoint / NAMES[1]).chmod(0o444)
+    (checkpoint / "config.json").chmod(0o600)
+    compress(checkpoint, tmp_path / "small")
+    small = tmp_path / "small"
+    modes = {path.name: oct(path.stat().st_mode & 0o777) for path in small.iterdir() if path.is_file()}
+    wanted = {NAMES[0]: "0o640", NAMES[1]: "0o444", "config.json": "0o600"}
+    assert modes == wanted | {"weights.safetensors.index.json": modes["weights.safetensors.index.json"]}
+    assert small.stat().st_mode == checkpoint.stat().st_mode
+    assert (small / "tokenizer" / "deep" / "words.txt").read_text() == "a b" and not (small / ".git").exists()
+    assert (small / "vae" / "model.safetensors").read_bytes() == (checkpoint / "vae" / "model.safetensors").read_bytes()
+    assert "model.safetensors: copied as it is" in caplog.text
+    assert "consolidated.safetensors: left out" in caplog.text
+    load_compressed(net(), small)
+
+
+def test_shards_may_lie_in_a_subfolder(checkpoint: Path, tmp_path: Path) -> None:
+    (checkpoint / "shards").mkdir()
+    (checkpoint / NAMES[1]).rename(checkpoint / "shards" / NAMES[1])
+    index = checkpoint / "model.safetensors.index.json"
+    index.write_text(index.read_text().replace(NAMES[1], f"shards/{NAMES[1]}"))
+    palettizer = compress(checkpoint, tmp_path / "small")
+    assert set(palettizer.report()) == {"0.weight", "1.weight", "3.weight"}
+    assert not (tmp_path / "small" / NAMES[1]).exists()
+    load_compressed(net(), tmp_path / "small")
+
+
+def test_the_destination_may_not_lie_in_the_source(checkpoint: Path) -> None:
+    before = sorted(checkpoint.iterdir())
+    with pytest.raises(CorepressError, match="lies inside"):
+        compress(checkpoint, checkpoint / "small")
+    assert sorted(checkpoint.iterdir()) == before

@@ -6,6 +6,7 @@ The model itself may be on the meta device: only its modules' classes and names 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 from collections.abc import Callable
@@ -24,6 +25,8 @@ from corepress.torch.parameters import Parameter, parameters
 from corepress.torch.progress import track
 from corepress.torch.report import Report
 
+log = logging.getLogger(__name__)
+
 _INDEX = "model.safetensors.index.json"
 _CHECKPOINT = Kind("a new folder", "", True, lambda path: False)
 
@@ -40,7 +43,9 @@ def compress_shards(
     """Apply to every supported weight in the `.safetensors` files of a folder the action that `choose` gives for it.
 
     `destination`: a folder that does not exist yet, and appears whole or not at all; other files of the source, such as
-    a configuration, are copied. In memory are the tensors of one file at a time. `model` stays as it is.
+    a configuration, are copied, with their modes; of folders all but hidden ones. In memory are the tensors of one file
+    at a time. `model` stays as it is. Raises FormatError, before any work, if a file that the index names is missing,
+    or a tensor is in two files.
     """
     files = _files(source)
     if os.path.lexists(destination):
@@ -48,14 +53,16 @@ def compress_shards(
     weights = {parameter.key: parameter for parameter in parameters(model)}
     report = Report()
     places: dict[str, str] = {}
-    with replacing(destination, _CHECKPOINT) as folder:
+    with replacing(destination, _CHECKPOINT, sources=[source]) as folder:
         for file in track(files, description):
             tensors = _compress_file(file, weights, choose, report, workers)
             if not places:
                 tensors[VERSION_BUFFER] = torch.tensor(1)
-            places |= dict.fromkeys(tensors, file.name)
-            _library().save_file(tensors, folder / file.name, metadata={"format": "pt"})
-        _finish(source, folder, places, len(files))
+            name = file.relative_to(source)
+            places |= dict.fromkeys(tensors, name.as_posix())
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            _library().save_file(tensors, folder / name, metadata={"format": "pt"})
+        _finish(source, folder, places, files)
     return report
 
 
@@ -90,10 +97,59 @@ def _library() -> Any:
 
 
 def _files(folder: Path) -> list[Path]:
+    """The safetensors files of a checkpoint, after a look at their headers: all are there, each tensor is in one."""
+    index = _index(folder)
+    mapped = _weight_map(index) if index else {}
     files = sorted(folder.glob("*.safetensors"))
+    if index is not None:
+        named = {folder / name for name in mapped.values()}
+        for file in sorted(named - {file for file in named if file.is_file()}):
+            raise FormatError(f"{file}: it is missing, though {index.name} names it: was the download complete?")
+        for file in sorted(set(files) - named):
+            log.warning("%s: left out, since %s does not name it", file, index.name)
+        files = sorted(named)
     if not files:
         raise FormatError(f"{folder}: there are no .safetensors files")
+    places: dict[str, Path] = {}
+    for file in files:
+        for key in _keys(file):
+            if key in places:
+                raise FormatError(
+                    f"{folder}: the tensor {key!r} is in {places[key].name} and in {file.name}: move away the files "
+                    "that are not of this checkpoint"
+                )
+            places[key] = file
+    for key, name in mapped.items():
+        if places.get(key) != folder / name:
+            raise FormatError(f"{folder / name}: the tensor {key!r} is not in it, though the index says so")
     return files
+
+
+def _index(folder: Path) -> Path | None:
+    found = sorted(folder.glob("*.safetensors.index.json"))
+    if len(found) > 1:
+        raise FormatError(f"{folder}: it holds several checkpoints: {', '.join(path.name for path in found)}")
+    return found[0] if found else None
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    """The files of the tensors, by their names."""
+    try:
+        found = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        paths = [Path(name) for name in found.values()]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise FormatError(f"{index}: it is no index of safetensors files: {type(error).__name__}") from error
+    if any(path.is_absolute() or ".." in path.parts for path in paths):
+        raise FormatError(f"{index}: it names files outside of its folder")
+    return dict(found)
+
+
+def _keys(file: Path) -> list[str]:
+    try:
+        with _library().safe_open(file, framework="pt") as opened:
+            return list(opened.keys())
+    except Exception as error:  # the library has errors of its own, derived from nothing else
+        raise FormatError(f"{file}: not a safetensors file: {error}") from error
 
 
 def _compress_file(
@@ -144,12 +200,26 @@ def _compress(
     return {prefix + name: tensor.data for name, tensor in holder.state_dict().items()}, columns
 
 
-def _finish(source: Path, folder: Path, places: dict[str, str], files: int) -> None:
-    """The index of several files, and copies of all others."""
-    for other in source.iterdir():
-        if other.is_file() and other.suffix != ".safetensors" and other.name != _INDEX:
+def _finish(source: Path, folder: Path, places: dict[str, str], files: list[Path]) -> None:
+    """The index of several files, and copies of all others, but for hidden folders, such as those of git."""
+    index = _index(source)
+    for other in sorted(source.iterdir()):
+        if other.is_dir() and not other.name.startswith("."):
+            shutil.copytree(other, folder / other.name, dirs_exist_ok=True, ignore=_all_of(files))
+            if aside := sorted(set(other.rglob("*.safetensors")) - set(files)):
+                log.warning("%s: copied as it is: only files of the folder itself are compressed", aside[0])
+        elif other.is_file() and other.suffix != ".safetensors" and other != index:
             shutil.copy2(other, folder / other.name)
-    if files > 1:
-        size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-        index = {"metadata": {"total_size": size}, "weight_map": dict(sorted(places.items()))}
-        (folder / _INDEX).write_text(json.dumps(index, indent=2), encoding="utf-8")
+    for file in files:
+        shutil.copymode(file, folder / file.relative_to(source))
+    if index is not None or len(files) > 1:
+        size = sum((folder / file.relative_to(source)).stat().st_size for file in files)
+        content = {"metadata": {"total_size": size}, "weight_map": dict(sorted(places.items()))}
+        target = folder / (_INDEX if index is None else index.name)
+        target.write_text(json.dumps(content, indent=2), encoding="utf-8")
+        if index is not None:
+            shutil.copymode(index, target)
+
+
+def _all_of(files: list[Path]) -> Callable[[str, list[str]], list[str]]:
+    return lambda folder, names: [name for name in names if Path(folder) / name in files]

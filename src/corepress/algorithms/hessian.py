@@ -14,12 +14,17 @@ J H J = L L^T gives V = J L J: one Cholesky factorization, where U takes an inve
 from __future__ import annotations
 
 import math
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from corepress.errors import CorepressError
+
+_ALONE = threading.RLock()  # the number of threads is one for the whole process
 
 
 class Factor(NamedTuple):
@@ -71,6 +76,21 @@ class Hessian:
         return self._factors[key]
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """LAPACK cuts a matrix up by the number of threads, so that the last digits of a factor depend on it; not here.
+
+    It costs little beside the products of matrices, which come out the same.
+    """
+    with _ALONE:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+
+
 def factorize(hessian: Tensor, dampening: float = 0.01, by_activation: bool = False) -> Factor:
     """The triangular factor of a Hessian, (n, n) float32, which stays unchanged.
 
@@ -95,7 +115,8 @@ def _cholesky(matrix: Tensor, diagonal: Tensor, dampening: float) -> Tensor:
     while dampening <= 10:
         matrix.diagonal().copy_(diagonal + dampening * mean)
         lower: Tensor
-        lower, info = torch.linalg.cholesky_ex(matrix)
+        with one_thread():
+            lower, info = torch.linalg.cholesky_ex(matrix)
         if int(info) == 0 and math.isfinite(float(lower.diagonal().sum())):
             return lower
         dampening = max(10 * dampening, 1e-6)

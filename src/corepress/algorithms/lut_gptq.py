@@ -145,9 +145,9 @@ def _ratio(one: Array, other: Array) -> Array:
 
 
 def _times(vectors: Floats, matrix: Floats) -> Floats:
-    """One product of matrices; NumPy would make one for each vector."""
+    """One product of matrices; NumPy would make one for each vector, and its last digits depend on its threads."""
     count, dim, columns = vectors.shape
-    product: Floats = vectors.reshape(count * dim, columns) @ matrix
+    product: Floats = (torch.from_numpy(vectors.reshape(count * dim, columns)) @ torch.from_numpy(matrix)).numpy()
     return product.reshape(count, dim, matrix.shape[1])
 
 

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from corepress.algorithms.hessian import Hessian
+from corepress.algorithms.hessian import Hessian, one_thread
 from corepress.algorithms.layout import Layout
 from corepress.weights import Sparse
 
@@ -67,7 +67,8 @@ class Statistics:
         damped = self.hessian.matrix.double()
         diagonal = damped.diagonal(dim1=1, dim2=2)
         diagonal += _DAMPENING * diagonal.mean(1, keepdim=True) + 1e-12
-        solved: Tensor = torch.linalg.solve(damped, self.drift.double(), left=False)
+        with one_thread():
+            solved: Tensor = torch.linalg.solve(damped, self.drift.double(), left=False)
         return solved.float()
 
     def refitted(self, weight: Any) -> Any:
@@ -79,4 +80,5 @@ class Statistics:
         if correction is None:
             return weight
         matrices = self.layout.matrices(weight.astype(np.float32))
-        return self.layout.form(list(matrices + matrices @ correction.cpu().numpy())).astype(weight.dtype)
+        change = torch.from_numpy(matrices) @ correction.cpu()
+        return self.layout.form(list(matrices + change.numpy())).astype(weight.dtype)

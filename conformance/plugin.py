@@ -15,7 +15,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -24,8 +24,11 @@ import yaml
 from conformance import network_stand_ins, operations, torch_stand_ins
 from conformance.stand_ins import replace_the_peer, stand_in
 
-Rules = list[tuple[re.Pattern[str], str]]
 SUMMARY = pytest.StashKey[dict[str, Any]]()
+# What the exception of a test that is bound to fail says.
+EXPECTED = pytest.StashKey[str]()
+# Whether a test looks for the peer's wording among the log's records.
+WORDING = pytest.StashKey[bool]()
 OTHER_WORDING: Counter[str] = Counter()
 
 
@@ -70,12 +73,17 @@ def logged(matches: Iterable[Any]) -> bool:
 
 
 def adapt(module: Any) -> None:
-    """Give a test module our `raises` and `any`, and a machine on which it does not give up before it begins."""
+    """Give a test module our `raises`, and a machine on which it does not give up before it begins."""
     module.pytest = stand_in(pytest, raises=raises)
-    module.any = logged
     if hasattr(module, "platform"):
         # On x86 some tests xfail at once, since Core ML runs their models wrong there; here none is run.
         module.platform = stand_in(module.platform, machine=lambda: "arm64")
+
+
+@pytest.fixture(autouse=True)
+def _any_wording(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.node.stash.get(WORDING, False):
+        monkeypatch.setattr(request.module, "any", logged, raising=False)
 
 
 @pytest.fixture(autouse=True)
@@ -96,16 +104,29 @@ def short(nodeid: str) -> str:
     return re.sub(r"^[^:]*/", "", nodeid)
 
 
-def read_rules(kind: str, name: str) -> Rules:
-    lists = yaml.safe_load(Path(__file__).with_name(name).read_text(encoding="utf-8"))
-    return [(re.compile(test), why) for why, tests in lists[kind].items() for test in tests]
+class Rule(NamedTuple):
+    """Of the tests that `pattern` finds: why they are listed, and, if they are bound to fail, with what text."""
+
+    pattern: re.Pattern[str]
+    why: str
+    text: str
 
 
-def reason(rules: Rules, item: pytest.Item, used: set[str]) -> str | None:
-    for pattern, text in rules:
-        if pattern.search(short(item.nodeid)):
-            used.add(pattern.pattern)
-            return text
+def read_rules(kind: str, name: str) -> list[Rule]:
+    """The section `kind` of a file: under each reason a list of patterns, or patterns with texts of exceptions."""
+    lists = yaml.safe_load(Path(__file__).with_name(name).read_text(encoding="utf-8")).get(kind, {})
+    return [
+        Rule(re.compile(test), why, tests[test] if isinstance(tests, dict) else "")
+        for why, tests in lists.items()
+        for test in tests
+    ]
+
+
+def find(rules: list[Rule], item: pytest.Item, used: set[str]) -> Rule | None:
+    for rule in rules:
+        if rule.pattern.search(short(item.nodeid)):
+            used.add(rule.pattern.pattern)
+            return rule
     return None
 
 
@@ -113,7 +134,7 @@ def reason(rules: Rules, item: pytest.Item, used: set[str]) -> str | None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[Any]) -> None:
     kinds = ("operations", "torch", "neural_network")
     name = f"expected{''.join(f'_{kind}' for kind in kinds if getattr(config.option, kind))}.yaml"
-    rules = {kind: read_rules(kind, name) for kind in ("left_out", "expected")}
+    rules = {kind: read_rules(kind, name) for kind in ("left_out", "wording", "expected")}
     used: set[str] = set()
     kept: list[Any] = []
     left_out: Counter[str] = Counter()
@@ -122,14 +143,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[Any]) -> No
             left_out["fake_compression is private to the peer"] += 1
         elif config.option.operations and not operations.is_exact_program(item):
             left_out["no program in float32"] += 1
-        elif why := reason(rules["left_out"], item, used):
-            left_out[why] += 1
+        elif rule := find(rules["left_out"], item, used):
+            left_out[rule.why] += 1
         else:
-            if (why := reason(rules["expected"], item, used)) and not config.option.control:
+            item.stash[WORDING] = find(rules["wording"], item, used) is not None
+            if (rule := find(rules["expected"], item, used)) and not config.option.control:
                 # Strict: a listed test that passes is a failure, so the list can't go stale.
-                item.add_marker(pytest.mark.xfail(reason=why, strict=True))
+                item.add_marker(pytest.mark.xfail(reason=rule.why, strict=True))
+                item.stash[EXPECTED] = rule.text
             kept.append(item)
-    unused = [pattern.pattern for kind in rules.values() for pattern, _ in kind if pattern.pattern not in used]
+    unused = [rule.pattern.pattern for kind in rules.values() for rule in kind if rule.pattern.pattern not in used]
     if config.option.quick:
         chosen = few_of_each(kept)
         left_out["--quick"] = len(kept) - len(chosen)
@@ -138,6 +161,22 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[Any]) -> No
         adapt(module)
     config.stash[SUMMARY] = {"collected": len(items), "left_out": dict(left_out), "unused": unused}
     items[:] = kept
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> Iterator[None]:
+    """A test that is bound to fail must do so with the text that is listed: of its exception, or of the statement."""
+    outcome: Any = yield
+    report = outcome.get_result()
+    text = item.stash.get(EXPECTED, None)
+    if text is None or call.excinfo is None or not hasattr(report, "wasxfail"):
+        return
+    statement = " ".join(str(call.excinfo.traceback[-1].statement).split())
+    found = f"{call.excinfo.typename}: {call.excinfo.value}\nin: {statement}"
+    if not re.search(text, found, re.DOTALL):
+        report.outcome = "failed"
+        report.longrepr = f"{report.wasxfail}: expected /{text}/, but found: {found[:1000]}"
+        del report.wasxfail
 
 
 def few_of_each(items: list[Any]) -> list[Any]:

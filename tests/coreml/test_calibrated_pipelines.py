@@ -18,12 +18,14 @@ from corepress.coreml import (
     palettize_weights,
     prune_weights,
 )
+from corepress.coreml.calibrated.judging import is_better
 from corepress.coreml.experimental import OpActivationLinearQuantizerConfig, linear_quantize_activations
 from corepress.errors import ConfigError
-from corepress.mlprogram.program import programs, stage_names
+from corepress.mlprogram.program import nodes, programs, stage_names
 from corepress.runtime import load
 from corepress.runtime.walk import each_program
 from tests import structures
+from tests.runtime.detectors import detector
 
 
 @pytest.fixture(scope="module")
@@ -149,6 +151,37 @@ def test_stages_alone_give_the_same_ranges(pipeline: Path, tmp_path: Path) -> No
         pair = next(operation for operation in block.operations if operation.type == "quantize")
         scales.append(next(entry for entry in pair.inputs if entry.key == "scale").value.SerializeToString())
     assert scales[0] == scales[1]
+
+
+def test_detectors_that_suppress_boxes_at_their_end(tmp_path: Path) -> None:
+    path, rng = detector(tmp_path), np.random.default_rng(0)
+    # Pictures of few colours, and the thresholds from the model.
+    given = [
+        {"image": rng.integers(0, 256, (1, 3, 4, 4)).repeat(8, 2).repeat(8, 3).astype(np.float32)} for _ in range(40)
+    ]
+    config = OptimizationConfig(OpPalettizerConfig(nbits=2, weight_threshold=1))
+    plain = palettize_weights(path, config, spare_constants=True)
+    model = calibrated.palettize_weights(path, config, given[:30], spare_constants=True)
+    assert len(model.changed) == 1 and not model.unfitted
+    errors = []
+    for one in (plain, model):
+        rows = {row.name: row for row in corepress.verify(path, one, given[30:]).rows}
+        errors.append(rows["suppression/raw_confidence"].snr)
+    assert errors[1] > errors[0] + 3
+    rounded = linear_quantize_activations(path, OptimizationConfig(OpActivationLinearQuantizerConfig()), given[:5])
+    assert {node.type for node in nodes(rounded.spec)} >= {"quantize", "dequantize"}
+
+
+def test_the_whole_detector_is_judged_before_its_end(tmp_path: Path) -> None:
+    path, rng = detector(tmp_path), np.random.default_rng(1)
+    given = [{"image": rng.integers(0, 256, (1, 3, 32, 32)).astype(np.float32)} for _ in range(4)]
+    model = corepress.load(path)
+    fine, coarse = (
+        palettize_weights(path, OptimizationConfig(OpPalettizerConfig(nbits=bits, weight_threshold=1)))
+        for bits in (8, 2)
+    )
+    assert is_better(model, fine, coarse, given, None, "cpu")
+    assert not is_better(model, coarse, fine, given, None, "cpu")
 
 
 def test_info_says_so(pipeline: Path) -> None:

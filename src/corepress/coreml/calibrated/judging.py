@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from corepress.errors import ConfigError
 from corepress.mlprogram import Model
 from corepress.runtime import load
+from corepress.runtime.pipeline import Pipeline
 from corepress.runtime.program import interface as interface_of
 from corepress.runtime.samples import by_name, finite_tensors
 from corepress.split import hold_back
@@ -92,6 +93,9 @@ def is_better(
 def _outputs(model: Model, samples: Sequence[Sample], function: str | None, device: str) -> dict[str, list[Any]]:
     """By name, what a model answers to each sample, as far as it is numbers."""
     program = load(model, device, precision="float32", function=function)
+    if isinstance(program, Pipeline) and program.detections is not None:
+        # Which boxes are kept, and in which rows, hangs by a hair: what goes into that stage can be compared.
+        program = program.showing(-1, alone=True)
     found: dict[str, list[Any]] = {feature.name: [] for feature in program.interface.outputs}
     for sample in samples:
         for name, value in program.predict(sample, program.make_state()).items():

@@ -53,7 +53,7 @@ STAGES = {
     "load": "corepress.mlprogram.package:read_spec",
     "compress": "corepress.mlprogram:Model.store",
     "report": "corepress.reports:signal_to_noise",
-    "save": "corepress.mlprogram.atomic:_move",
+    "save": "corepress.mlprogram.atomic:_appear",
     "verify": "corepress.runtime.program:Program.predict",
 }
 # The shell's background jobs, which the tests may be one of, ignore SIGINT, and so would theirs.

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum
 from pathlib import Path
-from typing import IO, Any, ClassVar, NamedTuple, TypeVar
+from typing import IO, Any, ClassVar, Literal, NamedTuple, TypeVar
 
 import attrs
 import cattrs.errors
@@ -51,6 +51,12 @@ class PalettizationGranularity(Enum):
 
     per_tensor = "per_tensor"
     per_grouped_channel = "per_grouped_channel"
+
+
+# What a configuration takes for a granularity: the member, or its word; it holds the member.
+QuantizationGranularityWord = QuantizationGranularity | Literal["per_tensor", "per_channel", "per_block"]
+PalettizationGranularityWord = PalettizationGranularity | Literal["per_tensor", "per_grouped_channel"]
+LutType = torch.dtype | Literal["int8", "uint8"] | None
 
 
 @define

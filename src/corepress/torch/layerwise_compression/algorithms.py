@@ -28,8 +28,12 @@ from corepress.torch.fields import member, optional_integer
 from corepress.torch.layerwise_compression.layout import layout_of, reads, vectors_of
 from corepress.torch.layerwise_compression.registry import Registry
 from corepress.torch.metadata import read_weight, write_weight
-from corepress.torch.optimization_config import ModuleOptimizationConfig, QuantizationGranularity
-from corepress.torch.quantization.quantization_config import QuantizationScheme
+from corepress.torch.optimization_config import (
+    ModuleOptimizationConfig,
+    QuantizationGranularity,
+    QuantizationGranularityWord,
+)
+from corepress.torch.quantization.quantization_config import QuantizationScheme, QuantizationSchemeWord
 from corepress.weights import CompressedWeight, Quantized, Sparse
 
 __all__ = [
@@ -87,8 +91,8 @@ class ModuleGPTQConfig(LayerwiseCompressionAlgorithmConfig):
 
     weight_dtype: Any = "uint8"
     weight_n_bits: int = field(init=False)
-    granularity: QuantizationGranularity = member(QuantizationGranularity, "per_channel")
-    quantization_scheme: QuantizationScheme = member(QuantizationScheme, "symmetric")
+    granularity: QuantizationGranularityWord = member(QuantizationGranularity, "per_channel")
+    quantization_scheme: QuantizationSchemeWord = member(QuantizationScheme, "symmetric")
     block_size: int | None = optional_integer(None, 1)
     enable_normal_float: bool = flag()
     hessian_dampening: float = real(0.01, "a number >= 0", lambda v: v >= 0)
@@ -127,8 +131,8 @@ class ModuleSparseGPTConfig(LayerwiseCompressionAlgorithmConfig):
     n_m_ratio: tuple[int, int] | None = value_of(None, "two integers n <= m, or None", _ratio)
     weight_dtype: Any = "uint8"
     weight_n_bits: int = field(init=False)
-    quantization_granularity: QuantizationGranularity = member(QuantizationGranularity, "per_channel")
-    quantization_scheme: QuantizationScheme = member(QuantizationScheme, "symmetric")
+    quantization_granularity: QuantizationGranularityWord = member(QuantizationGranularity, "per_channel")
+    quantization_scheme: QuantizationSchemeWord = member(QuantizationScheme, "symmetric")
     enable_normal_float: bool = flag()
     hessian_dampening: float = real(0.01, "a number >= 0", lambda v: v >= 0)
     processing_group_size: int = integer(128, 1)

@@ -22,7 +22,7 @@ from corepress.torch.layerwise_compression.algorithms import (
     LayerwiseCompressionAlgorithmConfig,
     OBSCompressionAlgorithm,
 )
-from corepress.torch.optimization_config import PalettizationGranularity
+from corepress.torch.optimization_config import LutType, PalettizationGranularity, PalettizationGranularityWord
 from corepress.weights import CompressedWeight
 
 __all__ = ["LUTGPTQ", "ModuleLUTGPTQConfig"]
@@ -43,8 +43,8 @@ class ModuleLUTGPTQConfig(LayerwiseCompressionAlgorithmConfig):
     """
 
     n_bits: int = value_of(4, "1, 2, 3, 4, 6 or 8", lambda v: not isinstance(v, bool) and v in (1, 2, 3, 4, 6, 8))
-    lut_dtype: torch.dtype | None = field(default=None, converter=lut_type)
-    granularity: PalettizationGranularity = member(PalettizationGranularity, "per_tensor")
+    lut_dtype: LutType = field(default=None, converter=lut_type)
+    granularity: PalettizationGranularityWord = member(PalettizationGranularity, "per_tensor")
     group_size: int | None = optional_integer(None, 1)
     cluster_dim: int | None = optional_integer(None, 1)
     hessian_dampening: float = real(0.01, "a number >= 0", lambda v: v >= 0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import attrs
 import torch
@@ -19,6 +19,7 @@ from corepress.torch.optimization_config import (
     ModuleOptimizationConfig,
     OptimizationConfig,
     PalettizationGranularity,
+    PalettizationGranularityWord,
     Rule,
     as_mapping,
     module_type,
@@ -86,7 +87,7 @@ class ModuleDKMPalettizerConfig(ModuleOptimizationConfig):
 
     n_bits: int | None = field(default=None)
     weight_threshold: int = weight_threshold()
-    granularity: PalettizationGranularity = member(PalettizationGranularity, "per_tensor")
+    granularity: PalettizationGranularityWord = member(PalettizationGranularity, "per_tensor")
     group_size: int | None = optional_integer(None, 1)
     channel_axis: int = value_of(0, "0", lambda v: whole(v) and v == 0)
     enable_per_channel_scale: bool = flag()
@@ -110,7 +111,7 @@ class ModuleDKMPalettizerConfig(ModuleOptimizationConfig):
     kmeans_init: str = value_of("auto", "a word", lambda v: isinstance(v, str))
     kmeans_opt1d_threshold: int = integer(1024, 0)
     enforce_zero: bool = flag()
-    palett_mode: str = _word("dkm", "gsm", "hard")
+    palett_mode: Literal["dkm", "gsm", "hard"] = _word("dkm", "gsm", "hard")
     palett_tau: float = _positive(0.0001)
     palett_epsilon: float = _not_negative(0.0001)
     palett_lambda: float = _not_negative(0.0)
@@ -121,7 +122,7 @@ class ModuleDKMPalettizerConfig(ModuleOptimizationConfig):
     palett_shard: bool = flag()
     palett_batch_mode: bool = flag()
     palett_dist: bool = flag()
-    per_channel_scaling_factor_scheme: str = _word("min_max", "abs")
+    per_channel_scaling_factor_scheme: Literal["min_max", "abs"] = _word("min_max", "abs")
     percentage_palett_enable: float = fraction(1.0)
     kmeans_batch_threshold: int = integer(4, 0)
     kmeans_n_init: int = integer(10, 1)

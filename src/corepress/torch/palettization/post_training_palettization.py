@@ -6,7 +6,6 @@ import logging
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 from attrs import define, field
 from numpy.typing import NDArray
 from torch import nn
@@ -18,9 +17,11 @@ from corepress.torch.dtypes import lut_type
 from corepress.torch.engine import Action, compress_weights
 from corepress.torch.fields import channel_axis, member, optional_integer
 from corepress.torch.optimization_config import (
+    LutType,
     ModuleOptimizationConfig,
     OptimizationConfig,
     PalettizationGranularity,
+    PalettizationGranularityWord,
 )
 from corepress.torch.palettization.cluster import palettize_weight
 from corepress.torch.parameters import Parameter, borrowing_copy_of
@@ -47,8 +48,8 @@ class ModulePostTrainingPalettizerConfig(ModuleOptimizationConfig):
     """
 
     n_bits: int | None = field(default=4)
-    lut_dtype: torch.dtype | None = field(default=None, converter=lut_type)
-    granularity: PalettizationGranularity = member(PalettizationGranularity, "per_tensor")
+    lut_dtype: LutType = field(default=None, converter=lut_type)
+    granularity: PalettizationGranularityWord = member(PalettizationGranularity, "per_tensor")
     group_size: int | None = optional_integer(None, 1)
     channel_axis: int = channel_axis()
     cluster_dim: int | None = optional_integer(None, 1)

@@ -22,9 +22,11 @@ from corepress.torch.engine import Action, Skip, compress_weights
 from corepress.torch.fields import channel_axis, member, optional_integer
 from corepress.torch.metadata import array_of
 from corepress.torch.optimization_config import (
+    LutType,
     ModuleOptimizationConfig,
     OptimizationConfig,
     PalettizationGranularity,
+    PalettizationGranularityWord,
 )
 from corepress.torch.palettization.cluster import palettize_weight
 from corepress.torch.palettization.fisher import LossFunction, fisher_diagonal, normalized
@@ -42,8 +44,8 @@ class ModuleSKMPalettizerConfig(ModuleOptimizationConfig):
     """How the weights of a module are palettized; the fields are those of `ModulePostTrainingPalettizerConfig`."""
 
     n_bits: int | None = field(default=4)
-    lut_dtype: torch.dtype | None = field(default=None, converter=lut_type)
-    granularity: PalettizationGranularity = member(PalettizationGranularity, "per_tensor")
+    lut_dtype: LutType = field(default=None, converter=lut_type)
+    granularity: PalettizationGranularityWord = member(PalettizationGranularity, "per_tensor")
     group_size: int | None = optional_integer(None, 1)
     channel_axis: int = channel_axis()
     cluster_dim: int | None = optional_integer(None, 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import attrs
 import numpy as np
@@ -56,7 +56,9 @@ class ModuleMagnitudePrunerConfig(ModuleOptimizationConfig):
     )
     initial_sparsity: float = fraction(0.0)
     target_sparsity: float = fraction(0.5)
-    granularity: str = value_of("per_scalar", f"one of {', '.join(_GRANULARITIES)}", lambda v: v in _GRANULARITIES)
+    granularity: Literal["per_scalar", "per_kernel", "per_channel", "per_layer"] = value_of(
+        "per_scalar", f"one of {', '.join(_GRANULARITIES)}", lambda v: v in _GRANULARITIES
+    )
     block_size: int = value_of(1, "an integer >= 1", lambda v: whole(v, 1))
     n_m_ratio: tuple[int, int] | None = value_of(None, "a pair (n, m) with 0 <= n <= m, or None", _is_ratio)
     dim: int = value_of(1, "0 or 1", lambda v: whole(v) and v in (0, 1))

@@ -188,7 +188,7 @@ def _activation_spec(kit: Kit, config: ModuleLinearQuantizerConfig, non_negative
     """uint8; affine for what can't be negative, since half of the integers would be of no use."""
     symmetric = config.is_symmetric and not non_negative
     scheme = torch.per_tensor_symmetric if symmetric else torch.per_tensor_affine
-    observer = _observer(kit, config.activation_observer, per_channel=False)
+    observer = _observer(kit, ObserverType(config.activation_observer), per_channel=False)
     return _spec(kit, observer, {"dtype": torch.uint8, "qscheme": scheme})
 
 
@@ -205,7 +205,7 @@ def _weight_spec(kit: Kit, config: ModuleLinearQuantizerConfig, axis: int) -> An
     if bits < 8:
         lowest = -(2 ** (bits - 1)) if signed else 0
         options |= {"quant_min": lowest, "quant_max": lowest + 2**bits - 1}
-    observer = _observer(kit, config.weight_observer, per_channel)
+    observer = _observer(kit, ObserverType(config.weight_observer), per_channel)
     return _spec(kit, observer.with_args(ch_axis=axis) if per_channel else observer, options)
 
 

@@ -99,7 +99,7 @@ def _of_weight(layer: nn.Module, config: ModuleLinearQuantizerConfig) -> FakeQua
     cls = LearnableFakeQuantize if config.algorithm == "learnable" else FakeQuantize
     weight = weight_of(layer)
     fake_quant = cls(
-        config.weight_observer,
+        ObserverType(config.weight_observer),
         bits=config.weight_n_bits,
         signed=str(config.weight_dtype) == "torch.qint8",
         symmetric=config.is_symmetric,
@@ -179,7 +179,7 @@ def _of_group(
     ranges = {plan.rules[node].fixed if node in plan.rules else None for node in plan.sources(group)}
     cls = LearnableFakeQuantize if config.algorithm == "learnable" else FakeQuantize
     fake_quant = cls(
-        config.activation_observer,
+        ObserverType(config.activation_observer),
         symmetric=config.is_symmetric and not plan.is_non_negative(group),
         fixed=ranges.pop() if len(ranges) == 1 else None,
     )

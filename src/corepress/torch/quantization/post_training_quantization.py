@@ -24,9 +24,10 @@ from corepress.torch.optimization_config import (
     ModuleOptimizationConfig,
     OptimizationConfig,
     QuantizationGranularity,
+    QuantizationGranularityWord,
 )
 from corepress.torch.parameters import Parameter, bake_parametrizations, borrowing_copy_of, copy_of
-from corepress.torch.quantization.quantization_config import QuantizationScheme
+from corepress.torch.quantization.quantization_config import QuantizationScheme, QuantizationSchemeWord
 from corepress.weights import decompress
 
 __all__ = ["ModulePostTrainingQuantizerConfig", "PostTrainingQuantizer", "PostTrainingQuantizerConfig"]
@@ -61,8 +62,8 @@ class ModulePostTrainingQuantizerConfig(ModuleOptimizationConfig):
 
     weight_dtype: Any = "int8"
     weight_n_bits: int = field(init=False)
-    granularity: QuantizationGranularity = member(QuantizationGranularity, "per_channel")
-    quantization_scheme: QuantizationScheme = member(QuantizationScheme, "symmetric")
+    granularity: QuantizationGranularityWord = member(QuantizationGranularity, "per_channel")
+    quantization_scheme: QuantizationSchemeWord = member(QuantizationScheme, "symmetric")
     block_size: tuple[int, ...] | None = field(default=None, converter=_block_size)
     scale_search: bool = flag()
     activation_aware_scale: bool = flag()

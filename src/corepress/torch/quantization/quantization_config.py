@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from attrs import define, field
@@ -23,12 +23,18 @@ class QuantizationScheme(Enum):
     affine = "affine"
 
 
+QuantizationSchemeWord = QuantizationScheme | Literal["symmetric", "affine"]
+
+
 class ObserverType(Enum):
     """How the ranges of the batches become one range: how fast the old one is forgotten."""
 
     moving_average_min_max = "moving_average_min_max"
     min_max = "min_max"
     ema_min_max = "ema_min_max"
+
+
+ObserverWord = ObserverType | Literal["moving_average_min_max", "min_max", "ema_min_max"]
 
 
 def _is_milestones(value: Any) -> bool:
@@ -62,16 +68,16 @@ class ModuleLinearQuantizerConfig(ModuleOptimizationConfig):
         batch norms keep their statistics; -1 for never. None: the first two hold from the beginning, the others never.
     """
 
-    algorithm: str = field(
+    algorithm: Literal["vanilla", "learnable"] = field(
         default="vanilla", validator=must_be("vanilla or learnable", lambda v: v in ("vanilla", "learnable"))
     )
     weight_dtype: Any = torch.qint8
     weight_n_bits: int = field(init=False)
-    weight_observer: ObserverType = member(ObserverType, "moving_average_min_max")
+    weight_observer: ObserverWord = member(ObserverType, "moving_average_min_max")
     weight_per_channel: bool = value_of(True, "True or False", lambda v: isinstance(v, bool))
     activation_dtype: Any = torch.quint8
-    activation_observer: ObserverType = member(ObserverType, "moving_average_min_max")
-    quantization_scheme: QuantizationScheme = member(QuantizationScheme, "symmetric")
+    activation_observer: ObserverWord = member(ObserverType, "moving_average_min_max")
+    quantization_scheme: QuantizationSchemeWord = member(QuantizationScheme, "symmetric")
     milestones: list[int] | None = field(
         default=None, validator=must_be("a list of four steps, or None", _is_milestones)
     )

@@ -173,3 +173,22 @@ def test_an_operation_that_is_not_known_may_be_a_product(tmp_path) -> None:
     assert not read_by_product(weight)
     reader.op.type = "multiply_of_some_later_system"
     assert read_by_product(weight)
+
+
+def test_what_is_computed_of_constants_alone_is_a_weight(tmp_path) -> None:
+    """As weight norm is, where nobody folded it; the converter of this test would."""
+    from coremltools.converters.mil.mil import Builder as mb
+
+    body = lambda x: mb.matmul(x=mb.mul(x=x, y=WEIGHT, name="product"), y=x)  # noqa: E731
+    model = corepress.load(built(tmp_path / "net.mlpackage", {"x": (1, 64, 64)}, body))
+
+    def weight() -> Any:
+        (found,) = (w for w in model.weights() if w.dtype == "float32" and w.size >= 2048)
+        return found
+
+    assert not read_by_product(weight())
+    (product,) = (use.node for use in weight().node.uses)
+    for entry in product.op.inputs:
+        if entry.key == "x":
+            entry.value.arguments[0].name = weight().output
+    assert read_by_product(weight())

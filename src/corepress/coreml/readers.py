@@ -44,17 +44,31 @@ _UNSEEN = frozenset({"while_loop", "cond"})
 
 
 def read_by_product(weight: Weight) -> bool:
-    """Whether a product, a look-up or a recurrence reads a weight, directly or through operations that only move it."""
+    """Whether a product, a look-up or a recurrence reads a weight: directly, through operations that only move it, or
+    through such as compute with constants alone (a weight norm that was not folded is a weight, too)."""
     waiting = [(weight.node, weight.argument)] if weight.argument is not None else _uses(weight.node)
     seen: set[int] = set()
     while waiting:
         node, argument = waiting.pop()
         if node.type in _UNSEEN or node.type not in OPERATIONS or argument in PRODUCTS.get(node.type, ()):
             return True
-        if node.type in MOVES and id(node) not in seen:
+        if id(node) not in seen and (node.type in MOVES or _of_constants(node)):
             seen.add(id(node))
             waiting += _uses(node)
     return False
+
+
+def _of_constants(node: Node) -> bool:
+    """Whether all that an operation reads is constant, so that it computes a weight and no activation."""
+    waiting, seen = [node], {id(node)}
+    while waiting:
+        for operand in (operand for held in waiting.pop().operands.values() for operand in held):
+            if operand.name:
+                return False
+            if operand.node is not None and id(operand.node) not in seen:
+                seen.add(id(operand.node))
+                waiting.append(operand.node)
+    return True
 
 
 def _uses(node: Node) -> list[tuple[Node, str]]:

@@ -72,6 +72,10 @@ def test_a_file_of_another_kind_is_never_replaced(tmp_path) -> None:
     for name in ("notes.txt", "net.mlmodel"):
         with pytest.raises(CorepressError), replacing(tmp_path / name, MLMODEL, overwrite=True):
             pass
+    (tmp_path / "LOUD.MLMODEL").write_text("old")
+    with replacing(tmp_path / "LOUD.MLMODEL", MLMODEL, overwrite=True) as partial:
+        partial.write_text("new")
+    assert (tmp_path / "LOUD.MLMODEL").read_text() == "new"
     assert (tmp_path / "notes.txt").read_text() == "mine" and content(tmp_path / "net.mlmodel") == "old"
 
 
@@ -83,6 +87,16 @@ def test_the_parent_and_a_child_of_the_source_are_never_replaced(tmp_path) -> No
         with pytest.raises(CorepressError, match="lies inside"):
             write(destination, overwrite=True, sources=[source])
     assert content(outer) == content(source) == content(inner) == "old"
+
+
+def test_nothing_is_written_into_a_package(tmp_path) -> None:
+    package = a_package(tmp_path / "other.mlpackage")
+    (tmp_path / "link").symlink_to(package)
+    before = everything(tmp_path)
+    for destination in (package / "new.mlpackage", package / "Data/new.mlpackage", tmp_path / "link/new.mlpackage"):
+        with pytest.raises(CorepressError, match=f"lies inside the package {package}"):
+            write(destination, overwrite=True)
+    assert everything(tmp_path) == before
 
 
 def test_links_do_not_hide_a_parent_or_a_child(tmp_path) -> None:

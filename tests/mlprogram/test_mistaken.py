@@ -52,6 +52,13 @@ def test_a_compiled_model(tmp_path, content) -> None:
     told(tmp_path / "net", "compiled", ".mlpackage")
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no named pipes")
+def test_a_pipe_is_not_waited_for(tmp_path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    told(tmp_path / "pipe", "neither a file nor a folder")
+    told(Path("/dev/null"), "neither a file nor a folder")
+
+
 def test_an_archive(tmp_path) -> None:
     package = a_package(tmp_path / "net.mlpackage")
     for name in ("net.mlpackage.zip", "net2.mlpackage"):

@@ -10,11 +10,14 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import corepress.coreml as cto
 from corepress.errors import CorepressError
 from corepress.mlprogram import Model, load
+from corepress.mlprogram.package import find_package, read_spec
+from corepress.mlprogram.program import values
 from tests.mlprogram.test_model import tree
 
 INT8 = cto.OptimizationConfig(cto.OpLinearQuantizerConfig())
@@ -94,6 +97,26 @@ def test_a_script_that_saves_runs_twice(package, tmp_path) -> None:
     with pytest.raises(CorepressError, match=r"read from it.*overwrite=True"):
         cto.linear_quantize_weights(source, INT8).save(output).save(source)
     assert tree(source) == before
+
+
+def test_two_spellings_of_one_weight_file(package, tmp_path) -> None:
+    copy = Path(shutil.copytree(package(), tmp_path / "copy.mlpackage"))
+    found = find_package(copy)
+    spec = read_spec(found)
+    first = next(value for value in values(spec) if value.WhichOneof("value") == "blobFileValue")
+    first.blobFileValue.fileName = "@model_path/weights/./weight.bin"
+    found.spec.write_bytes(spec.SerializeToString())
+    result = cto.linear_quantize_weights(copy, INT8)
+    saved = result.save(copy, overwrite=True)
+    for weight, expected in zip(saved.weights(), result.weights(), strict=True):
+        np.testing.assert_array_equal(weight.dense(), expected.dense())
+
+
+def test_what_is_known_of_a_result_is_kept(package, tmp_path) -> None:
+    result = load(package()).copy()
+    result.skipped, result.unfitted = {("main", "a"): "small"}, {("main", "b"): "not reached"}
+    saved = result.save(tmp_path / "out.mlpackage")
+    assert (saved.skipped, saved.unfitted) == (result.skipped, result.unfitted)
 
 
 def test_a_model_outlives_its_source(package, tmp_path) -> None:

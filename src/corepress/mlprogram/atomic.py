@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from corepress.errors import ConfigError, CorepressError
+from corepress.mlprogram.mistaken import package_holding
 from corepress.mlprogram.partials import backup_of, create, hold, remove, sweep
 from corepress.mlprogram.renaming import exchange as _exchange
 from corepress.mlprogram.renaming import exclusive
@@ -51,6 +52,8 @@ def check_destination(
         raise CorepressError(f"{destination}: can't write it: {getattr(error, 'strerror', error)}") from error
     for source in sources:
         _check_apart(destination, source)
+    if (package := package_holding(destination)) is not None:
+        raise CorepressError(f"{destination}: it lies inside the package {package}; choose an output outside of it")
     sweep(destination)
     if not os.path.lexists(destination):
         return
@@ -154,8 +157,8 @@ def _appear(partial: Path, destination: Path) -> None:
 
 
 def _replace(partial: Path, destination: Path, kind: Kind) -> None:
-    _check_replaceable(destination, kind)  # once more: it may have become something else
     old = destination.lstat()
+    _check_replaceable(destination, kind)  # once more: it may have become something else
     partial.chmod(stat.S_IMODE(old.st_mode))
     if _exchange(partial, destination):
         if not os.path.samestat(old, partial.lstat()):

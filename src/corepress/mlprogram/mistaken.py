@@ -84,6 +84,8 @@ def refuse(path: Path) -> None:
     outer = _package_around(path)
     if outer is not None:
         raise FormatError(f"{path}: it lies inside a package; give the package itself, {outer}")
+    if not path.is_dir() and not path.is_file():  # a pipe or a device, which may never end
+        raise FormatError(f"{path}: it is neither a file nor a folder; give the path of an .mlpackage or .mlmodel")
     what = _folder(path) if path.is_dir() else _file(path)
     if what is not None:
         raise FormatError(f"{path}: it is {what}")
@@ -126,14 +128,23 @@ def _package_around(path: Path) -> Path | None:
     """The package that a path lies in: not one that merely lies beside it."""
     inner = path.absolute()
     for folder in list(inner.parents)[:_INSIDE]:
-        if inner == folder / _MANIFEST or folder / "Data" in (inner, *inner.parents):
-            try:
-                found = b"rootModelIdentifier" in (folder / _MANIFEST).read_bytes()
-            except OSError:
-                continue
-            if found:
-                return folder
+        own = inner == folder / _MANIFEST or folder / "Data" in (inner, *inner.parents)
+        if own and _has_manifest(folder):
+            return folder
     return None
+
+
+def package_holding(path: Path) -> Path | None:
+    """The package in whose folder an output at `path` would lie, links followed."""
+    parent = path.absolute().parent.resolve()
+    return next(filter(_has_manifest, (parent, *parent.parents)), None)
+
+
+def _has_manifest(folder: Path) -> bool:
+    try:
+        return b"rootModelIdentifier" in (folder / _MANIFEST).read_bytes()
+    except OSError:
+        return False
 
 
 def _folder(path: Path) -> str | None:

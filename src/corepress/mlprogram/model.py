@@ -16,7 +16,7 @@ from corepress.mlprogram.atomic import replacing
 from corepress.mlprogram.blobs import BlobFile, BlobRecord, PendingBlob, chunks_of, place, write_blobs
 from corepress.mlprogram.dtypes import dtype_of
 from corepress.mlprogram.kinds import refusal
-from corepress.mlprogram.package import Package, find_package, read_spec
+from corepress.mlprogram.package import MODEL_PREFIX, Package, find_package, read_spec
 from corepress.mlprogram.program import program_models, programs, values
 from corepress.mlprogram.spill import Spill
 from corepress.mlprogram.values import (
@@ -202,6 +202,7 @@ class Model:
                 partial.write_bytes(self.spec.SerializeToString())
         saved = load(destination)
         saved.origin, saved.skipped, saved.changed = self.origin, dict(self.skipped), self.changed
+        saved.unfitted = dict(self.unfitted)
         return saved
 
     def _sources(self) -> list[Path]:
@@ -256,6 +257,7 @@ def load(path: str | Path | os.PathLike[str]) -> Model:
     spec = read_spec(package)
     if not any(True for _ in programs(spec)):
         raise FormatError(f"{package.root}: {refusal(spec)}")
+    _name_alike(package, spec)
     model = Model(package, spec, {}, Spill())
     model.check()
     return model
@@ -263,6 +265,13 @@ def load(path: str | Path | os.PathLike[str]) -> Model:
 
 def _references(spec: Any) -> Iterator[Any]:
     return (value.blobFileValue for value in values(spec) if value.WhichOneof("value") == "blobFileValue")
+
+
+def _name_alike(package: Package, spec: Any) -> None:
+    """One name for each weight file: "./weights/weight.bin" is "weights/weight.bin" as well, and is written once."""
+    for blob in _references(spec):
+        path = package.weight_path(blob.fileName)
+        blob.fileName = MODEL_PREFIX + path.relative_to(package.spec.parent).as_posix()
 
 
 def _refuse_hidden_blobs(value: Any, path: Path) -> None:

@@ -91,7 +91,9 @@ def is_package(path: Path) -> bool:
 
 
 PACKAGE = Kind("a model package", ".mlpackage", True, is_package)
-MLMODEL = Kind("a bare .mlmodel file", ".mlmodel", False, lambda path: path.is_file() and path.suffix == ".mlmodel")
+MLMODEL = Kind(
+    "a bare .mlmodel file", ".mlmodel", False, lambda path: path.is_file() and path.suffix.lower() == ".mlmodel"
+)
 
 
 def check_output(output: Path, source: Path, *, overwrite: bool | None) -> None:

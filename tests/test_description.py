@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -280,6 +281,13 @@ def test_sizes_and_forms_of_compressed_weights(package, tmp_path) -> None:
     assert described.forms["palettized, 4 bits"] >= 5 and "float16" in described.forms
     assert sum(described.forms.values()) == len(described.weights)
     assert described.stored_bytes == sum(weight.stored_bytes for weight in described.weights)
+
+
+def test_a_weight_file_that_is_a_link(package, tmp_path) -> None:
+    linked = Path(shutil.copytree(package(), tmp_path / "linked.mlpackage"))
+    weights = next(linked.rglob("weight.bin"))
+    weights.symlink_to(shutil.move(weights, tmp_path / "weights"))
+    assert describe(linked).size == describe(package()).size
 
 
 def test_the_target_is_what_the_programs_inside_need(tmp_path) -> None:

@@ -116,8 +116,9 @@ def _opened(package: Package, kinds: list[str]) -> Any:
 
 
 def _size(package: Package) -> int:
-    paths = (package.root / file for file in package.files()) if package.is_folder else iter([package.spec])
-    return sum(path.stat().st_size for path in paths)
+    """Bytes of all files, links to them included: nothing is read, so that they may lead anywhere."""
+    paths = package.root.rglob("*") if package.is_folder else (package.spec,)
+    return sum(path.stat().st_size for path in paths if path.is_file())
 
 
 def _target(model: Part) -> str:

@@ -203,6 +203,8 @@ def test_errors_name_what_is_wrong(tmp_path) -> None:
     for device in ("nowhere", "cuda:99"):
         with pytest.raises(ConfigError, match=device):
             load(source, device)
+    with pytest.raises(ConfigError, match="'gpu' is not known; use cpu, cuda or mps"):
+        load(source, "gpu")
     with pytest.raises(ConfigError, match="precision"):
         load(source, precision="int8")
     model = load_model(source).copy()

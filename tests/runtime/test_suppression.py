@@ -134,9 +134,11 @@ def test_faults_are_named() -> None:
         free.predict({"raw_confidence": confidence[0], "raw_coordinates": coordinates})
     kept = free.predict({"raw_confidence": confidence[None], "raw_coordinates": coordinates[None]})
     np.testing.assert_array_equal(kept["confidence"], by_hand(confidence, coordinates, 0.45, 0.6, True)[0])
-    spec.nonMaximumSuppression.confidenceInputFeatureName = "raw_coordinates"
-    with pytest.raises(FormatError, match=r"m.mlpackage: stage 'last': .*different names"):
-        load_suppression(Model.FromString(spec.SerializeToString()), "m.mlpackage", "last", Precision())
+    for one, other in (("confidenceInput", "raw_coordinates"), ("iouThresholdInput", "confidenceThreshold")):
+        twice = suppression()
+        setattr(twice.nonMaximumSuppression, f"{one}FeatureName", other)
+        with pytest.raises(FormatError, match=r"m.mlpackage: stage 'last': .*different names"):
+            load_suppression(Model.FromString(twice.SerializeToString()), "m.mlpackage", "last", Precision())
     with pytest.raises(FormatError, match="damaged"):
         load_suppression(Model(nonMaximumSuppression=b"\xff"), "m.mlpackage", "last", Precision())
 

@@ -11,7 +11,7 @@ import pytest
 
 import corepress
 from corepress import runtime, verify
-from corepress.errors import CorepressError
+from corepress.errors import ConfigError, CorepressError
 from corepress.runtime.features import Feature, Interface
 from corepress.verification import evidence
 from tests import structures
@@ -37,6 +37,18 @@ def logarithms(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("log") / "log.mlpackage"
     ct.convert(program, minimum_deployment_target=ct.target.iOS16, skip_model_load=True).save(str(path))
     return path
+
+
+def test_samples_may_be_files_and_lists(tmp_path) -> None:
+    np.savez(tmp_path / "one.npz", **images(1)[0])
+    assert verify(DIGITS, DIGITS, np.load(tmp_path / "one.npz")).samples == 1
+    result = verify(DIGITS, DIGITS, [{"image": sample["image"].tolist()} for sample in images(3)])
+    assert (result.samples, result.distinct, result.notes) == (3, 3, ())
+
+
+def test_what_is_no_sample_is_named() -> None:
+    with pytest.raises(ConfigError, match="sample 1 of data must be a dictionary"):
+        verify(DIGITS, DIGITS, [images(1)[0], images(1)[0]["image"]])
 
 
 @pytest.mark.parametrize("wrong", [-1.0, 0.0], ids=["nan", "infinity"])

@@ -163,7 +163,10 @@ def _device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"device {name!r} is not to be had here: {str(error).splitlines()[0]}") from error
+        reason = str(error).splitlines()[0]
+        if reason.startswith("Expected one of"):  # PyTorch lists all that it has a name for
+            raise ConfigError(f"device {name!r} is not known; use cpu, cuda or mps") from error
+        raise ConfigError(f"device {name!r} is not to be had here: {reason}") from error
     return device
 
 

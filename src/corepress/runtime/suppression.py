@@ -78,7 +78,7 @@ def load_suppression(spec: Any, path: Any, name: str, precision: Precision) -> P
     names = {
         "confidence": message.confidenceInputFeatureName,
         "coordinates": message.coordinatesInputFeatureName,
-        **dict(zip(("iou_threshold", "confidence_threshold"), thresholds(spec), strict=True)),
+        **dict(zip(("iou_threshold", "confidence_threshold"), _threshold_names(message), strict=True)),
     }
     outputs = (message.confidenceOutputFeatureName, message.coordinatesOutputFeatureName)
     if "" in (*names.values(), *outputs) or len({*names.values()}) < 4 or outputs[0] == outputs[1]:
@@ -98,10 +98,14 @@ def load_suppression(spec: Any, path: Any, name: str, precision: Precision) -> P
 def thresholds(spec: Any) -> dict[str, float]:
     """By the names of the inputs that may set them: the thresholds of intersection over union and of confidence."""
     message = _message(spec)
-    return {
-        message.iouThresholdInputFeatureName or "iouThreshold": message.iouThreshold,
-        message.confidenceThresholdInputFeatureName or "confidenceThreshold": message.confidenceThreshold,
-    }
+    return dict(zip(_threshold_names(message), (message.iouThreshold, message.confidenceThreshold), strict=True))
+
+
+def _threshold_names(message: Any) -> tuple[str, str]:
+    return (
+        message.iouThresholdInputFeatureName or "iouThreshold",
+        message.confidenceThresholdInputFeatureName or "confidenceThreshold",
+    )
 
 
 def _message(spec: Any) -> Any:

@@ -150,13 +150,14 @@ def _domains(program: Program) -> Mapping[str, Domain]:
 
 def _inputs(program: Program, data: Data | None, seed: int, count: int) -> Iterable[Mapping[str, Any]]:
     from corepress.runtime.random_inputs import random_inputs
-    from corepress.runtime.samples import read_samples
+    from corepress.runtime.samples import by_name, read_samples
 
     if data is None:
         return random_inputs(program.interface, seed, count, _domains(program))
     if isinstance(data, str | Path):
         return read_samples(data, program.interface)
-    return [data] if isinstance(data, Mapping) else data
+    # As dictionaries: files of arrays, which are mappings as well, can't wait for the other model.
+    return map(dict, by_name([data] if isinstance(data, Mapping) else data, program.interface, "data"))
 
 
 Compared = tuple[Evidence, dict[str, Sums], tuple[Row, ...]]

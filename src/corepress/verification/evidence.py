@@ -39,7 +39,8 @@ class Evidence:
         self.samples += 1
         digest = hashlib.blake2b(digest_size=16)
         for name in sorted(inputs):
-            array = numbers(inputs[name])
+            given = inputs[name]
+            array = numbers(np.asarray(given) if isinstance(given, list | tuple) else given)
             if array is not None:
                 digest.update(f"{name} {array.shape} ".encode())
                 digest.update(array.tobytes())

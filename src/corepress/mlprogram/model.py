@@ -269,9 +269,11 @@ def _references(spec: Any) -> Iterator[Any]:
 
 def _name_alike(package: Package, spec: Any) -> None:
     """One name for each weight file: "./weights/weight.bin" is "weights/weight.bin" as well, and is written once."""
+    folder = package.spec.parent
+    names = {blob.fileName for blob in _references(spec)}
+    alike = {name: MODEL_PREFIX + package.weight_path(name).relative_to(folder).as_posix() for name in names}
     for blob in _references(spec):
-        path = package.weight_path(blob.fileName)
-        blob.fileName = MODEL_PREFIX + path.relative_to(package.spec.parent).as_posix()
+        blob.fileName = alike[blob.fileName]
 
 
 def _refuse_hidden_blobs(value: Any, path: Path) -> None:

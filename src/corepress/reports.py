@@ -32,8 +32,8 @@ _FORMS = {"linear": "quantized", "lut": "palettized", "int8": "quantized"}
 @dataclass(frozen=True)
 class Row:
     """One weight before and after. `snr` is the signal-to-noise ratio in dB (infinite when nothing changed);
-    `changed`: it was written anew on the way from the one to the other; `skipped` says why it was left as it was, empty
-    when it was not; `unfitted` why the samples of a calibrated compression have no part in it."""
+    `changed`: it was written anew on the way from the one to the other; `skipped` says why the last step left it as it
+    was, empty when it did not; `unfitted` why the samples of a calibrated compression have no part in it."""
 
     name: str
     function: str
@@ -84,7 +84,13 @@ class Report:
 
     @property
     def skipped(self) -> tuple[Row, ...]:
-        return tuple(row for row in self.rows if row.skipped)
+        """Those that were left alone, with a reason."""
+        return tuple(row for row in self.rows if row.skipped and not row.changed)
+
+    @property
+    def left_by_last(self) -> tuple[Row, ...]:
+        """Of several steps: those that the last one left as the steps before it had made them."""
+        return tuple(row for row in self.rows if row.skipped and row.changed)
 
     @property
     def unfitted(self) -> tuple[Row, ...]:

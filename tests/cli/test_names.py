@@ -80,6 +80,16 @@ def test_names_are_whole_on_a_narrow_terminal() -> None:
         assert cells == "".join(weight["name"] for weight in listed)
 
 
+@pytest.mark.skipif(os.name != "posix", reason="POSIX's terminals")
+def test_what_a_target_holds_is_whole_on_a_narrow_terminal() -> None:
+    shown = on_a_terminal(80, "targets")
+    assert max(map(len, shown.splitlines())) <= 80
+    cells = [line.split("│")[3].strip() for line in shown.splitlines() if line.startswith("│")]
+    rows = json.loads(corepress("targets", "--json").stdout)["targets"]
+    said = [fact for row in rows for name, fact in row.items() if name != "Target"]
+    assert " ".join(cells) == " ".join(said)
+
+
 def test_a_pipe_gets_whole_lines(tmp_path: Path) -> None:
     long = tmp_path / ("long " * 40)
     long.mkdir()

@@ -102,6 +102,8 @@ WRONG: list[tuple[list[object], int, str]] = [
     (["palettize", DIGITS, *OUT, "--config", "bad.npz"], 2, "not valid YAML"),
     (["palettize", DIGITS, *OUT, "--config", "list.yaml"], 2, "mapping"),
     (["palettize", DIGITS, *OUT, "--config", "linear.yaml"], 2, "palettize takes only OpPalettizerConfig"),
+    (["palettize", DIGITS, *OUT, "--config", "misspelt.yaml"], 2, "misspelt.yaml: global_config: OpPalettizer"),
+    (["palettize", DIGITS, *OUT, "--config", "empty"], 2, "empty: an optimization config must be"),
     (["palettize", DIGITS, "-o", DIGITS], 3, "--overwrite"),
     (["palettize", DIGITS, "-o", "no/o.mlpackage"], 3, "no such"),
     (["palettize", DIGITS, "-o", "n" * 250 + ".mlpackage"], 3, "too long"),
@@ -130,6 +132,7 @@ WRONG: list[tuple[list[object], int, str]] = [
     (["run", DIGITS], 2, "--random"),
     (["run", DIGITS, "-i", "image"], 2, "NAME=VALUE"),
     (["run", DIGITS, "-i", "img=1"], 2, "the inputs are image"),
+    (["run", DIGITS, "-i", "image=1", "-i", "image=2"], 2, "'image' is given twice"),
     (["run", DIGITS, "-i", "image=no.npy"], 3, "no such file"),
     (["run", DIGITS, "-i", "image=abc"], 2, "nor a number"),
     (["run", DIGITS, "-i", "image=object.npy"], 3, "object.npy"),
@@ -152,6 +155,7 @@ def messy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "bad.npz": b"PK\x03\x04\xff\xfe",
         "list.yaml": b"- a\n- b\n",
         "steps.yaml": b"steps:\n  - prune: {target_sparsity: 3}\n",
+        "misspelt.yaml": b"config_type: OpPalettizerConfig\nglobal_config: {mod: kmeans}\n",
         "linear.yaml": b"config_type: OpLinearQuantizerConfig\nglobal_config: {mode: linear}\n",
     }.items():
         (tmp_path / name).write_bytes(content)

@@ -69,6 +69,18 @@ def test_a_second_run_counts_what_it_did_itself(package, tmp_path) -> None:
     assert "it is sparse already; --joint compresses it further" in " ".join((nothing.stderr + nothing.stdout).split())
 
 
+def test_a_weight_that_only_the_last_step_left_counts_once(package, tmp_path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("steps:\n- prune: {target_sparsity: 0.5}\n- quantize: {}\n  ops: {linear: skip}\n")
+    command = ["compress", package(), "--recipe", recipe, "--json"]
+    facts = json.loads(corepress(*command, "-o", tmp_path / "a.mlpackage").stdout)
+    twice = [row for row in facts["weights"] if row["changed"] and row["skipped"]]
+    assert twice and all(row["compression"] == "sparse" for row in twice)
+    assert facts["compressed"] + facts["skipped"] == len(facts["weights"])
+    shown = corepress(*command[:-1], "-o", tmp_path / "b.mlpackage").stdout
+    assert f"last step left   {len(twice)}: the configuration leaves it alone" in shown
+
+
 def test_a_rule_that_matches_nothing(package, tmp_path) -> None:
     config = tmp_path / "config.yaml"
     config.write_text("config_type: OpLinearQuantizerConfig\nglobal_config: {}\nop_name_configs: {dens: null}\n")

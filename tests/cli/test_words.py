@@ -38,6 +38,7 @@ PYTHON_ONLY = {"global_config", "lut_function", "op_name_configs", "op_type_conf
     ("mode='kmeans', nbits=4", "--mode kmeans, --nbits 4"), ("less than minimum_sparsity_percentile 0.5",
      "less than --minimum-sparsity 0.5"),
     ("prune_weights only accept OpX type config", "prune takes only OpX type config"),
+    ('use granularity="per_tensor", since', "use --granularity per_tensor, since"),
     ('"nbits" must be given with mode "kmeans"', '--nbits must be given with mode "kmeans"'),
 ])  # fmt: skip
 def test_options_take_the_place_of_arguments(said: str, meant: str) -> None:
@@ -57,6 +58,7 @@ def test_keys_of_a_file_stay_keys() -> None:
         '"nbits" must be 1, not weight_threshold'
     )
     assert translate("joint_compression=True", from_file=True) == "--joint"
+    assert translate('smaller_group=True, mode="kmeans"', from_file=True) == "smaller_group: true, mode: kmeans"
 
 
 def options() -> set[str]:

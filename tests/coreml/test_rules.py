@@ -192,13 +192,13 @@ def test_what_does_not_divide_says_the_way_out(package) -> None:
 @pytest.mark.parametrize(
     ("kind", "idle", "needed"),
     [
-        (cto.OpPalettizerConfig, {"nbits": 4, "group_size": 16}, 'granularity "per_grouped_channel"'),
-        (cto.OpPalettizerConfig, {"nbits": 4, "channel_axis": 1}, 'granularity "per_grouped_channel"'),
-        (cto.OpPalettizerConfig, {"nbits": 4, "smaller_group": True}, 'granularity "per_grouped_channel"'),
+        (cto.OpPalettizerConfig, {"nbits": 4, "group_size": 16}, 'granularity="per_grouped_channel"'),
+        (cto.OpPalettizerConfig, {"nbits": 4, "channel_axis": 1}, 'granularity="per_grouped_channel"'),
+        (cto.OpPalettizerConfig, {"nbits": 4, "smaller_group": True}, 'granularity="per_grouped_channel"'),
         (cto.OpPalettizerConfig, {"nbits": 4, "restarts": 9}, "a cluster_dim above 1"),
         (cto.OpPalettizerConfig, {"nbits": 4, "mode": "uniform", "cluster_dim": 2}, "another mode"),
-        (cto.OpLinearQuantizerConfig, {"block_size": 16}, 'granularity "per_block"'),
-        (cto.OpLinearQuantizerConfig, {"smaller_block": True}, 'granularity "per_block"'),
+        (cto.OpLinearQuantizerConfig, {"block_size": 16}, 'granularity="per_block"'),
+        (cto.OpLinearQuantizerConfig, {"smaller_block": True}, 'granularity="per_block"'),
     ],
 )
 def test_a_field_that_is_set_in_vain_is_warned_of(caplog, kind, idle, needed) -> None:

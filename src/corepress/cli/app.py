@@ -65,7 +65,7 @@ def palettize(
     nbits: Annotated[int | None, typer.Option(help="Bits of an index: 1, 2, 3, 4, 6 or 8. [default: 4]")] = None,
     mode: Annotated[options.PaletteMode, typer.Option(help="How the LUT is made.")] = options.PaletteMode.kmeans,
     granularity: Annotated[
-        options.LutGranularity, typer.Option(help="One LUT for what.")
+        options.LutGranularity, typer.Option(help="What has a LUT of its own.")
     ] = options.LutGranularity.per_tensor,
     group_size: Annotated[int, typer.Option(min=1, help="Channels of a group.")] = 32,
     channel_axis: Annotated[int | None, typer.Option(help="Axis of the groups; by operation if not given.")] = None,
@@ -120,7 +120,7 @@ def quantize(
         options.LinearMode.linear_symmetric
     ),
     granularity: Annotated[
-        options.LinearGranularity, typer.Option(help="One scale for what.")
+        options.LinearGranularity, typer.Option(help="What has a scale of its own.")
     ] = options.LinearGranularity.per_channel,
     block_size: Annotated[int, typer.Option(min=1, help="Elements of a block, along the input channels.")] = 32,
     scale_search: Annotated[bool, typer.Option(help="Search the scales of least squared error.")] = False,
@@ -344,15 +344,11 @@ def run(
 @app.command()
 def targets(as_json: options.Json = False) -> None:
     """Show what each version of iOS and macOS can hold."""
-    from rich.table import Table
-
     from corepress.cli import show
     from corepress.targets import COLUMNS, table_rows
 
+    rows = [dict(zip(COLUMNS, row, strict=True)) for row in table_rows()]
     if as_json:
-        streams.document({"targets": [dict(zip(COLUMNS, row, strict=True)) for row in table_rows()]})
-        return
-    table = Table(*COLUMNS, show_lines=True)
-    for row in table_rows():
-        table.add_row(*row)
-    show.console(width=140).print(table)
+        streams.document({"targets": rows})
+    else:
+        show.targets(rows)

@@ -17,16 +17,19 @@ Config = Annotated[
 ]
 Joint = Annotated[bool, typer.Option("--joint", help="Compress weights further that are compressed already.")]
 Strict = Annotated[
-    bool, typer.Option("--strict", help="Fail where rules change nothing (2), or no weight is compressed (1).")
+    bool,
+    typer.Option("--strict", help="Fail where rules change nothing (exit code 2), or no weight is compressed (1)."),
 ]
 AllConstants = Annotated[
     bool,
-    typer.Option("--all-constants", help="Also those that no product or look-up reads, such as anchors and positions."),
+    typer.Option("--all-constants", help="Compress constants that no product or look-up reads, too, such as anchors."),
 ]
 Target = Annotated[str | None, typer.Option("--target", help="Raise the model to this target first, e.g. iOS18.")]
 Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Threads; one for each core by default.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, and nothing else.")]
-Threshold = Annotated[int, typer.Option("--weight-threshold", min=0, help="Leave weights alone up to this size.")]
+Threshold = Annotated[
+    int, typer.Option("--weight-threshold", min=0, help="Leave weights of up to so many elements alone.")
+]
 Verify = Annotated[
     bool, typer.Option("--verify", help="Compare outputs with the original's; exit code 1 when they are too far apart.")
 ]
@@ -48,8 +51,8 @@ TestData = Annotated[
     typer.Option("--test-data", exists=True, help="Inputs to compare on; all of --data serve to learn from, then."),
 ]
 Device = Annotated[str, typer.Option("--device", help="Where to run: cpu, cuda, mps.")]
-Function = Annotated[str | None, typer.Option("--function", help="Of a model with several.")]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Of the random inputs.")]
+Function = Annotated[str | None, typer.Option("--function", help="Which function, of a model with several.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="A number that fixes the random inputs.")]
 
 
 class PaletteMode(str, Enum):

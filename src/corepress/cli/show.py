@@ -6,7 +6,7 @@ import contextlib
 import math
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from corepress.verification import Verification
 
 _SHOWN_CLASSES = 5
+_ENDLESS = 1 << 20
 
 
 class _Console(Console):
@@ -31,9 +32,9 @@ class _Console(Console):
         raise BrokenPipeError
 
 
-def console(width: int = 1 << 20) -> Console:
-    """Standard output; where it is no terminal, lines are as long as they need be, up to `width`."""
-    return _Console(width=None if sys.stdout.isatty() else width, soft_wrap=False, highlight=False)
+def console() -> Console:
+    """Standard output; where it is no terminal, lines are as long as they need be."""
+    return _Console(width=None if sys.stdout.isatty() else _ENDLESS, soft_wrap=False, highlight=False)
 
 
 @contextlib.contextmanager
@@ -74,7 +75,8 @@ def summary(report: Report, output: Path, as_json: bool, judgement: Judgement | 
         *([("system", f"{report.target_before} -> {report.target}")] if report.target != report.target_before else []),
         *_counted(report),
         ("worst SNR", "-" if worst is None else f"{worst.snr:.1f} dB ({worst.name})"),
-        ("left alone", _skipped(report)),
+        ("left alone", _reasons(row.skipped for row in report.skipped) or "none"),
+        *([("last step left", _reasons(row.skipped for row in report.left_by_last))] if report.left_by_last else []),
         *_largest_left(report),
         *_unfitted(report),
         *([] if judgement is None else _compared(judgement)),
@@ -106,8 +108,7 @@ def _largest_left(report: Report) -> Iterator[tuple[str, str]]:
 def _unfitted(report: Report) -> Iterator[tuple[str, str]]:
     """The line that says which weights have no part in the samples, if there are such."""
     if report.unfitted:
-        reasons = Counter(translate(row.unfitted) for row in report.unfitted)
-        yield "not fitted", "\n".join(f"{count}: {reason}" for reason, count in reasons.most_common())
+        yield "not fitted", _reasons(row.unfitted for row in report.unfitted)
 
 
 def _compared(judgement: Judgement) -> Iterator[tuple[str, str]]:
@@ -153,6 +154,17 @@ def outputs(values: Mapping[str, Any], as_json: bool) -> None:
     console().print(table)
 
 
+def targets(rows: list[dict[str, str]]) -> None:
+    """What each system can hold, one fact in a line, which a narrow terminal has room for."""
+    (first, *others) = rows[0]
+    table = tables.NamesTable(first, "", " ", sentences=(" ",))
+    for row in rows:
+        for number, key in enumerate(others):
+            table.add_row("" if number else row[first], key, row[key])
+        table.add_section()
+    console().print(table)
+
+
 def _described(value: Any) -> dict[str, Any]:
     import numpy as np
 
@@ -168,9 +180,9 @@ def _described(value: Any) -> dict[str, Any]:
     return facts
 
 
-def _skipped(report: Report) -> str:
-    reasons = Counter(translate(row.skipped) for row in report.skipped)
-    return "\n".join(f"{count}: {reason}" for reason, count in reasons.most_common()) or "none"
+def _reasons(given: Iterable[str]) -> str:
+    """Each reason in a line of its own, after how many weights it holds for."""
+    return "\n".join(f"{count}: {reason}" for reason, count in Counter(map(translate, given)).most_common())
 
 
 def size(count: int) -> str:

@@ -101,9 +101,17 @@ def quantize_activations(
 
 
 def config_of(path: Path | None, from_flags: Callable[[], Any]) -> OptimizationConfig:
+    """The configuration in a file, by whose name its faults are told, or the one that the flags ask for."""
     from corepress.coreml import OptimizationConfig
+    from corepress.fields import read_yaml
 
-    return OptimizationConfig(global_config=from_flags()) if path is None else OptimizationConfig.from_yaml(path)
+    if path is None:
+        return OptimizationConfig(global_config=from_flags())
+    content = read_yaml(path)
+    try:
+        return OptimizationConfig.from_dict(content)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
 
 
 def ratio_of(text: str | None) -> tuple[int, int] | None:

@@ -71,6 +71,8 @@ PHRASES = {
     "spare_constants=True leaves such constants alone": "without --all-constants such constants are left alone",
 }
 _VALUE = r"""(?P<value>True|"[^"]*"|'[^']*'|[\w.]+)"""
+# Fields as YAML has them.
+_KEY = re.compile(rf"""(?<![\w./'"\[-])(?P<key>{"|".join(sorted(FIELDS, key=len, reverse=True))})={_VALUE}""")
 
 
 def translate(message: str, *, from_file: bool | None = None) -> str:
@@ -78,14 +80,21 @@ def translate(message: str, *, from_file: bool | None = None) -> str:
 
     `joint_compression=True` becomes `--joint`, `target="iOS18"` becomes `--target iOS18`, and names with an underscore,
     such as `sample_data`, become their options; all other text, names in single quotes above all, stays as it is.
-    `from_file`: the configuration came from a file, whose keys are not options (default: as in `sys.argv`).
+    `from_file`: the configuration came from a file, whose keys are not options: `nbits=4` becomes `nbits: 4`
+    (default: as in `sys.argv`).
     """
     if from_file is None:
         from_file = any(word.partition("=")[0] in ("--config", "--recipe") for word in sys.argv[1:])
     known = {**ARGUMENTS, **FUNCTIONS} if from_file else {**FIELDS, **ARGUMENTS, **FUNCTIONS}
     for phrase, said in PHRASES.items():
         message = message.replace(phrase, said)
+    if from_file:
+        message = _KEY.sub(lambda match: f"{match['key']}: {_in_yaml(match['value'])}", message)
     return _pattern(known).sub(lambda match: _said(match, known), message)
+
+
+def _in_yaml(value: str) -> str:
+    return value.lower() if value in ("True", "False") else value.strip("\"'")
 
 
 def _pattern(known: Mapping[str, str]) -> re.Pattern[str]:

@@ -91,10 +91,10 @@ class OpLinearQuantizerConfig(OpCompressorConfig):
 
     def __attrs_post_init__(self) -> None:
         if self.granularity is CompressionGranularity.PER_BLOCK and self.block_size is None:
-            raise ConfigError('"block_size" must be set with granularity "per_block". Got None.')
+            raise ConfigError('"block_size" must be set with granularity="per_block". Got None.')
         blocks = self.granularity is CompressionGranularity.PER_BLOCK
         fields.warn_of_idle(
-            self, [(name, blocks, 'granularity "per_block"') for name in ("block_size", "smaller_block")]
+            self, [(name, blocks, 'granularity="per_block"') for name in ("block_size", "smaller_block")]
         )
 
     @property
@@ -254,7 +254,7 @@ class OpPalettizerConfig(OpCompressorConfig):
         fields.warn_of_idle(
             self,
             [
-                *((name, grouped, 'granularity "per_grouped_channel"') for name in of_groups),
+                *((name, grouped, 'granularity="per_grouped_channel"') for name in of_groups),
                 ("cluster_dim", mode != "uniform", 'another mode than "uniform", which has no tables of vectors'),
                 ("restarts", self.cluster_dim > 1, "a cluster_dim above 1"),
             ],

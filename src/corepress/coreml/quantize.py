@@ -65,7 +65,7 @@ def chooser(config: OptimizationConfig, joint_compression: bool) -> Callable[[We
         op_config: OpLinearQuantizerConfig = config_for(weight, config, joint_forms, joint_compression)
         if "palettized" in weight.compression and op_config.granularity is not Granularity.PER_TENSOR:
             raise ConfigError(
-                f'{weight.name}: it is palettized, so its LUT is quantized: use granularity "per_tensor", since the '
+                f'{weight.name}: it is palettized, so its LUT is quantized: use granularity="per_tensor", since the '
                 "axes of a LUT are not those of the weight"
             )
         return Quantize(op_config, channel_axes(weight))

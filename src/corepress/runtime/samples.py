@@ -62,6 +62,8 @@ def read_inputs(
             raise ConfigError(f"{text!r} is not of the form NAME=VALUE")
         if name not in features:
             raise ConfigError(f"there is no input {name!r}; the inputs are {', '.join(features) or 'none'}")
+        if name in inputs:
+            raise ConfigError(f"input {name!r} is given twice")
         inputs[name] = _read_value(value, features[name])
     missing = [feature.name for feature in needed(interface) if feature.name not in inputs]
     if missing and seed is None:

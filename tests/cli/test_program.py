@@ -109,6 +109,7 @@ WRONG: list[tuple[list[object], int, str]] = [
     (["palettize", DIGITS, "-o", "n" * 250 + ".mlpackage"], 3, "too long"),
     (["palettize", DIGITS, "-o", "out.txt"], 2, ".mlpackage"),
     (["quantize", DIGITS, *OUT, "--activations"], 2, "--data"),
+    (["quantize", DIGITS, *OUT, "--activations", "--data", "large.npz"], 2, "too large for float16"),
     (["quantize", DIGITS, *OUT, "--observer", "mse"], 2, "needs"),
     (["prune", DIGITS, *OUT], 2, "exactly one"),
     (["prune", DIGITS, *OUT, "--sparsity", 2], 2, "'--sparsity'"),
@@ -160,6 +161,7 @@ def messy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     }.items():
         (tmp_path / name).write_bytes(content)
     np.savez(tmp_path / "wrong.npz", foo=np.zeros(3))
+    np.savez(tmp_path / "large.npz", image=np.full((1, 1, 8, 8), 1e30, np.float32))
     np.save(tmp_path / "object.npy", np.array([{}], object), allow_pickle=True)
     return tmp_path
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, float16
 
 from corepress.errors import ConfigError, CorepressError, FormatError
 from corepress.mlprogram.atomic import Kind, replacing
@@ -227,5 +227,6 @@ def finite_tensors(inputs: tuple[Feature, ...], sample: Mapping[str, Any]) -> di
     tensors = to_tensors(inputs, sample)
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise ConfigError(f"input {name!r} holds NaN or infinite numbers")
+            large = ", or some that are too large for float16" if tensor.dtype == float16 else ""
+            raise ConfigError(f"input {name!r} holds NaN or infinite numbers{large}")
     return tensors

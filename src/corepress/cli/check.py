@@ -79,7 +79,7 @@ class Check:
         from corepress.verification import verify
 
         limit = self.min_snr if self.threshold is None else self.threshold
-        metric = (self.metric or Metric.snr).value
+        metric = Metric(self.metric or Metric.snr).value
         verification = verify(original, result, inputs.judged, metric=metric, threshold=limit)
         count = verification.distinct or verification.samples
         if inputs.judged is not None and count < FEW and inputs.part != "fitted to":

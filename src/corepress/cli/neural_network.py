@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from corepress.cli.usage import Checked, check, on_command_line
+from corepress.cli.usage import Checked, check, on_command_line, word
 from corepress.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -66,9 +66,9 @@ def _way(command: str, options: dict[str, Any]) -> tuple[int, str]:
     """The number of bits and the mode of `quantize_weights`."""
     if command == "decompress":
         return 8, "dequantization"
-    mode = options["mode"].value
+    mode = word(options["mode"])
     if command == "quantize":
-        kind = options["dtype"].value
+        kind = word(options["dtype"])
         return _HALF if kind == "float16" else 4 if kind.endswith("4") else 8, mode
     if mode not in _MODES:
         raise ConfigError(f"--mode {mode}: neural networks have {' and '.join(_MODES)} only")

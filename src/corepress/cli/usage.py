@@ -32,13 +32,13 @@ def _no_config(*options: str) -> Needs:
     )
 
 
-def _word(value: Any) -> Any:
-    """The text of an option that is one of a few words."""
+def word(value: Any) -> Any:
+    """The text of an option that is one of a few words: some versions of typer hold it as text until the call."""
     return getattr(value, "value", value)
 
 
 def _is(option: str, *words: str) -> Callable[[Mapping[str, Any]], bool]:
-    return lambda given: _word(given[option]) in words
+    return lambda given: word(given[option]) in words
 
 
 def _set(option: str) -> Callable[[Mapping[str, Any]], bool]:
@@ -64,7 +64,7 @@ TABLE: dict[str, tuple[Needs, ...]] = {
         Needs(("method",), _is("mode", "kmeans"), "only --mode kmeans can be fitted to data"),
         Needs(
             ("method",),
-            lambda given: _word(given["method"]) != "lut-gptq" or not given["per_channel_scale"],
+            lambda given: word(given["method"]) != "lut-gptq" or not given["per_channel_scale"],
             "--method lut-gptq can't fit tables with --per-channel-scale; --method skm can",
         ),
     ),

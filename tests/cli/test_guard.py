@@ -44,7 +44,7 @@ def raising(statement: str, *arguments: object, **environment: str) -> subproces
         "from corepress.cli import main; main()"
     )
     command = [sys.executable, "-c", code]
-    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, timeout=60)
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment})
 
 
 @pytest.mark.parametrize("statement,sentence,code", [

@@ -65,11 +65,13 @@ HEEDING = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     (stage, "SIGTERM") for stage in ("load", "compress", "save")
 ])  # fmt: skip
 def test_stopped_at_a_stage(stage: str, name: str, tmp_path: Path) -> None:
+    if stage in ("import of PyTorch", "verify"):
+        pytest.importorskip("torch")
     code = {"SIGINT": 130, "SIGTERM": 143}[name]
     argv = ["corepress", "quantize", str(DIGITS), "-o", str(tmp_path / "out.mlpackage"), "--verify", "--json"]
     script = AT.format(number=getattr(signal, name).value, stage=STAGES[stage], argv=argv)
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120,
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True,
                           preexec_fn=HEEDING, env=environment)  # fmt: skip
     assert done.stderr == "corepress: stopped\n"
     assert done.returncode == code
@@ -99,6 +101,6 @@ main()
 
 @pytest.mark.skipif(os.name != "posix", reason="POSIX's signals")
 def test_ctrl_c_in_a_place_where_python_drops_it_counts_all_the_same() -> None:
-    done = subprocess.run([sys.executable, "-c", DROPPED], capture_output=True, text=True, timeout=60,
+    done = subprocess.run([sys.executable, "-c", DROPPED], capture_output=True, text=True,
                           preexec_fn=HEEDING, cwd=ROOT)  # fmt: skip
     assert (done.returncode, done.stderr, done.stdout) == (130, "corepress: stopped\n", "")

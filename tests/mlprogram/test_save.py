@@ -117,6 +117,7 @@ def test_what_is_known_of_a_result_is_kept(package, tmp_path) -> None:
     result.skipped, result.unfitted = {("main", "a"): "small"}, {("main", "b"): "not reached"}
     saved = result.save(tmp_path / "out.mlpackage")
     assert (saved.skipped, saved.unfitted) == (result.skipped, result.unfitted)
+    assert result.copy().unfitted == result.unfitted  # a later step of a recipe does not forget it
 
 
 def test_a_model_outlives_its_source(package, tmp_path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 
 from corepress.verification.detections import paired
@@ -66,3 +68,15 @@ def test_each_box_has_one_partner_the_one_it_overlaps_most() -> None:
 def test_a_box_without_area_is_still_the_same_box() -> None:
     flat = CONFIDENCE, COORDINATES * [1, 1, 0, 1]
     check(flat, tuple(part[[1, 2, 0]] for part in flat), flat, flat, [True] * 3)
+
+
+def test_the_largest_of_four_coordinates_is_no_choice() -> None:
+    from corepress.verification.compare import _compare
+    from corepress.verification.metrics import Sums
+
+    confidence, coordinates = np.array([[0.2, 0.9]]), np.array([[0.5, 0.5, 0.1, 0.1]])
+    program = SimpleNamespace(detections=("confidence", "coordinates"))
+    sums = {name: Sums() for name in program.detections}
+    found = {"confidence": confidence, "coordinates": coordinates + np.array([0, 1e-4, 0, 0])}
+    _compare(sums, {"confidence": confidence, "coordinates": coordinates}, found, program)
+    assert sums["confidence"].row("confidence").top1 == 1 and sums["coordinates"].row("coordinates").top1 is None

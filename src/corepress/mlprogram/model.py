@@ -80,7 +80,7 @@ class Model:
         spec = type(self.spec)()
         spec.CopyFrom(self.spec)
         copied = Model(self.package, spec, self._files, self._spill, self.origin or self)
-        copied.changed = self.changed
+        copied.changed, copied.unfitted = self.changed, dict(self.unfitted)
         return copied
 
     # Where values find their data: the `BlobSource` of `corepress.mlprogram.values`.

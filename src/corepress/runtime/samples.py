@@ -215,7 +215,7 @@ def by_name(
         if not isinstance(sample, Mapping):
             kind = type(sample).__name__
             wanted = "a dictionary of {input name: array}"
-            raise ConfigError(f"sample {number} of {argument} must be {wanted}, not a {kind}")
+            raise ConfigError(f"sample {number} of {argument} must be {wanted}, not {kind}")
         if None in sample and (len(sample) > 1 or len(names) > 1):
             known = ", ".join(names)
             raise ConfigError(f"sample {number} of {argument}: the name None is for the only input; here are {known}")

@@ -231,8 +231,9 @@ def _compare(outputs: dict[str, Sums], expected: Mapping[str, Any], found: Mappi
     boxes = boxes if set(boxes) <= outputs.keys() else ()
     if boxes:
         before, now, both = paired(*((one[boxes[0]], one[boxes[1]]) for one in (expected, found)))
-        for name, one, other in zip(boxes, before, now, strict=True):
-            outputs[name].add(one, other, both)
+        confidence, coordinates = boxes
+        outputs[confidence].add(before[0], now[0], both)
+        outputs[coordinates].add(before[1], now[1], both, choices=False)
     for name, sums in outputs.items():
         if name not in boxes:
             sums.add_output(name, expected[name], found[name])

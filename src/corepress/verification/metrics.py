@@ -59,10 +59,13 @@ class Sums:
     agreed: int = 0
     choices: int = 0
 
-    def add(self, before: NDArray[Any], now: NDArray[Any], both: NDArray[np.bool_] | None = None) -> None:
+    def add(
+        self, before: NDArray[Any], now: NDArray[Any], both: NDArray[np.bool_] | None = None, choices: bool = True
+    ) -> None:
         """Count one pair of arrays. Where the original is not finite there is nothing to compare with.
 
-        `both`: which rows stand for something that both have; the others don't agree.
+        `both`: which rows stand for something that both have; the others don't agree. `choices`: whether the largest
+        value of a row is a choice; of coordinates it is none.
         """
         finite = np.isfinite(before)
         one, other = before[finite], now[finite]
@@ -79,7 +82,7 @@ class Sums:
         self.dot += float(one @ other)
         self.peak = max(self.peak, float(np.abs(one).max(initial=0)))
         self.max_abs = max(self.max_abs, float(np.abs(difference).max(initial=0)))
-        if before.size and before.ndim and before.shape[-1] > 1:
+        if choices and before.size and before.ndim and before.shape[-1] > 1:
             decided = ~np.isnan(before).any(-1)
             agreed = (before.argmax(-1) == now.argmax(-1)) & ~np.isnan(now).any(-1)
             agreed = agreed if both is None else agreed & both
@@ -110,7 +113,7 @@ class Sums:
         if self.broken:
             return Row(name, kind, -math.inf, math.nan, -math.inf, top1, math.inf, self.elements, left_out)
         snr = _decibels(self.signal, self.noise)
-        psnr = _decibels(self.peak**2, self.noise / self.compared)
+        psnr = _decibels(self.peak * self.peak, self.noise / self.compared)
         return Row(name, kind, snr, self._cosine(), psnr, top1, self.max_abs, self.elements, left_out)
 
     def _cosine(self) -> float:

@@ -72,7 +72,10 @@ def test_the_traceback_is_there_for_who_asks() -> None:
     (["quantize", DIGITS, "-o", "o.mlpackage", "--config", "nothing.yaml"], 2),
     (["compress", DIGITS, "-o", "o.mlpackage", "--recipe", "nothing.yaml"], 2),
     (["quantize", DIGITS, "-o", "o.mlpackage", "--dtype", "int5"], 2), (["prune", DIGITS, "-o", "o.mlpackage"], 2),
-    (["verify", DIGITS, DIGITS, "--metric", "max_abs", "--threshold", "-1"], 1),
+    (["verify", DIGITS, DIGITS, "--metric", "max_abs", "--threshold", "-1"], 2),
+    (["verify", DIGITS, DIGITS, "--metric", "top1", "--threshold", "1.5"], 2),
+    (["verify", DIGITS, DIGITS, "--min-snr", "nan"], 2),
+    (["palettize", DIGITS, "-o", "o.mlpackage", "--metric", "cosine", "--verify-threshold", "7"], 2),
 ])  # fmt: skip
 def test_errors_are_json_as_well(arguments: list[object], code: int, tmp_path: Path) -> None:
     done = corepress(*arguments, "--json", check=False, cwd=tmp_path)

@@ -64,7 +64,9 @@ def test_a_miss_fails_the_command_and_the_file_stays(tmp_path) -> None:
     done = corepress("palettize", DIGITS, "-o", out, *ONE_BIT, "--data", images, "--min-snr", 30, "--json", check=False)
     assert done.returncode == 1 and library.load(out).weights()
     assert "below 30 dB" in done.stderr and "is written all the same" in done.stderr
-    checked = json.loads(done.stdout)["verification"]
+    result = json.loads(done.stdout)
+    assert result["error"]["exit_code"] == 1
+    checked = result["verification"]
     assert checked["judged_on"] == {"source": "--data", "part": "all", "of": 40}
     assert not checked["ok"] and checked["threshold"] == 30
 

@@ -38,6 +38,18 @@ class Check:
     def __post_init__(self) -> None:
         if self.min_snr is not None and (self.metric not in (None, Metric.snr) or self.threshold is not None):
             raise ConfigError("--min-snr is the threshold of --metric snr; use --verify-threshold for others, not both")
+        if self._limit is not None:
+            from corepress.verification.metrics import limit_of
+
+            limit_of(self._metric, self._limit)
+
+    @property
+    def _metric(self) -> str:
+        return str(Metric(self.metric or Metric.snr).value)
+
+    @property
+    def _limit(self) -> float | None:
+        return self.min_snr if self.threshold is None else self.threshold
 
     @property
     def wanted(self) -> bool:
@@ -78,9 +90,7 @@ class Check:
         """Compare a result with the original; a warning where the inputs are few."""
         from corepress.verification import verify
 
-        limit = self.min_snr if self.threshold is None else self.threshold
-        metric = Metric(self.metric or Metric.snr).value
-        verification = verify(original, result, inputs.judged, metric=metric, threshold=limit)
+        verification = verify(original, result, inputs.judged, metric=self._metric, threshold=self._limit)
         count = verification.distinct or verification.samples
         if inputs.judged is not None and count < FEW and inputs.part != "fitted to":
             log.warning(

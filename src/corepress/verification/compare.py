@@ -13,7 +13,7 @@ from corepress.errors import ConfigError, CorepressError
 from corepress.mlprogram import Model
 from corepress.verification.detections import paired
 from corepress.verification.evidence import Evidence
-from corepress.verification.metrics import METRICS, Row, Sums, numbers
+from corepress.verification.metrics import Row, Sums, limit_of, numbers
 from corepress.verification.result import Verification
 
 if TYPE_CHECKING:
@@ -61,8 +61,7 @@ def verify(
     Where the original gives NaN or infinity, nothing is compared; a copy that gives them elsewhere fails.
     Raises CorepressError where the models can't be run or compared.
     """
-    if metric not in METRICS:
-        raise ConfigError(f"metric must be one of {', '.join(METRICS)}, not {metric!r}")
+    limit = limit_of(metric, threshold)
     if data is None and samples < 1:
         raise ConfigError(f"samples must be at least 1, not {samples}")
     from corepress import runtime
@@ -83,7 +82,6 @@ def verify(
     rows = tuple(sums.row(name) for name, sums in outputs.items())
     _check_rows(rows, metric)
     notes = (*_about_random(data, evidence), *evidence.notes(), *_left_out(rows))
-    limit = METRICS[metric][2] if threshold is None else threshold
     return Verification(
         rows, operations, metric, limit, evidence.samples, data is None, evidence.distinct, tuple(notes)
     )

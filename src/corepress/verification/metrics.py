@@ -20,6 +20,21 @@ METRICS: dict[str, tuple[str, str, float]] = {
     "top1": ("top-1 agreement", "", 0.97),
     "max_abs": ("largest difference", "", 0.1),
 }
+# What a metric can be, where that is not any number.
+_RANGES = {"cosine": (-1.0, 1.0), "top1": (0.0, 1.0), "max_abs": (0.0, math.inf)}
+
+
+def limit_of(metric: str, threshold: float | None = None) -> float:
+    """The value of a metric that decides: `threshold`, or its default. ConfigError for what it can never be."""
+    if metric not in METRICS:
+        raise ConfigError(f"metric must be one of {', '.join(METRICS)}, not {metric!r}")
+    if threshold is None:
+        return METRICS[metric][2]
+    low, high = _RANGES.get(metric, (-math.inf, math.inf))
+    if not low <= threshold <= high:  # nor is NaN
+        allowed = f"from {low:g} to {high:g}" if metric in _RANGES else "a number"
+        raise ConfigError(f"the threshold of {metric} must be {allowed}, not {threshold:g}")
+    return threshold
 
 
 @dataclass(frozen=True)

@@ -106,15 +106,18 @@ def test_activations_are_quantized_with_calibration_data(tmp_path) -> None:
     ("command", "flags", "method"),
     [
         ("palettize", ["--nbits", 1, "--weight-threshold", 100], "lut-gptq"),
-        ("palettize", ["--nbits", 2, "--weight-threshold", 100], "skm"),
+        pytest.param("palettize", ["--nbits", 2, "--weight-threshold", 100], "skm", marks=pytest.mark.slow),
         ("quantize", ["--dtype", "int4", "--target", "iOS18", "--weight-threshold", 100], "gptq"),
         ("prune", ["--sparsity", 0.8, "--weight-threshold", 100], "sparsegpt"),
     ],
 )
 def test_methods_that_learn_from_data(command: str, flags: list, method: str, tmp_path: Path) -> None:
+    images = tmp_path / "images.npz"
+    np.savez(images, image=np.load(IMAGES)["images"][:100])
+
     def compress(name: str, *more: object) -> dict:
         out = tmp_path / f"{name}.mlpackage"
-        return json.loads(corepress(command, DIGITS, "-o", out, *flags, "--data", IMAGES, "--json", *more).stdout)
+        return json.loads(corepress(command, DIGITS, "-o", out, *flags, "--data", images, "--json", *more).stdout)
 
     plain, fitted = compress("plain"), compress("fitted", "--method", method)
     assert fitted["compressed"] == plain["compressed"] == 5

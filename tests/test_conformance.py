@@ -53,7 +53,8 @@ def test_passes(): pass
 """
 
 
-def test_a_failure_with_another_text_is_a_failure(pytester: pytest.Pytester) -> None:
+def test_a_failure_with_another_text_is_a_failure(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent.parent))
     pytester.makepyfile(CASES)
     pytester.makeconftest("from conformance.plugin import pytest_runtest_makereport")
     result = pytester.runpytest_subprocess("-p", "no:cacheprovider")

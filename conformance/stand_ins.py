@@ -61,7 +61,7 @@ def replace_the_peer() -> None:
         "_quantization_passes": stand_in(_quantization_passes, **passes),
         "_post_training_quantization": stand_in(_post_training_quantization, **public),
     }
-    ct.optimize.coreml = stand_in(peer, **public, **private, experimental=ours.experimental)
+    ct.optimize.coreml = stand_in(peer, **public, **private)
     calibration = stand_in(_calibration, _get_activation_calibration_stats=ranges)
     sys.modules.update({module.__name__: module for module in (ct.optimize.coreml, calibration, *private.values())})
     set_options = ct.PassPipeline.set_options

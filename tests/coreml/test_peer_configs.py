@@ -64,6 +64,7 @@ def test_what_only_the_peer_has_is_refused(tmp_path) -> None:
 
 
 def test_our_own_need_no_coremltools() -> None:
+    pytest.importorskip("torch")
     code = "import sys, corepress as c; c.coreml.OptimizationConfig(c.coreml.OpPalettizerConfig(nbits=4)); "
     code += "import corepress.torch; sys.exit('coremltools' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

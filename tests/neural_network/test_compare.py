@@ -139,6 +139,7 @@ def test_samples_are_checked(tmp_path: Path) -> None:
 
 
 def test_sample_data_while_quantizing(caplog: Any, capsys: Any) -> None:
+    pytest.importorskip("torch")
     assert quantize_weights(SPEC, 8, sample_data=[{"data": np.ones(6)}]) == quantize_weights(SPEC, 8)
     assert "out: snr" in capsys.readouterr().out and not caplog.text
     assert quantize_weights(SPEC, 8, sample_data=[{"wrong": np.ones(6)}]) == quantize_weights(SPEC, 8)

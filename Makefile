@@ -6,11 +6,17 @@ CONFORMANCE ?=
 LOWEST ?=
 TORCH ?= 1
 
-.PHONY: demo test test-all lowest lint bench bench-quick conformance fuzz schema docs clean
+KERNELS := $(wildcard src/corepress/kernels/c/*) tools/build_kernels.py
+
+.PHONY: kernels demo test test-all lowest lint bench bench-quick conformance fuzz schema docs clean
 
 # Each package also runs, on real images; `make demo TORCH=` does without PyTorch and this.
 demo: .venv/core.stamp $(if $(TORCH),.venv/torch.stamp)
 	$(BIN)/python tools/demo.py
+
+# After a change in src/corepress/kernels/c.
+kernels: .venv/dev.stamp
+	$(BIN)/python tools/build_kernels.py
 
 test: .venv/dev.stamp
 	$(BIN)/python -m pytest -n $(WORKERS)
@@ -61,7 +67,7 @@ docs: .venv/dev.stamp
 clean:
 	rm -rf .venv .venv-lowest build dist
 
-.venv/core.stamp: pyproject.toml constraints.txt
+.venv/core.stamp: pyproject.toml constraints.txt $(KERNELS)
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet -c constraints.txt -e .
 	touch $@
@@ -70,7 +76,7 @@ clean:
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[torch]'
 	touch $@
 
-.venv/dev.stamp: pyproject.toml constraints.txt
+.venv/dev.stamp: pyproject.toml constraints.txt $(KERNELS)
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
 	touch $@

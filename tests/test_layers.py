@@ -9,8 +9,9 @@ import pytest
 
 SOURCE = Path(__file__).parent.parent / "src/corepress"
 ALLOWED = {
-    "weights": {"weights", "errors"},
-    "algorithms": {"algorithms", "weights", "errors"},
+    "kernels": {"kernels", "errors"},
+    "weights": {"weights", "kernels", "errors"},
+    "algorithms": {"algorithms", "weights", "kernels", "errors"},
     "mlprogram": {"mlprogram", "weights", "errors"},
     "targets": {"targets", "weights", "errors"},
     "fields": {"fields", "errors"},
@@ -22,7 +23,7 @@ ALLOWED = {
     "description": {"description", "neural_network", "mlprogram", "targets", "errors"},
     "tables": {"tables"},
     "reports": {"reports", "tables", "coreml", "mlprogram", "neural_network", "targets", "errors"},
-    "runtime": {"runtime", "neural_network", "mlprogram", "weights", "errors"},
+    "runtime": {"runtime", "neural_network", "mlprogram", "weights", "kernels", "errors"},
     "torch": {"torch", "fields", "peer", "algorithms", "mlprogram/atomic", "weights", "errors"},
     "verification": {"verification", "tables", "runtime", "neural_network", "mlprogram", "errors"},
     "neural_network": {"neural_network", "algorithms", "mlprogram", "weights", "errors"},

@@ -25,72 +25,6 @@ def as_bits(array: Array) -> Array:
     return array.view(np.uint16) if array.dtype == np.float16 else array
 
 
-@numba.njit(nogil=True, cache=True)
-def pack(values: NDArray[np.uint8], bits: int, packed: NDArray[np.uint8]) -> None:
-    done = 0
-    if bits == 4:
-        done = _pack_4(values, packed)
-    elif bits == 6:
-        done = _pack_6(values, packed)
-    _pack_any(values[done:], bits, packed[done * bits // 8 :])
-
-
-@numba.njit(nogil=True, cache=True)
-def _pack_4(values: NDArray[np.uint8], packed: NDArray[np.uint8]) -> int:
-    """Pack whole octets, in a loop that vectorises; how many values that were."""
-    count = values.size // 8 * 8
-    for i in range(count // 2):
-        packed[i] = (values[2 * i] & np.uint8(15)) | np.uint8(values[2 * i + 1] << np.uint8(4))
-    return count
-
-
-@numba.njit(nogil=True, cache=True)
-def _pack_6(values: NDArray[np.uint8], packed: NDArray[np.uint8]) -> int:
-    count = values.size // 8 * 8
-    for i in range(count // 4):
-        a, b = values[4 * i] & np.uint8(63), values[4 * i + 1] & np.uint8(63)
-        c, d = values[4 * i + 2] & np.uint8(63), values[4 * i + 3] & np.uint8(63)
-        packed[3 * i] = a | np.uint8(b << np.uint8(6))
-        packed[3 * i + 1] = np.uint8(b >> np.uint8(2)) | np.uint8(c << np.uint8(4))
-        packed[3 * i + 2] = np.uint8(c >> np.uint8(4)) | np.uint8(d << np.uint8(2))
-    return count
-
-
-@numba.njit(nogil=True, cache=True)
-def _pack_any(values: NDArray[np.uint8], bits: int, packed: NDArray[np.uint8]) -> None:
-    # Eight integers of `bits` bits fill exactly `bits` bytes: no carry crosses from one octet to the next.
-    mask = np.uint64((1 << bits) - 1)
-    octets = values.size // 8
-    for octet in range(octets):
-        word = np.uint64(0)
-        for j in range(8):
-            word |= (np.uint64(values[8 * octet + j]) & mask) << np.uint64(j * bits)
-        for j in range(bits):
-            packed[bits * octet + j] = np.uint8((word >> np.uint64(8 * j)) & np.uint64(255))
-    word = np.uint64(0)
-    for j in range(values.size - 8 * octets):
-        word |= (np.uint64(values[8 * octets + j]) & mask) << np.uint64(j * bits)
-    for j in range(packed.size - bits * octets):
-        packed[bits * octets + j] = np.uint8((word >> np.uint64(8 * j)) & np.uint64(255))
-
-
-@numba.njit(nogil=True, cache=True)
-def unpack(packed: NDArray[np.uint8], bits: int, values: NDArray[np.uint8]) -> None:
-    mask = np.uint64((1 << bits) - 1)
-    octets = values.size // 8
-    for octet in range(octets):
-        word = np.uint64(0)
-        for j in range(bits):
-            word |= np.uint64(packed[bits * octet + j]) << np.uint64(8 * j)
-        for j in range(8):
-            values[8 * octet + j] = np.uint8((word >> np.uint64(j * bits)) & mask)
-    word = np.uint64(0)
-    for j in range(min(bits, packed.size - bits * octets)):
-        word |= np.uint64(packed[bits * octets + j]) << np.uint64(8 * j)
-    for j in range(values.size - 8 * octets):
-        values[8 * octets + j] = np.uint8((word >> np.uint64(j * bits)) & mask)
-
-
 def look_up_rows(indices: NDArray[np.uint8], luts: Array) -> Array:
     """(rows, n) indices into (rows, entries, dim) tables -> (rows, n * dim); the indices are not checked."""
     rows, entries, dim = luts.shape
@@ -158,13 +92,3 @@ def _swap_inner(array: Array, swapped: Array) -> None:
                 for column in range(left, min(left + 32, columns)):
                     for row in range(top, min(top + 32, rows)):
                         swapped[o, column, row] = array[o, row, column]
-
-
-@numba.njit(nogil=True, cache=True)
-def keep(values: Array, mask: NDArray[np.bool_], kept: Array) -> None:
-    """Gather the values under the mask into `kept`, which has one slot to spare: there is no branch, and what the mask
-    leaves out is written over by the next value."""
-    position = 0
-    for i in range(values.size):
-        kept[position] = values[i]
-        position += mask[i]

@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numba
 import numpy as np
 
-from corepress.weights.half import narrow, round_to_half, widen
-
-
-@numba.njit
-def mapped(function: Any, values: Any, out: Any) -> None:
-    for i in range(values.size):
-        out[i] = function(values[i])
+from corepress.kernels.half import narrow, round_to_half, widen
+from tests.kernels.guarded import guarded
 
 
 def test_all_65536_values_widen_to_the_same_bits() -> None:
-    halves = np.arange(1 << 16, dtype=np.uint16)
-    wide = np.empty(halves.size, np.float32)
-    mapped(widen, halves, wide)
-    expected = halves.view(np.float16).astype(np.float32)
+    halves = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    wide, expected = widen(guarded(halves)), halves.astype(np.float32)
     numbers = ~np.isnan(expected)
     np.testing.assert_array_equal(wide.view(np.uint32)[numbers], expected.view(np.uint32)[numbers])
     assert np.isnan(wide[~numbers]).all()
@@ -41,12 +31,10 @@ def test_float32_rounds_to_the_nearest_half_ties_to_even() -> None:
         expected = values.astype(np.float16)
     numbers = ~np.isnan(values)
 
-    bits = np.empty(values.size, np.uint16)
-    mapped(narrow, values, bits)
-    np.testing.assert_array_equal(bits[numbers], expected.view(np.uint16)[numbers])
-    assert np.isnan(bits.view(np.float16)[~numbers]).all()
+    halves = narrow(guarded(values))
+    np.testing.assert_array_equal(halves.view(np.uint16)[numbers], expected.view(np.uint16)[numbers])
+    assert np.isnan(halves[~numbers]).all()
 
-    rounded = np.empty(values.size, np.float32)
-    mapped(round_to_half, values, rounded)
+    rounded = round_to_half(guarded(values))
     same = expected.astype(np.float32).view(np.uint32)
     np.testing.assert_array_equal(rounded.view(np.uint32)[numbers], same[numbers])

@@ -1,0 +1,134 @@
+"""Each kernel beside the same in another checkout of corepress, warm, alternately in one run.
+
+    python benchmarks/kernels.py --before OTHER_CHECKOUT/src [--only NAME] [--rounds 7]
+
+Both versions run in a process of their own and take turns, so that what else the machine does hits both. Seconds are
+the least of all turns, of one thread and of two that do the same at once; the ratio is before / now.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+Work = Callable[[], Any]
+HERE = Path(__file__).resolve()
+AT_LEAST = 0.05  # seconds of a turn: short calls are repeated
+
+
+def numbers(*shape: int, dtype: Any = np.float16) -> Any:
+    return np.random.default_rng(0).normal(0, 0.02, shape).astype(dtype)
+
+
+def integers(*shape: int, below: int = 256) -> Any:
+    return np.random.default_rng(0).integers(0, below, shape).astype(np.uint8)
+
+
+def pack(bits: int) -> Work:
+    from corepress.weights import pack_bits
+
+    values = integers(1 << 22, below=1 << bits)
+    return lambda: pack_bits(values, bits)
+
+
+def unpack(bits: int) -> Work:
+    from corepress.weights import unpack_bits
+
+    packed = integers((1 << 22) * bits // 8)
+    return lambda: unpack_bits(packed, bits, 1 << 22)
+
+
+def keep(dtype: Any) -> Work:
+    from corepress.weights import kept_values
+
+    values, mask = numbers(1 << 22, dtype=dtype), integers(1 << 22, below=2).astype(bool)
+    return lambda: kept_values(values, mask)
+
+
+# Each makes its data, and gives the work that is timed; only what both versions have is called.
+CASES: dict[str, Callable[[], Work]] = {
+    **{f"pack, {bits} bits": lambda bits=bits: pack(bits) for bits in (2, 3, 4, 6)},
+    **{f"unpack, {bits} bits": lambda bits=bits: unpack(bits) for bits in (2, 3, 4, 6)},
+    **{f"keep, {dtype}": lambda dtype=dtype: keep(dtype) for dtype in ("float16", "float32")},
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--before", type=Path, help="the folder `src` of another checkout")
+    parser.add_argument("--only", default="", help="only kernels whose name contains this")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.serve:
+        serve()
+        return
+    sources = {"now": HERE.parent.parent / "src"} | ({"before": options.before} if options.before else {})
+    table = Table("kernel", *(f"{name}, {n} ms" for name in sources for n in ("1 thread", "2 threads")), "1", "2")
+    for case in (name for name in CASES if options.only in name):
+        taken = race(case, sources, options.rounds)
+        cells = [f"{1000 * seconds:.3f}" for times in taken.values() for seconds in times]
+        ratios = [f"{b / n:.2f}" for b, n in zip(taken["before"], taken["now"], strict=True)] if options.before else []
+        print(case, *cells, *ratios, sep=" | ", file=sys.stderr)
+        table.add_row(case, *cells, *ratios)
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
+
+
+def race(case: str, sources: dict[str, Path], rounds: int) -> dict[str, list[float]]:
+    """For each version the least seconds, with one thread and with two."""
+    racers = {}
+    for name, source in sources.items():
+        environment = os.environ | {"PYTHONPATH": str(source)}
+        command = [sys.executable, str(HERE), "--serve"]
+        racers[name] = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
+        ask(racers[name], case)
+    best = {name: [float("inf")] * 2 for name in sources}
+    for _ in range(rounds):
+        for name, racer in racers.items():
+            best[name] = [min(pair) for pair in zip(best[name], map(float, ask(racer, "go").split()), strict=True)]
+    for racer in racers.values():
+        racer.communicate()
+    return best
+
+
+def ask(racer: subprocess.Popen[str], line: str) -> str:
+    assert racer.stdin and racer.stdout
+    racer.stdin.write(line + "\n")
+    racer.stdin.flush()
+    return racer.stdout.readline()
+
+
+def serve() -> None:
+    """A racer: the first line names the case, each further one asks for a turn."""
+    work = CASES[sys.stdin.readline().strip()]()
+    work()
+    start = time.perf_counter()
+    work()
+    repeats = max(1, round(AT_LEAST / (time.perf_counter() - start)))
+    print("ready", flush=True)
+    with ThreadPoolExecutor(2) as pool:
+        for _ in sys.stdin:
+            print(*(turn(work, repeats, threads, pool) for threads in (1, 2)), flush=True)
+
+
+def turn(work: Work, repeats: int, threads: int, pool: ThreadPoolExecutor) -> float:
+    start = time.perf_counter()
+    list(pool.map(lambda _: [work() for _ in range(repeats)], range(threads)))
+    return (time.perf_counter() - start) / repeats
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""The compiled library: found, checked, and its functions for this processor.
+
+`COREPRESS_CPU=baseline|avx2|avx512` forces a level of vector instructions; `COREPRESS_LIBRARY` names another file, as
+`make sanitize` does. Results are the same bits at each level.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import platform
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corepress.errors import CorepressError
+
+LEVELS = ("baseline", "avx2", "avx512")
+# The kinds of arguments: the address of an array (see `pointer`), a count or a choice, a number.
+Pointer, Int, Float, Double = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_double
+_NAMES = {"win32": "corepress.dll", "darwin": "libcorepress.dylib"}
+
+
+def kernel(name: str, *arguments: Any, returns: Any = None) -> Callable[..., Any]:
+    """The function `name` of the library, in the version for this processor.
+
+    `arguments`, `returns`: of Pointer, Int, Float, Double. Calls let go of the interpreter's lock. Raises
+    CorepressError, naming the file, where the library is missing, does not load, or is of another version.
+    """
+    try:
+        function = getattr(_load(), f"corepress_{name}_{level()}")
+    except AttributeError:
+        raise CorepressError(f"{path()} is of another version of corepress: it lacks {name}. {_advice()}") from None
+    function.argtypes, function.restype = arguments, returns
+    return function  # type: ignore[no-any-return]
+
+
+def pointer(array: NDArray[Any], *dtypes: Any, shape: tuple[int, ...] | None = None, out: bool = False) -> int:
+    """The address of an array for a kernel, once its type and layout were checked.
+
+    `dtypes`: those that the kernel can take; any if there are none. `shape`: the one that the kernel will believe.
+    `out`: the kernel writes to it. Raises ValueError for anything else.
+    """
+    if dtypes and array.dtype not in dtypes:
+        raise ValueError(f"a kernel takes {' or '.join(str(np.dtype(kind)) for kind in dtypes)}, not {array.dtype}")
+    if not array.flags.c_contiguous or (out and not array.flags.writeable) or not array.dtype.isnative:
+        raise ValueError("a kernel takes contiguous arrays of the machine's byte order, and writes to writable ones")
+    if shape is not None and array.shape != shape:
+        raise ValueError(f"a kernel takes an array of shape {shape} here, not {array.shape}")
+    return array.__array_interface__["data"][0]  # type: ignore[no-any-return]
+
+
+def path() -> Path:
+    """The file of the library."""
+    given = os.environ.get("COREPRESS_LIBRARY")
+    return Path(given) if given else Path(__file__).with_name(_NAMES.get(sys.platform, "libcorepress.so"))
+
+
+@functools.cache
+def level() -> str:
+    """The level of vector instructions in use: the best that the processor has, or what COREPRESS_CPU asks for."""
+    wanted = os.environ.get("COREPRESS_CPU")
+    if not wanted:
+        return levels()[-1]
+    if wanted not in levels():
+        raise CorepressError(f"COREPRESS_CPU is {wanted!r}, but this machine has {', '.join(levels())}.")
+    return wanted
+
+
+@functools.cache
+def levels() -> tuple[str, ...]:
+    """The levels that both the processor and the library have, the best one last."""
+    return LEVELS[: int(_load().corepress_level()) + 1]
+
+
+@functools.cache
+def _load() -> ctypes.CDLL:
+    if sys.maxsize < 2**32 or sys.byteorder != "little":
+        raise CorepressError(
+            f"corepress needs a 64-bit, little-endian Python; this one is {8 * ctypes.sizeof(ctypes.c_void_p)}-bit, "
+            f"{sys.byteorder}-endian."
+        )
+    file = path()
+    if not file.exists():
+        raise CorepressError(f"{file} is missing: the compiled part of corepress was not built. {_advice()}")
+    try:
+        library = ctypes.CDLL(str(file))
+        library.corepress_level.restype = ctypes.c_int
+    except (OSError, AttributeError) as error:
+        machine = f"{platform.system()} {platform.machine()}"
+        raise CorepressError(f"{file} does not load on this machine ({machine}): {error}. {_advice()}") from None
+    return library
+
+
+def _advice() -> str:
+    return "Install corepress anew for this machine: pip install --force-reinstall --no-deps corepress"

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import typer.main
 
 from corepress import __version__
 from corepress.cli import guard, streams
@@ -21,7 +20,7 @@ from corepress.cli.app import app
 from tests.cli.test_cli import corepress
 
 DIGITS = Path(__file__).parent.parent.parent / "examples/digits.mlpackage"
-COMMANDS = list(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+COMMANDS = list(app.commands)
 
 
 def here(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> tuple[int, str, str]:
@@ -68,16 +67,29 @@ def test_completion(shell: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert code == 0 and "_COREPRESS_COMPLETE" in text
 
 
+def test_completion_is_installed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))  # of Windows
+    monkeypatch.setenv("SHELL", "/bin/bash")
+    (tmp_path / ".bashrc").write_text("alias ll='ls -l'")
+    for arguments in (["--install-completion"], ["--install-completion", "bash"]):
+        assert here(monkeypatch, *arguments)[0] == 0
+    line = 'eval "$(_COREPRESS_COMPLETE=bash_source corepress)"'
+    assert (tmp_path / ".bashrc").read_text() == f"alias ll='ls -l'\n{line}\n"
+    code, _, error = here(monkeypatch, "--install-completion", "tcsh")
+    assert code == 2 and "bash, zsh, fish" in error
+
+
 def test_what_completion_offers() -> None:
     environment = {
         **os.environ,
-        "_COREPRESS_COMPLETE": "complete_bash",
+        "_COREPRESS_COMPLETE": "bash_complete",
         "COMP_WORDS": "corepress pa",
         "COMP_CWORD": "1",
     }
     command = [sys.executable, "-c", "import sys; sys.argv = ['corepress']; from corepress.cli import main; main()"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert done.stdout.split() == ["palettize"]
+    assert done.stdout.strip() == "plain,palettize"
 
 
 OUT = ["-o", "out.mlpackage"]

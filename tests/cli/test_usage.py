@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 
 import pytest
-from typer.testing import CliRunner
+from click.testing import CliRunner
 
 from corepress.cli.app import app
 from corepress.cli.usage import TABLE
 from corepress.errors import ConfigError
 from tests.cli.test_cli import corepress, fails
 
-COMMANDS = {command.name or command.callback.__name__: command for command in app.registered_commands}
+COMMANDS = app.commands
 
 
 def refused(*arguments: object) -> str:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import attrs
 import pytest
-import typer.main
 
 from corepress import coreml, runtime, verify
 from corepress.cli import words
@@ -63,7 +62,7 @@ def test_keys_of_a_file_stay_keys() -> None:
 
 def options() -> set[str]:
     """Every option of every command."""
-    commands = typer.main.get_command(app).commands.values()  # type: ignore[attr-defined]
+    commands = app.commands.values()
     return {option for command in commands for parameter in command.params for option in parameter.opts}
 
 

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from coremltools.models import datatypes
 from coremltools.models.neural_network import NeuralNetworkBuilder
 from PIL import Image
 from torch import nn
-from typer.testing import CliRunner
 
 from corepress.cli.app import app
 from corepress.errors import ConfigError, FormatError

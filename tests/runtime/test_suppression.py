@@ -222,7 +222,7 @@ def test_a_compressed_detector_is_judged(package, tmp_path) -> None:
 
 
 def test_the_command_line_compares_before_a_stage(package) -> None:
-    from typer.testing import CliRunner
+    from click.testing import CliRunner
 
     from corepress.cli.app import app
     from corepress.cli.words import translate

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+import click
 
-from corepress.cli import options, streams
+from corepress.cli import completion, options, streams
 from corepress.cli.check import Check
+from corepress.cli.declare import Argument, Command, Option
 from corepress.cli.guard import Guarded
 from corepress.cli.neural_network import ForNeuralNetworksToo
 from corepress.cli.steps import compressed, config_of, option_of, quantize_activations, ratio_of, run_step
@@ -19,36 +21,43 @@ from corepress.errors import ConfigError
 if TYPE_CHECKING:
     from corepress.mlprogram import Model
 
-app = typer.Typer(
+
+@click.group(
     cls=Guarded,
     context_settings={"help_option_names": ["-h", "--help"]},
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+    invoke_without_command=True,
     help="Make the weights of Core ML packages small, on any machine.",
     epilog="Exit codes: 0 good; 1 the model misses what was asked of it; 2 wrong usage; 3 anything else; "
     "130 and 143 when stopped. See docs/cli.md, also for the fields of --json.",
 )
-
-
-@app.callback(invoke_without_command=True)
-def _top(
-    context: typer.Context,
-    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
-) -> None:
+@click.option("--version", is_flag=True, help="Print the version and exit.")
+@completion.option("--install-completion", completion.install, "Install completion for the current shell.")
+@completion.option("--show-completion", completion.show, "Show completion for the current shell.")
+@click.pass_context
+def app(context: click.Context, version: bool) -> None:
     if version:
         from corepress import __version__
 
         print(f"corepress {__version__}")
-        raise typer.Exit
-    if context.invoked_subcommand is None:
+    elif context.invoked_subcommand is None:
         print(context.get_help(), file=sys.stderr)
-        raise typer.Exit(2)
+        context.exit(2)
 
 
-@app.command()
+def command(kind: type[Command] = Command) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Make a command of a function."""
+
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        app.add_command(kind(function))
+        return function
+
+    return register
+
+
+@command()
 def info(
     model: options.Input,
-    everything: Annotated[bool, typer.Option("--all", help="List all weights, in program order.")] = False,
+    everything: Annotated[bool, Option("--all", help="List all weights, in program order.")] = False,
     as_json: options.Json = False,
 ) -> None:
     """Show what a model of any kind is, its inputs, outputs and weights, and what can be done with it."""
@@ -58,23 +67,23 @@ def info(
     show(describe(model), everything, as_json)
 
 
-@app.command(cls=ForNeuralNetworksToo)
+@command(ForNeuralNetworksToo)
 def palettize(
     model: options.Input,
     output: options.Output,
-    nbits: Annotated[int | None, typer.Option(help="Bits of an index: 1, 2, 3, 4, 6 or 8. [default: 4]")] = None,
-    mode: Annotated[options.PaletteMode, typer.Option(help="How the LUT is made.")] = options.PaletteMode.kmeans,
+    nbits: Annotated[int | None, Option(help="Bits of an index: 1, 2, 3, 4, 6 or 8. [default: 4]")] = None,
+    mode: Annotated[options.PaletteMode, Option(help="How the LUT is made.")] = options.PaletteMode.kmeans,
     granularity: Annotated[
-        options.LutGranularity, typer.Option(help="What has a LUT of its own.")
+        options.LutGranularity, Option(help="What has a LUT of its own.")
     ] = options.LutGranularity.per_tensor,
-    group_size: Annotated[int, typer.Option(min=1, help="Channels of a group.")] = 32,
-    channel_axis: Annotated[int | None, typer.Option(help="Axis of the groups; by operation if not given.")] = None,
-    cluster_dim: Annotated[int, typer.Option(min=1, help="Length of the entries of a vector LUT.")] = 1,
-    per_channel_scale: Annotated[bool, typer.Option(help="Scale each output channel first.")] = False,
-    lut_dtype: Annotated[options.LutDtype | None, typer.Option(help="Quantize the LUT itself.")] = None,
-    smaller_group: Annotated[bool, typer.Option(help="Use a smaller group where the size does not divide.")] = False,
+    group_size: Annotated[int, Option(min=1, help="Channels of a group.")] = 32,
+    channel_axis: Annotated[int | None, Option(help="Axis of the groups; by operation if not given.")] = None,
+    cluster_dim: Annotated[int, Option(min=1, help="Length of the entries of a vector LUT.")] = 1,
+    per_channel_scale: Annotated[bool, Option(help="Scale each output channel first.")] = False,
+    lut_dtype: Annotated[options.LutDtype | None, Option(help="Quantize the LUT itself.")] = None,
+    smaller_group: Annotated[bool, Option(help="Use a smaller group where the size does not divide.")] = False,
     method: Annotated[
-        options.PaletteMethod | None, typer.Option(help="Fit to --data: layers' outputs, or sensitivities.")
+        options.PaletteMethod | None, Option(help="Fit to --data: layers' outputs, or sensitivities.")
     ] = None,
     weight_threshold: options.Threshold = 2048,
     config: options.Config = None,
@@ -109,31 +118,31 @@ def palettize(
     ), check, option_of(method))  # fmt: skip
 
 
-@app.command(cls=ForNeuralNetworksToo)
+@command(ForNeuralNetworksToo)
 def quantize(
     model: options.Input,
     output: options.Output,
     dtype: Annotated[
-        options.Dtype, typer.Option(help="Type of the stored integers; float16: of neural networks.")
+        options.Dtype, Option(help="Type of the stored integers; float16: of neural networks.")
     ] = options.Dtype.int8,
-    mode: Annotated[options.LinearMode, typer.Option(help="Symmetric range, or from minimum to maximum.")] = (
+    mode: Annotated[options.LinearMode, Option(help="Symmetric range, or from minimum to maximum.")] = (
         options.LinearMode.linear_symmetric
     ),
     granularity: Annotated[
-        options.LinearGranularity, typer.Option(help="What has a scale of its own.")
+        options.LinearGranularity, Option(help="What has a scale of its own.")
     ] = options.LinearGranularity.per_channel,
-    block_size: Annotated[int, typer.Option(min=1, help="Elements of a block, along the input channels.")] = 32,
-    scale_search: Annotated[bool, typer.Option(help="Search the scales of least squared error.")] = False,
-    smaller_block: Annotated[bool, typer.Option(help="Use smaller blocks where the size does not divide.")] = False,
-    method: Annotated[options.LinearMethod | None, typer.Option(help="Fit to the layers' outputs on --data.")] = None,
+    block_size: Annotated[int, Option(min=1, help="Elements of a block, along the input channels.")] = 32,
+    scale_search: Annotated[bool, Option(help="Search the scales of least squared error.")] = False,
+    smaller_block: Annotated[bool, Option(help="Use smaller blocks where the size does not divide.")] = False,
+    method: Annotated[options.LinearMethod | None, Option(help="Fit to the layers' outputs on --data.")] = None,
     activation_aware_scale: Annotated[
-        bool, typer.Option("--activation-aware-scale", help="With --method: scale channels first, as AWQ does.")
+        bool, Option("--activation-aware-scale", help="With --method: scale channels first, as AWQ does.")
     ] = False,
     activations: Annotated[
-        bool, typer.Option("--activations", help="Activations of 8 bits, too, signed as --dtype is; needs --data.")
+        bool, Option("--activations", help="Activations of 8 bits, too, signed as --dtype is; needs --data.")
     ] = False,
     observer: Annotated[
-        options.Observer, typer.Option(help="How the range of an activation is found.")
+        options.Observer, Option(help="How the range of an activation is found.")
     ] = options.Observer.min_max,
     weight_threshold: options.Threshold = 2048,
     config: options.Config = None,
@@ -178,17 +187,17 @@ def quantize(
     run_step("quantize", model, output, overwrite, as_json, step, check, fits)
 
 
-@app.command(cls=Checked)
+@command(Checked)
 def prune(
     model: options.Input,
     output: options.Output,
-    sparsity: Annotated[float | None, typer.Option(min=0, max=1, help="Part of the values to set to zero.")] = None,
-    threshold: Annotated[float | None, typer.Option(min=0, help="Set values up to this magnitude to zero.")] = None,
-    minimum_sparsity: Annotated[float, typer.Option(min=0, max=1, help="With --threshold: else stay dense.")] = 0.5,
-    n_m: Annotated[str | None, typer.Option("--n-m", help="N:M, zero the N smallest of every M values.")] = None,
-    block_size: Annotated[int | None, typer.Option(min=2, help="Zero whole runs of this many channels.")] = None,
-    dim: Annotated[int | None, typer.Option(min=0, max=1, help="Axis of --n-m and --block-size.")] = None,
-    method: Annotated[options.PruneMethod | None, typer.Option(help="Fit to the layers' outputs on --data.")] = None,
+    sparsity: Annotated[float | None, Option(min=0, max=1, help="Part of the values to set to zero.")] = None,
+    threshold: Annotated[float | None, Option(min=0, help="Set values up to this magnitude to zero.")] = None,
+    minimum_sparsity: Annotated[float, Option(min=0, max=1, help="With --threshold: else stay dense.")] = 0.5,
+    n_m: Annotated[str | None, Option("--n-m", help="N:M, zero the N smallest of every M values.")] = None,
+    block_size: Annotated[int | None, Option(min=2, help="Zero whole runs of this many channels.")] = None,
+    dim: Annotated[int | None, Option(min=0, max=1, help="Axis of --n-m and --block-size.")] = None,
+    method: Annotated[options.PruneMethod | None, Option(help="Fit to the layers' outputs on --data.")] = None,
     weight_threshold: options.Threshold = 2048,
     config: options.Config = None,
     joint: options.Joint = False,
@@ -224,7 +233,7 @@ def prune(
     ), check, option_of(method))  # fmt: skip
 
 
-@app.command(cls=ForNeuralNetworksToo)
+@command(ForNeuralNetworksToo)
 def decompress(
     model: options.Input,
     output: options.Output,
@@ -240,11 +249,11 @@ def decompress(
     ))  # fmt: skip
 
 
-@app.command(cls=Checked)
+@command(Checked)
 def compress(
     model: options.Input,
     output: options.Output,
-    recipe: Annotated[Path, typer.Option("--recipe", help="A YAML file with the steps; see docs/recipes.md.")],
+    recipe: Annotated[Path, Option("--recipe", help="A YAML file with the steps; see docs/recipes.md.")],
     strict: options.Strict = False,
     all_constants: options.AllConstants = False,
     target: options.Target = None,
@@ -270,23 +279,23 @@ def compress(
     ), check, learning)  # fmt: skip
 
 
-@app.command(cls=Checked)
+@command(Checked)
 def verify(
     original: options.Input,
-    compressed: Annotated[Path, typer.Argument(metavar="COMPRESSED", help="What was made of it.")],
+    compressed: Annotated[Path, Argument(metavar="COMPRESSED", help="What was made of it.")],
     data: options.Data = None,
-    per_op: Annotated[bool, typer.Option("--per-op", help="Compare every operation, to find the first wrong.")] = False,
+    per_op: Annotated[bool, Option("--per-op", help="Compare every operation, to find the first wrong.")] = False,
     stage: Annotated[
         str | None,
-        typer.Option(help="Compare what goes into this stage of a pipeline (name or index; -1 is the last)."),
+        Option(help="Compare what goes into this stage of a pipeline (name or index; -1 is the last)."),
     ] = None,
-    metric: Annotated[options.Metric, typer.Option(help="What decides.")] = options.Metric.snr,
+    metric: Annotated[options.Metric, Option(help="What decides.")] = options.Metric.snr,
     threshold: Annotated[
         float | None,
-        typer.Option(help="The least value of the metric that will do; of max_abs the greatest. [default: by metric]"),
+        Option(help="The least value of the metric that will do; of max_abs the greatest. [default: by metric]"),
     ] = None,
-    min_snr: Annotated[float | None, typer.Option(help="The threshold of --metric snr, in dB. [default: 20]")] = None,
-    samples: Annotated[int, typer.Option(min=1, help="How many random inputs, without --data.")] = 4,
+    min_snr: Annotated[float | None, Option(help="The threshold of --metric snr, in dB. [default: 20]")] = None,
+    samples: Annotated[int, Option(min=1, help="How many random inputs, without --data.")] = 4,
     seed: options.Seed = 0,
     device: options.Device = "cpu",
     function: options.Function = None,
@@ -309,16 +318,16 @@ def verify(
         raise Missed(result.summary)
 
 
-@app.command(cls=Checked)
+@command(Checked)
 def run(
     model: options.Input,
     given: Annotated[
         list[str] | None,
-        typer.Option("--input", "-i", metavar="NAME=VALUE", help="A .npy, .npz or image file, or a number."),
+        Option("--input", "-i", metavar="NAME=VALUE", help="A .npy, .npz or image file, or a number."),
     ] = None,
-    random: Annotated[bool, typer.Option("--random", help="Make random values for the inputs not given.")] = False,
+    random: Annotated[bool, Option("--random", help="Make random values for the inputs not given.")] = False,
     seed: options.Seed = 0,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the outputs to this .npz file.")] = None,
+    output: Annotated[Path | None, Option("--output", "-o", help="Write the outputs to this .npz file.")] = None,
     overwrite: options.Overwrite = False,
     device: options.Device = "cpu",
     function: options.Function = None,
@@ -341,7 +350,7 @@ def run(
     show.outputs(outputs, as_json)
 
 
-@app.command()
+@command()
 def targets(as_json: options.Json = False) -> None:
     """Show what each version of iOS and macOS can hold."""
     from corepress.cli import show

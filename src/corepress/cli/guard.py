@@ -13,7 +13,7 @@ import zipfile
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from typer.core import TyperGroup
+import click
 
 from corepress.cli import streams
 from corepress.cli.words import translate
@@ -31,13 +31,6 @@ _EXTRAS = {
 
 _REPORT = f"please report it, with what the command prints when {TRACEBACK}=1 is in its environment"
 _SHOWN = 200
-# How newer versions of typer speak of a value, and how we do.
-_TYPER = {
-    "Value error, ": "",
-    "Input should be a valid integer, unable to parse string as an integer": "it must be a whole number",
-    "Input should be a valid number, unable to parse string as a number": "it must be a number",
-    "Input should be": "it must be",
-}
 _MOMENT = 0.01
 
 
@@ -55,10 +48,10 @@ class Terminated(KeyboardInterrupt):
 
 
 class Carried(Exception):
-    """An error on its way past typer, which would end a closed pipe and Ctrl-C in its own way."""
+    """An error on its way past click, which would end a closed pipe and Ctrl-C in its own way."""
 
 
-class Guarded(TyperGroup):
+class Guarded(click.Group):
     """All commands; what they raise arrives at `run` as it is."""
 
     def invoke(self, ctx: Any) -> Any:
@@ -66,6 +59,18 @@ class Guarded(TyperGroup):
             return super().invoke(ctx)
         except (BrokenPipeError, KeyboardInterrupt) as error:
             raise Carried from error
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)  # in the order in which one needs them
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
+            from difflib import get_close_matches
+
+            near = get_close_matches(args[0][:_SHOWN], self.commands, n=1)
+            hint = f"Did you mean {near[0]!r}?" if near else f"The commands are {', '.join(self.commands)}."
+            ctx.fail(f"No such command {args[0]!r}. {hint}")
+        return super().resolve_command(ctx, args)
 
 
 def run() -> int:
@@ -95,7 +100,7 @@ def failure_of(error: BaseException) -> Failure:
         return Failure("missed", message, 1)
     if isinstance(error, ConfigError):
         return Failure("usage", message, 2)
-    if hasattr(error, "format_message"):  # of click, or of the copy of it inside typer
+    if isinstance(error, click.ClickException):
         return Failure("usage", _usage(error), 2)
     if isinstance(error, FormatError):
         return Failure("format", message, 3)
@@ -122,10 +127,8 @@ def failure_of(error: BaseException) -> Failure:
 
 
 def _usage(error: Any) -> str:
-    """The message of typer in the form of ours, and where to read on."""
+    """The message of click in the form of ours, and where to read on."""
     message = error.format_message().strip().rstrip(".")
-    for said, meant in _TYPER.items():
-        message = message.replace(said, meant)
     context = getattr(error, "ctx", None)
     return f"{message} (see {context.command_path} --help)" if context is not None else message
 

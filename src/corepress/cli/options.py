@@ -6,40 +6,38 @@ from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from corepress.cli.declare import Argument, Option
 
-Input = Annotated[Path, typer.Argument(metavar="MODEL", help="An .mlpackage or an .mlmodel.")]
-Output = Annotated[Path, typer.Option("--output", "-o", help="Where to write the result.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output when it exists, even the input.")]
+Input = Annotated[Path, Argument(metavar="MODEL", help="An .mlpackage or an .mlmodel.")]
+Output = Annotated[Path, Option("--output", "-o", help="Where to write the result.")]
+Overwrite = Annotated[bool, Option("--overwrite", help="Replace the output when it exists, even the input.")]
 Config = Annotated[
     Path | None,
-    typer.Option("--config", help="A YAML file in the form of OptimizationConfig.from_yaml, instead of the flags."),
+    Option("--config", help="A YAML file in the form of OptimizationConfig.from_yaml, instead of the flags."),
 ]
-Joint = Annotated[bool, typer.Option("--joint", help="Compress weights further that are compressed already.")]
+Joint = Annotated[bool, Option("--joint", help="Compress weights further that are compressed already.")]
 Strict = Annotated[
     bool,
-    typer.Option("--strict", help="Fail where rules change nothing (exit code 2), or no weight is compressed (1)."),
+    Option("--strict", help="Fail where rules change nothing (exit code 2), or no weight is compressed (1)."),
 ]
 AllConstants = Annotated[
     bool,
-    typer.Option("--all-constants", help="Compress constants that no product or look-up reads, too, such as anchors."),
+    Option("--all-constants", help="Compress constants that no product or look-up reads, too, such as anchors."),
 ]
-Target = Annotated[str | None, typer.Option("--target", help="Raise the model to this target first, e.g. iOS18.")]
-Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Threads; one for each core by default.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, and nothing else.")]
-Threshold = Annotated[
-    int, typer.Option("--weight-threshold", min=0, help="Leave weights of up to so many elements alone.")
-]
+Target = Annotated[str | None, Option("--target", help="Raise the model to this target first, e.g. iOS18.")]
+Workers = Annotated[int | None, Option("--workers", min=1, help="Threads; one for each core by default.")]
+Json = Annotated[bool, Option("--json", help="Print JSON on standard output, and nothing else.")]
+Threshold = Annotated[int, Option("--weight-threshold", min=0, help="Leave weights of up to so many elements alone.")]
 Verify = Annotated[
-    bool, typer.Option("--verify", help="Compare outputs with the original's; exit code 1 when they are too far apart.")
+    bool, Option("--verify", help="Compare outputs with the original's; exit code 1 when they are too far apart.")
 ]
 Data = Annotated[
     Path | None,
-    typer.Option("--data", exists=True, help="Inputs to compare on: .npz, image, or a folder of these; else random."),
+    Option("--data", exists=True, help="Inputs to compare on: .npz, image, or a folder of these; else random."),
 ]
 LearningData = Annotated[
     Path | None,
-    typer.Option(
+    Option(
         "--data",
         exists=True,
         help="Inputs like those of the app: .npz, image, or a folder. A method that learns from them leaves a fifth "
@@ -48,11 +46,11 @@ LearningData = Annotated[
 ]
 TestData = Annotated[
     Path | None,
-    typer.Option("--test-data", exists=True, help="Inputs to compare on; all of --data serve to learn from, then."),
+    Option("--test-data", exists=True, help="Inputs to compare on; all of --data serve to learn from, then."),
 ]
-Device = Annotated[str, typer.Option("--device", help="Where to run: cpu, cuda, mps.")]
-Function = Annotated[str | None, typer.Option("--function", help="Which function, of a model with several.")]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="A number that fixes the random inputs.")]
+Device = Annotated[str, Option("--device", help="Where to run: cpu, cuda, mps.")]
+Function = Annotated[str | None, Option("--function", help="Which function, of a model with several.")]
+Seed = Annotated[int, Option("--seed", min=0, help="A number that fixes the random inputs.")]
 
 
 class PaletteMode(str, Enum):
@@ -119,12 +117,12 @@ class PruneMethod(str, Enum):
 
 
 # Of the commands that compress; `verify` calls the threshold --threshold, which `prune` has for something else.
-JudgedBy = Annotated[Metric | None, typer.Option("--metric", help="What decides, as in verify. [default: snr]")]
+JudgedBy = Annotated[Metric | None, Option("--metric", help="What decides, as in verify. [default: snr]")]
 VerifyThreshold = Annotated[
     float | None,
-    typer.Option(
+    Option(
         "--verify-threshold",
         help="The least value of the metric that will do; of max_abs the greatest. [default: by metric]",
     ),
 ]
-MinSnr = Annotated[float | None, typer.Option("--min-snr", help="The threshold of --metric snr, in dB. [default: 20]")]
+MinSnr = Annotated[float | None, Option("--min-snr", help="The threshold of --metric snr, in dB. [default: 20]")]

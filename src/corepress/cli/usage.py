@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from typer.core import TyperCommand
-
+from corepress.cli.declare import Command
 from corepress.errors import ConfigError
 
 
@@ -33,7 +32,7 @@ def _no_config(*options: str) -> Needs:
 
 
 def word(value: Any) -> Any:
-    """The text of an option that is one of a few words: some versions of typer hold it as text until the call."""
+    """The text of an option that is one of a few words."""
     return getattr(value, "value", value)
 
 
@@ -99,7 +98,7 @@ TABLE: dict[str, tuple[Needs, ...]] = {
 }  # fmt: skip
 
 
-class Checked(TyperCommand):
+class Checked(Command):
     """A command that refuses options without effect before it does anything."""
 
     def invoke(self, ctx: Any) -> Any:

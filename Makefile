@@ -8,7 +8,7 @@ TORCH ?= 1
 
 KERNELS := $(wildcard src/corepress/kernels/c/*) tools/build_kernels.py
 
-.PHONY: kernels demo test test-all lowest lint bench bench-quick conformance fuzz schema docs clean
+.PHONY: kernels demo test test-all test-aarch64 sanitize wheels lowest lint bench bench-quick conformance fuzz schema docs clean
 
 # Each package also runs, on real images; `make demo TORCH=` does without PyTorch and this.
 demo: .venv/core.stamp $(if $(TORCH),.venv/torch.stamp)
@@ -23,6 +23,21 @@ test: .venv/dev.stamp
 
 test-all: .venv/dev.stamp
 	$(BIN)/python -m pytest -n $(WORKERS) -m ""
+
+# The tests of the kernels, under the sanitizers of addresses and of undefined behaviour. Needs gcc or clang.
+sanitize: .venv/dev.stamp
+	$(BIN)/python tools/build_kernels.py --sanitize build/sanitize/libcorepress.so
+	COREPRESS_LIBRARY=$$PWD/build/sanitize/libcorepress.so ASAN_OPTIONS=detect_leaks=0 \
+		LD_PRELOAD="$$($${CC:-cc} -print-file-name=libasan.so)" \
+		$(BIN)/python -m pytest -q -p no:cacheprovider tests/kernels
+
+# The tests of the kernels on an emulated ARM processor. Needs Debian's qemu-user.
+test-aarch64: .venv/dev.stamp
+	tools/aarch64.sh
+
+# An sdist, and a wheel for each system, cross-compiled.
+wheels: .venv/dev.stamp
+	$(BIN)/python tools/wheels.py
 
 # The tests that need no PyTorch, on the lowest versions that pyproject.toml allows.
 lowest: .venv-lowest/stamp

@@ -59,21 +59,32 @@ class Hook(BuildHookInterface[Any]):
 
     def dependencies(self) -> list[str]:
         cross = "COREPRESS_TARGET" in os.environ
-        return ["ziglang>=0.13"] if self.target_name == "wheel" and (cross or not system_compiler()) else []
+        return ["ziglang>=0.13"] if cross or not system_compiler() else []
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        target = os.environ.get("COREPRESS_TARGET")
-        root = Path(self.root)
-        output = root / KERNELS / (TARGETS[target].file if target else native().file)
-        build(root / KERNELS / "c", output, TARGETS[target] if target else None)
+        name = os.environ.get("COREPRESS_TARGET")
+        target = TARGETS[name] if name else native()
+        kernels = Path(self.root) / KERNELS
+        if version == "editable":
+            build(kernels / "c", kernels / target.file)
+            return
+        # Elsewhere, so that a build for another system leaves the library of this one in place.
+        self.made = tempfile.TemporaryDirectory()
+        output = Path(self.made.name) / target.file
+        build(kernels / "c", output, target if name else None)
         build_data["pure_python"] = False
-        build_data["tag"] = f"py3-none-{TARGETS[target].tag if target else native().tag}"
-        build_data["artifacts"].append(output.relative_to(root).as_posix())
+        build_data["tag"] = f"py3-none-{target.tag}"
+        build_data["force_include"][str(output)] = f"corepress/kernels/{target.file}"
+
+    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
+        if version != "editable":
+            self.made.cleanup()
 
 
 def build(sources: Path, output: Path, target: Target | None = None, sanitize: bool = False) -> None:
     """Compile each file for each level of vector instructions, `cpu.c` once, and link them; `target`: None is here."""
     compiler = system_compiler() if target is None else None
+    zig = compiler is None
     if compiler is None:
         triple = (target or native()).triple
         compiler = [sys.executable, "-m", "ziglang", "cc", "-target", triple, "-mcpu=baseline", "-s"]
@@ -91,7 +102,9 @@ def build(sources: Path, output: Path, target: Target | None = None, sanitize: b
 
         objects = list(pool.map(compile, [*jobs, (sources / "cpu.c", "baseline")]))
         linked = Path(folder) / output.name
-        run([*compiler, *(SANITIZE if sanitize else []), "-shared", *objects, "-o", str(linked)])
+        # A DLL with Microsoft's C library would first compile that, for minutes; the kernels call nothing of it.
+        bare = ["-nostdlib", "-Wl,--no-entry"] if zig and output.suffix == ".dll" else []
+        run([*compiler, *(SANITIZE if sanitize else []), "-shared", *bare, *objects, "-o", str(linked)])
         output.parent.mkdir(parents=True, exist_ok=True)
         output.unlink(missing_ok=True)  # a process that has the old one loaded keeps it
         shutil.copy(linked, output)

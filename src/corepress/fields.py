@@ -1,4 +1,7 @@
-"""The kinds of fields that configurations are made of; each checks its value and says what is allowed."""
+"""The kinds of fields that configurations are made of; each checks its value and says what is allowed.
+
+cattrs and PyYAML are imported on first use: only configurations from dictionaries and files need them.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +16,8 @@ from pathlib import Path
 from typing import IO, Any, TypeVar, get_args
 
 import attrs
-import cattrs
-import cattrs.errors
 import numpy as np
-import yaml
 from attrs import field
-from cattrs.gen import make_dict_structure_fn, override
 
 from corepress.errors import ConfigError
 
@@ -200,6 +199,9 @@ def one_of(*allowed: Enum) -> Any:
 
 @functools.cache
 def _structurer(cls: Any) -> Callable[[Mapping[str, Any], Any], Any]:
+    import cattrs
+    from cattrs.gen import make_dict_structure_fn, override
+
     hooks: dict[str, Any] = {f.name: override(struct_hook=_leaf) for f in attrs.fields(cls)}
     return make_dict_structure_fn(cls, cattrs.Converter(), _cattrs_forbid_extra_keys=True, **hooks)
 
@@ -222,6 +224,8 @@ def _leaf(value: Any, hint: Any) -> Any:
 
 def sentences(error: BaseException) -> list[str]:
     """The messages inside an error of cattrs, with suggestions for unknown keys."""
+    import cattrs.errors
+
     if isinstance(error, cattrs.errors.ForbiddenExtraKeysError):
         return [str(unknown_key(error.cl, key)) for key in sorted(error.extra_fields, key=str)[:_MOST_SENTENCES]]
     if isinstance(error, cattrs.errors.BaseValidationError):
@@ -240,6 +244,8 @@ def read_yaml(source: str | Path | IO[str] | IO[bytes]) -> Any:
                 return read_yaml(file)
         except OSError as error:
             raise ConfigError(f"{source}: can't read it ({error.strerror}).") from error
+    import yaml
+
     name = getattr(source, "name", "The text")
     try:
         loader = yaml.SafeLoader(source)
@@ -261,6 +267,8 @@ _MOST_NODES = 100_000
 
 def _written_out(node: Any, known: dict[int, int]) -> int:
     """How many nodes there are below a node of YAML when every alias is written out; without end for one of itself."""
+    import yaml
+
     if id(node) not in known:
         known[id(node)] = _MOST_NODES + 1  # while it is counted: whoever comes back to it is inside of it
         below = node.value if isinstance(node, yaml.CollectionNode) else ()

@@ -14,16 +14,16 @@ from numpy.typing import NDArray
 
 from corepress.mlprogram import Model, Weight
 from corepress.mlprogram.program import programs
-from corepress.neural_network import Model as Networks
 from corepress.targets import TARGETS, system_of
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from corepress.neural_network import Model as Networks
     from corepress.neural_network.layers import LayerWeight
 
 # A path, a `Model`, a `corepress.neural_network.Model`, or an `MLModel` of coremltools, which has no types.
-AnyModel: TypeAlias = str | Path | Model | Networks | Any
+AnyModel: TypeAlias = "str | Path | Model | Networks | Any"
 _CHUNK = 1 << 20
 # How weights of neural networks are stored, in the words for those of packages.
 _FORMS = {"linear": "quantized", "lut": "palettized", "int8": "quantized"}
@@ -168,11 +168,12 @@ def report(model: AnyModel, *, snr: bool = True) -> Report:
     Errors are computed here, from both values of each compressed weight; `snr=False` saves that time.
     Works on the result of a compression, before and after it is saved in the same process.
     """
-    if isinstance(model, Networks):
-        return _of_networks(model, snr)
     if not isinstance(model, Model):
         from corepress.coreml.interop import with_history
+        from corepress.neural_network import Model as Networks
 
+        if isinstance(model, Networks):
+            return _of_networks(model, snr)
         model = with_history(model)
     origin = model.origin or model
     after = {(weight.function, weight.output): weight for weight in model.weights()}

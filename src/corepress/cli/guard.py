@@ -7,9 +7,7 @@ import os
 import signal
 import sys
 import threading
-import traceback
 import warnings
-import zipfile
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -85,6 +83,8 @@ def run() -> int:
         raise
     except BaseException as error:
         if os.environ.get(TRACEBACK):
+            import traceback
+
             traceback.print_exc()
         failure = failure_of(error.__cause__ if isinstance(error, Carried) and error.__cause__ else error)
     # From here on nothing is left to clean up, and a signal may end the process at once.
@@ -95,6 +95,8 @@ def run() -> int:
 
 def failure_of(error: BaseException) -> Failure:
     """What to say of an error, and the exit code: 1 for `Missed`, 2 for wrong usage, 3 for all else."""
+    import zipfile
+
     message = translate(str(error))
     if isinstance(error, Missed):
         return Failure("missed", message, 1)

@@ -17,12 +17,14 @@ _SHOWN_LABELS = 5
 
 def info(described: Description, everything: bool, as_json: bool) -> None:
     """What is in a model: its kind, its inputs and outputs, its size, what can be done with it, its weights."""
-    from corepress.cli import show, streams
+    from corepress.cli import streams
 
     if as_json:
         streams.document(described.to_dict())
         return
-    out = show.console()
+    from corepress.cli.terminal import console
+
+    out = console()
     out.print(facts(list(_lines(described))))
     if not described.weights:
         return

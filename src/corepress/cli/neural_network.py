@@ -29,10 +29,15 @@ class ForNeuralNetworksToo(Checked):
     """A command that does its work here if its model holds neural networks, and in its own function if not."""
 
     def invoke(self, ctx: Any) -> Any:
-        from corepress.neural_network.model import load_if_networks
+        from corepress.mlprogram.kinds import holds_networks
+        from corepress.mlprogram.package import find_package, read_spec
 
-        model = load_if_networks(ctx.params["model"])
-        return super().invoke(ctx) if model is None else _run(model, str(self.name), ctx)
+        path = ctx.params["model"]
+        if not holds_networks(read_spec(find_package(path))):
+            return super().invoke(ctx)
+        from corepress.neural_network import load
+
+        return _run(load(path), str(self.name), ctx)
 
 
 def _run(model: Model, command: str, context: Any) -> None:

@@ -1,18 +1,17 @@
-"""Progress bars and tables on the terminal."""
+"""What the commands print: progress, closing tables, JSON. rich is imported only where it is needed (`terminal.py`)."""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
+import os
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-
-from corepress import tables
 from corepress.cli import streams
 from corepress.cli.words import translate
 
@@ -23,52 +22,56 @@ if TYPE_CHECKING:
     from corepress.verification import Verification
 
 _SHOWN_CLASSES = 5
-_ENDLESS = 1 << 20
-
-
-class _Console(Console):
-    def on_broken_pipe(self) -> None:
-        """Where rich would end the process, the error goes on to the guard."""
-        raise BrokenPipeError
-
-
-def console() -> Console:
-    """Standard output; where it is no terminal, lines are as long as they need be."""
-    return _Console(width=None if sys.stdout.isatty() else _ENDLESS, soft_wrap=False, highlight=False)
 
 
 @contextlib.contextmanager
 def progress(title: str) -> Iterator[Progress]:
     """A progress bar on standard error, silent when that is not a terminal."""
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-    from rich.progress import Progress as Bar
-
-    columns = (
-        TextColumn(title),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[name]}", markup=False),
-    )
     if not sys.stderr.isatty():
         yield lambda done, total, name: None
         return
-    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(title, total=None, name="")
-        yield lambda done, total, name: bar.update(task, completed=done, total=total, name=name)
+    from corepress.cli.terminal import bar
+
+    with bar(title) as update:
+        yield update
+
+
+def facts(rows: Sequence[tuple[str, str]]) -> None:
+    """Print labels, each with its text; the same with rich, where there are colours or a width to heed, and without."""
+    plain = _aligned(rows)
+    if plain is None or sys.stdout.isatty() or os.environ.get("FORCE_COLOR"):
+        from corepress import tables
+        from corepress.cli.terminal import console
+
+        console().print(tables.facts(rows))
+    else:
+        print(plain)
+
+
+def _aligned(rows: Sequence[tuple[str, str]]) -> str | None:
+    """Labels and texts in columns; None where characters may be of other widths than one."""
+    cells = [
+        (label if first else "", line)
+        for label, text in rows
+        for first, line in zip(itertools.chain([True], itertools.repeat(False)), text.split("\n"), strict=False)
+    ]
+    if not all(cell.isascii() and cell.isprintable() for row in cells for cell in row):
+        return None
+    widths = [max(map(len, column), default=0) for column in zip(*cells, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)) for row in cells)
 
 
 def summary(report: Report, output: Path, as_json: bool, judgement: Judgement | None = None) -> None:
     """The closing table of a compression, or the whole report as JSON; with how the outputs compare, if they were."""
     if as_json:
         extra = {} if judgement is None else {"verification": judgement.to_dict()}
-        facts = report.to_dict()
-        for row in facts["weights"]:
+        content = report.to_dict()
+        for row in content["weights"]:
             row |= {key: translate(row[key]) for key in ("skipped", "unfitted")}
-        streams.document({"output": str(output), **facts, **extra})
+        streams.document({"output": str(output), **content, **extra})
         return
     worst = report.worst
-    console().print(tables.facts([
+    facts([
         ("written to", str(output)),
         ("size", f"{size(report.size_before)} -> {size(report.size_after)}, ratio {report.ratio:.2f}"),
         ("bits per weight", f"{report.bits_per_weight:.2f}"),
@@ -80,7 +83,7 @@ def summary(report: Report, output: Path, as_json: bool, judgement: Judgement | 
         *_largest_left(report),
         *_unfitted(report),
         *([] if judgement is None else _compared(judgement)),
-    ]))  # fmt: skip
+    ])  # fmt: skip
 
 
 def _counted(report: Report) -> Iterator[tuple[str, str]]:
@@ -135,6 +138,8 @@ def verification(result: Verification, as_json: bool) -> None:
         facts |= {"summary": translate(result.summary), "notes": [translate(note) for note in result.notes]}
         streams.document(facts)
         return
+    from corepress.cli.terminal import console
+
     console().print(result.table())
     if result.ok:
         console().print(translate(result.summary), markup=False)
@@ -146,7 +151,10 @@ def outputs(values: Mapping[str, Any], as_json: bool) -> None:
     if as_json:
         streams.document({"outputs": described})
         return
-    table = tables.NamesTable("output", "", " ", sentences=("", " "))
+    from corepress.cli.terminal import console
+    from corepress.tables import NamesTable
+
+    table = NamesTable("output", "", " ", sentences=("", " "))
     for name, facts in described.items():
         for number, (key, fact) in enumerate(facts.items()):
             text = f"{fact:.6g}" if isinstance(fact, float) else str(fact)
@@ -156,8 +164,11 @@ def outputs(values: Mapping[str, Any], as_json: bool) -> None:
 
 def targets(rows: list[dict[str, str]]) -> None:
     """What each system can hold, one fact in a line, which a narrow terminal has room for."""
+    from corepress.cli.terminal import console
+    from corepress.tables import NamesTable
+
     (first, *others) = rows[0]
-    table = tables.NamesTable(first, "", " ", sentences=(" ",))
+    table = NamesTable(first, "", " ", sentences=(" ",))
     for row in rows:
         for number, key in enumerate(others):
             table.add_row("" if number else row[first], key, row[key])

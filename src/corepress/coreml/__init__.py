@@ -3,13 +3,10 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from corepress.coreml import experimental
 from corepress.coreml.config import OptimizationConfig
 from corepress.coreml.decompress import decompress_weights
-from corepress.coreml.experimental import linear_quantize_activations
 from corepress.coreml.granularity import CompressionGranularity
 from corepress.coreml.interop import to_coremltools
-from corepress.coreml.metadata import CoreMLOpMetaData, CoreMLWeightMetaData, get_weights_metadata
 from corepress.coreml.op_configs import (
     OpLinearQuantizerConfig,
     OpMagnitudePrunerConfig,
@@ -23,6 +20,11 @@ from corepress.errors import needs_torch
 
 if TYPE_CHECKING:
     from corepress.coreml import calibrated as calibrated
+    from corepress.coreml import experimental as experimental
+    from corepress.coreml.experimental import linear_quantize_activations as linear_quantize_activations
+    from corepress.coreml.metadata import CoreMLOpMetaData as CoreMLOpMetaData
+    from corepress.coreml.metadata import CoreMLWeightMetaData as CoreMLWeightMetaData
+    from corepress.coreml.metadata import get_weights_metadata as get_weights_metadata
 
 __all__ = [
     "CompressionGranularity",
@@ -44,10 +46,23 @@ __all__ = [
 ]
 
 
+# What a process that compresses a package has no use for is imported on first use.
+_LAZY = {
+    "CoreMLOpMetaData": "corepress.coreml.metadata",
+    "CoreMLWeightMetaData": "corepress.coreml.metadata",
+    "get_weights_metadata": "corepress.coreml.metadata",
+    "linear_quantize_activations": "corepress.coreml.experimental",
+}
+
+
 def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    if name == "experimental":
+        return importlib.import_module("corepress.coreml.experimental")
     if name != "calibrated":
         raise AttributeError(f"module 'corepress.coreml' has no attribute {name!r}")
-    try:  # on first use: it imports PyTorch
+    try:  # it imports PyTorch
         return importlib.import_module("corepress.coreml.calibrated")
     except ModuleNotFoundError as error:
         raise needs_torch(error, "corepress.coreml.calibrated") from error

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeVar
 
-import cattrs.errors
 from attrs import define, field
 
 from corepress import fields
@@ -273,7 +272,9 @@ class OpPalettizerConfig(OpCompressorConfig):
 
 def read_config(kind: type[C], arguments: Mapping[str, Any], where: str) -> C:
     """Build one configuration from its arguments; a ConfigError begins with `where`."""
+    from cattrs.errors import BaseValidationError
+
     try:
         return kind._from_dict(arguments)
-    except cattrs.errors.BaseValidationError as error:
+    except BaseValidationError as error:
         raise ConfigError(f"{where}: {' '.join(fields.sentences(error))}") from error

@@ -92,6 +92,12 @@ def leaves(spec: Any) -> Iterator[str]:
         yield from leaves(stage)
 
 
+def holds_networks(spec: Any) -> bool:
+    """Whether a model is of neural networks, by themselves or in a pipeline, with no ML program among them."""
+    kinds = set(leaves(spec))
+    return bool(kinds & set(NETWORKS)) and "mlProgram" not in kinds
+
+
 def refusal(spec: Any) -> str:
     """What a model without an ML program is, and what can be done about it: half a sentence."""
     kind, parts = kind_of(spec), list(leaves(spec))

@@ -6,9 +6,7 @@ to know is one more line of `_FILES`, `_ENDINGS` or `_FOLDERS`.
 
 from __future__ import annotations
 
-import difflib
 import os
-import zipfile
 from pathlib import Path
 
 from corepress.errors import FormatError
@@ -106,6 +104,8 @@ def _near(path: Path) -> str:
     if not parent.is_dir():
         missing = next(folder for folder in (parent, *parent.parents) if folder.parent.is_dir())
         return f"; the folder {missing} does not exist"
+    import difflib
+
     names = {name.casefold(): name for name in sorted(_listed(parent)) if not name.startswith(".")}
     written = path.name.casefold()
     found = [names[written + ending] for ending in MODEL_ENDINGS if written + ending in names]
@@ -188,6 +188,8 @@ def _file(path: Path) -> str | None:
 
 
 def _zip(path: Path) -> str:
+    import zipfile
+
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()

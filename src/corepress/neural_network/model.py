@@ -13,9 +13,9 @@ from google.protobuf.message import DecodeError, EncodeError
 
 from corepress.errors import ConfigError, CorepressError, FormatError
 from corepress.mlprogram.atomic import replacing
-from corepress.mlprogram.kinds import leaves, refusal
+from corepress.mlprogram.kinds import holds_networks, leaves, refusal
 from corepress.mlprogram.package import MLMODEL, Package, find_package, read_spec
-from corepress.neural_network.layers import NETWORKS, LayerWeight, find_weights, models, networks
+from corepress.neural_network.layers import LayerWeight, find_weights, networks
 from corepress.neural_network.schema import Model as ModelProto
 
 
@@ -102,9 +102,8 @@ def load_if_networks(path: str | Path) -> Model | None:
     Raises FormatError for what is no model at all.
     """
     package = find_package(path)
-    model = Model(package, read_spec(package, ModelProto))
-    kinds = {part.WhichOneof("Type") for _, part in models(model.spec)}
-    return model if kinds & set(NETWORKS) and "mlProgram" not in kinds else None
+    spec = read_spec(package, ModelProto)
+    return Model(package, spec) if holds_networks(spec) else None
 
 
 def as_model(source: Any) -> Model:

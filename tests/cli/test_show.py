@@ -1,0 +1,41 @@
+"""The closing table looks the same with rich and without it."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from corepress import tables
+from corepress.cli import show
+from corepress.cli.terminal import console
+
+PRINTABLE = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=20)
+TEXT = st.lists(PRINTABLE.filter(str.strip), min_size=1, max_size=3).map("\n".join)
+
+
+def by_rich(rows: list[tuple[str, str]]) -> str:
+    out = console()
+    with out.capture() as captured:
+        out.print(tables.facts(rows))
+    return captured.get()
+
+
+@given(st.lists(st.tuples(PRINTABLE, TEXT), min_size=1, max_size=4))
+def test_lines_are_those_of_rich(rows: list[tuple[str, str]]) -> None:
+    assert f"{show._aligned(rows)}\n" == by_rich(rows)
+
+
+@pytest.mark.parametrize("text", ["\u5c42", "e\u0301", "a\tb", "\x07", "caf\u00e9"])
+def test_other_characters_are_left_to_rich(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert show._aligned([("name", text)]) is None
+    show.facts([("name", text)])
+    assert capsys.readouterr().out == by_rich([("name", text)])
+
+
+def test_colours_that_are_forced(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    show.facts([("name", "text")])
+    assert capsys.readouterr().out == "name  text\n"
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    show.facts([("name", "text")])
+    assert "\x1b[1mname" in capsys.readouterr().out

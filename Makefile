@@ -32,11 +32,11 @@ sanitize: .venv/dev.stamp
 		$(BIN)/python -m pytest -q -p no:cacheprovider tests/kernels
 
 # The tests of the kernels on an emulated ARM processor. Needs Debian's qemu-user.
-test-aarch64: .venv/dev.stamp
+test-aarch64: .venv/wheels.stamp
 	tools/aarch64.sh
 
 # An sdist, and a wheel for each system, cross-compiled.
-wheels: .venv/dev.stamp
+wheels: .venv/wheels.stamp
 	$(BIN)/python tools/wheels.py
 
 # The tests that need no PyTorch, on the lowest versions that pyproject.toml allows.
@@ -94,6 +94,10 @@ clean:
 .venv/dev.stamp: pyproject.toml constraints.txt $(KERNELS)
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+.venv/wheels.stamp: pyproject.toml .venv/core.stamp
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[wheels]'
 	touch $@
 
 .venv-lowest/stamp: pyproject.toml tools/lowest.py

@@ -106,8 +106,9 @@ def build(sources: Path, output: Path, target: Target | None = None, sanitize: b
         bare = ["-nostdlib", "-Wl,--no-entry"] if zig and output.suffix == ".dll" else []
         run([*compiler, *(SANITIZE if sanitize else []), "-shared", *bare, *objects, "-o", str(linked)])
         output.parent.mkdir(parents=True, exist_ok=True)
-        output.unlink(missing_ok=True)  # a process that has the old one loaded keeps it
-        shutil.copy(linked, output)
+        # Replaced at once: a process that has the old one loaded keeps it, and none finds half of the new one.
+        shutil.copy(linked, output.with_suffix(".new"))
+        output.with_suffix(".new").replace(output)
 
 
 def native() -> Target:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from corepress.kernels import library
+from tests.kernels.again import check_kernels
 
 ROOT = Path(__file__).parent.parent.parent
 PACK = "import numpy, corepress.weights as w; print(w.pack_bits(numpy.arange(8, dtype=numpy.uint8), 4).tolist())"
@@ -77,11 +78,6 @@ def test_the_command_line_says_it_without_a_traceback(tmp_path) -> None:
     assert not (tmp_path / "out.mlpackage").exists()
 
 
-@pytest.mark.skipif("COREPRESS_CPU" in os.environ, reason="this is one of the runs that it starts")
 @pytest.mark.parametrize("level", library.levels()[:-1])
 def test_the_kernels_pass_their_tests_at_every_level(level) -> None:
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(Path(__file__).parent)]
-    done = subprocess.run(
-        command, capture_output=True, text=True, cwd=ROOT, env=os.environ | {"COREPRESS_CPU": level}, check=False
-    )
-    assert done.returncode == 0, done.stdout[-3000:]
+    check_kernels(COREPRESS_CPU=level)

@@ -2,9 +2,12 @@
 
     python measure.py coremltools|corepress JOB BLOCKS OUTPUT REPEATS [WORKERS]
     python measure.py error BLOCKS OUTPUT
+    python measure.py script coremltools|corepress JOB BLOCKS OUTPUT
+    python measure.py calls JOB PACKAGE
 
-Prints one line of JSON. Times are of the call alone: all is imported, and the job was run once on a tiny model, so
-that numba has loaded its compiled code. `peak` and the others in bytes are `ru_maxrss`.
+Prints one line of JSON. The first form warms up: all is imported, and the job was run once on a tiny model. `script` is
+what a user's script does, with nothing before it; `calls` gives CPU seconds of corepress' first and second call in the
+process. `peak` and the others in bytes are `ru_maxrss`.
 """
 
 from __future__ import annotations
@@ -22,9 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import models
-from jobs import JOBS
-
-ALGORITHMS = ("algorithms.palettize", "algorithms.linear", "algorithms.magnitude", "weights.kernels")
+from jobs import JOBS, Job
 
 
 def main() -> None:
@@ -33,6 +34,11 @@ def main() -> None:
     kind, *arguments = sys.argv[1:]
     if kind == "error":
         result = {"error": squared_error(int(arguments[0]), Path(arguments[1]))}
+    elif kind == "script":
+        library, job, blocks, output = arguments
+        result = script(library, JOBS[job], models.package(int(blocks)), Path(output))
+    elif kind == "calls":
+        result = calls(JOBS[arguments[0]], Path(arguments[1]))
     else:
         job, blocks, output, repeats, *workers = arguments
         extra = {"workers": int(workers[0])} if workers else {}
@@ -64,6 +70,26 @@ def measure(library: str, name: str, blocks: int, output: Path, repeats: int, ex
     }
 
 
+def script(library: str, job: Job, path: Path, output: Path) -> dict[str, float]:
+    """Seconds to import, to load, of the call and to save, all of them the first of their process."""
+    start = time.perf_counter()
+    cto, load = libraries()[library]()
+    imports = time.perf_counter() - start
+    return {"imports": imports, **run(lambda model: job.apply(cto, model), load, path, output)}
+
+
+def calls(job: Job, path: Path) -> dict[str, float]:
+    """CPU seconds, of all threads, of two calls in one process."""
+    cto, load = load_corepress()
+    model = load(path)
+    seconds = {}
+    for name in ("first", "second"):
+        start = time.process_time()
+        job.apply(cto, model)
+        seconds[name] = time.process_time() - start
+    return seconds
+
+
 def libraries() -> dict[str, Callable[[], tuple[Any, Callable[[Path], Any]]]]:
     return {"coremltools": load_coremltools, "corepress": load_corepress}
 
@@ -76,9 +102,6 @@ def load_coremltools() -> tuple[Any, Callable[[Path], Any]]:
 
 
 def load_corepress() -> tuple[Any, Callable[[Path], Any]]:
-    # corepress imports its heavy parts on first use; here they count as imports, as they do for coremltools.
-    for module in ALGORITHMS:
-        importlib.import_module(f"corepress.{module}")
     return importlib.import_module("corepress.coreml"), importlib.import_module("corepress").load
 
 

@@ -21,8 +21,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-import cli
 import models
+import processes
 from jobs import JOBS
 from roofline import floor
 
@@ -32,8 +32,8 @@ PEER, OURS = "coremltools", "corepress"
 SLOW = 20  # seconds; the peer is timed once where it takes longer, else the best of 3, as ours
 COLUMNS = ("job", "peer s", "our s", "with save", "faster", "peer error", "our error", "peer MB", "our MB", "floor s")
 NOTES = """\
-- Seconds of the call alone: everything is imported and a tiny model was compressed before the clock starts, so that
-  numba has loaded its compiled code. The best of 3; the peer, coremltools, once where it takes more than 20 s.
+- Seconds of the call alone: everything is imported and a tiny model was compressed before the clock starts. The best of
+  3; the peer, coremltools, once where it takes more than 20 s. Whole processes are below.
 - "faster" sets the peer's call against ours *with* saving, since the peer writes a temporary package in its call.
 - Error: sum of squared differences of all weights from the fp16 original, read from the saved packages by one program.
 - MB: peak memory of the process above its peak just after import of the library.
@@ -47,7 +47,7 @@ def main() -> None:
     for blocks in (models.TINY, *sizes):
         python("models.py", blocks)
     speeds = json.loads(python("roofline.py", "--json"))
-    results: dict[str, Any] = {"machine": machine(speeds), "cli": cli.measure(), "rows": []}
+    results: dict[str, Any] = {"machine": machine(speeds), "rows": []}
     console = Console(width=None if sys.stdout.isatty() else 140)
     for blocks in sizes:
         libraries = [OURS] if options.ours or (blocks == models.LARGE and not options.large_peer) else [PEER, OURS]
@@ -57,9 +57,12 @@ def main() -> None:
             row["floor"] = floor(row[OURS].get("bytes_in", 0), row[OURS].get("bytes_out", 0), speeds)
             results["rows"].append(row)
             console.print(*cells(row), sep=" | ", style="dim")
+    whole = [name for name in chosen if not JOBS[name].on_palettized]
+    results["processes"] = processes.measure(whole, options.before, options.repeats, peer=not options.ours)
     for blocks in sizes:
         console.print(table(results, blocks))
-    console.print(NOTES, *uncounted(results), results["machine"], results["cli"], sep="\n", soft_wrap=True)
+    console.print(NOTES, *uncounted(results), results["machine"], sep="\n", soft_wrap=True)
+    console.print(*processes.markdown(results["processes"]), sep="\n", soft_wrap=True, markup=False)
     if not (options.ours or options.quick or options.only):
         (HERE / "results.json").write_text(json.dumps(results, indent=2) + "\n")
         (HERE / "results.md").write_text(markdown(results, sizes))
@@ -72,6 +75,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--large", action="store_true", help="also a package five times larger, with corepress")
     parser.add_argument("--large-peer", action="store_true", help="and with coremltools")
     parser.add_argument("--only", default="", help="only jobs whose name contains this")
+    processes.add_options(parser)
     parser.add_argument("--workers", type=int, help="threads of corepress (default: one for each core)")
     return parser.parse_args()
 
@@ -155,9 +159,7 @@ def markdown(results: dict[str, Any], sizes: list[int]) -> str:
     for blocks in sizes:
         lines += ["", f"## {title(blocks)}", "", line(COLUMNS), line(["---"] + ["---:"] * (len(COLUMNS) - 1))]
         lines += [line(cells(row)) for row in results["rows"] if row["blocks"] == blocks]
-    lines += ["", NOTES, *uncounted(results), "", "## Command line, from start to end", ""]
-    for command, taken in results["cli"].items():
-        lines.append(f"- `{command}`: {'failed' if taken is None else f'{taken:.2f} s'}")
+    lines += ["", NOTES, *uncounted(results), "", *processes.markdown(results["processes"])]
     return "\n".join(lines) + "\n"
 
 
@@ -170,7 +172,7 @@ def title(blocks: int) -> str:
 
 
 def machine(speeds: dict[str, float]) -> dict[str, Any]:
-    packages = ("coremltools", "corepress", "numpy", "numba")
+    packages = ("coremltools", "corepress", "numpy")
     versions = ", ".join(f"{name} {version(name)}" for name in packages)
     return {
         "processor": processor(),

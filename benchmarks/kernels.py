@@ -56,11 +56,74 @@ def keep(dtype: Any) -> Work:
     return lambda: kept_values(values, mask)
 
 
+def settle(bits: int = 0, n_m: tuple[int, int] = (0, 0), normal_float: bool = False) -> Work:
+    import torch
+
+    from corepress.algorithms.grid import Grid
+    from corepress.algorithms.sweep import settle_in_kernel
+
+    weight = torch.from_numpy(numbers(128, 1024, dtype=np.float32))
+    factor = torch.from_numpy(numbers(128, 128, dtype=np.float32)).triu() + torch.eye(128)
+    grid = Grid(weight.T.contiguous(), bits=bits, block_size=32, normal_float=normal_float) if bits else None
+    kept, levels = torch.ones(weight.shape, dtype=torch.bool), torch.empty(weight.shape, dtype=torch.uint8)
+    masked = bool(n_m[1])
+
+    def work() -> None:
+        own = kept.clone() if masked else None
+        settle_in_kernel(weight.clone(), factor, own, n_m, grid, slice(0, 128), levels.clone())
+
+    return work
+
+
+def smallest() -> Work:
+    import torch
+
+    from corepress.algorithms.sweep import _dearest
+
+    values, diagonal = torch.from_numpy(numbers(128, 4096, dtype=np.float32)), torch.ones(128)
+    return lambda: _dearest(values, diagonal, 0.5)
+
+
+def tables_and_codes(bits: int, dim: int, rows: int) -> tuple[Any, Any, Any]:
+    """Vectors (n, dim, 256), tables (1, entries, dim) and codes (n, 256)."""
+    vectors = numbers(rows // dim, dim, 256, dtype=np.float32)
+    tables = np.sort(numbers(1, 1 << bits, dim, dtype=np.float32), axis=1)
+    return vectors, tables, integers(rows // dim, 256, below=1 << bits)
+
+
+def feedback(bits: int, dim: int) -> Work:
+    from corepress.algorithms.lut_gptq import _feedback
+
+    vectors, tables, _ = tables_and_codes(bits, dim, 512)
+    unit = np.triu(numbers(256, 256, dtype=np.float32), 1) + np.eye(256, dtype=np.float32)
+    return lambda: _feedback(vectors, unit, tables)
+
+
+def descend(bits: int, dim: int) -> Work:
+    from corepress.algorithms.lut_gptq import _descend
+
+    vectors, tables, codes = tables_and_codes(bits, dim, 512)
+    inputs = numbers(512, 256, dtype=np.float32)
+    hessian = inputs.T @ inputs
+    return lambda: _descend(vectors, hessian, codes.copy(), tables, 3)
+
+
 # Each makes its data, and gives the work that is timed; only what both versions have is called.
 CASES: dict[str, Callable[[], Work]] = {
     **{f"pack, {bits} bits": lambda bits=bits: pack(bits) for bits in (2, 3, 4, 6)},
     **{f"unpack, {bits} bits": lambda bits=bits: unpack(bits) for bits in (2, 3, 4, 6)},
     **{f"keep, {dtype}": lambda dtype=dtype: keep(dtype) for dtype in ("float16", "float32")},
+    "settle, values": settle,
+    **{f"settle, {bits} bits": lambda bits=bits: settle(bits) for bits in (4, 8)},
+    **{f"settle, normal float of {bits}": lambda bits=bits: settle(bits, normal_float=True) for bits in (3, 4)},
+    **{f"settle, {n} of {m}": lambda n=n, m=m: settle(0, (n, m)) for n, m in ((2, 4), (4, 8))},
+    "settle, 2 of 4, 4 bits": lambda: settle(4, (2, 4)),
+    "smallest": smallest,
+    **{
+        f"{work.__name__}, {bits} bits, vectors of {dim}": lambda work=work, bits=bits, dim=dim: work(bits, dim)
+        for work in (feedback, descend)
+        for bits, dim in ((2, 1), (4, 1), (6, 1), (8, 1), (4, 2), (6, 4))
+    },
 }
 
 

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from corepress.algorithms.sparsegpt import sparsegpt
-from corepress.algorithms.sweep import _smallest
 from corepress.errors import ConfigError
 from tests.algorithms.test_gptq import layer, literal, output_error
 
@@ -89,10 +88,3 @@ def test_columns_that_never_count_go_first() -> None:
     hessian = hessian.clone()
     hessian[5] = hessian[:, 5] = 0
     assert not sparsegpt(weight, hessian).mask[:, 5].any()
-
-
-def test_the_limit_is_the_one_that_sorting_finds() -> None:
-    costs = np.abs(np.random.default_rng(0).standard_t(2, 5000)).astype(np.float32)
-    costs[::3] = 0
-    for k in (0, 1, 1666, 1667, 2500, 4999):
-        assert _smallest(costs.view(np.uint32), k) == np.sort(costs)[k].view(np.uint32)

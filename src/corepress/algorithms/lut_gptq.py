@@ -13,18 +13,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-import numba
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-import corepress.weights.cache  # noqa: F401  (before anything is compiled)
 from corepress.algorithms.hessian import factorize
 from corepress.algorithms.palettize import palettize
 from corepress.algorithms.threads import over_rows
 from corepress.errors import ConfigError, CorepressError
+from corepress.kernels.lut import descend, entries_of, feedback, sum_by_code
 from corepress.weights import Palettized
 
 Array = NDArray[Any]
@@ -95,7 +95,7 @@ def _feedback(vectors: Floats, unit: Floats, tables: Floats) -> Codes:
         target = vectors[..., part] + _times(errors[..., :first], unit[:first, part])
         errors[..., part] = vectors[..., part]
         own = np.ascontiguousarray(unit[part, part])
-        _in_threads(_feedback_rows, target, own, tables, codes[:, part], errors[..., part])
+        _over_rows(len(vectors), partial(feedback, target, own, tables, codes, errors, first))
     return codes
 
 
@@ -108,7 +108,7 @@ def _descend(vectors: Floats, hessian: Floats, codes: Codes, tables: Floats, rou
         step = _table_step(pull, hessian, codes, tables.shape)
         tables = tables + step
         pull -= _times(_look_up(step, codes), hessian)
-        _in_threads(_sweep_rows, pull, hessian, tables, codes)
+        _over_rows(len(vectors), partial(descend, pull, hessian, tables, codes))
         error = float(np.vdot(vectors - _look_up(tables, codes), pull))
         if error > (1 - _ENOUGH) * before:
             break
@@ -122,10 +122,10 @@ def _table_step(pull: Floats, hessian: Floats, codes: Codes, shape: tuple[int, .
     The first ones gain most, and the next round goes on from there.
     """
     step = np.zeros(shape)
-    residual = _sum_by_code(pull, codes, shape)
+    residual = sum_by_code(pull, codes, shape)
     direction, square = residual, _per_table(residual, residual)
     for _ in range(_CONJUGATE_STEPS):
-        image = _sum_by_code(_times(_look_up(direction.astype(np.float32), codes), hessian), codes, shape)
+        image = sum_by_code(_times(_look_up(direction.astype(np.float32), codes), hessian), codes, shape)
         alpha = _ratio(square, _per_table(direction, image))
         step += alpha * direction
         residual = residual - alpha * image
@@ -154,92 +154,9 @@ def _times(vectors: Floats, matrix: Floats) -> Floats:
 def _look_up(tables: Floats, codes: Codes) -> Floats:
     """(n, dim, columns)"""
     found = np.empty((len(codes), tables.shape[2], codes.shape[1]), np.float32)
-    _in_threads(_look_up_rows, found, tables, codes)
+    _over_rows(len(codes), partial(entries_of, found, tables, codes))
     return found
 
 
-def _in_threads(kernel: Callable[..., None], *arrays: Array) -> None:
-    """`kernel(*arrays, first, last)` on parts of the rows of the first array."""
-    count = len(arrays[0])
-    threads = min(os.cpu_count() or 1, max(1, count // 16))
-    over_rows(count, threads, lambda first, last: kernel(*arrays, first, last))
-
-
-# The kernels. Row r of codes belongs to table r * len(tables) // len(codes).
-
-
-@numba.njit(nogil=True, cache=True)
-def _nearest_entry(table: Floats, wanted: Floats, entry: int) -> int:
-    """The entry of least squared distance; `entry` if there are several."""
-    least = np.float32(0)
-    for j in range(wanted.size):
-        least += (wanted[j] - table[entry, j]) ** 2
-    for other in range(table.shape[0]):
-        distance = np.float32(0)
-        for j in range(wanted.size):
-            distance += (wanted[j] - table[other, j]) ** 2
-        if distance < least:
-            entry, least = other, distance
-    return entry
-
-
-@numba.njit(nogil=True, cache=True, fastmath={"contract"})
-def _feedback_rows(
-    target: Floats, unit: Floats, tables: Floats, codes: Codes, errors: Floats, first: int, last: int
-) -> None:
-    """`errors`: the weight's own values at first, the errors made at last."""
-    columns, dim = target.shape[2], target.shape[1]
-    wanted = np.empty(dim, np.float32)
-    for r in range(first, last):
-        table = tables[r * tables.shape[0] // target.shape[0]]
-        for i in range(columns):
-            for j in range(dim):
-                wanted[j] = target[r, j, i]
-            code = _nearest_entry(table, wanted, 0)
-            codes[r, i] = code
-            for j in range(dim):
-                errors[r, j, i] -= table[code, j]
-                for c in range(i + 1, columns):
-                    target[r, j, c] += errors[r, j, i] * unit[i, c]
-
-
-@numba.njit(nogil=True, cache=True, fastmath={"contract"})
-def _sweep_rows(pull: Floats, hessian: Floats, tables: Floats, codes: Codes, first: int, last: int) -> None:
-    """One round of coordinate descent. `pull`: (w - q)^T H of the present indices, kept up to date."""
-    columns, dim = pull.shape[2], pull.shape[1]
-    wanted = np.empty(dim, np.float32)
-    for r in range(first, last):
-        table = tables[r * tables.shape[0] // pull.shape[0]]
-        for i in range(columns):
-            code = codes[r, i]
-            for j in range(dim):
-                wanted[j] = table[code, j] + pull[r, j, i] / hessian[i, i]
-            better = _nearest_entry(table, wanted, code)
-            if better == code:
-                continue
-            codes[r, i] = better
-            for j in range(dim):
-                change = table[better, j] - table[code, j]
-                for c in range(columns):
-                    pull[r, j, c] -= change * hessian[i, c]
-
-
-@numba.njit(nogil=True, cache=True)
-def _look_up_rows(found: Floats, tables: Floats, codes: Codes, first: int, last: int) -> None:
-    for r in range(first, last):
-        table = tables[r * tables.shape[0] // codes.shape[0]]
-        for j in range(found.shape[1]):
-            for i in range(found.shape[2]):
-                found[r, j, i] = table[codes[r, i], j]
-
-
-@numba.njit(nogil=True, cache=True)
-def _sum_by_code(values: Floats, codes: Codes, shape: tuple[int, int, int]) -> NDArray[np.float64]:
-    """The sum of the values under each entry of each table: (tables, entries, dim)."""
-    sums = np.zeros(shape)
-    for r in range(values.shape[0]):
-        own = sums[r * shape[0] // values.shape[0]]
-        for j in range(values.shape[1]):
-            for i in range(values.shape[2]):
-                own[codes[r, i], j] += values[r, j, i]
-    return sums
+def _over_rows(count: int, work: Callable[[int, int], None]) -> None:
+    over_rows(count, min(os.cpu_count() or 1, max(1, count // 16)), work)

@@ -7,21 +7,13 @@ each other: on a CPU a kernel takes 64 at a time, so that they and the group's p
 
 from __future__ import annotations
 
-from typing import Any
-
-import numba
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-import corepress.weights.cache  # noqa: F401  (before anything is compiled)
 from corepress.algorithms.grid import Grid
 from corepress.algorithms.hessian import Factor
 from corepress.algorithms.threads import over_rows
-
-LANES = 64
-Array = NDArray[Any]
+from corepress.kernels.sweep import LANES, Levels, settle, smallest
 
 
 def sweep(
@@ -49,7 +41,7 @@ def sweep(
     levels = torch.empty(original.shape if grid else (len(original), 0), dtype=torch.uint8, device=weight.device)
     kept = torch.ones_like(original, dtype=torch.bool) if keep is None else keep.T[order].contiguous()
     masked = keep is not None or sparsity > 0 or n_m[1] > 0
-    settle = settle_in_kernel if weight.device.type == "cpu" else settle_in_torch
+    settle_group = settle_in_kernel if weight.device.type == "cpu" else settle_in_torch
     for first in range(0, len(original), group_size):
         stop = min(first + group_size, len(original))
         part, reach = slice(first, stop), max(stop, grid.reach(stop)) if grid and refit else stop
@@ -64,7 +56,7 @@ def sweep(
         if sparsity:
             kept[part] &= _dearest(target, upper.diagonal()[: len(target)], sparsity)
         inverse = inverse[: len(target), : len(target)].contiguous()
-        settle(target, inverse, kept[part] if masked else None, n_m, grid, part, levels[part])
+        settle_group(target, inverse, kept[part] if masked else None, n_m, grid, part, levels[part])
         values[part] = target
         torch.sub(original[part], target, out=difference[part])
     back = torch.argsort(order)
@@ -76,28 +68,11 @@ def _dearest(target: Tensor, diagonal: Tensor, sparsity: float) -> Tensor:
     cost = (target * diagonal[:, None]).abs_()
     pruned = min(int(cost.numel() * sparsity), cost.numel() - 1)
     if cost.device.type == "cpu":
-        limit = float(np.uint32(_smallest(cost.numpy().reshape(-1).view(np.uint32), pruned)).view(np.float32))
+        limit = float(smallest(cost.numpy().reshape(-1), pruned))
     else:
         limit = float(cost.flatten().kthvalue(pruned + 1).values)
     # The one at the limit goes too, as with the authors and coremltools.
     return cost > limit
-
-
-@numba.njit(nogil=True, cache=True)
-def _smallest(bits: NDArray[np.uint32], k: int) -> np.uint32:
-    """The element that sorting would bring to place `k`: bits of floats >= 0 are ordered as these are."""
-    found, left = np.uint32(0), k
-    for shift in (np.uint32(16), np.uint32(0)):
-        counts = np.zeros(1 << 16, np.int64)
-        for value in bits:
-            if shift == 16 or value >> np.uint32(16) == found >> np.uint32(16):
-                counts[(value >> shift) & np.uint32(0xFFFF)] += 1
-        half = 0
-        while counts[half] <= left:
-            left -= counts[half]
-            half += 1
-        found |= np.uint32(half) << shift
-    return found
 
 
 def settle_in_torch(
@@ -127,92 +102,10 @@ def settle_in_kernel(
     levels: Tensor,
 ) -> None:  # fmt: skip
     """The same on a CPU, in threads."""
-    rows = target.shape[1]
-    nothing = np.empty((0, 0), np.float32)
-    mask = np.empty((0, 0), np.bool_) if kept is None else kept.numpy()
-    if grid is None:
-        scale, zero, block_of, top, palette = nothing, nothing, np.empty(0, np.int64), 0, nothing.reshape(-1)
-    else:
-        scale, zero, block_of = grid.scale.numpy(), grid.zero.numpy(), grid.block_of[part].numpy()
-        top, palette = grid.top, grid.palette.numpy()
-    fixed = (
-        target.numpy(), inverse.numpy(), mask, *n_m,
-        scale, zero, block_of, np.float32(top), palette, levels.numpy(),
-    )  # fmt: skip
-
-    def work(first: int, last: int) -> None:
-        _settle(*fixed, first, last)  # type: ignore[call-arg, arg-type]
-
-    over_rows(rows, torch.get_num_threads(), work, LANES)
-
-
-@numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract"})
-def _settle(
-    target: Array, inverse: Array, kept: Array, pruned: int, of: int, scale: Array, zero: Array, block_of: Array,
-    top: np.float32, palette: Array, levels: Array, start: int, stop: int,
-) -> None:  # fmt: skip
-    columns = target.shape[0]
-    tile = np.empty((columns, LANES), np.float32)
-    error = np.empty(LANES, np.float32)
-    for first in range(start, stop, LANES):
-        lanes = min(LANES, stop - first)
-        # Row by row in the tile: in the weight, rows of a power of two would share a few lines of the cache.
-        for i in range(columns):
-            for lane in range(lanes):
-                tile[i, lane] = target[i, first + lane]
-        for i in range(columns):
-            if of > 0 and i % of == 0:
-                _prune(tile, inverse, kept, pruned, i, min(i + of, columns), first, lanes)
-            value = tile[i]
-            for lane in range(lanes):
-                error[lane] = value[lane]
-            if kept.size > 0:
-                for lane in range(lanes):
-                    value[lane] *= np.float32(kept[i, first + lane])
-            if block_of.size > 0:
-                block = block_of[i]
-                if palette.size > 0:
-                    _look_up(value, scale[block], palette, levels[i], first, lanes)
-                else:
-                    _round(value, scale[block], zero[block], top, levels[i], first, lanes)
-            for lane in range(lanes):
-                error[lane] -= value[lane]
-            for j in range(i + 1, columns):
-                share = inverse[i, j] / inverse[i, i]
-                for lane in range(lanes):
-                    tile[j, lane] -= error[lane] * share
-        for i in range(columns):
-            for lane in range(lanes):
-                target[i, first + lane] = tile[i, lane]
-
-
-@numba.njit(nogil=True, cache=True, error_model="numpy")
-def _round(value: Array, scale: Array, zero: Array, top: np.float32, levels: Array, first: int, lanes: int) -> None:
-    for lane in range(lanes):
-        size, shift = scale[first + lane], zero[first + lane]
-        level = min(max(np.rint(value[lane] / size) + shift, np.float32(0)), top)
-        value[lane] = size * (level - shift)
-        levels[first + lane] = np.uint8(np.int32(level))
-
-
-@numba.njit(nogil=True, cache=True, error_model="numpy")
-def _look_up(value: Array, scale: Array, palette: Array, levels: Array, first: int, lanes: int) -> None:
-    for lane in range(lanes):
-        ratio, level = value[lane] / scale[first + lane], 0
-        for k in range(palette.size - 1):
-            level += ratio > (palette[k] + palette[k + 1]) / np.float32(2)
-        value[lane] = scale[first + lane] * palette[level]
-        levels[first + lane] = np.uint8(level)
-
-
-@numba.njit(nogil=True, cache=True)
-def _prune(tile: Array, inverse: Array, kept: Array, pruned: int, begin: int, end: int, first: int, lanes: int) -> None:
-    """Of the columns `begin` to `end` of each row, give up the cheapest; those that are zero already count."""
-    cost = np.empty(end - begin, np.float32)
-    for lane in range(lanes):
-        for i in range(begin, end):
-            cost[i - begin] = abs(tile[i, lane] / inverse[i, i]) if kept[i, first + lane] else np.float32(-1)
-        for _ in range(min(pruned, end - begin)):
-            cheapest = cost.argmin()
-            cost[cheapest] = np.inf
-            kept[begin + cheapest, first + lane] = False
+    own = None
+    if grid is not None:
+        fixed = grid.scale.numpy(), grid.zero.numpy(), grid.block_of[part].numpy()
+        own = Levels(*fixed, grid.top, grid.palette.numpy())
+    mask = None if kept is None else kept.numpy()
+    arrays = target.numpy(), inverse.numpy(), mask, n_m, own, levels.numpy()
+    over_rows(target.shape[1], torch.get_num_threads(), lambda first, last: settle(*arrays, first, last), LANES)

@@ -11,32 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corepress.algorithms import kmeans1d, monge
+from corepress.algorithms import kmeans1d
 from corepress.algorithms.kmeans1d import cluster, histogram, nearest, quantize_rows, quantize_values, round_to
 from corepress.errors import CorepressError
-
-
-def run_costs(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """(n + 1, n + 1): the error of each run i..j, by updates that do not cancel; inf below."""
-    n = len(values)
-    costs = np.full((n + 1, n + 1), np.inf)
-    mass, mean, error = np.zeros(n), values.copy(), np.zeros(n)
-    for j in range(n):
-        step, share = values[j] - mean[: j + 1], counts[j] / (mass[: j + 1] + counts[j])
-        mean[: j + 1] += step * share
-        error[: j + 1] += mass[: j + 1] * share * step**2
-        mass[: j + 1] += counts[j]
-        costs[: j + 1, j + 1] = error[: j + 1]
-    return costs
-
-
-def least_error(values: np.ndarray, counts: np.ndarray, k: int) -> float:
-    """O(k n^2), in float64."""
-    costs = run_costs(values, counts)
-    least = costs[0]
-    for _ in range(min(k, len(values)) - 1):
-        least = (least[:, None] + costs).min(axis=0)
-    return float(least[-1])
+from tests.kernels.test_partition import least_error, run_costs
 
 
 def brute_force(values: np.ndarray, counts: np.ndarray, k: int) -> float:
@@ -162,68 +140,6 @@ def test_bad_input_is_refused() -> None:
     ]:
         with pytest.raises(CorepressError):
             cluster(values, counts, k)
-
-
-# The kernels and their plain twins.
-
-
-def test_prefix_sums() -> None:
-    rng = np.random.default_rng(0)
-    values, counts = np.unique(rng.standard_normal(500)), rng.integers(1, 99, 500).astype(np.float64)
-    sums = monge._prefix_sums(values, counts)
-    x = values - values[np.searchsorted(counts.cumsum(), counts.sum() / 2)]
-    expected = np.cumsum([counts, counts * x, counts * x * x], axis=1)
-    np.testing.assert_allclose(np.diff(sums), np.diff(expected, prepend=0), rtol=1e-9, atol=1e-9)
-    assert (sums[0][1:] - sums[0][:-1] == counts).all()
-
-
-@pytest.mark.parametrize("price", [0.0, 1e-3, 0.1, 5.0, 1e9])
-def test_shortest_path(price: float) -> None:
-    rng = np.random.default_rng(3)
-    for n in (1, 2, 3, 40):
-        values, counts = np.unique(rng.standard_normal(n)), rng.integers(1, 9, n).astype(np.float64)
-        best = np.zeros(n + 1)
-        costs = run_costs(values, counts) + price
-        for j in range(1, n + 1):
-            best[j] = (best[:j] + costs[:j, j]).min()
-        sums = monge._prefix_sums(values, counts)
-        path = monge._shortest_path(sums, price, np.empty(n + 1), np.empty((3, n + 1), np.int32))
-        assert path[0] == 0 and path[-1] == n
-        assert sum(costs[i, j] for i, j in itertools.pairwise(path)) == pytest.approx(best[n], abs=1e-9)
-        assert monge._cost(sums, path) + price * (len(path) - 1) == pytest.approx(best[n], abs=1e-9)
-
-
-def test_splice_leaves_one_path_for_an_edge_that_encloses_its_next() -> None:
-    rng = np.random.default_rng(5)
-    for _ in range(200):
-        n = int(rng.integers(6, 40))
-        many = np.unique(np.append(rng.choice(n, 6), [0, n])).astype(np.int32)
-        few = np.unique(np.append(rng.choice(n, 1), [0, n])).astype(np.int32)
-        for k in range(len(few), len(many) - 1):
-            path = monge._splice(few, many, k)
-            assert len(path) == k + 1
-            ahead = k - (len(few) - 1)
-            assert any(
-                np.array_equal(path, [*many[: i + ahead + 1], *few[i + 1 :]])
-                and few[i] <= many[i + ahead] < many[i + ahead + 1] <= few[i + 1]
-                for i in range(len(few) - 1)
-            )
-
-
-def test_coarse_grid() -> None:
-    rng = np.random.default_rng(5)
-    for kind in KINDS:
-        values = np.unique(KINDS[kind](rng, 3000))
-        grid = monge._coarse_grid(values, np.ones(len(values)), 64)
-        assert grid[0] == 0 and grid[-1] == len(values) and len(grid) <= 65 and (np.diff(grid) > 0).all()
-
-
-def test_high_resolution_price() -> None:
-    # Uniform on [0, 1]: k cells have the error 1 / (12 k^2), whose slope is 1 / (6 k^3).
-    values, counts = (np.arange(1000) + 0.5) / 1000, np.full(1000, 1e-3)
-    sums = monge._prefix_sums(values, counts)
-    price = monge._high_resolution_price(values, sums, np.arange(1001, dtype=np.int32), 10)
-    assert price == pytest.approx(1 / 6000, rel=0.01)
 
 
 FORMATS = {

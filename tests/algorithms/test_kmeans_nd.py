@@ -1,4 +1,4 @@
-"""k-means on vectors: its kernels against plain NumPy, its error against scikit-learn as the peer calls it."""
+"""k-means on vectors: its error against scikit-learn as the peer calls it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from sklearn.cluster import KMeans
 
-from corepress.algorithms import kmeans_nd
 from corepress.algorithms.kmeans_nd import cluster_vectors, distinct_vectors, nearest_vectors
 from corepress.errors import CorepressError
 
@@ -124,79 +123,6 @@ def test_nearest_vectors(k: int) -> None:
         distances = squares(points, centroids)
         labels = nearest_vectors(points, centroids)
         np.testing.assert_allclose(distances[np.arange(2000), labels], distances.min(1), rtol=1e-5)
-
-
-# The kernels and their plain twins.
-
-
-def test_bounds_change_nothing() -> None:
-    points, weights = drawn("heavy", 3000, 2), np.random.default_rng(2).random(3000).astype(np.float32)
-    rng = np.random.default_rng(3)
-    centroids = points[:40].copy()
-    labels, lower = np.zeros(3000, np.uint8), np.full(3000, -np.inf, np.float32)
-    order, drift = kmeans_nd._any_order(40), np.float32(0)
-    for _ in range(6):
-        error = kmeans_nd._assign(points, weights, centroids, order, drift, labels, lower)
-        distances = squares(points, centroids)
-        own = distances[np.arange(3000), labels]
-        np.testing.assert_allclose(own, distances.min(1), rtol=1e-4, atol=1e-12)
-        assert error == pytest.approx((weights * own).sum(), rel=1e-5)
-        distances[np.arange(3000), labels] = np.inf
-        assert (lower <= np.sqrt(distances.min(1)) + 1e-6).all()
-        moves = (rng.standard_normal((40, 2)) * 1e-3).astype(np.float32)
-        centroids, drift = centroids + moves, np.float32(np.sqrt((moves**2).sum(1)).max() * 1.001)
-
-
-def test_worth() -> None:
-    points, weights = drawn("heaps", 1000, 2), np.random.default_rng(2).random(1000).astype(np.float32)
-    centroids = points[:20].copy()
-    distances = squares(points, centroids)
-    labels = distances.argmin(1)
-    first, second = np.sort(distances, axis=1)[:, :2].T
-    errors, savings = kmeans_nd._worth(points, weights, centroids, labels.astype(np.uint8))
-    np.testing.assert_allclose(errors, np.bincount(labels, weights * first, 20), rtol=1e-4)
-    np.testing.assert_allclose(savings, np.bincount(labels, weights * (second - first), 20), rtol=1e-4)
-
-
-def test_sort_neighbours() -> None:
-    centroids = drawn("normal", 50, 3)
-    centroids[7] = centroids[3]
-    order = kmeans_nd._any_order(50)
-    for _ in range(2):
-        gap = kmeans_nd._sort_neighbours(centroids, order)
-        distances = np.sqrt(squares(centroids, centroids))
-        assert (order[:, 0] == np.arange(50)).all()
-        assert (np.sort(order, axis=1) == np.arange(50)).all()
-        np.testing.assert_allclose(gap[:, 1:], np.sort(distances, axis=1)[:, 1:], rtol=1e-5, atol=1e-6)
-        centroids = centroids + drawn("normal", 50, 3, seed=2) * np.float32(0.1)
-
-
-def test_sum_up() -> None:
-    points, weights = drawn("normal", 500, 2), np.random.default_rng(2).random(500).astype(np.float32)
-    labels = np.random.default_rng(3).integers(0, 9, 500).astype(np.uint8)
-    sums, mass = np.empty((9, 2)), np.empty(9)
-    kmeans_nd._sum_up(points, weights, labels, sums, mass)
-    np.testing.assert_allclose(mass, np.bincount(labels, weights, 9), rtol=1e-5)
-    for t in range(2):
-        np.testing.assert_allclose(sums[:, t], np.bincount(labels, weights * points[:, t], 9), rtol=1e-4, atol=1e-4)
-
-
-def test_an_empty_cluster_takes_the_farthest_point() -> None:
-    points = np.array([[0, 0], [1, 0], [9, 0], [50, 0]], np.float32)
-    weights, labels = np.ones(4, np.float32), np.zeros(4, np.uint8)
-    centroids = np.array([[0, 0], [1000, 0]], np.float32)
-    sums, mass = np.array([[60.0, 0], [0, 0]]), np.array([4.0, 0])
-    kmeans_nd._move_farthest(points, weights, centroids, labels, sums, mass, 1)
-    assert labels.tolist() == [0, 0, 0, 1] and mass.tolist() == [3, 1] and sums.tolist() == [[10, 0], [50, 0]]
-
-
-def test_plus_plus_draws_by_squared_distance() -> None:
-    points = np.array([[0, 0], [1, 0], [3, 0]], np.float32)
-    weights = np.ones(3, np.float32)
-    # The first draw takes point 0; then 1 and 9 tenths of the squared distance belong to points 1 and 2.
-    for draw, expected in ((0.05, 1), (0.15, 2)):
-        assert kmeans_nd._plus_plus(points, weights, np.array([[0.1], [draw]])).tolist() == [0, expected]
-    assert kmeans_nd._plus_plus(points, weights, np.array([[0.1, 0.1], [0.05, 0.15]])).tolist()[1] == 2
 
 
 def test_bad_input_is_refused() -> None:

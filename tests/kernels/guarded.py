@@ -5,6 +5,9 @@ from __future__ import annotations
 import ctypes
 import mmap
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -25,6 +28,23 @@ def guarded(array: NDArray[Any], *, before: bool = False) -> NDArray[Any]:
     copy = buffer[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
     copy[...] = array
     return copy
+
+
+class _GuardedNumPy:
+    """NumPy, but for new arrays, which are guarded."""
+
+    def __getattr__(self, name: str) -> Any:
+        made = getattr(np, name)
+        return (lambda *args: guarded(made(*args))) if name in ("empty", "zeros") else made
+
+
+@contextmanager
+def guarding(*modules: ModuleType) -> Iterator[None]:
+    """What these modules allocate for their kernels, results and scratch, is guarded, too."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in modules:
+            patch.setattr(module, "np", _GuardedNumPy())
+        yield
 
 
 def _protect(address: int, size: int) -> None:

@@ -25,6 +25,8 @@
 #define JOINED(name, level) corepress_##name##_##level
 #define NAMED(name, level) JOINED(name, level)
 #define KERNEL(type, name) EXPORT type NAMED(name, LEVEL)
+/* CALL(pack)(...) calls that of another file, for the same level. */
+#define CALL(name) NAMED(name, LEVEL)
 
 /* A function that is compiled into each caller, so that its constant arguments vanish. */
 #define INLINE static inline __attribute__((always_inline))
@@ -54,6 +56,17 @@ INLINE float round_even(float value) {
     const float push = 8388608.0f, magnitude = fabsf(value);
     const float rounded = (magnitude + push) - push;
     return copysignf(magnitude < push ? rounded : magnitude, value);
+#endif
+}
+
+/* The same of a double. */
+INLINE double round_even_double(double value) {
+#if defined(__SSE4_1__) || defined(__aarch64__)
+    return __builtin_rint(value);
+#else
+    const double push = 4503599627370496.0, magnitude = fabs(value);
+    const double rounded = (magnitude + push) - push;
+    return copysign(magnitude < push ? rounded : magnitude, value);
 #endif
 }
 

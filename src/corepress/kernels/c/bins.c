@@ -1,0 +1,117 @@
+/* Bins for float: numbers that share their leading bits fall together, in ascending order of values.
+ *
+ * The bits of a magnitude, read as an integer, ascend with it. Those that count are the top ones below the largest of a
+ * row: its powers of two, and each power cut into equal parts, by leaving out the last `drop` bits. Smaller magnitudes
+ * fall together with zero. There are 2 << (RANGE - drop) bins. */
+#include "partition.h"
+
+#define RANGE 28 /* bits of a magnitude that count: 5 of the exponent, which is 32 powers of two, and the mantissa's 23 */
+#define MAGNITUDE 0x7FFFFFFF
+#define INFINITE 0x7F800000
+
+/* The bits of the largest magnitude of a row. */
+static int32_t largest_of(const float *restrict row, int64_t count) {
+    int32_t largest = 0;
+    for (int64_t i = 0; i < count; i++) {
+        const int32_t magnitude = (int32_t)bits_of(row[i]) & MAGNITUDE;
+        largest = MAX(largest, magnitude);
+    }
+    return largest;
+}
+
+/* The bits of the magnitude at which bins begin, for the largest to be in the last. */
+static int32_t origin_of(int32_t largest) {
+    return MAX(largest - ((1 << RANGE) - 1), 0);
+}
+
+/* The bin of a float, ascending with its value: of two magnitudes, the greater has the greater bits. */
+INLINE int32_t bin_of(float value, int32_t origin, int32_t drop) {
+    const int32_t bits = (int32_t)bits_of(value), half = 1 << (RANGE - drop);
+    const int32_t bin = MAX((bits & MAGNITUDE) - origin, 0) >> drop;
+    return bits >= 0 ? half + bin : half - 1 - bin;
+}
+
+/* Fills bins (2 << (RANGE - drop), of mass and moment), then values and counts with their means and masses; how many
+ * there are. */
+static int64_t count_bins(const float *restrict row, int64_t count, const double *restrict weights, int32_t origin,
+                          int32_t drop, double *restrict bins, double *restrict values, double *restrict counts) {
+    const int64_t size = 2ll << (RANGE - drop);
+    memset(bins, 0, (size_t)(2 * size) * sizeof *bins);
+    for (int64_t i = 0; i < count; i++) {
+        double *restrict bin = bins + 2 * (int64_t)bin_of(row[i], origin, drop);
+        const double weight = weights ? weights[i] : 1.0;
+        bin[0] += weight;
+        bin[1] += weight * row[i];
+    }
+    int64_t n = 0;
+    for (int64_t i = 0; i < size; i++) {
+        if (!(bins[2 * i] > 0)) continue;
+        const double mean = bins[2 * i + 1] / bins[2 * i];
+        if (n > 0 && values[n - 1] == mean) { /* -0.0 and 0.0 */
+            counts[n - 1] += bins[2 * i];
+        } else {
+            values[n] = mean, counts[n] = bins[2 * i];
+            n++;
+        }
+    }
+    return n;
+}
+
+/* rows (rows, columns) -> luts (rows, k), ascending. used[row]: k, 0 where fewer than `least` >= k bins are in use, which
+ * are too coarse, or -1 where a number is not finite.
+ *
+ * weights (rows, columns) or NULL. bins: 2 for each; values, counts: one for each. bounds (k + 1), centroids (k), and
+ * room as for `partition` of so many bins. */
+KERNEL(void, cluster_bins)(const float *restrict rows, int64_t count, int64_t columns, const double *restrict weights,
+                           int64_t drop, int64_t k, int64_t least, double *restrict bins, double *restrict values,
+                           double *restrict counts, double *restrict room, int32_t *restrict bounds,
+                           double *restrict centroids, float *restrict luts, int32_t *restrict used) {
+    for (int64_t row = 0; row < count; row++) {
+        const float *own = rows + row * columns;
+        const int32_t largest = largest_of(own, columns);
+        used[row] = largest < INFINITE ? 0 : -1;
+        if (used[row] < 0) continue;
+        const double *own_weights = weights ? weights + row * columns : NULL;
+        const int64_t n = count_bins(own, columns, own_weights, origin_of(largest), (int32_t)drop, bins, values, counts);
+        if (n < least) continue;
+        used[row] = (int32_t)CALL(partition)(values, counts, n, k, room, bounds);
+        CALL(means_of_runs)(values, counts, bounds, used[row], centroids);
+        for (int64_t i = 0; i < k; i++) luts[row * k + i] = (float)centroids[i];
+    }
+}
+
+/* table: for each bin the index of the entry nearest to its least value. */
+static void index_bins(const double *restrict limits, int64_t used, int32_t origin, int32_t drop,
+                       uint8_t *restrict table) {
+    const int64_t size = 2ll << (RANGE - drop);
+    int64_t begin = 0;
+    for (int64_t i = 0; i < used; i++) {
+        int64_t end = size;
+        if (i < used - 1) end = MIN(MAX((int64_t)bin_of((float)limits[i], origin, drop) + 1, begin), size);
+        memset(table + begin, (int)i, (size_t)(end - begin));
+        begin = end;
+    }
+}
+
+/* rows (rows, columns) -> indices (rows, columns) of the nearest of lut (rows, k <= 256), ascending, of which the first
+ * used[row] count. table: a byte for each bin. */
+KERNEL(void, assign_bins)(const float *restrict rows, int64_t count, int64_t columns, const double *restrict lut,
+                          int64_t k, int64_t drop, const int32_t *restrict used, uint8_t *restrict table,
+                          uint8_t *restrict indices) {
+    double limits[256];
+    for (int64_t row = 0; row < count; row++) {
+        const float *restrict own = rows + row * columns;
+        uint8_t *restrict out = indices + row * columns;
+        const double *entries = lut + row * k;
+        const int64_t entries_used = MAX(used[row], 1);
+        for (int64_t i = 0; i < 256; i++)
+            limits[i] = i < entries_used - 1 ? (entries[i] + entries[i + 1]) / 2 : INFINITY;
+        const int32_t origin = origin_of(largest_of(own, columns));
+        index_bins(limits, entries_used, origin, (int32_t)drop, table);
+        for (int64_t j = 0; j < columns; j++) {
+            int64_t index = table[bin_of(own[j], origin, (int32_t)drop)];
+            while (own[j] > limits[index]) index++;
+            out[j] = (uint8_t)index;
+        }
+    }
+}

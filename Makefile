@@ -8,7 +8,7 @@ TORCH ?= 1
 
 KERNELS := $(wildcard src/corepress/kernels/c/*) tools/build_kernels.py
 
-.PHONY: kernels demo test test-all test-aarch64 sanitize wheels lowest lint bench bench-quick conformance fuzz schema docs clean
+.PHONY: kernels demo test test-all test-aarch64 test-pythons sanitize wheels lowest lint bench bench-quick conformance fuzz schema docs clean
 
 # Each package also runs, on real images; `make demo TORCH=` does without PyTorch and this.
 demo: .venv/core.stamp $(if $(TORCH),.venv/torch.stamp)
@@ -34,6 +34,10 @@ sanitize: .venv/dev.stamp
 # The tests of the kernels on an emulated ARM processor. Needs Debian's qemu-user.
 test-aarch64: .venv/wheels.stamp
 	tools/aarch64.sh
+
+# One wheel on every version of Python that the machine has.
+test-pythons: .venv/wheels.stamp
+	tools/pythons.sh
 
 # An sdist, and a wheel for each system, cross-compiled.
 wheels: .venv/wheels.stamp

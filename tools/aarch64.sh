@@ -23,7 +23,7 @@ if [ ! -e "$room/ready" ]; then
 fi
 
 rm -rf "$room/site/corepress"
-COREPRESS_TARGET=linux-aarch64 "$python" -m build --no-isolation --wheel --outdir "$room/own" . > /dev/null
+COREPRESS_TARGET=linux-aarch64 "$python" -m hatchling build -t wheel -d "$room/own" > /dev/null
 "$python" -m zipfile -e "$room"/own/*aarch64.whl "$room/site"
 QEMU_LD_PREFIX="$room/root" PYTHONPATH="$room/site:$PWD" PYTHONDONTWRITEBYTECODE=1 \
     qemu-aarch64 "$room/root/usr/bin/python3.11" -m pytest -q -p no:cacheprovider -o addopts= -o pythonpath= \

@@ -28,12 +28,12 @@ OLDEST_GLIBC = (2, 17)
 def main() -> None:
     lief.logging.disable()
     table = Table("system", "wheel", "KB", "kernels", "needs")
-    package("--sdist")
+    package("sdist")
     with tarfile.open(newest("*.tar.gz")) as source:
         built = [name for name in source.getnames() if name.endswith((".so", ".dll", ".dylib", ".pyc"))]
     assert not built, f"the sdist holds what was built: {built}"
     for name, target in TARGETS.items():
-        package("--wheel", COREPRESS_TARGET=name)
+        package("wheel", COREPRESS_TARGET=name)
         wheel = newest(f"*{target.tag}.whl")
         with zipfile.ZipFile(wheel) as archive:
             inside = [entry for entry in archive.namelist() if entry.endswith((".so", ".dll", ".dylib"))]
@@ -52,8 +52,8 @@ def main() -> None:
 
 
 def package(kind: str, **environment: str) -> None:
-    command = [sys.executable, "-m", "build", "--no-isolation", kind, "--outdir", str(ROOT / "dist"), str(ROOT)]
-    subprocess.run(command, check=True, env=os.environ | environment, stdout=subprocess.DEVNULL)
+    command = [sys.executable, "-m", "hatchling", "build", "-t", kind, "-d", str(ROOT / "dist")]
+    subprocess.run(command, check=True, cwd=ROOT, env=os.environ | environment, stdout=subprocess.DEVNULL)
 
 
 def newest(pattern: str) -> Path:

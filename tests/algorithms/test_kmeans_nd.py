@@ -68,6 +68,14 @@ def test_the_same_arguments_give_the_same_result() -> None:
     assert (first[0] != other[0]).any()
 
 
+def test_layouts_of_memory() -> None:
+    points = drawn("heavy", 600, 2)
+    expected = cluster_vectors(points, 8)
+    for same in (np.asfortranarray(points), np.repeat(points, 2, axis=0)[::2]):
+        np.testing.assert_array_equal(cluster_vectors(same, 8)[1], expected[1])
+        np.testing.assert_array_equal(nearest_vectors(same, np.asfortranarray(expected[0])), expected[1])
+
+
 def test_importance_draws_the_centroids() -> None:
     points = drawn("heaps", 4000, 2)
     importance = np.random.default_rng(0).random(4000) ** 6

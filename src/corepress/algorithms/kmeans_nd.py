@@ -45,7 +45,7 @@ def cluster_vectors(
     # Around the mean and below one, float32 has the precision and the range for any weight.
     center = raw.mean(axis=0, dtype=np.float64)
     scale = float(np.abs(raw - center).max())
-    unit = ((raw - center) / scale).astype(np.float32)
+    unit = np.ascontiguousarray((raw - center) / scale, np.float32)
     random = np.random.default_rng(seed)
     centroids = _best_start(*_sample(unit, weights, SAMPLE_PER_CLUSTER * k, random), k, restarts, random)
     for size in (4 * SAMPLE_PER_CLUSTER * k, 16 * SAMPLE_PER_CLUSTER * k):

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 
@@ -20,7 +21,7 @@ from corepress.cli.app import app
 from tests.cli.test_cli import corepress
 
 DIGITS = Path(__file__).parent.parent.parent / "examples/digits.mlpackage"
-COMMANDS = list(app.commands)
+COMMANDS = app.list_commands(click.Context(app))
 
 
 def here(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> tuple[int, str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -12,7 +13,8 @@ from corepress.cli.usage import TABLE
 from corepress.errors import ConfigError
 from tests.cli.test_cli import corepress, fails
 
-COMMANDS = app.commands
+CONTEXT = click.Context(app)
+COMMANDS = {name: app.get_command(CONTEXT, name) for name in app.list_commands(CONTEXT)}
 
 
 def refused(*arguments: object) -> str:

@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 import attrs
+import click
 import pytest
 
 from corepress import coreml, runtime, verify
@@ -62,7 +63,8 @@ def test_keys_of_a_file_stay_keys() -> None:
 
 def options() -> set[str]:
     """Every option of every command."""
-    commands = app.commands.values()
+    context = click.Context(app)
+    commands = [app.get_command(context, name) for name in app.list_commands(context)]
     return {option for command in commands for parameter in command.params for option in parameter.opts}
 
 

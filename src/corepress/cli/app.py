@@ -48,7 +48,7 @@ def command(kind: type[Command] = Command) -> Callable[[Callable[..., None]], Ca
     """Make a command of a function."""
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
-        app.add_command(kind(function))
+        app.declare(function.__name__, lambda: kind(function))
         return function
 
     return register

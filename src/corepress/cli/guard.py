@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -50,7 +51,23 @@ class Carried(Exception):
 
 
 class Guarded(click.Group):
-    """All commands; what they raise arrives at `run` as it is."""
+    """All commands, each made when it is needed; what they raise arrives at `run` as it is."""
+
+    def __init__(self, **settings: Any):
+        super().__init__(**settings)
+        self._makers: dict[str, Callable[[], click.Command]] = {}
+
+    def declare(self, name: str, make: Callable[[], click.Command]) -> None:
+        """Add a command. Its options are many, so that it is made on first use."""
+        self._makers[name] = make
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self._makers)  # in the order in which one needs them
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.commands and cmd_name in self._makers:
+            self.add_command(self._makers[cmd_name]())
+        return super().get_command(ctx, cmd_name)
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -58,15 +75,12 @@ class Guarded(click.Group):
         except (BrokenPipeError, KeyboardInterrupt) as error:
             raise Carried from error
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.commands)  # in the order in which one needs them
-
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         if self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
             from difflib import get_close_matches
 
-            near = get_close_matches(args[0][:_SHOWN], self.commands, n=1)
-            hint = f"Did you mean {near[0]!r}?" if near else f"The commands are {', '.join(self.commands)}."
+            near = get_close_matches(args[0][:_SHOWN], self._makers, n=1)
+            hint = f"Did you mean {near[0]!r}?" if near else f"The commands are {', '.join(self._makers)}."
             ctx.fail(f"No such command {args[0]!r}. {hint}")
         return super().resolve_command(ctx, args)
 

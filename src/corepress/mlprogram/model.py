@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 DEFAULT_WEIGHT_FILE = "@model_path/weights/weight.bin"
 # Offsets with this bit set are numbers of blobs in the spill file, until the model is saved.
 _PENDING = 1 << 63
+# The blobs of a weight file, by the offsets by which the program refers to them.
+Blobs = dict[int, BlobRecord | PendingBlob]
 
 
 class Model:
@@ -144,40 +146,34 @@ class Model:
     def _weight_paths(self) -> dict[Path, BlobFile]:
         return {self.package.weight_path(name): file for name, file in self._files.items()}
 
-    def _layout(self) -> dict[str, dict[int, BlobRecord | PendingBlob]]:
-        """For each weight file the blobs it will hold, in the order in which the program first names them.
+    def _placed(self) -> tuple[Any, dict[str, Blobs], dict[str, int]]:
+        """The protobuf as it will be saved; for each weight file the blobs that it will hold, in the order in which the
+        program first names them; and the sizes of the files that are written anew.
 
         A file that nothing refers to any more stays, empty, since the manifest names its folder.
         """
-        layout: dict[str, dict[int, BlobRecord | PendingBlob]] = {name: {} for name in self._files}
-        for blob in _references(self.spec):
+        spec = type(self.spec)()
+        spec.CopyFrom(self.spec)
+        references = list(_references(spec))
+        layout: dict[str, Blobs] = {name: {} for name in self._files}
+        for blob in references:
             blobs = layout.setdefault(blob.fileName, {})
             if blob.offset not in blobs:
                 blobs[blob.offset] = self.record(blob.fileName, blob.offset)
-        return layout
-
-    @staticmethod
-    def _rewrites(blobs: dict[int, BlobRecord | PendingBlob]) -> bool:
-        return not blobs or any(offset & _PENDING for offset in blobs)
-
-    def _placed(self, layout: dict[str, dict[int, BlobRecord | PendingBlob]]) -> tuple[Any, dict[str, int]]:
-        """The protobuf as it will be saved, with the offsets of the new files, and the sizes of those files."""
         offsets: dict[str, dict[int, int]] = {}
         sizes = {}
         for name, blobs in layout.items():
-            if self._rewrites(blobs):
+            if not blobs or any(offset & _PENDING for offset in blobs):
                 placed, sizes[name] = place(blob.nbytes for blob in blobs.values())
                 offsets[name] = dict(zip(blobs, placed, strict=True))
-        spec = type(self.spec)()
-        spec.CopyFrom(self.spec)
-        for blob in _references(spec):
+        for blob in references:
             if blob.fileName in offsets:
                 blob.offset = offsets[blob.fileName][blob.offset]
-        return spec, sizes
+        return spec, layout, sizes
 
     def size(self) -> int:
         """Bytes of all files of the package, as it lies on disk or would after `save`."""
-        spec, sizes = self._placed(self._layout())
+        spec, _, sizes = self._placed()
         total: int = spec.ByteSize() + sum(sizes.values())
         if self.package.is_folder:
             replaced = {self.package.weight_path(name) for name in sizes} | {self.package.spec}
@@ -186,7 +182,7 @@ class Model:
         return total
 
     def save(self, path: str | Path, *, overwrite: bool | None = None) -> Model:
-        """Write the model to `path` and return it, loaded from there.
+        """Write the model to `path` and return it, as it lies there.
 
         The output appears whole or not at all. `overwrite`: by default a model that exists at `path` is replaced, but
         not the one that this model was read from; True replaces that, too, and False nothing. A crash leaves the old
@@ -196,21 +192,25 @@ class Model:
         """
         destination = Path(path)
         with replacing(destination, self.package.kind, overwrite=overwrite, sources=self._sources()) as partial:
+            spec, layout, sizes = self._placed()
             if self.package.is_folder:
-                self._write_package(partial)
+                self._write_package(partial, spec, layout, sizes)
             else:
-                partial.write_bytes(self.spec.SerializeToString())
-        saved = load(destination)
-        saved.origin, saved.skipped, saved.changed = self.origin, dict(self.skipped), self.changed
+                partial.write_bytes(spec.SerializeToString())
+        # What was written is known: to read and check it anew would prove nothing.
+        root = self.package.root
+        package = Package(destination, destination / self.package.spec.relative_to(root))
+        saved = Model(package, spec, {}, Spill(), self.origin)
+        for name in layout:
+            saved._file(name)  # now, so that it is read as it is even if another one takes its place
+        saved.skipped, saved.changed = dict(self.skipped), self.changed
         saved.unfitted = dict(self.unfitted)
         return saved
 
     def _sources(self) -> list[Path]:
         return [model.path for model in (self, self.origin) if model is not None]
 
-    def _write_package(self, folder: Path) -> None:
-        layout = self._layout()
-        spec, sizes = self._placed(layout)
+    def _write_package(self, folder: Path, spec: Any, layout: dict[str, Blobs], sizes: dict[str, int]) -> None:
         replaced = {self.package.weight_path(name) for name in sizes} | {self.package.spec}
         for inner in self.package.root.rglob("*"):
             if inner.is_dir():  # empty ones, too, which a manifest may name
@@ -233,9 +233,7 @@ class Model:
                 write_blobs(file, self._contents(name, layout[name]), len(layout[name]))
         (folder / self.package.spec.relative_to(self.package.root)).write_bytes(spec.SerializeToString())
 
-    def _contents(
-        self, name: str, blobs: dict[int, BlobRecord | PendingBlob]
-    ) -> Iterator[tuple[BlobRecord | PendingBlob, Iterator[Any]]]:
+    def _contents(self, name: str, blobs: Blobs) -> Iterator[tuple[BlobRecord | PendingBlob, Iterator[Any]]]:
         for offset, blob in blobs.items():
             yield blob, self._chunks(name, blob)
             self.release(name, offset)
@@ -270,10 +268,13 @@ def _references(spec: Any) -> Iterator[Any]:
 def _name_alike(package: Package, spec: Any) -> None:
     """One name for each weight file: "./weights/weight.bin" is "weights/weight.bin" as well, and is written once."""
     folder = package.spec.parent
-    names = {blob.fileName for blob in _references(spec)}
-    alike = {name: MODEL_PREFIX + package.weight_path(name).relative_to(folder).as_posix() for name in names}
+    references: dict[str, list[Any]] = {}
     for blob in _references(spec):
-        blob.fileName = alike[blob.fileName]
+        references.setdefault(blob.fileName, []).append(blob)
+    for name, blobs in references.items():
+        alike = MODEL_PREFIX + package.weight_path(name).relative_to(folder).as_posix()
+        for blob in blobs if alike != name else ():
+            blob.fileName = alike
 
 
 def _refuse_hidden_blobs(value: Any, path: Path) -> None:

@@ -155,6 +155,7 @@ def call(
 def run(arguments: list[Any], source: Path | None = None, environment: Mapping[str, str] | None = None) -> Taken:
     """Run the interpreter; `source`: where it finds corepress, instead of what is installed."""
     environment = {**os.environ, **(environment or {})}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # an installation has bytecode
     if source is not None:
         environment["PYTHONPATH"] = str(source)
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:

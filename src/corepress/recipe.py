@@ -232,7 +232,7 @@ def _run(
             model = decompress_weights(model, workers=workers, progress=progress)
             continue
         method, where = _METHODS[step.kind], f"step {number} ({step.kind})"
-        planned, choose = method.plan(
+        planned, choose, weights = method.plan(
             model,
             step.config,
             step.joint,
@@ -243,7 +243,7 @@ def _run(
         )
         conclude = method.concluding(model, strict, where)
         if step.method is None:
-            model = run_step(planned, choose, workers=workers, progress=progress, conclude=conclude)
+            model = run_step(planned, choose, weights=weights, workers=workers, progress=progress, conclude=conclude)
             continue
         if samples is None:
             raise ConfigError(f"{where}: its method, {step.method}, learns from samples: sample_data is needed")

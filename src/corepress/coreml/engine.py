@@ -62,6 +62,7 @@ def run(
     model: Model,
     choose: Callable[[Weight], Action],
     *,
+    weights: list[Weight] | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
     conclude: Callable[[Model, Outcome], None] | None = None,
@@ -70,13 +71,14 @@ def run(
     """Apply to every weight the action that `choose` gives for it, and return the new model.
 
     `choose` raises `Skip` for weights that are left alone. Weights that share their data and get equal actions
-    (equal by `==`) are compressed once and go on sharing. `workers` threads (default: one for each core) work on
-    weights at the same time; results do not depend on their number. `conclude` is called with the new model and what
-    was done. `quiet`: don't warn of weights that are left alone, since a run before did.
+    (equal by `==`) are compressed once and go on sharing. `weights`: those of `model`, where they are listed already;
+    then `model` itself is changed, which must be a copy of the caller's. `workers` threads (default: one for each core)
+    work on weights at the same time; results do not depend on their number. `conclude` is called with the new model and
+    what was done. `quiet`: don't warn of weights that are left alone, since a run before did.
     """
-    result = model.copy()
+    result = model.copy() if weights is None else model
     outcome = Outcome([], [], quiet)
-    jobs = _plan(result, choose, outcome)
+    jobs = _plan(result, result.weights() if weights is None else weights, choose, outcome)
     # Most weights become one operation under their old name; the names in use matter to the others only.
     names = functools.cache(lambda: _output_names(result))
     replacements: list[tuple[Node, Sequence[Any]]] = []
@@ -114,22 +116,22 @@ def run(
     return result
 
 
-def _plan(model: Model, choose: Callable[[Weight], Action], outcome: Outcome) -> list[Job]:
+def _plan(model: Model, weights: list[Weight], choose: Callable[[Weight], Action], outcome: Outcome) -> list[Job]:
     groups: dict[tuple[Any, ...], list[tuple[Action, list[Weight]]]] = {}
-    for weight in model.weights():
+    for weight in weights:
         try:
             action = choose(weight)
         except Skip as skip:
             _note(model, weight, skip, outcome)
             continue
         alike = groups.setdefault(weight.key, [])
-        for known, weights in alike:
+        for known, sharing in alike:
             if known == action:
-                weights.append(weight)
+                sharing.append(weight)
                 break
         else:
             alike.append((action, [weight]))
-    jobs = [Job(tuple(weights), action) for alike in groups.values() for action, weights in alike]
+    jobs = [Job(tuple(sharing), action) for alike in groups.values() for action, sharing in alike]
     # The largest first, so that no thread is left alone with one at the end.
     return sorted(jobs, key=lambda job: -job.weights[0].size)
 

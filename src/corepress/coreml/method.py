@@ -49,8 +49,8 @@ class Method:
         strict: bool = False,
         spare_constants: bool | None = None,
         words: Mapping[str, str] = PYTHON,
-    ) -> tuple[Model, Choose]:
-        """A copy of the model, ready to be compressed, and what to do with each of its weights.
+    ) -> tuple[Model, Choose, list[Weight]]:
+        """A copy of the model, ready to be compressed, what to do with each of its weights, and these.
 
         Raises ConfigError, before any work, for what `config` can't ask of the model; with `strict` also for rules
         that change nothing. `words`: what the levels of the configuration are called where it was written.
@@ -63,7 +63,7 @@ class Method:
         if joint and words is PYTHON and not any(weight.compression for weight in weights):
             idle.append("joint_compression=True has no effect: no weight of the model is compressed.")
         warn_or_raise(idle, log, strict)
-        return result, choose
+        return result, choose, weights
 
     def concluding(self, before: Model, strict: bool, where: str = "") -> Callable[[Model, Outcome], None]:
         """What a run says at its end when it compressed nothing (with `strict` an error) or made the model larger.

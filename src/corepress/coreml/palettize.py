@@ -53,10 +53,11 @@ def palettize_weights(
     Weights that can't be palettized as asked are left as they are, with a warning; `corepress.report` lists them.
     Raises ConfigError for a configuration that the target can't hold.
     """
-    model, choose = METHOD.plan(
+    model, choose, weights = METHOD.plan(
         mlmodel, config, joint_compression, target=target, strict=strict, spare_constants=spare_constants
     )
-    return run(model, choose, workers=workers, progress=progress, conclude=METHOD.concluding(mlmodel, strict))
+    conclude = METHOD.concluding(mlmodel, strict)
+    return run(model, choose, weights=weights, workers=workers, progress=progress, conclude=conclude)
 
 
 def chooser(config: OptimizationConfig, joint_compression: bool) -> Callable[[Weight], Palettize]:

@@ -40,10 +40,11 @@ def prune_weights(
 
     Weights that can't be pruned as asked are left as they are, with a warning; `corepress.report` lists them.
     """
-    model, choose = METHOD.plan(
+    model, choose, weights = METHOD.plan(
         mlmodel, config, joint_compression, target=target, strict=strict, spare_constants=spare_constants
     )
-    return run(model, choose, workers=workers, progress=progress, conclude=METHOD.concluding(mlmodel, strict))
+    conclude = METHOD.concluding(mlmodel, strict)
+    return run(model, choose, weights=weights, workers=workers, progress=progress, conclude=conclude)
 
 
 def chooser(config: OptimizationConfig, joint_compression: bool) -> Callable[[Weight], Prune]:

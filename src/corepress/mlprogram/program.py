@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from corepress.errors import FormatError
 from corepress.mlprogram.values import read_string
@@ -16,8 +16,7 @@ from corepress.mlprogram.values import read_string
 MAX_DEPTH = 30
 
 
-@dataclass(frozen=True)
-class Function:
+class Function(NamedTuple):
     """One function of one program. `program` names the pipeline stage it belongs to; empty for a plain model."""
 
     program: str
@@ -64,8 +63,7 @@ class Node:
         return f"{self.type} {self.name!r} of function {self.function}"
 
 
-@dataclass(frozen=True)
-class Operand:
+class Operand(NamedTuple):
     """A value given in place, output number `output` of a node, or the input `name` of a block or function."""
 
     value: Any = None
@@ -74,8 +72,7 @@ class Operand:
     name: str = ""
 
 
-@dataclass(frozen=True)
-class Use:
+class Use(NamedTuple):
     """A place that reads an output of a node: an argument of `node`, or a block's outputs when `node` is None."""
 
     node: Node | None

@@ -48,7 +48,7 @@ def palettize_weights(
     """
     if method not in ("lut-gptq", "skm"):
         raise ConfigError(f'method must be "lut-gptq" or "skm", not {method!r}')
-    model, choose = palettize.METHOD.plan(
+    model, choose, _ = palettize.METHOD.plan(
         mlmodel, config, joint_compression, target=target, strict=strict, spare_constants=spare_constants
     )
     return compressed(
@@ -89,7 +89,7 @@ def linear_quantize_weights(
     the operations before can take up the inverse; the search rounds such weights eleven times. The other arguments and
     the exceptions are those of `palettize_weights`.
     """
-    model, choose = quantize.METHOD.plan(
+    model, choose, _ = quantize.METHOD.plan(
         mlmodel, config, joint_compression, target=target, strict=strict, spare_constants=spare_constants
     )
     return compressed(
@@ -128,7 +128,7 @@ def prune_weights(
     For `target_sparsity` and, along the input channels of linear layers, `n_m_ratio`. Arguments and exceptions are
     those of `palettize_weights`.
     """
-    model, choose = prune.METHOD.plan(
+    model, choose, _ = prune.METHOD.plan(
         mlmodel, config, joint_compression, target=target, strict=strict, spare_constants=spare_constants
     )
     return compressed(

@@ -23,8 +23,10 @@ from rich.console import Console
 from rich.table import Table
 
 Work = Callable[[], Any]
+FLOATS = ("float16", "float32")
+SYMMETRIC = "linear_symmetric"
 HERE = Path(__file__).resolve()
-AT_LEAST = 0.05  # seconds of a turn: short calls are repeated
+AT_LEAST = 0.01  # seconds of a turn: short calls are repeated
 
 
 def numbers(*shape: int, dtype: Any = np.float16) -> Any:
@@ -108,11 +110,47 @@ def descend(bits: int, dim: int) -> Work:
     return lambda: _descend(vectors, hessian, codes.copy(), tables, 3)
 
 
+def quantize(kind: Any, dtype: Any, mode: Any, block: int, search: bool = False) -> Work:
+    from corepress.algorithms.linear import quantize
+
+    weight = numbers(256, 1024) if search else numbers(1024, 1024)
+    weight, sizes = weight.astype(kind), (1, block)
+    return lambda: quantize(weight, dtype=dtype, mode=mode, block_sizes=sizes, scale_search=search)
+
+
+def dequantize(dtype: Any, kind: Any, block: int) -> Work:
+    from corepress.weights import Quantized
+
+    data, scale = integers(1024, 1024).astype(kind), abs(numbers(1024, 1024 // block, dtype=dtype))
+    weight = Quantized(data, scale, integers(*scale.shape).astype(kind))
+    return weight.decompress
+
+
+def look_up(dtype: Any, groups: int, bits: int, dim: int) -> Work:
+    from corepress.weights import Palettized
+
+    indices, lut = integers(1024, 1024, below=1 << bits), numbers(groups, 1, 1 << bits, dim, dtype=dtype)
+    return Palettized(indices, lut, vector_axis=1 if dim > 1 else None).decompress
+
+
+def swap(dtype: Any) -> Work:
+    from corepress.weights.blocks import to_rows
+
+    array = numbers(1024, 1024, dtype=dtype)
+    return lambda: to_rows(array, (1, 1024))
+
+
+def prune(dtype: Any, n_m: int = 0) -> Work:
+    from corepress.algorithms.magnitude import prune_n_m, prune_sparsity
+
+    weight = numbers(1024, 1024, dtype=dtype)
+    return (lambda: prune_n_m(weight, 2, 4, n_m)) if n_m else (lambda: prune_sparsity(weight, 0.5))
+
+
 # Each makes its data, and gives the work that is timed; only what both versions have is called.
 CASES: dict[str, Callable[[], Work]] = {
     **{f"pack, {bits} bits": lambda bits=bits: pack(bits) for bits in (2, 3, 4, 6)},
     **{f"unpack, {bits} bits": lambda bits=bits: unpack(bits) for bits in (2, 3, 4, 6)},
-    **{f"keep, {dtype}": lambda dtype=dtype: keep(dtype) for dtype in ("float16", "float32")},
     "settle, values": settle,
     **{f"settle, {bits} bits": lambda bits=bits: settle(bits) for bits in (4, 8)},
     **{f"settle, normal float of {bits}": lambda bits=bits: settle(bits, normal_float=True) for bits in (3, 4)},
@@ -124,6 +162,26 @@ CASES: dict[str, Callable[[], Work]] = {
         for work in (feedback, descend)
         for bits, dim in ((2, 1), (4, 1), (6, 1), (8, 1), (4, 2), (6, 4))
     },
+    **{f"keep, {dtype}": lambda dtype=dtype: keep(dtype) for dtype in FLOATS},
+    **{
+        f"int4 in blocks of 32, {dtype}": lambda dtype=dtype: quantize(dtype, "int4", SYMMETRIC, 32) for dtype in FLOATS
+    },
+    **{f"int8, per channel, {kind}": lambda kind=kind: quantize(kind, "int8", SYMMETRIC, 0) for kind in FLOATS},
+    **{
+        f"uint4 with zero points, {dtype}": lambda dtype=dtype: quantize(dtype, "uint4", "linear", 32)
+        for dtype in FLOATS
+    },
+    "scale search, int4, blocks of 32": lambda: quantize("float16", "int4", SYMMETRIC, 32, search=True),
+    "scale search, uint4, zero points": lambda: quantize("float16", "uint4", "linear", 32, search=True),
+    "scale search, int8, per channel": lambda: quantize("float16", "int8", SYMMETRIC, 0, search=True),
+    **{f"dequantize, blocks of 32, {dtype}": lambda dtype=dtype: dequantize(dtype, "int8", 32) for dtype in FLOATS},
+    **{f"dequantize, per channel, {dtype}": lambda dtype=dtype: dequantize(dtype, "uint8", 1024) for dtype in FLOATS},
+    **{f"look up, 4 bits, {dtype}": lambda dtype=dtype: look_up(dtype, 1, 4, 1) for dtype in FLOATS},
+    "look up, 8 bits, 64 tables": lambda: look_up("float16", 64, 8, 1),
+    **{f"look up, vectors of {dim}": lambda dim=dim: look_up("float16", 1, 6, dim) for dim in (2, 3, 4)},
+    **{f"columns to rows, {dtype}": lambda dtype=dtype: swap(dtype) for dtype in ("uint8", *FLOATS, "float64")},
+    **{f"prune 50 %, {dtype}": lambda dtype=dtype: prune(dtype) for dtype in FLOATS},
+    **{f"prune 2:4, {dtype}": lambda dtype=dtype: prune(dtype, 1) for dtype in FLOATS},
 }
 
 

@@ -10,8 +10,10 @@ from tests.kernels.grid.groups import FAMILIES, groups, recording
 BEFORE = recording()
 # How much larger an error may be, of what was recorded, where sums may be ordered otherwise.
 SLACK = {
-    # The scales of most blocks are the same; those of others differ in their last bit, of 24 or of 11.
-    "linear.search": 1e-6,
+    # Scales are compared by exacter sums than before, and refitted once more: of 120 cases nearly all have less error,
+    # by up to 1 %, and in two another of two scales that are equally good but for their rounding to float16 is taken.
+    "linear.search": 1e-4,
+    "linear.search_exactly": 1e-7,
     # Of some thousand roundings to a grid, one or two were ties but for the last bit, and went the other way.
     "fitted.settling": 1e-3,
     "fitted.whole": 1e-2,

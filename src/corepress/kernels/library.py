@@ -23,6 +23,8 @@ from corepress.errors import CorepressError
 LEVELS = ("baseline", "avx2", "avx512")
 # The kinds of arguments: the address of an array (see `pointer`), a count or a choice, a number.
 Pointer, Int, Float, Double = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_double
+# How a kernel that takes several types is told which one an array has (`c/floats.h`).
+_TYPES = {np.dtype(kind): number for number, kind in enumerate((np.int8, np.uint8, np.float16, np.float32))}
 _NAMES = {"win32": "corepress.dll", "darwin": "libcorepress.dylib"}
 
 
@@ -53,6 +55,13 @@ def pointer(array: NDArray[Any], *dtypes: Any, shape: tuple[int, ...] | None = N
     if shape is not None and array.shape != shape:
         raise ValueError(f"a kernel takes an array of shape {shape} here, not {array.shape}")
     return array.__array_interface__["data"][0]  # type: ignore[no-any-return]
+
+
+def type_of(array: NDArray[Any]) -> int:
+    """The number of an array's type for kernels that take several: int8, uint8, float16 or float32."""
+    if array.dtype not in _TYPES:
+        raise ValueError(f"a kernel takes {', '.join(map(str, _TYPES))}, not {array.dtype}")
+    return _TYPES[array.dtype]
 
 
 def path() -> Path:

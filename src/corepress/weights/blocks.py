@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from corepress.kernels.layout import swap_inner
+
 Array = NDArray[Any]
 
 
@@ -21,9 +23,7 @@ def to_rows(array: Array, counts: Sequence[int]) -> Array:
     array = np.ascontiguousarray(array)
     blocks = math.prod(counts)
     if swap := _as_swap(array.shape, counts):
-        from corepress.weights import kernels
-
-        return kernels.swap_inner(array.reshape(swap)).reshape(blocks, -1)
+        return swap_inner(array.reshape(swap)).reshape(blocks, -1)
     grid, order = _grid(array.shape, counts)
     return np.ascontiguousarray(array.reshape(grid).transpose(order)).reshape(blocks, -1)
 
@@ -32,9 +32,7 @@ def from_rows(rows: Array, shape: Sequence[int], counts: Sequence[int]) -> Array
     """The inverse of `to_rows`: the array of `shape` whose blocks are `rows`."""
     if swap := _as_swap(shape, counts):
         outer, size, inner = swap
-        from corepress.weights import kernels
-
-        return kernels.swap_inner(rows.reshape(outer, inner, size)).reshape(shape)
+        return swap_inner(rows.reshape(outer, inner, size)).reshape(shape)
     grid, order = _grid(shape, counts)
     inverse = np.argsort(order)
     return np.ascontiguousarray(rows.reshape([grid[axis] for axis in order]).transpose(inverse)).reshape(shape)

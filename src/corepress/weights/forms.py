@@ -21,6 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corepress.errors import FormatError
+from corepress.kernels.linear import shift_scale_rows
+from corepress.kernels.lookup import look_up_rows
 from corepress.weights.blocks import from_rows, to_rows
 from corepress.weights.packing import packed_size
 
@@ -77,14 +79,12 @@ class Palettized:
         return packed_size(self.indices.size, self.bits) + self.lut.nbytes
 
     def decompress(self) -> Array:
-        from corepress.weights import kernels
-
         lut = decompress(self.lut)
         counts, (entries, dim) = lut.shape[:-2], lut.shape[-2:]
         if entries < 256 and self.indices.max(initial=0) >= entries:
             raise FormatError(f"an index is {self.indices.max()}, but the look-up table has {entries} entries")
         rows = to_rows(self.indices, counts)
-        dense = kernels.look_up_rows(rows, lut.reshape(len(rows), entries, dim))
+        dense = look_up_rows(rows, lut.reshape(len(rows), entries, dim))
         dense = from_rows(dense, (*self.indices.shape, dim), (*counts, 1))
         if dim == 1:
             return dense.reshape(self.indices.shape)
@@ -125,12 +125,10 @@ class Quantized:
         return packed_size(array.size, self.bits) if array.dtype.itemsize == 1 else int(array.nbytes)
 
     def decompress(self) -> Array:
-        from corepress.weights import kernels
-
         data = decompress(self.data)
         rows = to_rows(data, self.scale.shape)
         offset = np.zeros_like(self.scale) if self.offset is None else self.offset.astype(self.scale.dtype)
-        dense = kernels.shift_scale_rows(rows, self.scale.reshape(-1), offset.reshape(-1))
+        dense = shift_scale_rows(rows, self.scale.reshape(-1), offset.reshape(-1))
         return from_rows(dense, data.shape, self.scale.shape)
 
 

@@ -77,7 +77,8 @@ def search_exactly() -> Iterator[Case]:
                 )
                 for kind in ("float16", "float32")
             ]
-            yield Case(f"{weight_type}, {dtype}", tuple(found))
+            error = sum(squared_error(weight.astype(weight_type), form) for form in found)
+            yield Case(f"{weight_type}, {dtype}", tuple(found), error)
 
 
 def magnitude() -> Iterator[Case]:

@@ -10,11 +10,14 @@
 
 /* The float of the same value; exact, subnormal and infinite values included. */
 INLINE float widen(uint16_t half) {
-    const uint32_t magnitude = half & 0x7FFFu, sign = (uint32_t)(half & 0x8000u) << 16;
-    uint32_t bits = (magnitude << 13) + ((uint32_t)EXPONENT_SHIFT << 23);
-    bits += magnitude >= 0x7C00u ? (uint32_t)EXPONENT_SHIFT << 23 : 0;
-    const uint32_t subnormal = bits_of((float)(int32_t)magnitude * SMALLEST_HALF);
-    return float_of((magnitude < 0x0400u ? subnormal : bits) | sign);
+    /* Compared as wide and signed integers, which vectorises best. */
+    const int32_t magnitude = (half & 0x7FFF) << 13, infinite = 0x7C00 << 13, normal = 0x0400 << 13;
+    const int32_t shift = EXPONENT_SHIFT << 23;
+    const int32_t bits = magnitude + shift + (magnitude >= infinite ? shift : 0);
+    /* Two in place of the one that floats have before the point, and none: what lies after it times 2^-14. */
+    const float subnormal = float_of((uint32_t)(magnitude + shift + normal)) - 0x1p-14f;
+    const uint32_t value = magnitude < normal ? bits_of(subnormal) : (uint32_t)bits;
+    return float_of(value | (uint32_t)(half & 0x8000) << 16);
 }
 
 /* The nearest float16, ties to even, of a value that is not negative, still as float; infinity from 65,520 on. */
@@ -33,12 +36,17 @@ INLINE float round_to_half(float value) {
 
 /* The bits of the nearest float16, ties to even. */
 INLINE uint16_t narrow(float value) {
-    const float rounded = round_magnitude(fabsf(value));
-    uint32_t half = (bits_of(rounded) - ((uint32_t)EXPONENT_SHIFT << 23)) >> 13;
-    half = rounded < 0x1p-14f ? (uint32_t)(int32_t)(rounded * 0x1p24f) : half;
-    half = rounded > LARGEST_HALF ? 0x7C00u : half;
-    half = value != value ? 0x7E00u : half;
-    return (uint16_t)(half | ((bits_of(value) >> 16) & 0x8000u));
+    const float magnitude = fabsf(value);
+    const uint32_t bits = bits_of(magnitude);
+    /* Almost half of the last bit that stays carries what lies above the middle, and from the middle what is odd. */
+    const uint32_t normal = (bits + ((bits >> 13) & 1) + 0xFFF - (EXPONENT_SHIFT << 23)) >> 13;
+    /* The last bit of 0.5 is 2^-24, the smallest float16. */
+    const uint32_t subnormal = bits_of(magnitude + 0.5f) - bits_of(0.5f);
+    /* Chosen as floats: compilers choose among integers of 16 bits, which takes twice as long. */
+    float half = magnitude < 0x1p-14f ? float_of(subnormal) : float_of(normal);
+    half = magnitude >= 65520.0f ? float_of(0x7C00) : half;
+    half = value != value ? float_of(0x7E00) : half;
+    return (uint16_t)(bits_of(half) | (bits_of(value) >> 16 & 0x8000));
 }
 
 #endif

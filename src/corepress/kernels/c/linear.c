@@ -1,0 +1,268 @@
+/* Linear quantization in blocks, and back. A row is one block, and has a scale and a zero point. */
+#include "floats.h"
+#include "lanes.h"
+
+#define TILE 4096 /* values at once: as floats, half of the nearest cache */
+
+/* Back. */
+
+INLINE void shift_scale(const void *restrict data, int64_t data_type, int64_t rows, int64_t size,
+                        const void *restrict scales, const void *restrict offsets, int64_t type,
+                        void *restrict dense) {
+    for (int64_t row = 0; row < rows; row++) {
+        const float scale = element(scales, type, row), offset = element(offsets, type, row);
+        for (int64_t i = row * size; i < (row + 1) * size; i++)
+            set_element(dense, type, i, scale * rounded_to(element(data, data_type, i) - offset, type));
+    }
+}
+
+/* data (rows, size) of INT8, UINT8 or `type`, scales and offsets (rows) of `type`, HALF or SINGLE -> dense (rows, size)
+ * of `type`: scale * (data - offset), each step rounded to it. Nothing overlaps. */
+KERNEL(void, shift_scale_rows)(const void *restrict data, int64_t data_type, int64_t rows, int64_t size,
+                               const void *restrict scales, const void *restrict offsets, int64_t type,
+                               void *restrict dense) {
+    switch (4 * data_type + type) { /* as constants, types let loops vectorise */
+        case 4 * INT8 + HALF: shift_scale(data, INT8, rows, size, scales, offsets, HALF, dense); break;
+        case 4 * UINT8 + HALF: shift_scale(data, UINT8, rows, size, scales, offsets, HALF, dense); break;
+        case 4 * HALF + HALF: shift_scale(data, HALF, rows, size, scales, offsets, HALF, dense); break;
+        case 4 * INT8 + SINGLE: shift_scale(data, INT8, rows, size, scales, offsets, SINGLE, dense); break;
+        case 4 * UINT8 + SINGLE: shift_scale(data, UINT8, rows, size, scales, offsets, SINGLE, dense); break;
+        default: shift_scale(data, SINGLE, rows, size, scales, offsets, SINGLE, dense);
+    }
+}
+
+/* Forth. A level times the scale is a value: `low` and `high` are the ends of the integers less the zero point. */
+
+typedef struct {
+    int64_t lowest, highest; /* the integers of the type */
+    bool symmetric;          /* no zero point, or that in the middle */
+    bool search;             /* for the scales of least error, with all integers of the type */
+    int64_t type;            /* of the scales, HALF or SINGLE */
+} Plan;
+
+/* A row of a weight, of HALF or SINGLE. */
+typedef struct {
+    const void *values;
+    int64_t type, size;
+} Row;
+
+/* The row `r` rows further down. */
+INLINE Row below(Row row, int64_t r) {
+    return (Row){(const char *)row.values + r * row.size * size_of(row.type), row.type, row.size};
+}
+
+typedef struct {
+    float scale, zero;
+} Scale;
+
+/* A conversion to an integer, of which NaN makes 0. */
+INLINE uint8_t byte_of(float value) {
+    return value != value ? 0 : (uint8_t)(int32_t)value;
+}
+
+/* Integers that order as the floats of these bits do, NaN outermost; its own inverse. */
+INLINE int32_t ordered(int32_t bits) {
+    return bits ^ ((bits >> 31) & 0x7FFFFFFF);
+}
+
+/* A range, as ordered integers, extended to some values. */
+static void extend(const float *values, int64_t count, int32_t *least, int32_t *most) {
+    int32_t low = *least, high = *most;
+    for (int64_t i = 0; i < count; i++) {
+        const int32_t value = ordered((int32_t)bits_of(values[i]));
+        low = MIN(low, value), high = MAX(high, value);
+    }
+    *least = low, *most = high;
+}
+
+/* The least and the largest value of a row; NaN if it holds one. */
+static void extremes(Row row, float *bottom, float *top) {
+    float tile[TILE];
+    int32_t least = INT32_MAX, most = INT32_MIN;
+    for (int64_t i = 0; i < row.size; i += TILE) {
+        const int64_t count = MIN(TILE, row.size - i);
+        extend(floats_of(row.values, row.type, i, count, tile), count, &least, &most);
+    }
+    *bottom = float_of((uint32_t)ordered(least)), *top = float_of((uint32_t)ordered(most));
+}
+
+/* Scale and zero point of the range of a block, with the roundings of coremltools unless these overflow. */
+static Scale plain_scale(float bottom, float top, const Plan *plan) {
+    const float first = (float)plan->lowest, last = (float)plan->highest, steps = last - first;
+    const float smallest = plan->type == HALF ? SMALLEST_HALF : 0x1p-149f;
+    const float largest = plan->type == HALF ? LARGEST_HALF : 0x1.fffffep127f;
+    const int64_t type = plan->type;
+    bottom = MAX(MIN(bottom, 0.0f), -largest), top = MIN(MAX(top, 0.0f), largest);
+    const float peak = MAX(-bottom, top);
+    float scale, zero;
+    if (plan->symmetric) {
+        const float levels = (float)((plan->highest - plan->lowest) / 2);
+        zero = plan->lowest < 0 ? 0.0f : levels;
+        scale = rounded_to(peak / levels, type);
+    } else {
+        const float span = rounded_to(top - bottom, type);
+        const float shift = rounded_to(rounded_to(first * top, type) - rounded_to(last * bottom, type), type);
+        scale = rounded_to(span / steps, type), zero = rounded_to(shift / span, type);
+        if (!(isfinite(span) && isfinite(shift))) {
+            const double wide = (double)top - (double)bottom;
+            scale = rounded_to((float)(wide / steps), type);
+            zero = (float)(((double)first * top - (double)last * bottom) / wide);
+        }
+        zero = MIN(MAX(round_even(zero), first), last);
+    }
+    if (peak == 0) return (Scale){1.0f, plan->symmetric ? zero : MIN(MAX(0.0f, first), last)};
+    scale = MAX(scale, smallest);
+    if (peak > largest / 2) /* rounded up, the scale may carry the largest value beyond what its type can hold */
+        while (!isfinite(rounded_to(scale * round_even(peak / scale), type)))
+            scale = rounded_to(scale * (1 - 0x1p-11f), type);
+    return (Scale){scale, zero};
+}
+
+typedef struct {
+    float level, miss;
+} Level;
+
+/* The level whose product with the scale, once rounded to its type, is nearest to the value; how far it is. */
+INLINE Level nearest(float value, float scale, float low, float high, int64_t type) {
+    const float ratio = value / scale;
+    const float level = MIN(MAX(round_even(ratio), low), high);
+    const float other = MIN(MAX(level + copysignf(1.0f, ratio - level), low), high);
+    const float miss = fabsf(value - rounded_to(scale * level, type));
+    const float other_miss = fabsf(value - rounded_to(scale * other, type));
+    return (Level){other_miss < miss ? other : level, MIN(miss, other_miss)};
+}
+
+INLINE void round_values(const float *restrict values, int64_t count, Scale at, float low, float high, int64_t type,
+                         uint8_t *restrict data) {
+    for (int64_t i = 0; i < count; i++)
+        data[i] = (uint8_t)(int32_t)(nearest(values[i], at.scale, low, high, type).level + at.zero);
+}
+
+/* The integers of a row. */
+static void round_row(Row row, Scale at, const Plan *plan, uint8_t *data) {
+    float tile[TILE];
+    /* A symmetric range skips the integer without an opposite: the lowest if signed, the highest if not. */
+    const bool narrower = plan->symmetric && !plan->search;
+    const float low = (float)(plan->lowest + (narrower && plan->lowest < 0)) - at.zero;
+    const float high = (float)(plan->highest - (narrower && plan->lowest >= 0)) - at.zero;
+    for (int64_t i = 0; i < row.size; i += TILE) {
+        const int64_t count = MIN(TILE, row.size - i);
+        const float *values = floats_of(row.values, row.type, i, count, tile);
+        if (plan->type == HALF) round_values(values, count, at, low, high, HALF, data + i);
+        else round_values(values, count, at, low, high, SINGLE, data + i);
+    }
+}
+
+/* The search. Sums have eight lanes, by the position in the row modulo 8. */
+
+#define PIECE 512 /* values at once, a multiple of LANES */
+
+typedef struct {
+    float error, refit, factor, zero; /* error: the least for the integers that `factor` gives; refit: its scale */
+} Fit;
+
+/* Rounds a row with `factor` times the plain scale. Once its integers q are fixed, and leave r, the best scale is
+ * sum(r q) / sum(q q) more, and takes sum(r q)^2 / sum(q q) off the error: exacter than the same with the values, whose
+ * sums are so much larger than the error. The better of `best` and this try. */
+static Fit better_fit(Fit best, const float *values, int64_t size, float inverse, float factor, float zero,
+                      const Plan *plan) {
+    float levels[PIECE], residuals[PIECE];
+    Floats errors = {0}, crosses = {0}, squares = {0};
+    const float narrower = 1 / factor, low = (float)plan->lowest - zero, high = (float)plan->highest - zero;
+    for (int64_t i = 0; i < size; i += PIECE) {
+        const int64_t count = MIN(PIECE, size - i);
+        for (int64_t j = 0; j < count; j++) {
+            const float value = values[i + j] * inverse;
+            levels[j] = MIN(MAX(round_even(value * narrower), low), high);
+            residuals[j] = value - factor * levels[j];
+        }
+        pad_lanes(levels, count), pad_lanes(residuals, count);
+        for (int64_t j = 0; j < count; j += LANES) {
+            Floats level, residual;
+            load_lanes(levels + j, &level), load_lanes(residuals + j, &residual);
+            errors += residual * residual, crosses += residual * level, squares += level * level;
+        }
+    }
+    const float cross = sum_of_floats(&crosses), square = sum_of_floats(&squares);
+    const float error = sum_of_floats(&errors) - cross * cross / square;
+    return error < best.error ? (Fit){error, factor + cross / square, factor, zero} : best;
+}
+
+INLINE void misses_of(const float *restrict values, int64_t count, Scale at, float low, float high, int64_t type,
+                      float *restrict misses) {
+    for (int64_t i = 0; i < count; i++) misses[i] = nearest(values[i], at.scale, low, high, type).miss;
+}
+
+static double squared_error(const float *values, int64_t size, Scale at, const Plan *plan) {
+    float misses[PIECE];
+    Doubles sums = {{0}, {0}};
+    const float low = (float)plan->lowest - at.zero, high = (float)plan->highest - at.zero;
+    for (int64_t i = 0; i < size; i += PIECE) {
+        const int64_t count = MIN(PIECE, size - i);
+        if (plan->type == HALF) misses_of(values + i, count, at, low, high, HALF, misses);
+        else misses_of(values + i, count, at, low, high, SINGLE, misses);
+        pad_lanes(misses, count);
+        for (int64_t j = 0; j < count; j += LANES) add_squares(misses + j, &sums);
+    }
+    return sum_of_doubles(&sums);
+}
+
+/* A scale and zero point of less squared error than the plain ones, or these: the best of 0.4 to 1.1 times the plain
+ * scale, then of its neighbours, then of those of its zero point. */
+static Scale better_scale(const float *values, int64_t size, Scale plain, const Plan *plan) {
+    const float inverse = 1 / plain.scale, first = (float)plan->lowest, last = (float)plan->highest;
+    Fit best = {INFINITY, 1, 1, plain.zero};
+    for (int tenths = 4; tenths < 12; tenths++)
+        best = better_fit(best, values, size, inverse, (float)(tenths / 10.0), plain.zero, plan);
+    const float coarse = best.factor;
+    best = better_fit(best, values, size, inverse, coarse - 0.05f, plain.zero, plan);
+    best = better_fit(best, values, size, inverse, coarse + 0.05f, plain.zero, plan);
+    if (!plan->symmetric) {
+        const float fine = best.factor;
+        best = better_fit(best, values, size, inverse, fine, MAX(plain.zero - 1, first), plan);
+        best = better_fit(best, values, size, inverse, fine, MIN(plain.zero + 1, last), plan);
+    }
+    best = better_fit(best, values, size, inverse, best.refit, best.zero, plan);
+    const Scale found = {rounded_to(plain.scale * best.refit, plan->type), best.zero};
+    if (!(isfinite(found.scale) && found.scale > 0)) return plain;
+    return squared_error(values, size, found, plan) < squared_error(values, size, plain, plan) ? found : plain;
+}
+
+/* The scale of a row; false if it holds infinities or NaN. */
+static bool settle_row(Row row, const Plan *plan, Scale *at) {
+    float bottom, top;
+    extremes(row, &bottom, &top);
+    if (!(isfinite(bottom) && isfinite(top))) return false;
+    *at = plain_scale(bottom, top, plan);
+    if (plan->search && (bottom != 0 || top != 0)) *at = better_scale(row.values, row.size, *at, plan);
+    return true;
+}
+
+/* rows (count, size of at least 1) of row_type, SINGLE for a search -> data (count, size): integers from `lowest` to `highest`, signed or
+ * not; scales (count) of `type`, zeros (count): zero points, like data. Types: HALF or SINGLE. Nothing overlaps.
+ * False, with data unfinished, if rows hold infinities or NaN. */
+KERNEL(int64_t, quantize_rows)(const char *restrict rows, int64_t row_type, int64_t count, int64_t size,
+                               int64_t lowest, int64_t highest, int64_t symmetric, int64_t search, int64_t type,
+                               uint8_t *restrict data, void *restrict scales, uint8_t *restrict zeros) {
+    const Plan plan = {lowest, highest, symmetric, search, type};
+    float tile[TILE];
+    /* Scales of some rows first, then their integers: the processor overlaps the long chains behind several scales,
+     * and the values are still in its cache, as floats if they fit. */
+    const int64_t batch = MAX(1, TILE / size);
+    for (int64_t start = 0; start < count; start += batch) {
+        const int64_t stop = MIN(start + batch, count);
+        Row row = {rows + start * size * size_of(row_type), row_type, size};
+        if (size <= TILE) row = (Row){floats_of(row.values, row_type, 0, (stop - start) * size, tile), SINGLE, size};
+        for (int64_t r = start; r < stop; r++) {
+            Scale at;
+            if (!settle_row(below(row, r - start), &plan, &at)) return false;
+            set_element(scales, type, r, at.scale);
+            zeros[r] = byte_of(at.zero);
+        }
+        for (int64_t r = start; r < stop; r++) {
+            const float zero = lowest < 0 ? (float)(int8_t)zeros[r] : (float)zeros[r];
+            round_row(below(row, r - start), (Scale){element(scales, type, r), zero}, &plan, data + r * size);
+        }
+    }
+    return true;
+}

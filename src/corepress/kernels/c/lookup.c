@@ -1,0 +1,26 @@
+/* Indices into look-up tables, turned into the entries. */
+#include "common.h"
+
+/* dense[i] = table[indices[i]], entries of `size` bytes. */
+INLINE void look_up_entries(const uint8_t *restrict indices, int64_t count, const char *restrict table, int64_t size,
+                            char *restrict dense) {
+    for (int64_t i = 0; i < count; i++) memcpy(dense + i * size, table + indices[i] * size, (size_t)size);
+}
+
+/* indices (rows, count), each below `entries`, tables (rows, entries) of entries of `size` bytes -> dense (rows, count)
+ * of entries. Nothing overlaps. */
+KERNEL(void, look_up)(const uint8_t *restrict indices, int64_t rows, int64_t count, const char *restrict tables,
+                      int64_t entries, int64_t size, char *restrict dense) {
+    for (int64_t row = 0; row < rows; row++) {
+        switch (size) { /* as a constant, it makes each copy a single instruction */
+            case 1: look_up_entries(indices, count, tables, 1, dense); break;
+            case 2: look_up_entries(indices, count, tables, 2, dense); break;
+            case 4: look_up_entries(indices, count, tables, 4, dense); break;
+            case 6: look_up_entries(indices, count, tables, 6, dense); break;
+            case 8: look_up_entries(indices, count, tables, 8, dense); break;
+            case 16: look_up_entries(indices, count, tables, 16, dense); break;
+            default: look_up_entries(indices, count, tables, size, dense);
+        }
+        indices += count, tables += entries * size, dense += count * size;
+    }
+}

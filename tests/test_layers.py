@@ -22,7 +22,7 @@ ALLOWED = {
     "coreml/experimental": {"coreml", "fields", "runtime", "mlprogram", "targets", "weights", "errors"},
     "description": {"description", "neural_network", "mlprogram", "targets", "errors"},
     "tables": {"tables"},
-    "reports": {"reports", "tables", "coreml", "mlprogram", "neural_network", "targets", "errors"},
+    "reports": {"reports", "tables", "coreml", "mlprogram", "neural_network", "targets", "kernels", "errors"},
     "runtime": {"runtime", "neural_network", "mlprogram", "weights", "kernels", "errors"},
     "torch": {"torch", "fields", "peer", "algorithms", "mlprogram/atomic", "weights", "errors"},
     "verification": {"verification", "tables", "runtime", "neural_network", "mlprogram", "errors"},

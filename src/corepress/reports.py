@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from corepress.kernels.half import widen
 from corepress.mlprogram import Model, Weight
 from corepress.mlprogram.program import programs
 from corepress.targets import TARGETS, system_of
@@ -264,4 +265,8 @@ def _pieces(one: NDArray[Any], other: NDArray[Any]) -> Iterator[tuple[NDArray[np
     first, second = one.reshape(-1), other.reshape(-1)
     for start in range(0, first.size, _CHUNK):
         piece = slice(start, start + _CHUNK)
-        yield first[piece].astype(np.float32), second[piece].astype(np.float32)
+        yield _single(first[piece]), _single(second[piece])
+
+
+def _single(values: NDArray[Any]) -> NDArray[np.float32]:
+    return widen(values) if values.dtype == np.float16 else values.astype(np.float32)

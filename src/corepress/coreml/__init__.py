@@ -4,7 +4,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from corepress.coreml.config import OptimizationConfig
-from corepress.coreml.decompress import decompress_weights
 from corepress.coreml.granularity import CompressionGranularity
 from corepress.coreml.interop import to_coremltools
 from corepress.coreml.op_configs import (
@@ -13,18 +12,19 @@ from corepress.coreml.op_configs import (
     OpPalettizerConfig,
     OpThresholdPrunerConfig,
 )
-from corepress.coreml.palettize import palettize_weights
-from corepress.coreml.prune import prune_weights
-from corepress.coreml.quantize import linear_quantize_weights
 from corepress.errors import needs_torch
 
 if TYPE_CHECKING:
     from corepress.coreml import calibrated as calibrated
     from corepress.coreml import experimental as experimental
+    from corepress.coreml.decompress import decompress_weights as decompress_weights
     from corepress.coreml.experimental import linear_quantize_activations as linear_quantize_activations
     from corepress.coreml.metadata import CoreMLOpMetaData as CoreMLOpMetaData
     from corepress.coreml.metadata import CoreMLWeightMetaData as CoreMLWeightMetaData
     from corepress.coreml.metadata import get_weights_metadata as get_weights_metadata
+    from corepress.coreml.palettize import palettize_weights as palettize_weights
+    from corepress.coreml.prune import prune_weights as prune_weights
+    from corepress.coreml.quantize import linear_quantize_weights as linear_quantize_weights
 
 __all__ = [
     "CompressionGranularity",
@@ -46,12 +46,16 @@ __all__ = [
 ]
 
 
-# What a process that compresses a package has no use for is imported on first use.
+# On first use: a process has a use for few of them.
 _LAZY = {
     "CoreMLOpMetaData": "corepress.coreml.metadata",
     "CoreMLWeightMetaData": "corepress.coreml.metadata",
+    "decompress_weights": "corepress.coreml.decompress",
     "get_weights_metadata": "corepress.coreml.metadata",
     "linear_quantize_activations": "corepress.coreml.experimental",
+    "linear_quantize_weights": "corepress.coreml.quantize",
+    "palettize_weights": "corepress.coreml.palettize",
+    "prune_weights": "corepress.coreml.prune",
 }
 
 
@@ -66,3 +70,7 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module("corepress.coreml.calibrated")
     except ModuleNotFoundError as error:
         raise needs_torch(error, "corepress.coreml.calibrated") from error
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

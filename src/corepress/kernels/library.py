@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
-import platform
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -101,6 +100,8 @@ def _load() -> ctypes.CDLL:
         library = ctypes.CDLL(str(file))
         library.corepress_level.restype = ctypes.c_int
     except (OSError, AttributeError) as error:
+        import platform
+
         machine = f"{platform.system()} {platform.machine()}"
         raise CorepressError(f"{file} does not load on this machine ({machine}): {error}. {_advice()}") from None
     return library

@@ -6,25 +6,33 @@ coremltools 9.0 writes.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
 
 @dataclass(frozen=True)
 class DType:
     """`name`: MIL's name; `mil`: number in the program; `blob`: number in the weight file (None: never there);
-    `numpy`: the type of the unpacked array; `bits`: stored bits of one element; `field`: the member of an
-    immediate `TensorValue` that holds it."""
+    `unpacked`: NumPy's name of the type of the unpacked array; `bits`: stored bits of one element; `field`: the member
+    of an immediate `TensorValue` that holds it."""
 
     name: str
     mil: int
     blob: int | None
-    numpy: np.dtype[Any]
+    unpacked: str
     bits: int
     field: str
+
+    @functools.cached_property
+    def numpy(self) -> np.dtype[Any]:
+        """The type of the unpacked array."""
+        if self.unpacked == "bfloat16":
+            import ml_dtypes  # noqa: F401 - NumPy knows the name from then on
+
+        return np.dtype(self.unpacked)
 
     @property
     def sub_byte(self) -> bool:
@@ -32,31 +40,31 @@ class DType:
 
     @property
     def signed(self) -> bool:
-        return self.numpy.kind in "if"
+        return not self.unpacked.startswith(("uint", "bool", "bfloat"))
 
 
 TABLE = tuple(
-    DType(name, mil, blob, np.dtype(numpy), bits, field)
-    for name, mil, blob, numpy, bits, field in (
-        ("bool", 1, None, np.bool_, 8, "bools"),
-        ("float16", 10, 1, np.float16, 16, "bytes"),
-        ("float32", 11, 2, np.float32, 32, "floats"),
-        ("float64", 12, None, np.float64, 64, "doubles"),
-        ("bfloat16", 13, 5, ml_dtypes.bfloat16, 16, "bytes"),
-        ("int8", 21, 4, np.int8, 8, "bytes"),
-        ("int16", 22, 6, np.int16, 16, "ints"),
-        ("int32", 23, 14, np.int32, 32, "ints"),
-        ("int64", 24, None, np.int64, 64, "longInts"),
-        ("int4", 25, 8, np.int8, 4, "bytes"),
-        ("uint8", 31, 3, np.uint8, 8, "bytes"),
-        ("uint16", 32, 7, np.uint16, 16, "ints"),
-        ("uint32", 33, 15, np.uint32, 32, "bytes"),
-        ("uint64", 34, None, np.uint64, 64, "longInts"),
-        ("uint4", 35, 11, np.uint8, 4, "bytes"),
-        ("uint2", 36, 10, np.uint8, 2, "bytes"),
-        ("uint1", 37, 9, np.uint8, 1, "bytes"),
-        ("uint6", 38, 13, np.uint8, 6, "bytes"),
-        ("uint3", 39, 12, np.uint8, 3, "bytes"),
+    DType(*entry)
+    for entry in (
+        ("bool", 1, None, "bool", 8, "bools"),
+        ("float16", 10, 1, "float16", 16, "bytes"),
+        ("float32", 11, 2, "float32", 32, "floats"),
+        ("float64", 12, None, "float64", 64, "doubles"),
+        ("bfloat16", 13, 5, "bfloat16", 16, "bytes"),
+        ("int8", 21, 4, "int8", 8, "bytes"),
+        ("int16", 22, 6, "int16", 16, "ints"),
+        ("int32", 23, 14, "int32", 32, "ints"),
+        ("int64", 24, None, "int64", 64, "longInts"),
+        ("int4", 25, 8, "int8", 4, "bytes"),
+        ("uint8", 31, 3, "uint8", 8, "bytes"),
+        ("uint16", 32, 7, "uint16", 16, "ints"),
+        ("uint32", 33, 15, "uint32", 32, "bytes"),
+        ("uint64", 34, None, "uint64", 64, "longInts"),
+        ("uint4", 35, 11, "uint8", 4, "bytes"),
+        ("uint2", 36, 10, "uint8", 2, "bytes"),
+        ("uint1", 37, 9, "uint8", 1, "bytes"),
+        ("uint6", 38, 13, "uint8", 6, "bytes"),
+        ("uint3", 39, 12, "uint8", 3, "bytes"),
     )
 )
 

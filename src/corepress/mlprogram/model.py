@@ -144,7 +144,10 @@ class Model:
             self._file(name).check_overlaps(offsets)
 
     def _weight_paths(self) -> dict[Path, BlobFile]:
-        return {self.package.weight_path(name): file for name, file in self._files.items()}
+        return {file.path: file for file in self._files.values()}
+
+    def _weight_path(self, name: str) -> Path:
+        return self._files[name].path if name in self._files else self.package.weight_path(name)
 
     def _placed(self) -> tuple[Any, dict[str, Blobs], dict[str, int]]:
         """The protobuf as it will be saved; for each weight file the blobs that it will hold, in the order in which the
@@ -176,7 +179,7 @@ class Model:
         spec, _, sizes = self._placed()
         total: int = spec.ByteSize() + sum(sizes.values())
         if self.package.is_folder:
-            replaced = {self.package.weight_path(name) for name in sizes} | {self.package.spec}
+            replaced = {self._weight_path(name) for name in sizes} | {self.package.spec}
             paths = (self.package.root / relative for relative in self.package.files(self._weight_paths()))
             total += sum(path.stat().st_size for path in paths if path not in replaced)
         return total
@@ -211,7 +214,7 @@ class Model:
         return [model.path for model in (self, self.origin) if model is not None]
 
     def _write_package(self, folder: Path, spec: Any, layout: dict[str, Blobs], sizes: dict[str, int]) -> None:
-        replaced = {self.package.weight_path(name) for name in sizes} | {self.package.spec}
+        replaced = {self._weight_path(name) for name in sizes} | {self.package.spec}
         for inner in self.package.root.rglob("*"):
             if inner.is_dir():  # empty ones, too, which a manifest may name
                 (folder / inner.relative_to(self.package.root)).mkdir(parents=True, exist_ok=True)
@@ -227,7 +230,7 @@ class Model:
             else:
                 shutil.copyfile(source, target)
         for name in sizes:
-            target = folder / self.package.weight_path(name).relative_to(self.package.root)
+            target = folder / self._weight_path(name).relative_to(self.package.root)
             target.parent.mkdir(parents=True, exist_ok=True)
             with target.open("wb", buffering=1 << 18) as file:
                 write_blobs(file, self._contents(name, layout[name]), len(layout[name]))

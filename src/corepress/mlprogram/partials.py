@@ -12,7 +12,6 @@ import logging
 import os
 import re
 import shutil
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,7 +33,7 @@ def create(destination: Path, *, folder: bool) -> tuple[Path, int | None]:
     """A new, empty sibling of `destination` to write to, and the descriptor that holds its lock, which the caller
     closes; None where the system has no locks."""
     while True:
-        path = destination.absolute().parent / f".{_stem(destination)}.{uuid.uuid4().hex[:8]}.partial"
+        path = destination.absolute().parent / f".{_stem(destination)}.{os.urandom(4).hex()}.partial"
         if folder:
             path.mkdir()
         else:

@@ -37,9 +37,12 @@ def tensor_type(value: Any) -> tuple[DType, tuple[int, ...]] | None:
         return None
     kind = value.type.tensorType
     dtype = BY_MIL.get(kind.dataType)
-    if dtype is None or any(d.WhichOneof("dimension") != "constant" for d in kind.dimensions):
-        return None
-    return dtype, tuple(d.constant.size for d in kind.dimensions)
+    sizes = []
+    for dimension in kind.dimensions:
+        if dimension.WhichOneof("dimension") != "constant":
+            return None
+        sizes.append(dimension.constant.size)
+    return None if dtype is None else (dtype, tuple(sizes))
 
 
 def elements(shape: Sequence[int], what: str) -> int:

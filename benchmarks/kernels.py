@@ -147,6 +147,49 @@ def prune(dtype: Any, n_m: int = 0) -> Work:
     return (lambda: prune_n_m(weight, 2, 4, n_m)) if n_m else (lambda: prune_sparsity(weight, 0.5))
 
 
+def histogram(weighed: bool) -> Work:
+    from corepress.algorithms.kmeans1d import histogram
+
+    weight = numbers(1 << 21)
+    importance = integers(1 << 21).astype(np.float64) if weighed else None
+    return lambda: histogram(weight, importance)
+
+
+def partition(k: int) -> Work:
+    from corepress.algorithms.kmeans1d import cluster, histogram
+
+    values, counts = histogram(numbers(1 << 22))
+    return lambda: cluster(values, counts, k)
+
+
+def kmeans(k: int, rows: int, dtype: Any = np.float16, binned: bool = False) -> Work:
+    from corepress.algorithms.kmeans1d import quantize_rows
+
+    weight = numbers(rows, (1 << 21) // rows, dtype=dtype)
+    return lambda: quantize_rows(weight, k, binned=binned)
+
+
+def nearest(k: int, rows: int, dtype: Any = np.float16) -> Work:
+    from corepress.algorithms.kmeans1d import nearest
+
+    weight = numbers(rows, (1 << 21) // rows, dtype=dtype)
+    tables = np.sort(weight[:, :k], axis=1)
+    return lambda: nearest(weight, tables)
+
+
+def vectors(k: int, d: int, what: str) -> Work:
+    from corepress.algorithms.kmeans_nd import cluster_vectors, distinct_vectors, nearest_vectors
+
+    points = numbers(1 << 17, d, dtype=np.float32)
+    few = points[integers(1 << 20, below=k)]
+    work = {
+        "k-means": lambda: cluster_vectors(points[: 1 << 15], k),
+        "nearest": lambda: nearest_vectors(points, points[:k]),
+        "distinct": lambda: distinct_vectors(few, k),
+    }
+    return work[what]
+
+
 # Each makes its data, and gives the work that is timed; only what both versions have is called.
 CASES: dict[str, Callable[[], Work]] = {
     **{f"pack, {bits} bits": lambda bits=bits: pack(bits) for bits in (2, 3, 4, 6)},
@@ -182,6 +225,21 @@ CASES: dict[str, Callable[[], Work]] = {
     **{f"columns to rows, {dtype}": lambda dtype=dtype: swap(dtype) for dtype in ("uint8", *FLOATS, "float64")},
     **{f"prune 50 %, {dtype}": lambda dtype=dtype: prune(dtype) for dtype in FLOATS},
     **{f"prune 2:4, {dtype}": lambda dtype=dtype: prune(dtype, 1) for dtype in FLOATS},
+    "histogram, float16": lambda: histogram(False),
+    "histogram, float16, weighed": lambda: histogram(True),
+    **{f"partition, {k} clusters": lambda k=k: partition(k) for k in (4, 16, 64, 256)},
+    **{f"k-means, float16, {k} clusters": lambda k=k: kmeans(k, 1) for k in (16, 256)},
+    **{f"k-means, float16, {k} clusters, rows of 4096": lambda k=k: kmeans(k, 512) for k in (4, 16)},
+    "k-means, float32, 16 clusters": lambda: kmeans(16, 1, np.float32),
+    **{f"k-means, float32, {k} clusters, bins": lambda k=k: kmeans(k, 1, np.float32, True) for k in (16, 256)},
+    **{f"nearest of {k}, float16": lambda k=k: nearest(k, 1) for k in (16, 256)},
+    **{f"nearest of {k}, float32, bins": lambda k=k: nearest(k, 1, np.float32) for k in (16, 256)},
+    **{f"nearest of {k}, float32, rows of 1024": lambda k=k: nearest(k, 2048, np.float32) for k in (4, 16, 256)},
+    **{
+        f"vectors, {what}, {k} of {d}": lambda k=k, d=d, what=what: vectors(k, d, what)
+        for what in ("k-means", "nearest", "distinct")
+        for k, d in ((16, 2), (16, 4), (64, 8), (256, 2))
+    },
 }
 
 

@@ -31,18 +31,40 @@ INLINE int32_t bin_of(float value, int32_t origin, int32_t drop) {
     return bits >= 0 ? half + bin : half - 1 - bin;
 }
 
+#define BLOCK 64 /* of elements whose bins are computed in a loop of its own, which vectorises */
+
+INLINE void bins_of(const float *restrict row, int64_t count, int32_t origin, int32_t drop, int32_t *restrict found) {
+    for (int64_t i = 0; i < count; i++) found[i] = bin_of(row[i], origin, drop);
+}
+
+/* Adds up to BLOCK elements to their bins. */
+INLINE void add_block(const float *restrict row, int64_t count, const double *restrict weights, int32_t origin,
+                      int32_t drop, double *restrict bins) {
+    int32_t found[BLOCK];
+    bins_of(row, count, origin, drop, found);
+    for (int64_t i = 0; i < count; i++) {
+        double *restrict bin = bins + 2 * (int64_t)found[i];
+        const double weight = weights ? weights[i] : 1.0;
+        bin[0] += weight;
+        bin[1] += weight * row[i];
+    }
+}
+
+INLINE void add_row(const float *restrict row, int64_t count, const double *restrict weights, int32_t origin,
+                    int32_t drop, double *restrict bins) {
+    int64_t i = 0;
+    for (; i + BLOCK <= count; i += BLOCK) add_block(row + i, BLOCK, weights ? weights + i : NULL, origin, drop, bins);
+    add_block(row + i, count - i, weights ? weights + i : NULL, origin, drop, bins);
+}
+
 /* Fills bins (2 << (RANGE - drop), of mass and moment), then values and counts with their means and masses; how many
  * there are. */
 static int64_t count_bins(const float *restrict row, int64_t count, const double *restrict weights, int32_t origin,
                           int32_t drop, double *restrict bins, double *restrict values, double *restrict counts) {
     const int64_t size = 2ll << (RANGE - drop);
     memset(bins, 0, (size_t)(2 * size) * sizeof *bins);
-    for (int64_t i = 0; i < count; i++) {
-        double *restrict bin = bins + 2 * (int64_t)bin_of(row[i], origin, drop);
-        const double weight = weights ? weights[i] : 1.0;
-        bin[0] += weight;
-        bin[1] += weight * row[i];
-    }
+    if (weights) add_row(row, count, weights, origin, drop, bins);
+    else add_row(row, count, NULL, origin, drop, bins);
     int64_t n = 0;
     for (int64_t i = 0; i < size; i++) {
         if (!(bins[2 * i] > 0)) continue;
@@ -93,6 +115,17 @@ static void index_bins(const double *restrict limits, int64_t used, int32_t orig
     }
 }
 
+INLINE void assign_block(const float *restrict row, int64_t count, int32_t origin, int32_t drop,
+                         const double *restrict limits, const uint8_t *restrict table, uint8_t *restrict indices) {
+    int32_t found[BLOCK];
+    bins_of(row, count, origin, drop, found);
+    for (int64_t i = 0; i < count; i++) {
+        int64_t index = table[found[i]];
+        while (row[i] > limits[index]) index++;
+        indices[i] = (uint8_t)index;
+    }
+}
+
 /* rows (rows, columns) -> indices (rows, columns) of the nearest of lut (rows, k <= 256), ascending, of which the first
  * used[row] count. table: a byte for each bin. */
 KERNEL(void, assign_bins)(const float *restrict rows, int64_t count, int64_t columns, const double *restrict lut,
@@ -108,10 +141,9 @@ KERNEL(void, assign_bins)(const float *restrict rows, int64_t count, int64_t col
             limits[i] = i < entries_used - 1 ? (entries[i] + entries[i + 1]) / 2 : INFINITY;
         const int32_t origin = origin_of(largest_of(own, columns));
         index_bins(limits, entries_used, origin, (int32_t)drop, table);
-        for (int64_t j = 0; j < columns; j++) {
-            int64_t index = table[bin_of(own[j], origin, (int32_t)drop)];
-            while (own[j] > limits[index]) index++;
-            out[j] = (uint8_t)index;
-        }
+        int64_t j = 0;
+        for (; j + BLOCK <= columns; j += BLOCK)
+            assign_block(own + j, BLOCK, origin, (int32_t)drop, limits, table, out + j);
+        assign_block(own + j, columns - j, origin, (int32_t)drop, limits, table, out + j);
     }
 }

@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from corepress.errors import ConfigError, CorepressError
+from corepress.kernels.layout import swap_inner
+from corepress.kernels.magnitude import above, count_magnitudes, keep_largest
 from corepress.weights.forms import Sparse
-from corepress.weights.kernels import frozen, swap_inner
 
 Array = NDArray[Any]
 
@@ -34,7 +34,7 @@ def prune_threshold(weight: Array, threshold: float) -> Sparse:
     """
     with np.errstate(over="ignore"):
         limit = np.array(max(threshold, 0.0)).astype(weight.dtype)
-    return Sparse(_finite_magnitudes(weight) > _magnitudes(limit), weight)
+    return Sparse(_above(weight, limit), weight)
 
 
 def prune_sparsity(
@@ -54,15 +54,16 @@ def prune_sparsity(
         raise ConfigError(f"a target sparsity lies between 0 and 1, not at {target_sparsity}")
     if block_size is not None:
         _check_run("block_size", block_size, weight.shape, dim)
-    keys = _finite_magnitudes(weight)
+    nonzero = np.zeros((), weight.dtype)
     if target_sparsity in (0, 1):
-        return Sparse((keys > 0) & (target_sparsity == 0), weight)
+        return Sparse(_above(weight, nonzero) & (target_sparsity == 0), weight)
     if block_size is not None:
         assert dim is not None
-        return Sparse(_large_blocks(weight, target_sparsity, block_size, dim) & (keys > 0), weight)
+        nonzeros = _above(weight, nonzero)
+        return Sparse(_large_blocks(weight, target_sparsity, block_size, dim) & nonzeros, weight)
     position = _position(weight.size, target_sparsity)
-    below, above = _neighbours(keys.reshape(-1), int(position)).view(weight.dtype)
-    return Sparse(keys > _magnitudes(np.asarray(_between(below, above, position % 1))), weight)
+    lower, upper = _neighbours(weight, int(position))
+    return Sparse(_above(weight, _between(lower, upper, position % 1)), weight)
 
 
 def prune_n_m(weight: Array, n: int, m: int, dim: int) -> Sparse:
@@ -74,13 +75,16 @@ def prune_n_m(weight: Array, n: int, m: int, dim: int) -> Sparse:
     if not 0 <= n <= m:
         raise ConfigError(f"n:m sparsity prunes n of m values, so {n}:{m} is impossible")
     _check_run("m", m, weight.shape, dim)
-    keys = _along(_finite_magnitudes(weight), dim, m)
+    keys = _magnitudes(weight)
+    _check_finite(keys.max(initial=0), weight)
+    keys = _along(keys, dim, m)
     outer, channels, inner = keys.shape
     # The members of a group one below the other: then a comparison serves many groups at once.
     members = keys.reshape(-1, m, inner)
     members = swap_inner(members.reshape(1, -1, m))[0] if inner == 1 else members.transpose(1, 0, 2)
-    kept = np.empty((m, keys.size // m), np.bool_)
-    _keep_largest(frozen(np.ascontiguousarray(members).reshape(m, -1)), n, kept)
+    if members.itemsize == 1:
+        members = members.astype(np.uint16)
+    kept = keep_largest(np.ascontiguousarray(members).reshape(m, -1), n)
     keep = kept.reshape(m, -1, inner).transpose(1, 0, 2).reshape(outer, channels, inner)
     return Sparse(np.ascontiguousarray(keep[:, : weight.shape[dim]]).reshape(weight.shape), weight)
 
@@ -92,19 +96,29 @@ def _check_run(name: str, length: int, shape: tuple[int, ...], dim: int | None) 
         raise ConfigError(f"{name} is {length}, but may be at most half of axis {dim}, which has {shape[dim]} channels")
 
 
+def _bits(weight: Array) -> Array:
+    """The bits of a weight: unsigned integers of the same size."""
+    return np.ascontiguousarray(weight).view(f"u{weight.dtype.itemsize}").reshape(weight.shape)
+
+
 def _magnitudes(weight: Array) -> Array:
-    """The bits of |weight|: unsigned integers of the same size."""
-    bits = np.dtype(f"u{weight.dtype.itemsize}")
-    magnitudes: Array = weight.view(bits) & bits.type(np.iinfo(bits).max >> 1)
+    """The bits of |weight|."""
+    bits = _bits(weight)
+    magnitudes: Array = bits & bits.dtype.type(np.iinfo(bits.dtype).max >> 1)
     return magnitudes
 
 
-def _finite_magnitudes(weight: Array) -> Array:
-    """`_magnitudes`; a CorepressError for infinities and NaN, whose bits are those of infinity and above."""
-    magnitudes = _magnitudes(weight)
-    if magnitudes.size and magnitudes.max() >= _magnitudes(np.array(np.inf, weight.dtype)):
+def _above(weight: Array, limit: Array) -> NDArray[np.bool_]:
+    """|weight| > |limit|, of one type; a CorepressError for infinities and NaN."""
+    mask, largest = above(_bits(weight), int(_magnitudes(limit)))
+    _check_finite(largest, weight)
+    return mask
+
+
+def _check_finite(largest: int, weight: Array) -> None:
+    """A CorepressError if the largest magnitude of a weight is that of an infinity or NaN, whose bits come last."""
+    if largest >= _magnitudes(np.array(np.inf, weight.dtype)):
         raise CorepressError("the weight holds infinities or NaN, so it is left dense")
-    return magnitudes
 
 
 def _along(array: Array, dim: int, run: int) -> Array:
@@ -143,46 +157,19 @@ def _between(below: Any, above: Any, fraction: float) -> Any:
     if below == above:
         return below
     kind = below.dtype.type
-    if fraction < 0.5:
-        return below + (above - below) * kind(fraction)
-    return above - (above - below) * kind(1 - fraction)
+    with np.errstate(invalid="ignore"):  # between infinities, which are refused after this
+        if fraction < 0.5:
+            return below + (above - below) * kind(fraction)
+        return above - (above - below) * kind(1 - fraction)
 
 
-def _neighbours(keys: Array, index: int) -> Array:
-    """The values at `index` and `index + 1` once sorted (the last value has itself for neighbour)."""
-    following = min(index + 1, keys.size - 1)
-    if keys.itemsize == 2:
-        counts = np.zeros(1 << 15, np.int64)
-        _count(frozen(np.ascontiguousarray(keys)), counts)
-        return np.searchsorted(np.cumsum(counts), [index, following], side="right").astype(keys.dtype)
-    ordered = np.partition(keys, index)
-    return np.array([ordered[index], ordered[following:].min()])
-
-
-@numba.njit(nogil=True, cache=True)
-def _count(keys: NDArray[np.uint16], counts: NDArray[np.int64]) -> None:
-    for i in range(keys.size):
-        counts[keys[i] & np.uint16(0x7FFF)] += 1
-
-
-@numba.njit(nogil=True, cache=True)
-def _keep_largest(keys: Array, drop: int, keep: NDArray[np.bool_]) -> None:
-    """(m, groups): True for all but the `drop` smallest of each column, and never for a zero."""
-    members, groups = keys.shape
-    rank = np.empty(1024, np.uint16)
-    for start in range(0, groups, 1024):
-        stop = min(start + 1024, groups)
-        for i in range(members):
-            mine = keys[i, start:stop]
-            rank[:] = 0
-            for j in range(members):
-                other = keys[j, start:stop]
-                if j < i:
-                    for c in range(mine.size):
-                        rank[c] += other[c] <= mine[c]
-                elif j > i:
-                    for c in range(mine.size):
-                        rank[c] += other[c] < mine[c]
-            kept = keep[i, start:stop]
-            for c in range(mine.size):
-                kept[c] = (rank[c] >= drop) & (mine[c] > 0)
+def _neighbours(weight: Array, index: int) -> Array:
+    """The magnitudes at `index` and `index + 1` once sorted (the last value has itself for neighbour)."""
+    following = min(index + 1, weight.size - 1)
+    if weight.itemsize == 2:
+        ends = np.cumsum(count_magnitudes(_bits(weight)))
+        found = np.searchsorted(ends, [index, following], side="right").astype(np.uint16)
+    else:
+        ordered = np.partition(_magnitudes(weight).reshape(-1), index)
+        found = np.array([ordered[index], ordered[following:].min()])
+    return found.view(weight.dtype)

@@ -34,10 +34,10 @@ def unpack(packed: NDArray[np.uint8], bits: int, count: int) -> NDArray[np.uint8
 
 def keep(values: Array, mask: NDArray[np.bool_]) -> Array:
     """`values[mask]` of one-dimensional arrays, ten times as fast; of a type of 1, 2, 4 or 8 bytes."""
-    kept = np.empty(np.count_nonzero(mask) + 1, values.dtype)  # one to spare, see c/packing.c
+    kept = np.empty(np.count_nonzero(mask) + 4, values.dtype)  # four to spare, see c/packing.c
     sizes = values.size, values.dtype.itemsize
     _keep(pointer(values), pointer(mask, np.bool_, shape=values.shape), *sizes, pointer(kept, out=True))
-    return kept[:-1]
+    return kept[:-4]
 
 
 def _bytes(count: int, bits: int) -> int:

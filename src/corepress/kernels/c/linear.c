@@ -252,7 +252,8 @@ KERNEL(int64_t, quantize_rows)(const char *restrict rows, int64_t row_type, int6
     for (int64_t start = 0; start < count; start += batch) {
         const int64_t stop = MIN(start + batch, count);
         Row row = {rows + start * size * size_of(row_type), row_type, size};
-        if (size <= TILE) row = (Row){floats_of(row.values, row_type, 0, (stop - start) * size, tile), SINGLE, size};
+        if (size <= TILE)
+            row = (Row){floats_of(row.values, row_type, 0, (stop - start) * size, tile), SINGLE, size};
         for (int64_t r = start; r < stop; r++) {
             Scale at;
             if (!settle_row(below(row, r - start), &plan, &at)) return false;

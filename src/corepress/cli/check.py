@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from corepress.cli.options import Metric
 from corepress.errors import ConfigError, Missed
@@ -105,8 +105,7 @@ class Check:
             raise Missed(f"{judgement.verification.summary}; {output} is written all the same")
 
 
-@dataclass(frozen=True)
-class Inputs:
+class Inputs(NamedTuple):
     """What is learnt from, and what the result is judged by: None for random inputs.
 
     `source`: the option that names the latter. `part`: "all" of them, those "held back", or those "fitted to"; `total`:
@@ -120,8 +119,7 @@ class Inputs:
     total: int = 0
 
 
-@dataclass(frozen=True)
-class Judgement:
+class Judgement(NamedTuple):
     """A comparison and what it was made on."""
 
     verification: Verification

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any, NamedTuple, get_args, get_origin
 
 import click
 
 
-@dataclass(frozen=True)
-class Argument:
+class Argument(NamedTuple):
     """Declares a path that is given by its position."""
 
     metavar: str

@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from corepress.cli.declare import Command
 from corepress.errors import ConfigError
 
 
-@dataclass(frozen=True)
-class Needs:
+class Needs(NamedTuple):
     """`options`, by the names of their parameters, have an effect only if `holds` of all parameters; else `because`."""
 
     options: tuple[str, ...]

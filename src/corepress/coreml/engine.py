@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,8 +50,7 @@ class Outcome:
     bytes_after: int = 0
 
 
-@dataclass(frozen=True)
-class Job:
+class Job(NamedTuple):
     """One action on weights that share their data and their configuration."""
 
     weights: tuple[Weight, ...]

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -54,8 +53,7 @@ OPERATIONS = _IOS15.union(*_ADDED.values())
 """All operations that corepress knows."""
 
 
-@dataclass(frozen=True)
-class Change:
+class Change(NamedTuple):
     """What is new in an operation from specification version `since` on: parameters to `add`, with the values that
     keep its meaning; or `broken`, the reason why its meaning can't be kept."""
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import NamedTuple
 
 from corepress.coreml.config import LEVELS, OptimizationConfig, Rule
 from corepress.fields import matches_nothing, no_effect
@@ -13,8 +13,7 @@ PYTHON = {level: level for level in LEVELS}
 """The levels of a configuration as Python calls them; a recipe has words of its own."""
 
 
-@dataclass(frozen=True)
-class Item:
+class Item(NamedTuple):
     """What a configuration decides about: a weight, or an operation.
 
     `readers`: the operations that it belongs to, each (type, name). `left_alone()`: why it stays as it is although a

@@ -6,8 +6,8 @@ import contextlib
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from corepress.errors import ConfigError, CorepressError
 from corepress.mlprogram.mistaken import package_holding
@@ -16,8 +16,7 @@ from corepress.mlprogram.renaming import exchange as _exchange
 from corepress.mlprogram.renaming import exclusive
 
 
-@dataclass(frozen=True)
-class Kind:
+class Kind(NamedTuple):
     """What an output is.
 
     `name`: as a message calls it; `ending`: that its name must have, or "" for any; `folder`: or else a file;

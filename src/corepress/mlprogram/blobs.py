@@ -16,10 +16,9 @@ from __future__ import annotations
 import mmap
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,18 +35,13 @@ _RECORD = struct.Struct("<IIQQQ32x")
 _CHUNK = 1 << 20
 
 
-@dataclass(frozen=True)
-class BlobRecord:
+class BlobRecord(NamedTuple):
     """Where the data of one blob lies: checked against the file."""
 
     dtype: DType
     offset: int
     nbytes: int
     padding_bits: int
-
-    @property
-    def count(self) -> int:
-        return (self.nbytes * 8 - self.padding_bits) // self.dtype.bits
 
 
 class BlobFile:
@@ -116,8 +110,7 @@ class BlobFile:
                 raise FormatError(f"{self.path}: blobs at offsets {one} and {other} overlap")
 
 
-@dataclass(frozen=True)
-class PendingBlob:
+class PendingBlob(NamedTuple):
     """Data that is in no weight file yet: `nbytes` at `offset` of `file`, a temporary one (see `spill.py`)."""
 
     dtype: DType

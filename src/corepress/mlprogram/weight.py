@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,8 +33,7 @@ _COMPRESSION = {
 _DATA = ("val", "indices", "indices_nonzero_data", "quantized_data", "data", "nonzero_data", "source_val")
 
 
-@dataclass(frozen=True)
-class Consumer:
+class Consumer(NamedTuple):
     """An operation that reads a weight, and under which argument."""
 
     op_type: str

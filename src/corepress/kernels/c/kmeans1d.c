@@ -15,17 +15,6 @@ typedef struct {
     int64_t size;
 } Histogram;
 
-/* One more value, no smaller than those before: -0.0 and 0.0 are one. */
-INLINE void append(Histogram *histogram, double value, double count) {
-    const int64_t n = histogram->size;
-    if (n > 0 && histogram->values[n - 1] == value) {
-        histogram->counts[n - 1] += count;
-    } else {
-        histogram->values[n] = value, histogram->counts[n] = count;
-        histogram->size++;
-    }
-}
-
 static bool is_finite(const Histogram *histogram) {
     const int64_t n = histogram->size;
     return n == 0 || (fabs(histogram->values[0]) < INFINITY && fabs(histogram->values[n - 1]) < INFINITY);
@@ -44,43 +33,62 @@ static void tally_ones(const uint16_t *restrict codes, int64_t count, uint32_t *
     for (; i < count; i++) tally[codes[i]]++;
 }
 
-/* Append the block of codes from `first` on, in ascending order of values, and clear it. */
-static void take_ones(uint32_t *restrict tally, int64_t first, bool brain, Histogram *histogram) {
-    uint32_t *restrict own = tally + first;
-    uint32_t any = 0;
-    for (int64_t i = 0; i < BLOCK; i++) any |= own[i];
-    if (!any) return;
+/* Append what a block of codes from `first` on holds, in ascending order of values. Without a branch: each is written,
+ * and the next writes over it unless it has a count. */
+INLINE void append_block(const double *restrict found, int64_t first, bool brain, Histogram *histogram) {
+    double numbers[BLOCK];
+    for (int64_t i = 0; i < BLOCK; i++) numbers[i] = number_of(first + i, brain);
+    int64_t n = histogram->size;
     for (int64_t i = 0; i < BLOCK; i++) {
         const int64_t at = first < NEGATIVE ? i : BLOCK - 1 - i;
-        if (own[at]) append(histogram, number_of(first + at, brain), (double)own[at]);
+        histogram->values[n] = numbers[at], histogram->counts[n] = found[at];
+        n += found[at] > 0;
     }
-    memset(own, 0, BLOCK * sizeof *own);
+    histogram->size = n;
 }
 
-/* The same of weights, in mass (65536). */
-static void take_mass(double *restrict mass, int64_t first, bool brain, Histogram *histogram) {
-    for (int64_t i = 0; i < BLOCK; i++) {
-        const int64_t at = first + (first < NEGATIVE ? i : BLOCK - 1 - i);
-        if (mass[at] > 0) append(histogram, number_of(at, brain), mass[at]);
-    }
+/* The same for a block of a tally, which is cleared. */
+INLINE void take_ones(uint32_t *restrict tally, int64_t first, bool brain, Histogram *histogram) {
+    uint32_t any = 0;
+    double found[BLOCK];
+    for (int64_t i = 0; i < BLOCK; i++) any |= tally[first + i];
+    if (!any) return;
+    for (int64_t i = 0; i < BLOCK; i++) found[i] = (double)tally[first + i];
+    memset(tally + first, 0, BLOCK * sizeof *tally);
+    append_block(found, first, brain, histogram);
+}
+
+/* The same of weights. */
+INLINE void take_mass(double *restrict mass, int64_t first, bool brain, Histogram *histogram) {
+    double most = 0;
+    for (int64_t i = 0; i < BLOCK; i++) most = MAX(most, mass[first + i]);
+    if (!(most > 0)) return;
+    append_block(mass + first, first, brain, histogram);
     memset(mass + first, 0, BLOCK * sizeof *mass);
+}
+
+static void take_all(double *restrict bins, bool weighted, bool brain, Histogram *histogram) {
+    uint32_t *tally = (uint32_t *)bins;
+    for (int64_t rank = 0; rank < CODES; rank += BLOCK) {
+        const int64_t first = rank < NEGATIVE ? CODES - BLOCK - rank : rank - NEGATIVE;
+        if (weighted) take_mass(bins, first, brain, histogram);
+        else take_ones(tally, first, brain, histogram);
+    }
 }
 
 /* Fills the histogram of a row of codes; false where a value is not finite. bins: 65536 doubles, zero, and left zero. */
 static bool count_codes(const uint16_t *restrict codes, int64_t count, const double *restrict weights, bool brain,
                         double *restrict bins, Histogram *histogram) {
-    uint32_t *tally = (uint32_t *)bins;
     histogram->size = 0;
     if (weights) {
         for (int64_t i = 0; i < count; i++) bins[codes[i]] += weights[i];
+        if (bins[NEGATIVE] > 0) bins[NEGATIVE] += bins[0], bins[0] = 0; /* -0.0 and 0.0 are one */
     } else {
+        uint32_t *tally = (uint32_t *)bins;
         tally_ones(codes, count, tally);
+        if (tally[NEGATIVE]) tally[NEGATIVE] += tally[0], tally[0] = 0;
     }
-    for (int64_t rank = 0; rank < CODES; rank += BLOCK) {
-        const int64_t first = rank < NEGATIVE ? CODES - BLOCK - rank : rank - NEGATIVE;
-        if (weights) take_mass(bins, first, brain, histogram);
-        else take_ones(tally, first, brain, histogram);
-    }
+    take_all(bins, weights != NULL, brain, histogram);
     return is_finite(histogram);
 }
 
@@ -122,6 +130,17 @@ KERNEL(void, assign_codes)(const uint16_t *restrict codes, int64_t rows, int64_t
 }
 
 /* --------------------------------------------------------------------------------------------------- other formats */
+
+/* One more value, no smaller than those before: -0.0 and 0.0 are one. */
+INLINE void append(Histogram *histogram, double value, double count) {
+    const int64_t n = histogram->size;
+    if (n > 0 && histogram->values[n - 1] == value) {
+        histogram->counts[n - 1] += count;
+    } else {
+        histogram->values[n] = value, histogram->counts[n] = count;
+        histogram->size++;
+    }
+}
 
 INLINE double element(const void *row, int64_t size, int64_t i) {
     return size == 4 ? (double)((const float *)row)[i] : ((const double *)row)[i];

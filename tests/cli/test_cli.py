@@ -192,7 +192,8 @@ def imported(*arguments: object) -> set[str]:
 
 # What a command that compresses without samples has no use for. Each takes as long to import as the work itself.
 UNUSED = {
-    *("typer", "pydantic", "rich", "cattrs", "torch", "coremltools", "asyncio", "ssl"),
+    *("typer", "pydantic", "rich", "cattrs", "yaml", "ml_dtypes", "numba", "scipy", "torch", "coremltools"),
+    *("asyncio", "ssl", "unittest", "email", "zipfile", "http"),
     *("corepress.runtime", "corepress.verification", "corepress.neural_network", "corepress.description"),
     *("corepress.recipe", "corepress.coreml.experimental", "corepress.coreml.calibrated", "corepress.coreml.metadata"),
 }
@@ -200,7 +201,9 @@ UNUSED = {
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["palettize", "--help"], ["palettize"]], ids=" ".join)
 def test_what_needs_no_model_imports_no_library(arguments: list[str]) -> None:
-    assert not imported(*arguments) & (UNUSED | {"numpy", "google.protobuf", "attr", "yaml"})
+    assert not imported(*arguments) & (
+        (UNUSED | {"numpy", "google.protobuf", "attr"}) - {"zipfile"}
+    )  # which failures look into
 
 
 @pytest.mark.parametrize("command", [["palettize"], ["quantize"], ["prune", "--sparsity", "0.5"]], ids=lambda c: c[0])
@@ -210,5 +213,5 @@ def test_compressing_imports_nothing_that_it_does_not_use(command: list[str], pa
     assert not used & UNUSED
 
 
-def test_info_needs_no_compiler(package) -> None:
-    assert not imported("info", package()) & {"numba", "torch", "coremltools", "scipy"}
+def test_info_computes_nothing(package) -> None:
+    assert not imported("info", package()) & {"corepress.algorithms", "torch", "coremltools", "scipy"}

@@ -72,7 +72,7 @@ PHRASES = {
 }
 _VALUE = r"""(?P<value>True|"[^"]*"|'[^']*'|[\w.]+)"""
 # Fields as YAML has them.
-_KEY = re.compile(rf"""(?<![\w./'"\[-])(?P<key>{"|".join(sorted(FIELDS, key=len, reverse=True))})={_VALUE}""")
+_KEY = rf"""(?<![\w./'"\[-])(?P<key>{"|".join(sorted(FIELDS, key=len, reverse=True))})={_VALUE}"""
 
 
 def translate(message: str, *, from_file: bool | None = None) -> str:
@@ -89,8 +89,10 @@ def translate(message: str, *, from_file: bool | None = None) -> str:
     for phrase, said in PHRASES.items():
         message = message.replace(phrase, said)
     if from_file:
-        message = _KEY.sub(lambda match: f"{match['key']}: {_in_yaml(match['value'])}", message)
-    return _pattern(known).sub(lambda match: _said(match, known), message)
+        message = re.sub(_KEY, lambda match: f"{match['key']}: {_in_yaml(match['value'])}", message)
+    # Only what occurs: a pattern of all words takes longer to compile than all else that a command prints.
+    known = {word: option for word, option in known.items() if word in message}
+    return _pattern(known).sub(lambda match: _said(match, known), message) if known else message
 
 
 def _in_yaml(value: str) -> str:
@@ -100,7 +102,7 @@ def _in_yaml(value: str) -> str:
 def _pattern(known: Mapping[str, str]) -> re.Pattern[str]:
     """`name=value`; a name with an underscore, or in double quotes; but nothing that is part of a longer name."""
     names = sorted(known, key=len, reverse=True)
-    plain = [name for name in names if "_" in name]
+    plain = [name for name in names if "_" in name] or ["(?!)"]  # which matches nothing
     return re.compile(
         rf"""(?<![\w./'"\[-])(?:(?P<key>{"|".join(names)})=(?:{_VALUE})?"""
         rf"""|(?P<bare>{"|".join(plain)})(?![\w./'"=(\]-])|"(?P<quoted>{"|".join(names)})"(?!\w))"""

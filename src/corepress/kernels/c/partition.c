@@ -58,17 +58,17 @@ static void sum_up(const double *restrict values, const double *restrict counts,
     for (int64_t j = 0; j < n; j++) total += counts[j];
     int64_t middle = 0;
     while (2 * mass < total && middle < n - 1) mass += counts[++middle];
-    const double unit = unit_of(total), origin = values[middle];
+    const double unit = unit_of(total), inverse = 1 / unit, origin = values[middle];
     Position sum = {0, 0, 0, 0};
     at[middle] = sum;
     for (int64_t j = middle; j < n; j++) {
-        const double w = MAX(round_even_double(counts[j] / unit), 1.0) * unit, x = values[j] - origin;
+        const double w = MAX(round_even_double(counts[j] * inverse), 1.0) * unit, x = values[j] - origin;
         sum.mass += w, sum.moment += w * x, sum.square += w * x * x;
         at[j + 1] = sum;
     }
     sum = at[middle];
     for (int64_t j = middle - 1; j >= 0; j--) {
-        const double w = MAX(round_even_double(counts[j] / unit), 1.0) * unit, x = values[j] - origin;
+        const double w = MAX(round_even_double(counts[j] * inverse), 1.0) * unit, x = values[j] - origin;
         sum.mass -= w, sum.moment -= w * x, sum.square -= w * x * x;
         at[j] = sum;
     }
@@ -137,9 +137,16 @@ INLINE double gain(const Position *at, int64_t i, int64_t j) {
     return x * x / w;
 }
 
+/* Two numbers that are computed with at once: a division takes as long for two as for one. */
+typedef double Pair __attribute__((vector_size(16)));
+
 /* Is start j worse than start i < j for the end `end`? */
 INLINE bool worse(const Position *at, int64_t i, int64_t j, int64_t end) {
-    return at[j].best - gain(at, j, end) > at[i].best - gain(at, i, end);
+    const Pair moments = {at[i].moment, at[j].moment}, masses = {at[i].mass, at[j].mass};
+    const Pair bests = {at[i].best, at[j].best};
+    const Pair moment = {at[end].moment, at[end].moment}, mass = {at[end].mass, at[end].mass};
+    const Pair x = moment - moments, w = mass - masses, cost = bests - x * x / w;
+    return cost[1] > cost[0];
 }
 
 /* The first end after `end` for which start j is no worse than start i < j; n + 1 if there is none. */
@@ -152,8 +159,9 @@ INLINE int64_t overtaking(const Position *at, int64_t n, int64_t i, int64_t j, i
     high = MIN(high, n + 1);
     while (high - low > 1) {
         const int64_t middle = (low + high) / 2;
-        if (worse(at, i, j, middle)) low = middle;
-        else high = middle;
+        const bool after = worse(at, i, j, middle); /* nobody can foretell it: no branch */
+        low = after ? middle : low;
+        high = after ? high : middle;
     }
     return high;
 }

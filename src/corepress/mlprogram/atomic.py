@@ -6,6 +6,7 @@ import contextlib
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +15,8 @@ from corepress.mlprogram.mistaken import package_holding
 from corepress.mlprogram.partials import backup_of, create, hold, remove, sweep
 from corepress.mlprogram.renaming import exchange as _exchange
 from corepress.mlprogram.renaming import exclusive
+
+_SYNCED_AT_ONCE = 16
 
 
 class Kind(NamedTuple):
@@ -187,14 +190,19 @@ def _replace_in_two_steps(partial: Path, destination: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Wait until a file, or a folder with all that is in it, is on the disk."""
+    """Wait until a file, or a folder with all that is in it, is on the disk.
+
+    The waiting is done at once for all: a file system commits what several ask for at the same time in one go.
+    """
     if not path.is_dir():
         _sync_file(path)
         return
-    for folder, _, files in os.walk(path, topdown=False):
-        for name in files:
-            _sync_file(Path(folder, name))
-        _sync_folder(Path(folder))
+    content = list(os.walk(path))
+    with ThreadPoolExecutor(_SYNCED_AT_ONCE) as pool:
+        files = [pool.submit(_sync_file, Path(folder, name)) for folder, _, names in content for name in names]
+        folders = [pool.submit(_sync_folder, Path(folder)) for folder, _, _ in content]
+        for done in (*files, *folders):
+            done.result()
 
 
 def _sync_file(path: Path) -> None:

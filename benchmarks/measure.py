@@ -102,7 +102,10 @@ def load_coremltools() -> tuple[Any, Callable[[Path], Any]]:
 
 
 def load_corepress() -> tuple[Any, Callable[[Path], Any]]:
-    return importlib.import_module("corepress.coreml"), importlib.import_module("corepress").load
+    cto = importlib.import_module("corepress.coreml")
+    for name in ("decompress_weights", "linear_quantize_weights", "palettize_weights", "prune_weights"):
+        getattr(cto, name)  # imported on first use; here this counts as import, as it does for coremltools
+    return cto, importlib.import_module("corepress").load
 
 
 def run(apply: Callable[[Any], Any], load: Callable[[Path], Any], path: Path, output: Path) -> dict[str, float]:

@@ -12,13 +12,14 @@
 #define LANES 8 /* draws of k-means++ that are tried side by side */
 
 /* Calls `function` with the usual dimensions as constants, which lets the loops over coordinates unroll. */
-#define BY_DIMENSION(d, function, ...)        \
-    switch (d) {                              \
+#define BY_DIMENSION(d, function, ...)           \
+    switch (d) {                                 \
         case 1: function(__VA_ARGS__, 1); break; \
         case 2: function(__VA_ARGS__, 2); break; \
         case 3: function(__VA_ARGS__, 3); break; \
         case 4: function(__VA_ARGS__, 4); break; \
-        default: function(__VA_ARGS__, d);    \
+        case 8: function(__VA_ARGS__, 8); break; \
+        default: function(__VA_ARGS__, d);       \
     }
 
 INLINE float square_of(const float *restrict a, const float *restrict b, int64_t d) {
@@ -38,29 +39,37 @@ INLINE bool equal(const float *restrict a, const float *restrict b, int64_t d) {
     return equal;
 }
 
-static uint32_t hash_of(const float *restrict point, int64_t d) {
+INLINE uint32_t hash_of(const float *restrict point, int64_t d) {
     uint32_t mixed = 0;
     for (int64_t t = 0; t < d; t++) mixed = (mixed ^ bits_of(point[t])) * 0x9E3779B1u;
     return mixed >> 22;
+}
+
+INLINE void number_points(const float *restrict points, int64_t n, int64_t most, uint8_t *restrict labels,
+                          int64_t *restrict firsts, int64_t *restrict found, int64_t d) {
+    int16_t slots[1024]; /* four times as many as can be taken */
+    int64_t count = 0;
+    memset(slots, -1, sizeof slots);
+    *found = most + 1;
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t slot = hash_of(points + i * d, d);
+        while (slots[slot] >= 0 && !equal(points + firsts[slots[slot]] * d, points + i * d, d)) slot = (slot + 1) & 1023;
+        if (slots[slot] < 0) {
+            if (count == most) return;
+            slots[slot] = (int16_t)count, firsts[count++] = i;
+        }
+        labels[i] = (uint8_t)slots[slot];
+    }
+    *found = count;
 }
 
 /* Numbers the distinct points in order of appearance: labels (n), and firsts (most <= 256), where each was first.
  * Gives how many there are, or most + 1 if there are more. The points hold no -0.0 and no NaN. */
 KERNEL(int64_t, number_distinct)(const float *restrict points, int64_t n, int64_t d, int64_t most,
                                  uint8_t *restrict labels, int64_t *restrict firsts) {
-    int16_t slots[1024]; /* four times as many as can be taken */
-    int64_t count = 0;
-    memset(slots, -1, sizeof slots);
-    for (int64_t i = 0; i < n; i++) {
-        uint32_t slot = hash_of(points + i * d, d);
-        while (slots[slot] >= 0 && !equal(points + firsts[slots[slot]] * d, points + i * d, d)) slot = (slot + 1) & 1023;
-        if (slots[slot] < 0) {
-            if (count == most) return most + 1;
-            slots[slot] = (int16_t)count, firsts[count++] = i;
-        }
-        labels[i] = (uint8_t)slots[slot];
-    }
-    return count;
+    int64_t found = 0;
+    BY_DIMENSION(d, number_points, points, n, most, labels, firsts, &found)
+    return found;
 }
 
 /* ------------------------------------------------------------------------------------------------------ k-means++ */

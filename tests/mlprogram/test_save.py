@@ -112,6 +112,36 @@ def test_two_spellings_of_one_weight_file(package, tmp_path) -> None:
         np.testing.assert_array_equal(weight.dense(), expected.dense())
 
 
+def test_a_saved_model_is_what_lies_there(package, tmp_path) -> None:
+    """`save` gives the model back without reading it: to load it gives the same."""
+    compressed = cto.linear_quantize_weights(package(), INT8)
+    for source in (compressed, load(package()), cto.decompress_weights(compressed)):
+        saved = source.save(tmp_path / "out.mlpackage")
+        loaded = load(tmp_path / "out.mlpackage")
+        saved.check()
+        assert saved.package == loaded.package and saved.size() == loaded.size() == source.size()
+        assert saved.spec.SerializeToString() == loaded.spec.SerializeToString()
+        for one, other in zip(saved.weights(), loaded.weights(), strict=True):
+            assert one.name == other.name and np.array_equal(one.dense(), other.dense())
+
+
+def test_a_saved_model_stays_when_another_takes_its_place(package, tmp_path) -> None:
+    out = tmp_path / "out.mlpackage"
+    first = cto.linear_quantize_weights(package(), INT8)
+    saved = first.save(out)
+    cto.prune_weights(package(), cto.OptimizationConfig(cto.OpMagnitudePrunerConfig(target_sparsity=0.9))).save(out)
+    for one, other in zip(first.weights(), saved.weights(), strict=True):
+        assert np.array_equal(one.dense(), other.dense())
+
+
+def test_compressing_leaves_the_model_in_memory_as_it_is(package) -> None:
+    source = load(package())
+    before = source.spec.SerializeToString()
+    result = cto.linear_quantize_weights(source, INT8)
+    assert source.spec.SerializeToString() == before != result.spec.SerializeToString()
+    assert result.origin is source and source.origin is None
+
+
 def test_what_is_known_of_a_result_is_kept(package, tmp_path) -> None:
     result = load(package()).copy()
     result.skipped, result.unfitted = {("main", "a"): "small"}, {("main", "b"): "not reached"}

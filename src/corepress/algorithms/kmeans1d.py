@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from corepress.errors import CorepressError
 from corepress.kernels import kmeans1d as kernels
+from corepress.kernels.half import narrow, widen
 from corepress.kernels.partition import means_of_runs, partition
 
 Array = NDArray[Any]
@@ -137,7 +138,7 @@ def _as_16_bit(rows: Array) -> Short | None:
     if rows.dtype == np.float16 or rows.dtype.name == "bfloat16":
         return Short(rows.view(np.uint16), rows.dtype != np.float16)
     if rows.dtype.itemsize == 1:
-        return Short(rows.astype(np.float16).view(np.uint16), False)
+        return Short(narrow(rows.astype(np.float32)).view(np.uint16), False)
     sample = rows.reshape(-1)[:: max(1, rows.size // 1024)]
     for brain, convert in ((False, _half_codes), (True, _brain_codes)):
         if convert(sample) is not None and (codes := convert(rows)) is not None:
@@ -147,8 +148,8 @@ def _as_16_bit(rows: Array) -> Short | None:
 
 def _half_codes(values: Array) -> Codes | None:
     with np.errstate(over="ignore", invalid="ignore"):
-        half = values.astype(np.float16)
-    return half.view(np.uint16) if (half == values).all() else None
+        half = narrow(np.ascontiguousarray(values, np.float32))
+    return half.view(np.uint16) if (widen(half) == values).all() else None
 
 
 def _brain_codes(values: Array) -> Codes | None:

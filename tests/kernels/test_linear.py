@@ -77,8 +77,9 @@ def search_twin(row: Array, plain: tuple[Array, Array], lowest: int, highest: in
         value = row * inverse
         level = np.clip(np.rint(value * (one / factor)), first - zero, last - zero)
         left = value - factor * level
-        cross, square = lanes(left * level), lanes(level * level)
-        return lanes(left * left) - cross * cross / square, factor + cross / square, factor, zero
+        cross = lanes(left * level)
+        more = cross / lanes(level * level)
+        return lanes(left * left) - cross * more, factor + more, factor, zero
 
     def better(factor: Array, zero: Array) -> tuple[Array, Array, Array, Array]:
         found = tried(np.float32(factor), zero)

@@ -53,7 +53,7 @@ def pointer(array: NDArray[Any], *dtypes: Any, shape: tuple[int, ...] | None = N
         raise ValueError("a kernel takes contiguous arrays of the machine's byte order, and writes to writable ones")
     if shape is not None and array.shape != shape:
         raise ValueError(f"a kernel takes an array of shape {shape} here, not {array.shape}")
-    return array.__array_interface__["data"][0]  # type: ignore[no-any-return]
+    return array.ctypes.data
 
 
 def type_of(array: NDArray[Any]) -> int:

@@ -1,5 +1,4 @@
 /* Linear quantization in blocks, and back. A row is one block, and has a scale and a zero point. */
-#include "floats.h"
 #include "lanes.h"
 
 #define TILE 4096 /* values at once: as floats, half of the nearest cache */
@@ -9,9 +8,15 @@
 INLINE void shift_scale(const void *restrict data, int64_t data_type, int64_t rows, int64_t size,
                         const void *restrict scales, const void *restrict offsets, int64_t type,
                         void *restrict dense) {
+    /* Without the instructions of AVX2 for float16, the loop that compilers vectorise themselves is the faster one. */
+    const int64_t whole = LANES == 8 ? size / LANES * LANES : 0;
     for (int64_t row = 0; row < rows; row++) {
         const float scale = element(scales, type, row), offset = element(offsets, type, row);
-        for (int64_t i = row * size; i < (row + 1) * size; i++)
+        const int64_t first = row * size;
+#pragma GCC unroll 4
+        for (int64_t i = first; i < first + whole; i += LANES)
+            store_lanes(scale * lanes_to(load_lanes(data, data_type, i) - offset, type), type, dense, i);
+        for (int64_t i = first + whole; i < first + size; i++)
             set_element(dense, type, i, scale * rounded_to(element(data, data_type, i) - offset, type));
     }
 }
@@ -119,23 +124,32 @@ static Scale plain_scale(float bottom, float top, const Plan *plan) {
 }
 
 typedef struct {
-    float level, miss;
+    Floats level, miss;
 } Level;
 
-/* The level whose product with the scale, once rounded to its type, is nearest to the value; how far it is. */
-INLINE Level nearest(float value, float scale, float low, float high, int64_t type) {
-    const float ratio = value / scale;
-    const float level = MIN(MAX(round_even(ratio), low), high);
-    const float other = MIN(MAX(level + copysignf(1.0f, ratio - level), low), high);
-    const float miss = fabsf(value - rounded_to(scale * level, type));
-    const float other_miss = fabsf(value - rounded_to(scale * other, type));
-    return (Level){other_miss < miss ? other : level, MIN(miss, other_miss)};
+INLINE Floats clamp(Floats values, float low, float high) {
+    return lanes_min(lanes_max(values, all(low)), all(high));
+}
+
+/* The levels whose products with the scale, once rounded to its type, are nearest to the values; how far they are. */
+INLINE Level nearest(Floats values, float scale, float low, float high, int64_t type) {
+    const Floats ratio = values / scale;
+    const Floats level = clamp(lanes_round(ratio), low, high);
+    const Floats other = clamp(level + with_sign(all(1), ratio - level), low, high);
+    const Floats miss = magnitude_of(values - lanes_to(scale * level, type));
+    const Floats other_miss = magnitude_of(values - lanes_to(scale * other, type));
+    return (Level){choose(other_miss < miss, other, level), lanes_min(miss, other_miss)};
 }
 
 INLINE void round_values(const float *restrict values, int64_t count, Scale at, float low, float high, int64_t type,
                          uint8_t *restrict data) {
-    for (int64_t i = 0; i < count; i++)
-        data[i] = (uint8_t)(int32_t)(nearest(values[i], at.scale, low, high, type).level + at.zero);
+    int64_t i = 0;
+    for (; i + LANES <= count; i += LANES)
+        store_bytes(nearest(load_lanes(values, SINGLE, i), at.scale, low, high, type).level + at.zero, data + i);
+    if (i == count) return;
+    uint8_t rest[LANES];
+    store_bytes(nearest(load_some(values, SINGLE, i, count - i), at.scale, low, high, type).level + at.zero, rest);
+    for (int64_t k = 0; i + k < count; k++) data[i + k] = rest[k];
 }
 
 /* The integers of a row. */
@@ -153,9 +167,7 @@ static void round_row(Row row, Scale at, const Plan *plan, uint8_t *data) {
     }
 }
 
-/* The search. Sums have eight lanes, by the position in the row modulo 8. */
-
-#define PIECE 512 /* values at once, a multiple of LANES */
+/* The search. */
 
 typedef struct {
     float error, refit, factor, zero; /* error: the least for the integers that `factor` gives; refit: its scale */
@@ -164,47 +176,35 @@ typedef struct {
 /* Rounds a row with `factor` times the plain scale. Once its integers q are fixed, and leave r, the best scale is
  * sum(r q) / sum(q q) more, and takes sum(r q)^2 / sum(q q) off the error: exacter than the same with the values, whose
  * sums are so much larger than the error. The better of `best` and this try. */
-static Fit better_fit(Fit best, const float *values, int64_t size, float inverse, float factor, float zero,
+INLINE Fit better_fit(Fit best, const float *values, int64_t size, float inverse, float factor, float zero,
                       const Plan *plan) {
-    float levels[PIECE], residuals[PIECE];
-    Floats errors = {0}, crosses = {0}, squares = {0};
+    Floats errors[PARTS] = {{0}}, crosses[PARTS] = {{0}}, squares[PARTS] = {{0}};
     const float narrower = 1 / factor, low = (float)plan->lowest - zero, high = (float)plan->highest - zero;
-    for (int64_t i = 0; i < size; i += PIECE) {
-        const int64_t count = MIN(PIECE, size - i);
-        for (int64_t j = 0; j < count; j++) {
-            const float value = values[i + j] * inverse;
-            levels[j] = MIN(MAX(round_even(value * narrower), low), high);
-            residuals[j] = value - factor * levels[j];
-        }
-        pad_lanes(levels, count), pad_lanes(residuals, count);
-        for (int64_t j = 0; j < count; j += LANES) {
-            Floats level, residual;
-            load_lanes(levels + j, &level), load_lanes(residuals + j, &residual);
-            errors += residual * residual, crosses += residual * level, squares += level * level;
+    for (int64_t i = 0; i < size; i += SUMS) {
+        for (int part = 0; part < PARTS; part++) {
+            const Floats value = load_up_to(values, size, i + part * LANES) * inverse;
+            const Floats level = clamp(lanes_round(value * narrower), low, high), residual = value - factor * level;
+            errors[part] += residual * residual, crosses[part] += residual * level, squares[part] += level * level;
         }
     }
-    const float cross = sum_of_floats(&crosses), square = sum_of_floats(&squares);
-    const float error = sum_of_floats(&errors) - cross * cross / square;
-    return error < best.error ? (Fit){error, factor + cross / square, factor, zero} : best;
+    const float cross = sum_of(crosses), more = cross / sum_of(squares), error = sum_of(errors) - cross * more;
+    return error < best.error ? (Fit){error, factor + more, factor, zero} : best;
 }
 
-INLINE void misses_of(const float *restrict values, int64_t count, Scale at, float low, float high, int64_t type,
-                      float *restrict misses) {
-    for (int64_t i = 0; i < count; i++) misses[i] = nearest(values[i], at.scale, low, high, type).miss;
+INLINE double sum_of_misses(const float *values, int64_t size, Scale at, float low, float high, int64_t type) {
+    Doubles sums[2] = {{0}};
+    for (int64_t i = 0; i < size; i += SUMS)
+        for (int part = 0; part < PARTS; part++) {
+            const Floats some = load_up_to(values, size, i + part * LANES);
+            add_squares(nearest(some, at.scale, low, high, type).miss, sums + part);
+        }
+    return sum_of_squares(sums);
 }
 
 static double squared_error(const float *values, int64_t size, Scale at, const Plan *plan) {
-    float misses[PIECE];
-    Doubles sums = {{0}, {0}};
     const float low = (float)plan->lowest - at.zero, high = (float)plan->highest - at.zero;
-    for (int64_t i = 0; i < size; i += PIECE) {
-        const int64_t count = MIN(PIECE, size - i);
-        if (plan->type == HALF) misses_of(values + i, count, at, low, high, HALF, misses);
-        else misses_of(values + i, count, at, low, high, SINGLE, misses);
-        pad_lanes(misses, count);
-        for (int64_t j = 0; j < count; j += LANES) add_squares(misses + j, &sums);
-    }
-    return sum_of_doubles(&sums);
+    return plan->type == HALF ? sum_of_misses(values, size, at, low, high, HALF)
+                              : sum_of_misses(values, size, at, low, high, SINGLE);
 }
 
 /* A scale and zero point of less squared error than the plain ones, or these: the best of 0.4 to 1.1 times the plain
@@ -215,13 +215,11 @@ static Scale better_scale(const float *values, int64_t size, Scale plain, const 
     for (int tenths = 4; tenths < 12; tenths++)
         best = better_fit(best, values, size, inverse, (float)(tenths / 10.0), plain.zero, plan);
     const float coarse = best.factor;
-    best = better_fit(best, values, size, inverse, coarse - 0.05f, plain.zero, plan);
-    best = better_fit(best, values, size, inverse, coarse + 0.05f, plain.zero, plan);
-    if (!plan->symmetric) {
-        const float fine = best.factor;
-        best = better_fit(best, values, size, inverse, fine, MAX(plain.zero - 1, first), plan);
-        best = better_fit(best, values, size, inverse, fine, MIN(plain.zero + 1, last), plan);
-    }
+    for (int side = -1; side <= 1; side += 2)
+        best = better_fit(best, values, size, inverse, coarse + (float)side * 0.05f, plain.zero, plan);
+    const float fine = best.factor;
+    for (int side = -1; side <= 1 && !plan->symmetric; side += 2)
+        best = better_fit(best, values, size, inverse, fine, MIN(MAX(plain.zero + (float)side, first), last), plan);
     best = better_fit(best, values, size, inverse, best.refit, best.zero, plan);
     const Scale found = {rounded_to(plain.scale * best.refit, plan->type), best.zero};
     if (!(isfinite(found.scale) && found.scale > 0)) return plain;
@@ -238,9 +236,9 @@ static bool settle_row(Row row, const Plan *plan, Scale *at) {
     return true;
 }
 
-/* rows (count, size of at least 1) of row_type, SINGLE for a search -> data (count, size): integers from `lowest` to `highest`, signed or
- * not; scales (count) of `type`, zeros (count): zero points, like data. Types: HALF or SINGLE. Nothing overlaps.
- * False, with data unfinished, if rows hold infinities or NaN. */
+/* rows (count, size of at least 1) of row_type, which is SINGLE for a search -> data (count, size): integers from
+ * `lowest` to `highest`, signed or not; scales (count) of `type`; zeros (count): zero points, like data. Types: HALF or
+ * SINGLE. Nothing overlaps. False, with data unfinished, if rows hold infinities or NaN. */
 KERNEL(int64_t, quantize_rows)(const char *restrict rows, int64_t row_type, int64_t count, int64_t size,
                                int64_t lowest, int64_t highest, int64_t symmetric, int64_t search, int64_t type,
                                uint8_t *restrict data, void *restrict scales, uint8_t *restrict zeros) {

@@ -143,20 +143,27 @@ KERNEL(void, plus_plus)(const float *restrict points, const float *restrict weig
 
 /* ---------------------------------------------------------------------------------------------- nearest centroids */
 
+/* Fills distances (k) with those of all centroids from centroid a. */
+INLINE void distances_from(int64_t a, const float *restrict centroids, int64_t k, float *restrict distances, int64_t d) {
+    for (int64_t b = 0; b < k; b++) distances[b] = sqrtf(square_of(centroids + a * d, centroids + b * d, d));
+}
+
 /* Sorts each row of order (k, k), all centroids from the nearest to this one on, itself the first, and fills gap (k, k)
  * with their distances. By insertion: from one iteration to the next the order hardly changes. */
 static void sort_neighbours(const float *restrict centroids, int64_t k, int64_t d, int16_t *restrict order,
                             float *restrict gap) {
+    float distances[256];
     for (int64_t a = 0; a < k; a++) {
-        float *restrict distances = gap + a * k;
+        BY_DIMENSION(d, distances_from, a, centroids, k, distances)
+        distances[a] = -1;
+        float *restrict sorted = gap + a * k;
         int16_t *restrict own = order + a * k;
         for (int64_t q = 0; q < k; q++) {
             const int16_t b = own[q];
-            const float distance = a == b ? -1 : sqrtf(square_of(centroids + a * d, centroids + b * d, d));
+            const float distance = distances[b];
             int64_t at = q;
-            for (; at > 0 && distances[at - 1] > distance; at--)
-                distances[at] = distances[at - 1], own[at] = own[at - 1];
-            distances[at] = distance, own[at] = b;
+            for (; at > 0 && sorted[at - 1] > distance; at--) sorted[at] = sorted[at - 1], own[at] = own[at - 1];
+            sorted[at] = distance, own[at] = b;
         }
     }
 }

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from corepress import tables
-from corepress.cli import show
+from corepress.cli import show, terminal
 from corepress.cli.terminal import console
 
 PRINTABLE = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=20)
@@ -39,3 +46,42 @@ def test_colours_that_are_forced(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     monkeypatch.setenv("FORCE_COLOR", "1")
     show.facts([("name", "text")])
     assert "\x1b[1mname" in capsys.readouterr().out
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def bars_on_a_terminal(monkeypatch: pytest.MonkeyPatch, moment: float) -> list[Any]:
+    """What progress bars are told from now on."""
+    told: list[Any] = []
+
+    @contextlib.contextmanager
+    def bar(title: str) -> Iterator[Any]:
+        told.append(title)
+        yield lambda *state: told.append(state)
+        told.append("gone")
+
+    monkeypatch.setattr(terminal, "bar", bar)
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setattr(show, "_MOMENT", moment)
+    return told
+
+
+def test_work_of_a_moment_has_no_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    bars = bars_on_a_terminal(monkeypatch, moment=1000)
+    with show.progress("palettize") as tell:
+        tell(1, 1, "weight")
+    assert bars == []
+
+
+def test_longer_work_has_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    bars = bars_on_a_terminal(monkeypatch, moment=0)
+    with show.progress("palettize") as tell:
+        for _ in range(1000):
+            if len(bars) == 2:
+                break
+            time.sleep(0.01)
+        tell(1, 2, "weight")
+    assert bars == ["palettize", (0, None, ""), (1, 2, "weight"), "gone"]

@@ -7,6 +7,7 @@ import itertools
 import math
 import os
 import sys
+import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,18 +23,41 @@ if TYPE_CHECKING:
     from corepress.verification import Verification
 
 _SHOWN_CLASSES = 5
+_MOMENT = 0.3  # seconds
 
 
 @contextlib.contextmanager
 def progress(title: str) -> Iterator[Progress]:
-    """A progress bar on standard error, silent when that is not a terminal."""
+    """A progress bar on standard error for work that takes longer than a moment; silent when that is not a terminal."""
     if not sys.stderr.isatty():
         yield lambda done, total, name: None
         return
-    from corepress.cli.terminal import bar
+    latest: tuple[Any, ...] = (0, None, "")
+    update: Progress | None = None
+    with contextlib.ExitStack() as shown:
 
-    with bar(title) as update:
-        yield update
+        def appear() -> None:
+            nonlocal update
+            from corepress.cli.terminal import bar
+
+            update = shown.enter_context(bar(title))
+            update(*latest)
+
+        def tell(*state: Any) -> None:
+            nonlocal latest
+            latest = state
+            if update is not None:
+                update(*state)
+
+        # rich takes longer to import than a small model to compress.
+        timer = threading.Timer(_MOMENT, appear)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield tell
+        finally:
+            timer.cancel()
+            timer.join()
 
 
 def facts(rows: Sequence[tuple[str, str]]) -> None:

@@ -206,14 +206,9 @@ CASES: dict[str, Callable[[], Work]] = {
         for bits, dim in ((2, 1), (4, 1), (6, 1), (8, 1), (4, 2), (6, 4))
     },
     **{f"keep, {dtype}": lambda dtype=dtype: keep(dtype) for dtype in FLOATS},
-    **{
-        f"int4 in blocks of 32, {dtype}": lambda dtype=dtype: quantize(dtype, "int4", SYMMETRIC, 32) for dtype in FLOATS
-    },
+    **{f"int4, blocks of 32, {kind}": lambda kind=kind: quantize(kind, "int4", SYMMETRIC, 32) for kind in FLOATS},
     **{f"int8, per channel, {kind}": lambda kind=kind: quantize(kind, "int8", SYMMETRIC, 0) for kind in FLOATS},
-    **{
-        f"uint4 with zero points, {dtype}": lambda dtype=dtype: quantize(dtype, "uint4", "linear", 32)
-        for dtype in FLOATS
-    },
+    **{f"uint4, zero points, {kind}": lambda kind=kind: quantize(kind, "uint4", "linear", 32) for kind in FLOATS},
     "scale search, int4, blocks of 32": lambda: quantize("float16", "int4", SYMMETRIC, 32, search=True),
     "scale search, uint4, zero points": lambda: quantize("float16", "uint4", "linear", 32, search=True),
     "scale search, int8, per channel": lambda: quantize("float16", "int8", SYMMETRIC, 0, search=True),

@@ -167,7 +167,7 @@ def _neighbours(weight: Array, index: int) -> Array:
     """The magnitudes at `index` and `index + 1` once sorted (the last value has itself for neighbour)."""
     following = min(index + 1, weight.size - 1)
     if weight.itemsize == 2:
-        ends = np.cumsum(count_magnitudes(_bits(weight)))
+        ends = np.cumsum(count_magnitudes(_bits(weight)), dtype=np.int64)
         found = np.searchsorted(ends, [index, following], side="right").astype(np.uint16)
     else:
         ordered = np.partition(_magnitudes(weight).reshape(-1), index)

@@ -18,9 +18,11 @@ _above = kernel("above", Pointer, Int, Int, ctypes.c_uint64, Pointer, returns=ct
 _keep_largest = kernel("keep_largest", Pointer, Int, Int, Int, Int, Pointer)
 
 
-def count_magnitudes(bits: NDArray[np.uint16]) -> NDArray[np.int64]:
+def count_magnitudes(bits: NDArray[np.uint16]) -> NDArray[np.uint32]:
     """How many of the numbers, whose bits these are, have each magnitude: (32768,)."""
-    counts = np.zeros(1 << 15, np.int64)
+    if bits.size >= 1 << 32:
+        raise ValueError(f"{bits.size} numbers are too many to be counted in 32 bits")
+    counts = np.zeros(1 << 15, np.uint32)
     _count_magnitudes(pointer(bits, np.uint16), bits.size, pointer(counts, out=True))
     return counts
 

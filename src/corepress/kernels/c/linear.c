@@ -144,6 +144,7 @@ INLINE Level nearest(Floats values, float scale, float low, float high, int64_t 
 INLINE void round_values(const float *restrict values, int64_t count, Scale at, float low, float high, int64_t type,
                          uint8_t *restrict data) {
     int64_t i = 0;
+#pragma GCC unroll 2
     for (; i + LANES <= count; i += LANES)
         store_bytes(nearest(load_lanes(values, SINGLE, i), at.scale, low, high, type).level + at.zero, data + i);
     if (i == count) return;

@@ -2,9 +2,17 @@
  * infinity and NaN come last. Numbers have 1, 2, 4 or 8 bytes. */
 #include "common.h"
 
-/* values (count) of 2 bytes -> counts (1 << 15), zeros before: how many have each magnitude. */
-KERNEL(void, count_magnitudes)(const uint16_t *restrict values, int64_t count, int64_t *restrict counts) {
-    for (int64_t i = 0; i < count; i++) counts[values[i] & 0x7FFF]++;
+/* values (count) of 2 bytes -> counts (1 << 15), zeros before: how many have each magnitude. Four are read at a time,
+ * for the loads are what it waits for. */
+KERNEL(void, count_magnitudes)(const uint16_t *restrict values, int64_t count, uint32_t *restrict counts) {
+    int64_t i = 0;
+    for (; i + 4 <= count; i += 4) {
+        uint64_t four;
+        memcpy(&four, values + i, sizeof four);
+        counts[four & 0x7FFF]++, counts[four >> 16 & 0x7FFF]++;
+        counts[four >> 32 & 0x7FFF]++, counts[four >> 48 & 0x7FFF]++;
+    }
+    for (; i < count; i++) counts[values[i] & 0x7FFF]++;
 }
 
 /* values (count) -> mask (count): which magnitudes are above the limit; the largest of all. */

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from corepress.coreml.config import OptimizationConfig, check_kinds
 from corepress.coreml.engine import Action, Outcome, Skip
@@ -28,8 +27,7 @@ _SPARED = (
 _NAMED = 3
 
 
-@dataclass(frozen=True)
-class Method:
+class Method(NamedTuple):
     """A way to compress. `function`: its public name; `kinds`: the configurations that it takes; `chooser`: makes of a
     configuration and `joint_compression` the function that gives the action on a weight, or raises Skip; `smaller`:
     what makes the result smaller, in the words of the configuration."""

@@ -11,9 +11,8 @@ from __future__ import annotations
 import json
 import reprlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 from google.protobuf.message import DecodeError
 
@@ -32,8 +31,7 @@ _SHORT = reprlib.Repr()
 _SHORT.maxstring = 200
 
 
-@dataclass(frozen=True)
-class Package:
+class Package(NamedTuple):
     """The files of one model.
 
     `root`: the folder or file that the user named; `spec`: the file that holds the protobuf.

@@ -54,7 +54,7 @@ class BlobFile:
                 self.size = file.seek(0, 2)
                 if self.size < _HEADER.size:
                     raise FormatError(f"{path}: the weight file is truncated ({self.size} bytes)")
-                # Private, not read-only: nobody writes, but numba compiles a second time for read-only arrays.
+                # Private, not read-only: nobody writes, but PyTorch warns of arrays that it could not write to.
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
         except OSError as error:
             raise FormatError(f"{path}: can't read the weight file: {error.strerror}") from error

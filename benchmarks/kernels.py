@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -192,6 +193,32 @@ def vectors(k: int, d: int, what: str) -> Work:
     return work[what]
 
 
+def product(form: str, size: tuple[int, int], tokens: int) -> Work:
+    """`form`: bits of a look-up table; or of integers, with blocks of so many columns, and offsets or not."""
+    import torch
+
+    from corepress.runtime.packed import pack
+    from corepress.weights import Palettized, Quantized
+
+    kind, bits, *rest = form.split()
+    data = integers(*size, below=1 << int(bits))
+    weight: Any = Palettized(data, numbers(1, 1, 1 << int(bits), 1))
+    if kind == "int":
+        blocks, half = size[1] // min(int(rest[0]), size[1]), 1 << (int(bits) - 1)
+        offset = integers(size[0], blocks, below=half).view(np.int8) if "offsets" in rest else None
+        weight = Quantized((data.astype(np.int16) - half).astype(np.int8), numbers(size[0], blocks), offset, int(bits))
+    packed, x = pack(weight, torch.float32), torch.from_numpy(numbers(tokens, size[1], dtype=np.float32))
+    assert packed is not None
+    if tokens > 64:  # more than the kernels multiply: only what makes rows dense
+        room = torch.zeros(size[0], packed.padded)
+        return lambda: packed.tile(0, size[0], room)
+    return lambda: packed(x)
+
+
+FORMS = [f"table {bits}" for bits in (1, 2, 3, 4, 6, 8)]
+FORMS += ["int 4 32", "int 4 16", "int 4 32 offsets", "int 8 9999", "int 8 9999 offsets", "int 8 64", "int 4 8"]
+
+
 # Each makes its data, and gives the work that is timed; only what both versions have is called.
 CASES: dict[str, Callable[[], Work]] = {
     **{f"pack, {bits} bits": lambda bits=bits: pack(bits) for bits in (2, 3, 4, 6)},
@@ -236,6 +263,13 @@ CASES: dict[str, Callable[[], Work]] = {
         f"vectors, {what}, {k} of {d}": lambda k=k, d=d, what=what: vectors(k, d, what)
         for what in ("k-means", "nearest", "distinct")
         for k, d in ((16, 2), (16, 4), (64, 8), (256, 2))
+
+
+    **{
+        f"{'product' if tokens <= 64 else 'dense'}, {form}, {size}, {tokens}": partial(product, form, size, tokens)
+        for size in ((256, 256), (1024, 1024), (4096, 1024))
+        for form in FORMS
+        for tokens in (1, 4, 16, 64, 65)
     },
 }
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from corepress.kernels import products
 from corepress.weights import CompressedWeight, Palettized, Quantized, decompress, pack_bits
 
 # Float32 numbers that are dense at any one time, while a batch is multiplied.
@@ -22,8 +23,10 @@ _TILE = 1 << 20
 _BATCH = 64
 # Multiplications that are worth a thread, and the turns that each thread takes.
 _WORTH, _TURNS = 1 << 17, 4
+_CORES = os.cpu_count() or 1
 # Codes that the kernels take at a time: eight vectors of 16.
-_PIECE, _LANES = 128, 16
+_PIECE, _LANES = products.PIECE, 16
+_BUFFERS = ("codes", "tables", "scales", "offsets")
 
 
 class Packed(nn.Module):
@@ -52,11 +55,10 @@ class Packed(nn.Module):
         if bits < 8:
             padded = padded.reshape(-1, 8, _LANES).transpose(0, 2, 1)
         stored = pack_bits(padded, bits).reshape(self.rows, -1).view(codes.dtype)
-        # A kernel loads whole vectors of a table.
-        tables = np.pad(tables, ((0, 0), (0, max(0, _LANES - tables.shape[1])))) if tables.size else tables
-        for name, array in (("codes", stored), ("tables", tables), ("scales", scales), ("offsets", offsets)):
+        for name, array in zip(_BUFFERS, (stored, tables, scales, offsets), strict=True):
             # A copy: what was read may be the memory map of a file.
             self.register_buffer(name, torch.from_numpy(np.array(array, order="C")))
+        self._described: tuple[Any, products.Described] | None = None
 
     def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """x @ weight.T + bias, computed in float32, in the type that x and the dense weight would give."""
@@ -69,15 +71,15 @@ class Packed(nn.Module):
             y = self._few(flat.float()) if small else self._many(flat.float())
         if bias is not None:
             y = y + bias
-        return y.to(dtype).reshape(*x.shape[:-1], self.rows)
+        return y.to(dtype).view(*x.shape[:-1], self.rows)
 
     def _few(self, x: Tensor) -> Tensor:
-        from corepress.runtime import kernels
-
-        wide = F.pad(x, (0, self.padded - self.columns)).contiguous().numpy()
-        y = np.empty((len(x), self.rows), np.float32)
-        parts = self._arrays()
-        _share(self.rows, wide.size, lambda first, last: kernels.multiply(*parts, first, wide, y[:, first:last]))
+        if self.padded > self.columns:
+            x = F.pad(x, (0, self.padded - self.columns))
+        given = x.contiguous().numpy()
+        y = np.empty((len(given), self.rows), np.float32)
+        parts = self._description(), given, products.together(given), y
+        _share(self.rows, given.size, lambda first, last: products.multiply(*parts, first, last))
         return torch.from_numpy(y)
 
     def _many(self, x: Tensor) -> Tensor:
@@ -92,12 +94,9 @@ class Packed(nn.Module):
         return y
 
     def tile(self, first: int, last: int, room: Tensor) -> Tensor:
-        """Some rows, dense, by numba; in `room`."""
-        from corepress.runtime import kernels
-
-        dense = room.numpy()
-        parts = self._arrays()
-        _share(last - first, self.padded, lambda a, b: kernels.spread(*parts, first + a, dense[a:b]))
+        """Some rows, dense, by a kernel; in `room`."""
+        dense, own = room.numpy(), self._description()
+        _share(last - first, self.padded, lambda a, b: products.spread(own, dense[a:b], first + a, first + b))
         return room[: last - first, : self.columns]
 
     def torch_tile(self, first: int, last: int) -> Tensor:
@@ -128,12 +127,14 @@ class Packed(nn.Module):
         indices = (words >> (self.bits * torch.arange(8, device=codes.device))) & ((1 << self.bits) - 1)
         return indices.transpose(1, 2).reshape(len(codes), -1)
 
-    def _arrays(self) -> tuple[Any, ...]:
-        from corepress.weights.kernels import as_bits
-
-        form = (0,) * (self.bits if self.tables.numel() else 0)
-        tables, scales, offsets = (as_bits(t.numpy()) for t in (self.tables, self.scales, self.offsets))
-        return form, self.columns, self.codes.numpy(), tables, scales, offsets
+    def _description(self) -> products.Described:
+        """What the kernels are told of the buffers, made anew when one of them is elsewhere, or of another type."""
+        buffers = [self._buffers[name] for name in _BUFFERS]
+        places = [(buffer.data_ptr(), buffer.dtype) for buffer in buffers if buffer is not None]
+        if self._described is None or self._described[0] != places:
+            arrays = [buffer.numpy() for buffer in buffers if buffer is not None]
+            self._described = places, products.describe(self.columns, self.bits, *arrays)
+        return self._described[1]
 
 
 def pack(weight: NDArray[Any] | CompressedWeight, dtype: torch.dtype) -> Packed | None:
@@ -196,7 +197,7 @@ def _gpu_kernels(device: str) -> Any:
 
 @lru_cache(maxsize=1)
 def _workers() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(max(1, (os.cpu_count() or 1) - 1), "corepress")
+    return ThreadPoolExecutor(max(1, _CORES - 1), "corepress")
 
 
 if hasattr(os, "register_at_fork"):  # threads do not live on in a fork
@@ -209,9 +210,9 @@ def _share(rows: int, cost: int, work: Callable[[int, int], None]) -> None:
     `cost`: multiplications for each row. Threads take the next rows when they are done with theirs, since other work
     may slow one of them.
     """
-    threads = max(1, min(torch.get_num_threads(), os.cpu_count() or 1, rows * cost // _WORTH))
+    threads = max(1, min(torch.get_num_threads(), _CORES, rows * cost // _WORTH))
     size = -(-rows // (threads * _TURNS if threads > 1 else 1))
-    size += -size % 4  # the kernels take four rows at a time
+    size += -size % 12  # the kernels take up to twelve rows at a time
     firsts = iter(range(0, rows, size))
 
     def take() -> None:

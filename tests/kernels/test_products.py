@@ -1,4 +1,4 @@
-"""Products with packed weights beside those in float64, within what rounding may do, and the same bits at each level."""
+"""Products with packed weights beside those in float64, within rounding, and the same bits at each level."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ def describe(columns: int, bits: int, codes: Array, tables: Floats, scales: Arra
 
 
 def together(x: Floats) -> Floats | None:
-    """What `multiply` takes many tokens from: (n, padded) -> (groups of 16 tokens, padded, 16); None if they are few."""
+    """What `multiply` takes many tokens from: (n, padded) -> (groups, padded, 16 tokens); None if they are few."""
     tokens, padded = x.shape
     groups = (tokens + _TOGETHER - _FEW - 1) // _TOGETHER
     if not groups:

@@ -1,8 +1,8 @@
 /* Look-up tables fitted to the inputs of a layer: the steps of algorithms/lut_gptq.py that go row by row.
  *
- * A row is of `dim` numbers for each column (dim, columns), its codes are (columns). `tables`: (groups, dim, entries), a
- * group for equally many rows each: row r of `rows` has table r * groups / rows. Entries are a multiple of EIGHT, filled
- * up with infinities, which are never nearer than another. Rows go from `first` to `last`.
+ * A row is of `dim` numbers for each column (dim, columns), its codes are (columns). `tables`: (groups, dim, entries),
+ * a group for equally many rows each: row r of `rows` has table r * groups / rows. Entries are a multiple of EIGHT,
+ * filled up with infinities, which are never nearer than another. Rows go from `first` to `last`.
  */
 #include "common.h"
 
@@ -29,9 +29,9 @@ INLINE int64_t nearest(const float *restrict table, int64_t entries, const float
 }
 
 /* Column by column, each takes the nearest entry, and those after it make up for the error (as in GPTQ).
- * target (rows, dim, width): what is wanted; unit (width, width): how an error passes on, upper triangular. Of codes and
- * errors, for `columns` each, those from `begin` on are of this group. errors: the weight's own values at first, the
- * errors made at last. `wanted`: room for dim. */
+ * target (rows, dim, width): what is wanted; unit (width, width): how an error passes on, upper triangular. Of codes
+ * and errors, for `columns` each, those from `begin` on are of this group. errors: the weight's own values at first,
+ * the errors made at last. `wanted`: room for dim. */
 KERNEL(void, feedback)(float *restrict target, const float *restrict unit, const float *restrict tables, int64_t groups,
                        int64_t entries, uint8_t *restrict codes, float *restrict errors, int64_t begin, int64_t columns,
                        int64_t width, int64_t dim, int64_t rows, int64_t first, int64_t last, float *restrict wanted) {
@@ -51,8 +51,9 @@ KERNEL(void, feedback)(float *restrict target, const float *restrict unit, const
     }
 }
 
-/* One round of coordinate descent: each code in turn becomes the best while all others stay. hessian: (columns, columns).
- * pull (rows, dim, columns): (w - q) hessian of the present codes, kept up to date. `wanted`: room for dim. */
+/* One round of coordinate descent: each code in turn becomes the best while all others stay.
+ * hessian: (columns, columns). pull (rows, dim, columns): (w - q) hessian of the present codes, kept up to date.
+ * `wanted`: room for dim. */
 KERNEL(void, descend)(float *restrict pull, const float *restrict hessian, const float *restrict tables, int64_t groups,
                       int64_t entries, uint8_t *restrict codes, int64_t columns, int64_t dim, int64_t rows,
                       int64_t first, int64_t last, float *restrict wanted) {

@@ -1,9 +1,9 @@
 /* Products with weights that stay packed (runtime/packed.py), and their rows made dense.
  *
- * Codes come in pieces of 128, eight times sixteen. For a few tokens they become numbers in registers and are multiplied
- * there. For more, a tile of rows is made dense, in a span of columns that stays in the cache, and multiplied by sixteen
- * tokens at once. The order of sums is the same at each level: for few tokens sixteen lanes, and up to four of these;
- * for many, runs of columns, then spans. */
+ * Codes come in pieces of 128, eight times sixteen. For a few tokens they become numbers in registers and are
+ * multiplied there. For more, a tile of rows is made dense, in a span of columns that stays in the cache, and
+ * multiplied by sixteen tokens at once. The order of sums is the same at each level: for few tokens sixteen lanes, and
+ * up to four of these; for many, runs of columns, then spans. */
 #include "sixteen.h"
 
 #define PIECE 128
@@ -55,8 +55,8 @@ INLINE int64_t group_of(int64_t r, int64_t groups, int64_t rows) {
     return groups == rows ? r : groups == 1 ? 0 : r * groups / rows; /* a division takes a while */
 }
 
-/* Of a group's blocks, `size` columns each, one value for each `unit` columns of `width` from `start` on; the last block
- * has what is beyond, too. */
+/* Of a group's blocks, `size` columns each, one value for each `unit` columns of `width` from `start` on; the last
+ * block has what is beyond, too. */
 static void spell_out(const void *values, int64_t type, int64_t group, int64_t blocks, int64_t size, int64_t unit,
                       int64_t start, int64_t width, float *restrict room, float *restrict out) {
     int64_t block = MIN(start / size, blocks - 1);
@@ -270,7 +270,8 @@ static __attribute__((noinline)) void multiply_run(const float *restrict tile, c
     for (int r = 0; r < TILE; r++) store(sums + 16 * r, plus(load(sums + 16 * r), run[r]));
 }
 
-/* The products of TILE rows from `r` on, or of `height` of them, with `groups` of sixteen tokens; x: (groups, padded, 16). */
+/* The products of TILE rows from `r` on, or of `height` of them, with `groups` of sixteen tokens.
+ * x: (groups, padded, 16). */
 static void multiply_many(const struct weight *weight, struct row *row, int64_t r, int64_t height, const float *x,
                           int64_t groups, int64_t tokens, float *restrict y, int64_t step, float *restrict tile) {
     float sums[TILE * 16];
@@ -326,8 +327,8 @@ KERNEL(void, multiply)(const struct weight *weight, const float *x, const float 
     }
     if (many == tokens) return;
     for (int64_t r = first; r < last; r++)
-        multiply_few(weight, &row, r, x + many * weight->padded, tokens - many, y + many * weight->rows + r, weight->rows,
-                     dense);
+        multiply_few(weight, &row, r, x + many * weight->padded, tokens - many, y + many * weight->rows + r,
+                     weight->rows, dense);
 }
 
 /* dense (last - first, padded): the rows of the weight from `first` to `last`. room: as above. */

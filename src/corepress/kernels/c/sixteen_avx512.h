@@ -14,7 +14,8 @@ INLINE Sixteen times(Sixteen a, Sixteen b) { return _mm512_mul_ps(a, b); }
 /* a * b + c */
 INLINE Sixteen fused_sixteen(Sixteen a, Sixteen b, Sixteen c) { return _mm512_fmadd_ps(a, b, c); }
 INLINE __m256 halves_added(Sixteen sixteen) {
-    return _mm256_add_ps(_mm512_castps512_ps256(sixteen), _mm512_extractf32x8_ps(sixteen, 1));
+    const __m256d high = _mm512_extractf64x4_pd(_mm512_castps_pd(sixteen), 1);
+    return _mm256_add_ps(_mm512_castps512_ps256(sixteen), _mm256_castpd_ps(high));
 }
 
 INLINE __m128i sixteen_bytes(const uint8_t *bytes) { return _mm_loadu_si128((const __m128i *)bytes); }

@@ -263,8 +263,7 @@ CASES: dict[str, Callable[[], Work]] = {
         f"vectors, {what}, {k} of {d}": lambda k=k, d=d, what=what: vectors(k, d, what)
         for what in ("k-means", "nearest", "distinct")
         for k, d in ((16, 2), (16, 4), (64, 8), (256, 2))
-
-
+    },
     **{
         f"{'product' if tokens <= 64 else 'dense'}, {form}, {size}, {tokens}": partial(product, form, size, tokens)
         for size in ((256, 256), (1024, 1024), (4096, 1024))

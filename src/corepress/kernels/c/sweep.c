@@ -7,7 +7,7 @@
 /* A group of columns; matrices are (columns, rows), so that neighbours in memory are of neighbouring rows.
  * `inverse`: (columns, columns), upper triangular. `kept`: null where nothing is pruned. `block_of`: (columns), the
  * block of each column; null where nothing is rounded. `scale`, `zero`: (blocks, rows). `palette`: ascending; null for
- * evenly spaced levels up to `top`. `pruned`, `of`: so many of every so many columns of a row are pruned; 0, 0 for none. */
+ * evenly spaced levels up to `top`. `pruned`, `of`: so many of every so many columns of a row are pruned; or 0, 0. */
 struct group {
     float *target;
     const float *inverse;

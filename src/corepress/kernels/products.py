@@ -31,7 +31,6 @@ class Described(NamedTuple):
     address: int
     rows: int
     padded: int
-    scaled: bool
 
 
 def describe(columns: int, bits: int, codes: Array, tables: Floats, scales: Array, offsets: Array) -> Described:
@@ -55,7 +54,7 @@ def describe(columns: int, bits: int, codes: Array, tables: Floats, scales: Arra
         bits if tables.size else 0, rows, columns, padded, len(tables), groups, blocks, _type(scales), _type(offsets),
     )  # fmt: skip
     described = np.array(fields, np.int64)
-    return Described(described, pointer(described), rows, padded, scales.size > 0)
+    return Described(described, pointer(described), rows, padded)
 
 
 def together(x: Floats) -> Floats | None:
@@ -76,25 +75,21 @@ def multiply(weight: Described, x: Floats, many: Floats | None, y: Floats, first
     """
     _check_rows(weight, first, last)
     tokens, groups = len(x), 0 if many is None else len(many)
-    room = _room(weight) if weight.scaled or groups else None
+    room = np.empty(4 * weight.padded + _TILE, np.float32)
     _multiply(
         weight.address, pointer(x, np.float32, shape=(tokens, weight.padded)),
         None if many is None else pointer(many, np.float32, shape=(groups, weight.padded, _TOGETHER)), groups, tokens,
         pointer(y, np.float32, shape=(tokens, weight.rows), out=True), first, last,
-        None if room is None else pointer(room),
+        pointer(room),
     )  # fmt: skip
 
 
 def spread(weight: Described, dense: Floats, first: int, last: int) -> None:
     """The rows `first` to `last`, to `dense`: (last - first, padded)."""
     _check_rows(weight, first, last)
-    room = _room(weight)
+    room = np.empty(4 * weight.padded + _TILE, np.float32)
     place = pointer(dense, np.float32, shape=(last - first, weight.padded), out=True)
     _spread(weight.address, first, last, place, pointer(room))
-
-
-def _room(weight: Described) -> Floats:
-    return np.empty(4 * weight.padded + _TILE, np.float32)
 
 
 def _check_rows(weight: Described, first: int, last: int) -> None:

@@ -9,6 +9,8 @@
 #define PIECE 128
 #define FEW 4    /* tokens that are multiplied with numbers in registers */
 #define RUN 32   /* columns that are summed up before the sum is added to others */
+#define SHORT_RUN 8
+#define SHORT_ROW 768 /* columns, below which runs are short: there is little else that rounds */
 #define SPAN 1024 /* columns of a tile, and runs of which the sums are added up before they join the result */
 #define STEP (SPAN + 16) /* from row to row of a tile: at a power of two they would share a few lines of the cache */
 #define AHEAD 2048 /* bytes of codes that are asked of the memory ahead of their use */
@@ -234,7 +236,8 @@ static void spread_row(const struct weight *weight, struct row *row, int64_t r, 
 static void multiply_few(const struct weight *weight, struct row *row, int64_t r, const float *x, int64_t tokens,
                          float *restrict y, int64_t step, float *restrict dense) {
     const int64_t pieces = weight->padded / PIECE;
-    const bool at_the_end = weight->blocks == 1 && kind_of(weight) == SCALED;
+    /* For a token alone, a scale for all of a row comes last, once, rather than with each number. */
+    const bool at_the_end = tokens == 1 && weight->blocks == 1 && kind_of(weight) == SCALED;
     const int kind = at_the_end ? BARE : kind_of(weight);
     float factor = 1;
     if (row->by_column) spread_row(weight, row, r, 0, weight->padded, dense);
@@ -257,17 +260,24 @@ static void multiply_few(const struct weight *weight, struct row *row, int64_t r
     }
 }
 
-/* Adds to sums (TILE, 16) the products of RUN columns of a tile with sixteen tokens, of which `x` has (RUN, 16). Not
+/* Adds to sums (TILE, 16) the products of `run` columns of a tile with sixteen tokens, of which `x` has (run, 16). Not
  * inlined, since compilers would then keep `sums` in registers that the loop needs. */
-static __attribute__((noinline)) void multiply_run(const float *restrict tile, const float *restrict x,
+static __attribute__((noinline)) void multiply_run(const float *restrict tile, const float *restrict x, int64_t run,
                                                    float *restrict sums) {
-    Sixteen run[TILE];
-    for (int r = 0; r < TILE; r++) run[r] = all(0);
-    for (int c = 0; c < RUN; c++) {
+    Sixteen own[TILE];
+    for (int r = 0; r < TILE; r++) own[r] = all(0);
+    for (int64_t c = 0; c < run; c++) {
         const Sixteen given = load(x + 16 * c);
-        for (int r = 0; r < TILE; r++) run[r] = fused_sixteen(all(tile[r * STEP + c]), given, run[r]);
+        for (int r = 0; r < TILE; r++) own[r] = fused_sixteen(all(tile[r * STEP + c]), given, own[r]);
     }
-    for (int r = 0; r < TILE; r++) store(sums + 16 * r, plus(load(sums + 16 * r), run[r]));
+    for (int r = 0; r < TILE; r++) store(sums + 16 * r, plus(load(sums + 16 * r), own[r]));
+}
+
+/* The same for RUN columns in shorter runs, which rounds less. */
+static void multiply_short_runs(const float *restrict tile, const float *restrict x, float *restrict sums) {
+    float own[TILE * 16] = {0};
+    for (int c = 0; c < RUN; c += SHORT_RUN) multiply_run(tile + c, x + 16 * c, SHORT_RUN, own);
+    for (int i = 0; i < TILE * 16; i++) sums[i] += own[i];
 }
 
 /* The products of TILE rows from `r` on, or of `height` of them, with `groups` of sixteen tokens.
@@ -281,7 +291,10 @@ static void multiply_many(const struct weight *weight, struct row *row, int64_t 
         for (int64_t group = 0; group < groups; group++) {
             const float *own = x + (group * weight->padded + start) * 16;
             memset(sums, 0, sizeof sums);
-            for (int64_t c = 0; c < width; c += RUN) multiply_run(tile + c, own + 16 * c, sums);
+            for (int64_t c = 0; c < width; c += RUN) {
+                if (weight->columns < SHORT_ROW) multiply_short_runs(tile + c, own + 16 * c, sums);
+                else multiply_run(tile + c, own + 16 * c, RUN, sums);
+            }
             for (int64_t t = 0; t < MIN(16, tokens - 16 * group); t++) {
                 float *place = y + (16 * group + t) * step;
                 for (int64_t i = 0; i < height; i++) place[i] = (start ? place[i] : 0) + sums[16 * i + t];

@@ -192,7 +192,7 @@ def imported(*arguments: object) -> set[str]:
 
 # What a command that compresses without samples has no use for. Each takes as long to import as the work itself.
 UNUSED = {
-    *("typer", "pydantic", "rich", "cattrs", "yaml", "ml_dtypes", "numba", "scipy", "torch", "coremltools"),
+    *("typer", "pydantic", "rich", "cattrs", "yaml", "ml_dtypes", "scipy", "torch", "coremltools"),
     *("asyncio", "ssl", "unittest", "email", "zipfile", "http"),
     *("corepress.runtime", "corepress.verification", "corepress.neural_network", "corepress.description"),
     *("corepress.recipe", "corepress.coreml.experimental", "corepress.coreml.calibrated", "corepress.coreml.metadata"),

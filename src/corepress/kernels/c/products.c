@@ -156,12 +156,42 @@ INLINE void multiply_row(const struct row *row, const uint8_t *codes, int bits, 
     else for (int t = 0; t < FEW; t++) sums[t] = sum_of(totals[t]);
 }
 
+/* The product of a row with one token, where each two sixteens have the same scale: it comes after their sum. */
+INLINE void multiply_pairs(const struct row *row, const uint8_t *codes, int bits, int kind, const float *x,
+                           int64_t pieces, float *sum) {
+    const Table table = load_table(row->table);
+    Sixteen totals[4];
+    for (int i = 0; i < 4; i++) totals[i] = all(0);
+    for (int64_t piece = 0; piece < pieces; piece++, x += PIECE) {
+        const uint8_t *own = codes + piece * 16 * (bits ? bits : 8);
+        __builtin_prefetch(own + AHEAD);
+        Words words[2];
+        unpack(own, bits, words);
+        UNROLL for (int i = 0; i < 4; i++) {
+            const int64_t place = (8 * piece + 2 * i) >> row->shift;
+            Sixteen one = number(own, words, 2 * i, bits, &table, row->entries);
+            Sixteen other = number(own, words, 2 * i + 1, bits, &table, row->entries);
+            if (kind == SHIFTED) {
+                const Sixteen shift = all(row->shifts[place]);
+                one = minus(one, shift), other = minus(other, shift);
+            }
+            const Sixteen both = fused_sixteen(other, load(x + 32 * i + 16), times(one, load(x + 32 * i)));
+            totals[i] = fused_sixteen(both, all(row->factors[place]), totals[i]);
+        }
+    }
+    *sum = sum_of(plus(plus(totals[0], totals[1]), plus(totals[2], totals[3])));
+}
+
 INLINE void multiply_as(const struct row *row, const uint8_t *codes, int bits, int kind, const float *const x[FEW],
                         int tokens, int64_t pieces, float *sums) {
-    switch (kind + (tokens == 1 ? 3 : 0)) {
+    const bool pairs = row->shift > 0;
+    switch (kind + (tokens > 1 ? 0 : pairs ? 6 : 3)) {
         case BARE: multiply_row(row, codes, bits, BARE, x, FEW, pieces, sums); break;
         case SCALED: multiply_row(row, codes, bits, SCALED, x, FEW, pieces, sums); break;
         case SHIFTED: multiply_row(row, codes, bits, SHIFTED, x, FEW, pieces, sums); break;
+        case SCALED + 6: multiply_pairs(row, codes, bits, SCALED, x[0], pieces, sums); break;
+        case SHIFTED + 6: multiply_pairs(row, codes, bits, SHIFTED, x[0], pieces, sums); break;
+        case BARE + 6:
         case BARE + 3: multiply_row(row, codes, bits, BARE, x, 1, pieces, sums); break;
         case SCALED + 3: multiply_row(row, codes, bits, SCALED, x, 1, pieces, sums); break;
         default: multiply_row(row, codes, bits, SHIFTED, x, 1, pieces, sums);

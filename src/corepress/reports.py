@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from corepress.neural_network.layers import LayerWeight
 
 # A path, a `Model`, a `corepress.neural_network.Model`, or an `MLModel` of coremltools, which has no types.
-AnyModel: TypeAlias = "str | Path | Model | Networks | Any"
+AnyModel: TypeAlias = str | Path | Model | Any
 _CHUNK = 1 << 20
 # How weights of neural networks are stored, in the words for those of packages.
 _FORMS = {"linear": "quantized", "lut": "palettized", "int8": "quantized"}

@@ -72,25 +72,42 @@ def test_completion_is_installed_once(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))  # of Windows
     monkeypatch.setenv("SHELL", "/bin/bash")
-    (tmp_path / ".bashrc").write_text("alias ll='ls -l'")
+    mine = b"alias gr\xfc\xdfe='echo'\r\n# no line end"  # in no encoding that this knows
+    (tmp_path / ".bashrc").write_bytes(mine)
     for arguments in (["--install-completion"], ["--install-completion", "bash"]):
         assert here(monkeypatch, *arguments)[0] == 0
-    line = 'eval "$(_COREPRESS_COMPLETE=bash_source corepress)"'
-    assert (tmp_path / ".bashrc").read_text() == f"alias ll='ls -l'\n{line}\n"
+    script = tmp_path / ".config/corepress/complete.bash"
+    assert (tmp_path / ".bashrc").read_bytes() == mine + f"\nsource '{script}'\n".encode()
+    shell = subprocess.run(  # where the command is not on the path, a new shell says nothing
+        ["bash", "-c", f"source '{script}'; complete -p corepress"], capture_output=True, text=True, check=False,
+        env={"PATH": "/usr/bin:/bin"},
+    )  # fmt: skip
+    assert "corepress" in shell.stdout and not shell.stderr
     code, _, error = here(monkeypatch, "--install-completion", "tcsh")
     assert code == 2 and "bash, zsh, fish" in error
 
 
-def test_what_completion_offers() -> None:
+def offered(words: str, place: int) -> str:
     environment = {
         **os.environ,
         "_COREPRESS_COMPLETE": "bash_complete",
-        "COMP_WORDS": "corepress pa",
-        "COMP_CWORD": "1",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(place),
     }
     command = [sys.executable, "-c", "import sys; sys.argv = ['corepress']; from corepress.cli import main; main()"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert done.stdout.strip() == "plain,palettize"
+    assert not done.stderr
+    return done.stdout.strip()
+
+
+def test_what_completion_offers() -> None:
+    assert offered("corepress pa", 1) == "plain,palettize"
+    assert "plain,--nbits" in offered("corepress palettize --", 2)
+    offered("corepress palletize --", 2)  # a mistake prints nothing into the line that is being written
+
+
+def test_the_version_alone_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert here(monkeypatch, "--version", "info", DIGITS)[:2] == (0, f"corepress {__version__}\n")
 
 
 OUT = ["-o", "out.mlpackage"]
@@ -105,6 +122,8 @@ WRONG: list[tuple[list[object], int, str]] = [
     (["info", "bad.npz"], 3, "bad.npz"),
     (["info", "a\0b"], 2, "null byte"),
     (["palettize", DIGITS], 2, "--output"),
+    (["palettize", DIGITS, "-o"], 2, "requires an argument"),
+    (["compress", DIGITS, *OUT, "--recipe"], 2, "requires an argument"),
     (["palettize", DIGITS, *OUT, "--nbits", 5], 2, "1, 2, 3, 4, 6 or 8"),
     (["palettize", DIGITS, *OUT, "--mode", "unique", "--nbits", 4], 2, "--nbits"),
     (["palettize", DIGITS, *OUT, "--target", "iOS81"], 2, 'Did you mean "iOS18"?'),

@@ -132,6 +132,20 @@ def test_a_saved_model_stays_when_another_takes_its_place(package, tmp_path) -> 
     cto.prune_weights(package(), cto.OptimizationConfig(cto.OpMagnitudePrunerConfig(target_sparsity=0.9))).save(out)
     for one, other in zip(first.weights(), saved.weights(), strict=True):
         assert np.array_equal(one.dense(), other.dense())
+    assert saved.size() == first.size()  # not that of the other, of which the bytes lie there now
+    shutil.rmtree(out)
+    assert first.size() > saved.size() > first.size() - 4096  # the manifest is gone
+
+
+def test_a_model_is_saved_where_no_thread_can_begin(package, tmp_path) -> None:
+    program = f"""
+import atexit
+from corepress import load
+model = load({str(package())!r})
+atexit.register(lambda: model.save({str(tmp_path / "late.mlpackage")!r}))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert not done.stderr and tree(tmp_path / "late.mlpackage") == tree(package())
 
 
 def test_compressing_leaves_the_model_in_memory_as_it_is(package) -> None:

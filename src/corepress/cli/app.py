@@ -26,19 +26,21 @@ if TYPE_CHECKING:
     cls=Guarded,
     context_settings={"help_option_names": ["-h", "--help"]},
     invoke_without_command=True,
+    subcommand_metavar="COMMAND [ARGS]...",
     help="Make the weights of Core ML packages small, on any machine.",
     epilog="Exit codes: 0 good; 1 the model misses what was asked of it; 2 wrong usage; 3 anything else; "
     "130 and 143 when stopped. See docs/cli.md, also for the fields of --json.",
 )
 @click.option("--version", is_flag=True, help="Print the version and exit.")
-@completion.option("--install-completion", completion.install, "Install completion for the current shell.")
-@completion.option("--show-completion", completion.show, "Show completion for the current shell.")
+@completion.option("--install-completion", completion.install, "Install completion for bash, zsh or fish.")
+@completion.option("--show-completion", completion.show, "Show completion for bash, zsh or fish.")
 @click.pass_context
 def app(context: click.Context, version: bool) -> None:
     if version:
         from corepress import __version__
 
         print(f"corepress {__version__}")
+        context.exit()
     elif context.invoked_subcommand is None:
         print(context.get_help(), file=sys.stderr)
         context.exit(2)

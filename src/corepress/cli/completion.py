@@ -12,12 +12,15 @@ import click
 from corepress.errors import ConfigError
 
 _VARIABLE = "_COREPRESS_COMPLETE"
-# Where a shell looks: its own file for each program, or one file for all.
-_FILES = {"bash": ".bashrc", "zsh": ".zshrc", "fish": ".config/fish/completions/corepress.fish"}
+# What a shell reads at its start; fish looks for a script of its own for each program.
+_STARTED_BY = {"bash": ".bashrc", "zsh": ".zshrc", "fish": None}
+_SCRIPT = {"fish": ".config/fish/completions/corepress.fish"}
+# zsh completes nothing before this, which most configurations hold.
+_FIRST = {"zsh": "(( $+functions[compdef] )) || { autoload -Uz compinit && compinit }\n"}
 
 
 def option(flag: str, action: Callable[[click.Context, str], None], text: str) -> Callable[..., Any]:
-    """An option that does something for a shell, the one that is named or the current one, and ends the command."""
+    """An option that does something for a shell, the one that is named or that of your logins, and ends the command."""
 
     def callback(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
         if value is not None and not context.resilient_parsing:
@@ -32,28 +35,38 @@ def option(flag: str, action: Callable[[click.Context, str], None], text: str) -
 
 def show(context: click.Context, shell: str) -> None:
     """Print the script that a shell needs."""
-    from click.shell_completion import get_completion_class
-
-    _check(shell)
-    completer = get_completion_class(shell)
-    assert completer is not None
-    print(completer(context.command, {}, "corepress", _VARIABLE).source())
+    print(_script(context, shell))
 
 
 def install(context: click.Context, shell: str) -> None:
-    """Add to the shell's file the line that runs the script at its start."""
-    file = Path.home() / _FILES[_check(shell)]
-    script = f"{_VARIABLE}={shell}_source corepress"
-    line = f"{script} | source" if shell == "fish" else f'eval "$({script})"'
-    before = file.read_text() if file.exists() else ""
+    """Write the script to a file, and add to the shell's own the line that reads it at its start."""
+    script = Path.home() / _SCRIPT.get(shell, f".config/corepress/complete.{shell}")
+    text = _script(context, shell)
+    script.parent.mkdir(parents=True, exist_ok=True)
+    script.write_text(text, "utf-8")
+    if started_by := _STARTED_BY[shell]:
+        _append_once(Path.home() / started_by, f"source '{script}'".encode())
+    print(f"{script} completes `corepress`: begin a new shell to use it")
+
+
+def _script(context: click.Context, shell: str) -> str:
+    from click.shell_completion import get_completion_class
+
+    completer = get_completion_class(_check(shell))
+    assert completer is not None
+    return _FIRST.get(shell, "") + completer(context.command, {}, "corepress", _VARIABLE).source()
+
+
+def _append_once(file: Path, line: bytes) -> None:
+    """Add a line to a file of the user's, of which the rest stays as it is, whatever it holds."""
+    before = file.read_bytes() if file.exists() else b""
     if line not in before:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(f"{before}{line}\n" if before.endswith("\n") or not before else f"{before}\n{line}\n")
-    print(f"{file} has the line that completes `corepress`: begin a new shell to use it")
+        with file.open("ab") as rest:
+            rest.write((b"" if before.endswith(b"\n") or not before else b"\n") + line + b"\n")
 
 
 def _check(shell: str) -> str:
-    if shell not in _FILES:
-        given = f"{shell!r} is none of them" if shell else "the current shell is not known"
-        raise ConfigError(f"completion is there for {', '.join(_FILES)}; {given}, so give one of these")
+    if shell not in _STARTED_BY:
+        given = f"{shell!r} is none of them" if shell else "SHELL does not name yours"
+        raise ConfigError(f"completion is there for {', '.join(_STARTED_BY)}; {given}, so give one of these")
     return shell

@@ -133,7 +133,7 @@ def _option(parameter: inspect.Parameter, annotation: Any, declared: Option) -> 
     return click.Option(
         [parameter.name, *(declared.flags or (both if kind is bool else flag,))],
         type=None if kind is bool or several else _type(kind, declared),
-        is_flag=kind is bool,
+        is_flag=True if kind is bool else None,  # False would let click leave out the value
         multiple=several,
         metavar=declared.metavar,
         **({"required": True} if required else {"default": default}),

@@ -76,7 +76,8 @@ class Guarded(click.Group):
             raise Carried from error
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
-        if self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
+        unknown = self.get_command(ctx, args[0]) is None and not args[0].startswith("-")
+        if unknown and not ctx.resilient_parsing:  # a shell that asks what could follow gets no answer
             from difflib import get_close_matches
 
             near = get_close_matches(args[0][:_SHOWN], self._makers, n=1)

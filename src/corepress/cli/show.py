@@ -38,10 +38,11 @@ def progress(title: str) -> Iterator[Progress]:
 
         def appear() -> None:
             nonlocal update
-            from corepress.cli.terminal import bar
+            with contextlib.suppress(Exception):  # work goes on without a bar
+                from corepress.cli.terminal import bar
 
-            update = shown.enter_context(bar(title))
-            update(*latest)
+                update = shown.enter_context(bar(title))
+                update(*latest)
 
         def tell(*state: Any) -> None:
             nonlocal latest

@@ -198,11 +198,14 @@ def _sync(path: Path) -> None:
         _sync_file(path)
         return
     content = list(os.walk(path))
-    with ThreadPoolExecutor(_SYNCED_AT_ONCE) as pool:
-        files = [pool.submit(_sync_file, Path(folder, name)) for folder, _, names in content for name in names]
-        folders = [pool.submit(_sync_folder, Path(folder)) for folder, _, _ in content]
-        for done in (*files, *folders):
-            done.result()
+    waits = [(_sync_file, Path(folder, name)) for folder, _, names in content for name in names]
+    waits += [(_sync_folder, Path(folder)) for folder, _, _ in content]
+    try:
+        with ThreadPoolExecutor(_SYNCED_AT_ONCE) as pool:
+            list(pool.map(lambda wait: wait[0](wait[1]), waits))
+    except RuntimeError:  # no thread begins when the interpreter ends, or the system has none left
+        for sync, place in waits:
+            sync(place)
 
 
 def _sync_file(path: Path) -> None:

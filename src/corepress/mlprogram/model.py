@@ -179,9 +179,11 @@ class Model:
         spec, _, sizes = self._placed()
         total: int = spec.ByteSize() + sum(sizes.values())
         if self.package.is_folder:
-            replaced = {self._weight_path(name) for name in sizes} | {self.package.spec}
+            # Weight files count as they were when they were opened: the package may be another's meanwhile.
+            total += sum(file.size for name, file in self._files.items() if name not in sizes)
+            counted = {self._weight_path(name) for name in {*sizes, *self._files}} | {self.package.spec}
             paths = (self.package.root / relative for relative in self.package.files(self._weight_paths()))
-            total += sum(path.stat().st_size for path in paths if path not in replaced)
+            total += sum(path.stat().st_size for path in paths if path not in counted)
         return total
 
     def save(self, path: str | Path, *, overwrite: bool | None = None) -> Model:

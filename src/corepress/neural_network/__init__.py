@@ -16,3 +16,7 @@ def __getattr__(name: str) -> Any:
     if name != "quantization_utils":
         raise AttributeError(f"module 'corepress.neural_network' has no attribute {name!r}")
     return importlib.import_module("corepress.neural_network.quantization_utils")  # on first use
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

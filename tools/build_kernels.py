@@ -64,6 +64,8 @@ class Hook(BuildHookInterface[Any]):
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         name = os.environ.get("COREPRESS_TARGET")
+        if name and name not in TARGETS:
+            sys.exit(f"COREPRESS_TARGET is {name!r}, but the kernels are built for {', '.join(TARGETS)}.")
         target = TARGETS[name] if name else native()
         kernels = Path(self.root) / KERNELS
         if version == "editable":
@@ -86,6 +88,8 @@ def build(sources: Path, output: Path, target: Target | None = None, sanitize: b
     """Compile each file for each level of vector instructions, `cpu.c` once, and link them; `target`: None is here."""
     compiler = system_compiler() if target is None else None
     zig = compiler is None
+    if compiler and sys.platform == "darwin":
+        compiler += ["-arch", platform.machine(), "-mmacosx-version-min=11.0"]
     if compiler is None:
         triple = (target or native()).triple
         compiler = [sys.executable, "-m", "ziglang", "cc", "-target", triple, "-mcpu=baseline", "-s"]
@@ -125,18 +129,30 @@ def native() -> Target:
 
 
 def system_compiler() -> list[str] | None:
-    """The system's C compiler, if it has one that can build for it; Microsoft's has other options, and is not asked."""
-    names = [os.environ["CC"]] if os.environ.get("CC") else ["cc", "gcc", "clang"]
-    for name in names:
-        command = shlex.split(name)
-        if shutil.which(command[0]) and _works(command):
-            return [*command, "-Wno-unknown-pragmas"]
-    return None
+    """The compiler that CC names, else the system's, if it has one that can build the kernels.
+
+    On Windows only CC counts: Microsoft's compiler has other options, and GCC takes the stack there for aligned to
+    more than it is (GCC's bug 54412).
+    """
+    if given := os.environ.get("CC", "").strip():
+        command = shlex.split(given, posix=sys.platform != "win32")
+        if not (shutil.which(command[0]) and _works(command)):
+            sys.exit(f"CC is {given!r}, which can't compile the kernels. Without CC, another compiler is looked for.")
+        return command
+    names = [] if sys.platform == "win32" else ["cc", "gcc", "clang"]
+    return next(([name] for name in names if shutil.which(name) and _works([name])), None)
 
 
 def _works(compiler: list[str]) -> bool:
-    """Some systems have a compiler without the headers of C."""
-    program = "#include <math.h>\n#include <stdint.h>\n#include <string.h>\nint32_t one(void) { return 1; }\n"
+    """Some systems have a compiler without the headers of C, or one that is too old, such as GCC 8."""
+    program = """
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+typedef float Floats __attribute__((vector_size(32)));
+typedef int32_t Integers __attribute__((vector_size(32)));
+void whole(const Floats *values, Integers *out) { *out = __builtin_convertvector(*values, Integers); }
+"""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "try.c"
         file.write_text(program)

@@ -173,3 +173,10 @@ def test_other_types_and_layouts() -> None:
     for dim in (0, 1):
         transposed = prune_n_m(np.asfortranarray(weight), 2, 4, dim).mask
         np.testing.assert_array_equal(transposed, prune_n_m(weight, 2, 4, dim).mask)
+
+
+def test_more_members_than_the_bits_of_a_value_can_count() -> None:
+    m = (1 << 16) + 11
+    weight = np.full((2 * m, 1), 0.5, np.float16)
+    kept = prune_n_m(weight, 11, m, 0).mask[:, 0]
+    assert not kept[:11].any() and kept[11:m].all() and not kept[m : m + 11].any() and kept[m + 11 :].all()

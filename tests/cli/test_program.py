@@ -110,6 +110,17 @@ def test_the_version_alone_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert here(monkeypatch, "--version", "info", DIGITS)[:2] == (0, f"corepress {__version__}\n")
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="streams are closed by a shell of Unix")
+@pytest.mark.parametrize(
+    "command,code",
+    [("targets >&-", 0), ("info nothing 2>&-", 3), (f"info {DIGITS} >&- 2>&-", 0), ("--help | true", 3)],
+)
+def test_streams_that_are_closed(command: str, code: int) -> None:
+    line = f"set -o pipefail; {sys.executable} -m corepress {command}"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", "")
+
+
 OUT = ["-o", "out.mlpackage"]
 # Each: the arguments, the exit code, and what the sentence must hold.
 WRONG: list[tuple[list[object], int, str]] = [

@@ -55,6 +55,15 @@ def test_the_compiler_of_the_system_and_of_cc(bare, monkeypatch) -> None:
     assert build_kernels.system_compiler()[:2] == ["mine", "-m64"] and needed() == []
 
 
+def test_a_compiler_of_cc_that_does_not_work_is_said(bare, monkeypatch) -> None:
+    program(bare / "gcc", "exit 0")
+    monkeypatch.setenv("CC", "gone --fast")
+    with pytest.raises(SystemExit, match=r"CC is 'gone --fast', which can't compile"):
+        needed()
+    monkeypatch.setenv("CC", " ")
+    assert needed() == []
+
+
 def test_another_system_needs_zig(monkeypatch) -> None:
     monkeypatch.setenv("COREPRESS_TARGET", "windows-arm64")
     assert needed() == ["ziglang"]

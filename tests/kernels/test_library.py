@@ -52,6 +52,14 @@ def test_a_library_for_another_processor(tmp_path) -> None:
     assert f"{file} does not load on this machine" in refusal(COREPRESS_LIBRARY=str(file))
 
 
+def test_a_library_that_is_older_than_its_sources(tmp_path) -> None:
+    old = tmp_path / library.path().name
+    old.write_bytes(library.path().read_bytes())
+    os.utime(old, (0, 0))
+    said = refusal(COREPRESS_LIBRARY=str(old))
+    assert f"{old} is older than its sources" in said and "make kernels" in said
+
+
 def test_a_library_of_another_version() -> None:
     program = "from corepress.kernels.library import kernel; kernel('of_tomorrow')"
     said = refusal(program)

@@ -40,6 +40,11 @@ def test_values_under_a_mask(count, dtype, seed) -> None:
     np.testing.assert_array_equal(keep(guarded(values), guarded(mask)), values[mask])
 
 
+def test_any_byte_but_zero_keeps_a_value() -> None:
+    values, mask = np.arange(64, dtype=np.float32), np.random.default_rng(0).integers(0, 256, 64).astype(np.uint8) & 192
+    np.testing.assert_array_equal(keep(guarded(values), guarded(mask).view(np.bool_)), values[mask != 0])
+
+
 def test_what_a_kernel_would_read_beyond_is_refused() -> None:
     values = np.zeros(8, np.uint8)
     with pytest.raises(ValueError, match="can't hold 17 integers of 4 bits"):
@@ -52,3 +57,5 @@ def test_what_a_kernel_would_read_beyond_is_refused() -> None:
         pack(values.view(np.int8), 4)
     with pytest.raises(ValueError, match="shape"):
         keep(values, np.zeros(7, np.bool_))
+    with pytest.raises(ValueError, match="values of 3 bytes"):
+        keep(np.zeros(4, "S3"), np.zeros(4, np.bool_))

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -84,7 +88,43 @@ def test_a_palettized_weight_under_scales(bits) -> None:
     assert packed is not None and distance(tile(packed, 0, 24).numpy(), weight.decompress()) <= 1e-6
 
 
+def test_offsets_between_integers() -> None:
+    form = quantized(8, "uint8", 24, 2, 128, "float32", offset=False)
+    check(Quantized(form.data, form.scale, rng.uniform(0, 255, form.scale.shape).astype(np.float32)))
+
+
+def test_copies_are_told_of_their_own_memory() -> None:
+    weight = palettized(4, 2, 128, "float32")
+    packed = pack(weight, torch.float32)
+    x = torch.ones(1, 128)
+    expected = packed(x)
+    shared = {id(buffer): buffer for buffer in packed.buffers()}
+    copies = [copy.deepcopy(packed), pickle.loads(pickle.dumps(packed)), copy.deepcopy(packed, shared)]
+    del packed
+    assert all(torch.equal(each(x), expected) for each in copies)
+
+
+def test_buffers_that_are_replaced_during_a_product() -> None:
+    packed = pack(palettized(4, 1, 4096, "float32"), torch.float32)
+    x, stop = torch.ones(4, 4096), threading.Event()
+    expected = packed(x)
+
+    def replace() -> None:
+        while not stop.is_set():
+            packed.codes, packed.tables = packed.codes.clone(), packed.tables.clone()
+
+    thread = threading.Thread(target=replace)
+    thread.start()
+    try:
+        assert all(torch.equal(packed(x), expected) for _ in range(300))
+    finally:
+        stop.set()
+        thread.join()
+
+
 def test_other_forms_are_not_packed() -> None:
+    for bits in (5, 7):  # files may hold tables of any power of two
+        assert pack(palettized(bits, 1, 64, "float32"), torch.float32) is None
     dense = rng.normal(size=(4, 8)).astype(np.float32)
     vectors = Palettized(np.zeros((4, 4), np.uint8), rng.normal(size=(1, 1, 4, 2)).astype(np.float32), 1)
     in_columns = Palettized(np.zeros((4, 4), np.uint8), rng.normal(size=(1, 2, 4, 1)).astype(np.float32))

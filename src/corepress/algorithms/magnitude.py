@@ -82,8 +82,8 @@ def prune_n_m(weight: Array, n: int, m: int, dim: int) -> Sparse:
     # The members of a group one below the other: then a comparison serves many groups at once.
     members = keys.reshape(-1, m, inner)
     members = swap_inner(members.reshape(1, -1, m))[0] if inner == 1 else members.transpose(1, 0, 2)
-    if members.itemsize == 1:
-        members = members.astype(np.uint16)
+    if members.itemsize == 1 or m > np.iinfo(members.dtype).max:  # the kernel counts them in their own type
+        members = members.astype(np.uint16 if m <= np.iinfo(np.uint16).max else np.uint32)
     kept = keep_largest(np.ascontiguousarray(members).reshape(m, -1), n)
     keep = kept.reshape(m, -1, inner).transpose(1, 0, 2).reshape(outer, channels, inner)
     return Sparse(np.ascontiguousarray(keep[:, : weight.shape[dim]]).reshape(weight.shape), weight)

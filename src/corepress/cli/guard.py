@@ -10,6 +10,7 @@ import threading
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
@@ -94,8 +95,10 @@ def run() -> int:
         from corepress.cli.app import app
 
         code = app(prog_name="corepress", standalone_mode=False) or 0
-    except SystemExit:
-        raise
+    except SystemExit as end:
+        if end.code != 1:
+            raise
+        failure = failure_of(BrokenPipeError())  # so click ends where its help goes into a closed pipe
     except BaseException as error:
         if os.environ.get(TRACEBACK):
             import traceback
@@ -158,6 +161,9 @@ def _prepare_process() -> None:
     sys.unraisablehook = _not_lost
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # those of libraries are for programmers
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by who began this; else a file of ours would get its number
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115  (open as long as the process is)
     for stream in (sys.stdout, sys.stderr):
         # A name that the terminal can't show must not stop a command.
         if hasattr(stream, "reconfigure"):

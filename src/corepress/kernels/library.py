@@ -24,6 +24,7 @@ LEVELS = ("baseline", "avx2", "avx512")
 Pointer, Int, Float, Double = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_double
 # How a kernel that takes several types is told which one an array has (`c/floats.h`).
 _TYPES = {np.dtype(kind): number for number, kind in enumerate((np.int8, np.uint8, np.float16, np.float32))}
+_SOURCES = Path(__file__).with_name("c")  # there only in a checkout that is installed as editable
 _NAMES = {"win32": "corepress.dll", "darwin": "libcorepress.dylib"}
 
 
@@ -66,7 +67,7 @@ def type_of(array: NDArray[Any]) -> int:
 def path() -> Path:
     """The file of the library."""
     given = os.environ.get("COREPRESS_LIBRARY")
-    return Path(given) if given else Path(__file__).with_name(_NAMES.get(sys.platform, "libcorepress.so"))
+    return Path(given).absolute() if given else Path(__file__).with_name(_NAMES.get(sys.platform, "libcorepress.so"))
 
 
 @functools.cache
@@ -96,6 +97,8 @@ def _load() -> ctypes.CDLL:
     file = path()
     if not file.exists():
         raise CorepressError(f"{file} is missing: the compiled part of corepress was not built. {_advice()}")
+    if any(source.stat().st_mtime > file.stat().st_mtime for source in _SOURCES.glob("*.[ch]")):
+        raise CorepressError(f"{file} is older than its sources in {_SOURCES}. Build it anew: make kernels")
     try:
         library = ctypes.CDLL(str(file))
         library.corepress_level.restype = ctypes.c_int

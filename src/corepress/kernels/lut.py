@@ -73,6 +73,8 @@ def sum_by_code(values: Floats, codes: Codes, shape: tuple[int, ...]) -> NDArray
     """The sum of the values (n, dim, columns) under each entry of each table: (groups, entries, dim)."""
     (rows, dim, columns), (groups, entries, _) = values.shape, shape
     _check_codes(codes, (rows, columns), entries)
+    if groups < 1:
+        raise ValueError("there is no table to sum up for")
     sums, sizes = np.zeros((groups, dim, entries)), (groups, entries, columns, dim, rows)
     _sum_by_code(pointer(values, np.float32), pointer(codes, np.uint8), *sizes, pointer(sums, out=True))
     return np.ascontiguousarray(sums.swapaxes(1, 2))
@@ -80,7 +82,13 @@ def sum_by_code(values: Floats, codes: Codes, shape: tuple[int, ...]) -> NDArray
 
 def _checked(tables: Floats, dim: int, rows: int, first: int, last: int) -> Floats:
     """The tables as `c/lut.c` takes them: (groups, dim, entries), with infinities up to a multiple of eight entries."""
-    if tables.dtype != np.float32 or tables.shape[2] != dim or not 1 <= tables.shape[1] <= 256 or not len(tables):
+    if (
+        tables.dtype != np.float32
+        or tables.shape[2] != dim
+        or dim < 1
+        or not 1 <= tables.shape[1] <= 256
+        or not len(tables)
+    ):
         raise ValueError(f"tables are float32 of (groups, up to 256, {dim}), not {tables.dtype} of {tables.shape}")
     if not 0 <= first <= last <= rows:
         raise ValueError(f"there are no rows from {first} to {last} of {rows}")

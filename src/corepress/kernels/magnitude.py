@@ -42,6 +42,8 @@ def keep_largest(keys: Array, drop: int) -> NDArray[np.bool_]:
 
     `keys`: (members, columns) of unsigned integers of 2, 4 or 8 bytes, with fewer members than a key can count.
     """
+    if not 0 <= drop <= len(keys) <= np.iinfo(keys.dtype).max:
+        raise ValueError(f"{drop} of {len(keys)} members can't be told apart by keys of {keys.itemsize} bytes")
     keep = np.empty(keys.shape, np.bool_)
     _keep_largest(pointer(keys, *Unsigned[1:]), *keys.shape, keys.itemsize, drop, pointer(keep, out=True))
     return keep

@@ -34,6 +34,10 @@ def unpack(packed: NDArray[np.uint8], bits: int, count: int) -> NDArray[np.uint8
 
 def keep(values: Array, mask: NDArray[np.bool_]) -> Array:
     """`values[mask]` of one-dimensional arrays, ten times as fast; of a type of 1, 2, 4 or 8 bytes."""
+    if values.itemsize not in (1, 2, 4, 8):
+        raise ValueError(f"values of {values.itemsize} bytes can't be kept under a mask")
+    if mask.view(np.uint8).max(initial=0) > 1:  # of whoever made the mask out of other bytes
+        mask = mask.view(np.uint8) != 0
     kept = np.empty(np.count_nonzero(mask) + 4, values.dtype)  # four to spare, see c/packing.c
     sizes = values.size, values.dtype.itemsize
     _keep(pointer(values), pointer(mask, np.bool_, shape=values.shape), *sizes, pointer(kept, out=True))

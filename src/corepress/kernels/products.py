@@ -13,7 +13,7 @@ Array = NDArray[Any]
 Floats = NDArray[np.float32]
 
 PIECE = 128  # codes of a row come in pieces of so many
-_BITS = (1, 2, 3, 4, 6, 8)
+BITS = (1, 2, 3, 4, 6, 8)
 _TYPES: dict[Any, int] = {np.dtype(kind): i for i, kind in enumerate(("i1", "u1", "i2", "f2", "f4"), 1)}
 _TILE = 12 * (1024 + 16)  # numbers of the largest tile
 # Tokens that are taken together, and those that are left over and multiplied by fours in the same time.
@@ -25,10 +25,10 @@ _spread = kernel("spread", Pointer, Int, Int, Pointer, Pointer)
 
 
 class Described(NamedTuple):
-    """A packed weight, as the kernels are told of it: addresses and sizes. It doesn't keep the arrays alive."""
+    """A packed weight, as the kernels are told of it: `fields` of addresses and sizes; `arrays` are what lies there."""
 
     fields: NDArray[np.int64]
-    address: int
+    arrays: tuple[Array, ...]
     rows: int
     padded: int
 
@@ -43,18 +43,17 @@ def describe(columns: int, bits: int, codes: Array, tables: Floats, scales: Arra
     """
     rows, padded = len(codes), -(-columns // PIECE) * PIECE
     groups, blocks = scales.shape if scales.size else (1, 1)
-    if bits not in _BITS or codes.shape[1] * codes.itemsize * 8 != padded * bits:
+    if bits not in BITS or codes.shape[1] * codes.itemsize * 8 != padded * bits:
         raise ValueError(f"codes of {bits} bits for {columns} columns don't fill {codes.shape[1]} bytes in a row")
     if (tables.size and tables.shape[1] != 1 << bits) or not (tables.size or bits == 8):
         raise ValueError(f"codes of {bits} bits have no tables of shape {tables.shape}")
-    if columns % blocks or (offsets.size and offsets.shape != scales.shape):
+    if columns < 1 or columns % blocks or (offsets.size and offsets.shape != scales.shape):
         raise ValueError(f"{columns} columns are no {blocks} blocks, or offsets ({offsets.shape}) are no scales' ones")
     fields = (
         pointer(codes, np.int8, np.uint8), pointer(tables, np.float32), pointer(scales), pointer(offsets),
         bits if tables.size else 0, rows, columns, padded, len(tables), groups, blocks, _type(scales), _type(offsets),
     )  # fmt: skip
-    described = np.array(fields, np.int64)
-    return Described(described, pointer(described), rows, padded)
+    return Described(np.array(fields, np.int64), (codes, tables, scales, offsets), rows, padded)
 
 
 def together(x: Floats) -> Floats | None:
@@ -77,7 +76,7 @@ def multiply(weight: Described, x: Floats, many: Floats | None, y: Floats, first
     tokens, groups = len(x), 0 if many is None else len(many)
     room = np.empty(4 * weight.padded + _TILE, np.float32)
     _multiply(
-        weight.address, pointer(x, np.float32, shape=(tokens, weight.padded)),
+        pointer(weight.fields), pointer(x, np.float32, shape=(tokens, weight.padded)),
         None if many is None else pointer(many, np.float32, shape=(groups, weight.padded, _TOGETHER)), groups, tokens,
         pointer(y, np.float32, shape=(tokens, weight.rows), out=True), first, last,
         pointer(room),
@@ -89,7 +88,7 @@ def spread(weight: Described, dense: Floats, first: int, last: int) -> None:
     _check_rows(weight, first, last)
     room = np.empty(4 * weight.padded + _TILE, np.float32)
     place = pointer(dense, np.float32, shape=(last - first, weight.padded), out=True)
-    _spread(weight.address, first, last, place, pointer(room))
+    _spread(pointer(weight.fields), first, last, place, pointer(room))
 
 
 def _check_rows(weight: Described, first: int, last: int) -> None:

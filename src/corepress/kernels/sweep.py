@@ -48,6 +48,8 @@ def settle(
     if not 0 <= first <= last <= rows:
         raise ValueError(f"there are no rows from {first} to {last} of {rows}")
     pruned, of = n_m if kept is not None else (0, 0)
+    if not 0 <= pruned <= of:
+        raise ValueError(f"{pruned} of every {of} columns can't be pruned")
     scale = zero = block_of = palette = taken = None
     if grid is not None:
         blocks = len(grid.scale)

@@ -127,6 +127,9 @@ class Packed(nn.Module):
         indices = (words >> (self.bits * torch.arange(8, device=codes.device))) & ((1 << self.bits) - 1)
         return indices.transpose(1, 2).reshape(len(codes), -1)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_described": None}  # a copy has buffers elsewhere
+
     def _description(self) -> products.Described:
         """What the kernels are told of the buffers, made anew when one of them is elsewhere, or of another type."""
         buffers = [self._buffers[name] for name in _BUFFERS]
@@ -148,7 +151,7 @@ def pack(weight: NDArray[Any] | CompressedWeight, dtype: torch.dtype) -> Packed 
     if isinstance(weight, np.ndarray) or len(weight.shape) != 2 or 0 in weight.shape:
         return None
     if isinstance(inner, Palettized):
-        if inner.cluster_dim != 1 or inner.lut.shape[1] != 1:
+        if inner.cluster_dim != 1 or inner.lut.shape[1] != 1 or inner.bits not in products.BITS:
             return None
         tables = decompress(inner.lut).reshape(inner.lut.shape[0], -1).astype(np.float32)
         whole = scaled if scaled is not None else inner
@@ -158,7 +161,8 @@ def pack(weight: NDArray[Any] | CompressedWeight, dtype: torch.dtype) -> Packed 
     if scaled.bits == 8:
         if inner.dtype == np.uint8:  # the kernels know one kind of 8-bit numbers
             below = offsets if offsets.size else np.zeros_like(scales, np.uint8)
-            inner, offsets = (inner ^ 128).view(np.int8), below.astype(np.int16) - 128
+            wide = np.float32 if below.dtype.kind == "f" else np.int16
+            inner, offsets = (inner ^ 128).view(np.int8), below.astype(wide) - 128
         return Packed(scaled, 8, inner, empty, scales, offsets, dtype)
     # A few bits are looked up, whether signed or not; each code is the two's complement of its number.
     numbers = np.arange(1 << scaled.bits, dtype=np.float32)

@@ -52,6 +52,7 @@ def test_a_library_for_another_processor(tmp_path) -> None:
     assert f"{file} does not load on this machine" in refusal(COREPRESS_LIBRARY=str(file))
 
 
+@pytest.mark.skipif(not library.path().with_name("c").exists(), reason="a wheel has no sources")
 def test_a_library_that_is_older_than_its_sources(tmp_path) -> None:
     old = tmp_path / library.path().name
     old.write_bytes(library.path().read_bytes())

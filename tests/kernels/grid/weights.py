@@ -28,11 +28,13 @@ def packing() -> Iterator[Case]:
 
 def kept() -> Iterator[Case]:
     for dtype in ("int8", "uint8", "float16", "float32", "float64"):
+        # Processors differ in what a negative number becomes as uint8, unless it is an integer before.
+        between = np.int64 if "int" in dtype else np.float64
         results = []
         for size in SIZES:
             for share in (0, 1, 2, 4):
                 mask = integers(size + share, 0, 4, (size,)) < share + (share == 4)
-                results.append(kept_values(bell(size, (size,), 2.0**-12).astype(dtype), mask))
+                results.append(kept_values(bell(size, (size,), 2.0**-12).astype(between).astype(dtype), mask))
         yield Case(dtype, tuple(results))
 
 

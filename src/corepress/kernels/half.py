@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,11 +10,6 @@ from corepress.kernels.library import Int, Pointer, kernel, pointer
 _widen = kernel("widen", Pointer, Int, Pointer)
 _narrow = kernel("narrow", Pointer, Int, Pointer)
 _round_to_half = kernel("round_to_half", Pointer, Int, Pointer)
-
-
-def bits_of(array: NDArray[Any]) -> NDArray[Any]:
-    """float16 as its bits in uint16, the form in which kernels take it; anything else as it is."""
-    return array.view(np.uint16) if array.dtype == np.float16 else array
 
 
 def widen(halves: NDArray[np.float16]) -> NDArray[np.float32]:

@@ -97,7 +97,8 @@ def _load() -> ctypes.CDLL:
     file = path()
     if not file.exists():
         raise CorepressError(f"{file} is missing: the compiled part of corepress was not built. {_advice()}")
-    if any(source.stat().st_mtime > file.stat().st_mtime for source in _SOURCES.glob("*.[ch]")):
+    built = file.stat().st_mtime
+    if any(source.stat().st_mtime > built for source in _SOURCES.glob("*.[ch]")):
         raise CorepressError(f"{file} is older than its sources in {_SOURCES}. Build it anew: make kernels")
     try:
         library = ctypes.CDLL(str(file))

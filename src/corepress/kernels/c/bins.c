@@ -4,6 +4,7 @@
  * row: its powers of two, and each power cut into equal parts, by leaving out the last `drop` bits. Smaller magnitudes
  * fall together with zero. There are 2 << (RANGE - drop) bins. */
 #include "partition.h"
+#include "tables.h"
 
 #define RANGE 28 /* bits of a magnitude that count: 5 of the exponent, which is 32 powers of two, and the mantissa's 23 */
 #define MAGNITUDE 0x7FFFFFFF
@@ -131,16 +132,13 @@ INLINE void assign_block(const float *restrict row, int64_t count, int32_t origi
 KERNEL(void, assign_bins)(const float *restrict rows, int64_t count, int64_t columns, const double *restrict lut,
                           int64_t k, int64_t drop, const int32_t *restrict used, uint8_t *restrict table,
                           uint8_t *restrict indices) {
-    double limits[256];
+    double limits[MOST_ENTRIES];
     for (int64_t row = 0; row < count; row++) {
         const float *restrict own = rows + row * columns;
         uint8_t *restrict out = indices + row * columns;
-        const double *entries = lut + row * k;
-        const int64_t entries_used = MAX(used[row], 1);
-        for (int64_t i = 0; i < 256; i++)
-            limits[i] = i < entries_used - 1 ? (entries[i] + entries[i + 1]) / 2 : INFINITY;
         const int32_t origin = origin_of(largest_of(own, columns));
-        index_bins(limits, entries_used, origin, (int32_t)drop, table);
+        limits_of(lut + row * k, used[row], limits);
+        index_bins(limits, MAX(used[row], 1), origin, (int32_t)drop, table);
         int64_t j = 0;
         for (; j + BLOCK <= columns; j += BLOCK)
             assign_block(own + j, BLOCK, origin, (int32_t)drop, limits, table, out + j);

@@ -7,6 +7,7 @@
  * lut: (rows, k) ascending entries, of which the first used[row] count. Between two entries, their mean is the limit. */
 #include "codes.h"
 #include "partition.h"
+#include "tables.h"
 
 #define BLOCK 64 /* of codes that are passed over at a time where no element has any */
 
@@ -171,11 +172,6 @@ KERNEL(int64_t, histogram_sorted)(const void *restrict row, int64_t size, int64_
     return count_sorted(row, size, count, weights, &histogram) ? histogram.size : -1;
 }
 
-/* limits (256): between neighbouring entries, then infinity. */
-static void limits_of(const double *restrict lut, int64_t used, double *restrict limits) {
-    for (int64_t i = 0; i < 256; i++) limits[i] = i < used - 1 ? (lut[i] + lut[i + 1]) / 2 : INFINITY;
-}
-
 #define LANES 8 /* searches that go on side by side: each step of one waits for a load */
 
 INLINE void search_limits(const void *row, int64_t size, int64_t columns, const double *restrict limits,
@@ -197,7 +193,7 @@ INLINE void search_limits(const void *row, int64_t size, int64_t columns, const 
 KERNEL(void, assign_values)(const void *restrict values, int64_t size, int64_t rows, int64_t columns,
                             const double *restrict lut, int64_t k, const int32_t *restrict used,
                             uint8_t *restrict indices) {
-    double limits[256];
+    double limits[MOST_ENTRIES];
     for (int64_t row = 0; row < rows; row++) {
         limits_of(lut + row * k, used[row], limits);
         int64_t half = 1;

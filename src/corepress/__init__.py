@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from corepress.verification import Verification as Verification
     from corepress.verification import verify as verify
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "ConfigError",
     "CorepressError",

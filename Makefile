@@ -73,9 +73,9 @@ fuzz: .venv/dev.stamp
 	$(BIN)/python -m tests.fuzzing --minutes 30
 
 schema: .venv/dev.stamp
-	for folder in mlprogram neural_network runtime runtime/neural_network; do \
-		$(BIN)/python -m grpc_tools.protoc -Isrc/corepress/$$folder \
-			--descriptor_set_out=src/corepress/$$folder/schema.binpb schema.proto || exit 1; \
+	for proto in src/corepress/formats/schema/*.proto; do \
+		$(BIN)/python -m grpc_tools.protoc -Isrc/corepress/formats/schema \
+			--descriptor_set_out=$${proto%.proto}.binpb $${proto##*/} || exit 1; \
 	done
 
 docs: .venv/dev.stamp

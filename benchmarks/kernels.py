@@ -64,8 +64,8 @@ def keep(dtype: Any) -> Work:
 def settle(bits: int = 0, n_m: tuple[int, int] = (0, 0), normal_float: bool = False) -> Work:
     import torch
 
-    from corepress.algorithms.grid import Grid
-    from corepress.algorithms.sweep import settle_in_kernel
+    from corepress.algorithms.fitted.grid import Grid
+    from corepress.algorithms.fitted.sweep import settle_in_kernel
 
     weight = torch.from_numpy(numbers(128, 1024, dtype=np.float32))
     factor = torch.from_numpy(numbers(128, 128, dtype=np.float32)).triu() + torch.eye(128)
@@ -83,7 +83,7 @@ def settle(bits: int = 0, n_m: tuple[int, int] = (0, 0), normal_float: bool = Fa
 def smallest() -> Work:
     import torch
 
-    from corepress.algorithms.sweep import _dearest
+    from corepress.algorithms.fitted.sweep import _dearest
 
     values, diagonal = torch.from_numpy(numbers(128, 4096, dtype=np.float32)), torch.ones(128)
     return lambda: _dearest(values, diagonal, 0.5)
@@ -97,7 +97,7 @@ def tables_and_codes(bits: int, dim: int, rows: int) -> tuple[Any, Any, Any]:
 
 
 def feedback(bits: int, dim: int) -> Work:
-    from corepress.algorithms.lut_gptq import _feedback
+    from corepress.algorithms.fitted.lut_gptq import _feedback
 
     vectors, tables, _ = tables_and_codes(bits, dim, 512)
     unit = np.triu(numbers(256, 256, dtype=np.float32), 1) + np.eye(256, dtype=np.float32)
@@ -105,7 +105,7 @@ def feedback(bits: int, dim: int) -> Work:
 
 
 def descend(bits: int, dim: int) -> Work:
-    from corepress.algorithms.lut_gptq import _descend
+    from corepress.algorithms.fitted.lut_gptq import _descend
 
     vectors, tables, codes = tables_and_codes(bits, dim, 512)
     inputs = numbers(512, 256, dtype=np.float32)

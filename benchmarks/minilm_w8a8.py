@@ -18,8 +18,8 @@ from rich.console import Console
 from rich.table import Table
 
 import corepress.coreml as cto
+from corepress.coreml.activations.observers import OBSERVERS
 from corepress.coreml.experimental import OpActivationLinearQuantizerConfig
-from corepress.coreml.experimental.observers import OBSERVERS
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the encoder and the sentences of the tests
 from tests.minilm import cosines, embeddings, harmful, package, samples, w8a8

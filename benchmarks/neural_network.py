@@ -26,9 +26,9 @@ from coremltools.models.neural_network import quantization_utils as peer
 from rich.console import Console
 from rich.table import Table
 
+from corepress.formats.neural_network.layers import find_weights
+from corepress.formats.schema.neural_network import Model as ModelProto
 from corepress.neural_network import quantization_utils as ours
-from corepress.neural_network.layers import find_weights
-from corepress.neural_network.schema import Model as ModelProto
 
 JOBS = (
     ("linear, 8 bits", 8, "linear"),

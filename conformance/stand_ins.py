@@ -36,12 +36,12 @@ from coremltools.optimize.coreml import _config, _post_training_quantization, _q
 from coremltools.optimize.coreml.experimental import _post_training_quantization as _calibration  # noqa: E402
 
 import corepress.coreml as ours  # noqa: E402
+from corepress.coreml.activations.calibrate import calibrate, runnable  # noqa: E402
+from corepress.coreml.activations.observers import MinMax  # noqa: E402
+from corepress.coreml.activations.patterns import concat_groups, is_float  # noqa: E402
 from corepress.coreml.config import check_kinds  # noqa: E402
-from corepress.coreml.experimental.calibrate import calibrate, runnable  # noqa: E402
-from corepress.coreml.experimental.observers import MinMax  # noqa: E402
-from corepress.coreml.experimental.patterns import concat_groups, is_float  # noqa: E402
 from corepress.coreml.interop import as_model  # noqa: E402
-from corepress.mlprogram.program import nodes  # noqa: E402
+from corepress.formats.mlprogram.program import nodes  # noqa: E402
 
 KINDS = {
     "palettize_weights": (ours.OpPalettizerConfig,),

@@ -24,19 +24,19 @@ except ImportError:
     atheris = None
 
 if atheris is not None:
-    with atheris.instrument_imports(include=["corepress.mlprogram"]):
-        import corepress.mlprogram.model
+    with atheris.instrument_imports(include=["corepress.formats.mlprogram"]):
+        import corepress.formats.mlprogram.model
 else:
-    import corepress.mlprogram.model
+    import corepress.formats.mlprogram.model
 
 import numpy as np
 
 from corepress.errors import CorepressError
-from corepress.mlprogram.constexpr import write_weight
-from corepress.mlprogram.dtypes import BY_NAME
-from corepress.mlprogram.schema import Model as ModelProto
-from corepress.mlprogram.schema import ModelDescription
-from corepress.mlprogram.values import set_tensor_type
+from corepress.formats.dtypes import BY_NAME
+from corepress.formats.mlprogram.constexpr import write_weight
+from corepress.formats.mlprogram.values import set_tensor_type
+from corepress.formats.schema.mil import Model as ModelProto
+from corepress.formats.schema.mil import ModelDescription
 from corepress.weights import Palettized, Quantized, Sparse
 
 FOLDER = Path(tempfile.mkdtemp(prefix="fuzz-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
@@ -67,7 +67,7 @@ def check(data: bytes) -> None:
     SPEC.write_bytes(spec)
     WEIGHTS.write_bytes(weights)
     try:
-        model = corepress.mlprogram.model.load(FOLDER)
+        model = corepress.formats.mlprogram.model.load(FOLDER)
         for weight in model.weights():
             value = weight.read()
             if not isinstance(value, np.ndarray) and weight.size < 1 << 20:
@@ -143,7 +143,7 @@ def seeds() -> list[bytes]:
             block.outputs.append("y")
             SPEC.write_bytes(spec.SerializeToString())
             WEIGHTS.write_bytes(b"")
-            model = corepress.mlprogram.model.load(FOLDER)
+            model = corepress.formats.mlprogram.model.load(FOLDER)
             block = model.spec.mlProgram.functions[0].value.block_specializations[0].value
             tail = [type(op).FromString(op.SerializeToString()) for op in block.operations]
             del block.operations[:]

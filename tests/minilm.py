@@ -15,8 +15,8 @@ import torch
 
 import corepress.coreml as cto
 from corepress import load as load_model
-from corepress.coreml.experimental.patterns import CORE
-from corepress.mlprogram.program import nodes
+from corepress.coreml.activations.patterns import CORE
+from corepress.formats.mlprogram.program import nodes
 from corepress.runtime import load
 
 LENGTH = 32

@@ -14,7 +14,7 @@ import corepress
 from corepress import describe
 from corepress.description.parts import described_feature
 from corepress.errors import FormatError
-from corepress.mlprogram.kinds import _NAMES
+from corepress.formats.kinds import _NAMES
 from tests import structures
 from tests.cli.test_cli import corepress as command
 from tests.cli.test_cli import fails

@@ -24,5 +24,5 @@ def test_the_seeds_themselves_load() -> None:
         spec, weights = fuzz.split(seed)
         fuzz.SPEC.write_bytes(spec)
         fuzz.WEIGHTS.write_bytes(weights)
-        (weight,) = fuzz.corepress.mlprogram.model.load(fuzz.FOLDER).weights()
+        (weight,) = fuzz.corepress.formats.mlprogram.model.load(fuzz.FOLDER).weights()
         assert weight.dense().shape == (4, 8)

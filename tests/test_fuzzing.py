@@ -9,7 +9,7 @@ import pytest
 
 import corepress.coreml as cto
 from corepress import recipe
-from corepress.mlprogram import load
+from corepress.formats.mlprogram import load
 from tests.fuzzing import messages
 from tests.fuzzing.seeds import seeds
 from tests.fuzzing.targets import CONFIG, RECIPE, Fuzzer

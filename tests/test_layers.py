@@ -1,62 +1,38 @@
-"""The arrows between the folders point one way (docs/architecture.md)."""
+"""The arrows between the parts point one way, and no two files import each other (docs/architecture.md)."""
 
 from __future__ import annotations
 
-import ast
-from pathlib import Path
+from graphlib import CycleError, TopologicalSorter
 
 import pytest
 
-SOURCE = Path(__file__).parent.parent / "src/corepress"
-ALLOWED = {
-    "kernels": {"kernels", "errors"},
-    "weights": {"weights", "kernels", "errors"},
-    "algorithms": {"algorithms", "weights", "kernels", "errors"},
-    "mlprogram": {"mlprogram", "weights", "errors"},
-    "targets": {"targets", "weights", "errors"},
-    "fields": {"fields", "errors"},
-    "peer": {"peer", "errors"},
-    "split": {"split", "errors"},
-    "coreml": {"coreml", "fields", "peer", "algorithms", "mlprogram", "targets", "weights", "errors"},
-    "coreml/calibrated": {"coreml", "split", "algorithms", "runtime", "mlprogram", "weights", "errors"},
-    "coreml/experimental": {"coreml", "fields", "runtime", "mlprogram", "targets", "weights", "errors"},
-    "description": {"description", "neural_network", "mlprogram", "targets", "errors"},
-    "tables": {"tables"},
-    "reports": {"reports", "tables", "coreml", "mlprogram", "neural_network", "targets", "kernels", "errors"},
-    "runtime": {"runtime", "neural_network", "mlprogram", "weights", "kernels", "errors"},
-    "torch": {"torch", "fields", "peer", "algorithms", "mlprogram/atomic", "weights", "errors"},
-    "verification": {"verification", "tables", "runtime", "neural_network", "mlprogram", "errors"},
-    "neural_network": {"neural_network", "algorithms", "mlprogram", "weights", "errors"},
-    "neural_network/compare": {"neural_network", "runtime", "errors"},
-    "recipe": {"recipe", "fields", "coreml", "targets", "errors"},
-}
+from tests.layers import ALLOWED, SOURCE, files, imports, part_of, table, within
 
-
-def imports(path: Path) -> set[str]:
-    """The parts of corepress that a file imports, on first use or at once."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "corepress":
-            parts = node.module.split(".")
-            if parts[1:] == ["mlprogram", "atomic"]:  # how a file appears whole, whatever its format
-                found.add("mlprogram/atomic")
-            else:
-                found |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
-        elif isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("corepress.")}
-    return found
+FILES = files()
+# Until `runtime/packed` is a folder.
+CIRCLE = {"runtime/packed", "runtime/triton_kernels"}
 
 
 @pytest.mark.parametrize("part", ALLOWED)
 def test_a_part_imports_only_what_it_may(part) -> None:
-    folder = SOURCE / part
-    apart = {other.rpartition("/")[2] for other in ALLOWED if other.startswith(f"{part}/")}
-    files = [path for path in folder.rglob("*.py") if not apart & {*path.parts, path.stem}]
-    for path in files or [SOURCE / f"{part}.py"]:
-        allowed = ALLOWED[part]
-        assert not {name for name in imports(path) if not {name, name.partition("/")[0]} & allowed}, path
+    for name in (name for name in FILES if part_of(name) == part):
+        for other in imports(FILES[name], FILES):
+            assert any(within(other, allowed) for allowed in {part, *ALLOWED[part]}), f"{name} imports {other}"
 
 
-def test_every_part_is_covered() -> None:
-    parts = {path.stem for path in SOURCE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
-    assert parts - {"__init__", "__main__", "errors", "cli", "__pycache__"} == {part.split("/")[0] for part in ALLOWED}
+def test_every_file_belongs_to_a_part() -> None:
+    assert {part_of(name) for name in FILES} - {""} == set(ALLOWED)
+
+
+def test_no_two_files_import_each_other_not_even_through_others() -> None:
+    graph = {name: imports(path, FILES) - {name} for name, path in FILES.items() if name != "__init__"}
+    graph["runtime/triton_kernels"] -= CIRCLE
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
+
+
+def test_the_table_of_the_documentation_is_this_one() -> None:
+    page = SOURCE.parent.parent / "docs/architecture.md"
+    assert table() in page.read_text(encoding="utf-8"), "run `make docs`"

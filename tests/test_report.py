@@ -11,7 +11,7 @@ import pytest
 
 import corepress
 import corepress.coreml as cto
-from corepress.mlprogram import load
+from corepress.formats.mlprogram import load
 
 
 def test_rows_and_sums(package, tmp_path) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from corepress.neural_network.layers import weight_names
-from corepress.runtime.neural_network import steps  # noqa: F401 - fills LAYERS
-from corepress.runtime.neural_network.control import CONTROL
-from corepress.runtime.neural_network.layers import LAYERS
-from corepress.runtime.neural_network.schema import Model
+from corepress.formats.neural_network.layers import weight_names
+from corepress.formats.schema.layers import Model
+from corepress.runtime.networks import steps  # noqa: F401 - fills LAYERS
+from corepress.runtime.networks.control import CONTROL
+from corepress.runtime.networks.layers import LAYERS
 
 PAGE = Path(__file__).parent.parent / "docs/layers.md"
 INTRODUCTION = """# The layers of neural networks

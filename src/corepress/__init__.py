@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from corepress.errors import ConfigError, CorepressError, FormatError, Missed, needs_torch
+from corepress.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from corepress import coreml as coreml
@@ -17,15 +18,14 @@ if TYPE_CHECKING:
     from corepress import torch as torch
     from corepress.description import Description as Description
     from corepress.description import describe as describe
-    from corepress.mlprogram import Model as Model
-    from corepress.mlprogram import load as load
+    from corepress.formats.mlprogram import Model as Model
+    from corepress.formats.mlprogram import load as load
     from corepress.reports import Report as Report
     from corepress.reports import report as report
     from corepress.split import hold_back as hold_back
     from corepress.verification import Verification as Verification
     from corepress.verification import verify as verify
 
-__version__ = "0.2.0"
 __all__ = [
     "ConfigError",
     "CorepressError",
@@ -47,8 +47,8 @@ __all__ = [
 ]
 
 _LAZY = {
-    "Model": "corepress.mlprogram",
-    "load": "corepress.mlprogram",
+    "Model": "corepress.formats.mlprogram",
+    "load": "corepress.formats.mlprogram",
     "Description": "corepress.description",
     "describe": "corepress.description",
     "Report": "corepress.reports",

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from corepress.formats.mlprogram import Model, Weight
+from corepress.formats.mlprogram.program import programs
 from corepress.kernels.half import widen
-from corepress.mlprogram import Model, Weight
-from corepress.mlprogram.program import programs
 from corepress.targets import TARGETS, system_of
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from corepress.neural_network import Model as Networks
-    from corepress.neural_network.layers import LayerWeight
+    from corepress.formats.neural_network import Model as Networks
+    from corepress.formats.neural_network.layers import LayerWeight
 
 # A path, a `Model`, a `corepress.neural_network.Model`, or an `MLModel` of coremltools, which has no types.
 AnyModel: TypeAlias = str | Path | Model | Any
@@ -171,7 +171,7 @@ def report(model: AnyModel, *, snr: bool = True) -> Report:
     """
     if not isinstance(model, Model):
         from corepress.coreml.interop import with_history
-        from corepress.neural_network import Model as Networks
+        from corepress.formats.neural_network import Model as Networks
 
         if isinstance(model, Networks):
             return _of_networks(model, snr)

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from corepress.mlprogram import load
-from tests.mlprogram.test_model import tree
+from corepress.formats.mlprogram import load
+from tests.formats.mlprogram.test_model import tree
 from tests.oracle import peer_weights
 
 
@@ -150,7 +150,7 @@ def test_nothing_but_models_is_overwritten(package, tmp_path) -> None:
 
 INTERRUPTED = """
 import time
-from corepress.mlprogram import Model
+from corepress.formats.mlprogram import Model
 slowly = Model.store
 def store(*args):
     print("working", flush=True)

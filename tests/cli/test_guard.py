@@ -40,7 +40,7 @@ def raising(statement: str, *arguments: object, **environment: str) -> subproces
     """The command, where `load` raises."""
     code = (
         f"import sys; sys.argv = {['corepress', *map(str, arguments)]!r}\n"
-        f"import corepress.mlprogram as m\ndef load(path):\n {statement}\nm.load = load\n"
+        f"import corepress.formats.mlprogram as m\ndef load(path):\n {statement}\nm.load = load\n"
         "from corepress.cli import main; main()"
     )
     command = [sys.executable, "-c", code]

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import corepress as library
-from corepress.mlprogram import program
-from corepress.mlprogram.values import read_string
+from corepress.formats.mlprogram import program
+from corepress.formats.mlprogram.values import read_string
 from tests import structures
 from tests.cli.test_cli import corepress, fails
 from tests.cli.test_verify_cli import DIGITS, IMAGES

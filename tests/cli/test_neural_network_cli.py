@@ -10,9 +10,9 @@ import pytest
 
 from corepress.neural_network import load
 from tests.cli.test_cli import corepress, fails
-from tests.neural_network.networks import every_layer
-from tests.neural_network.test_normalization import SHAPE
-from tests.neural_network.test_normalization import network as normed
+from tests.formats.neural_network.networks import every_layer
+from tests.formats.neural_network.test_normalization import SHAPE
+from tests.formats.neural_network.test_normalization import network as normed
 
 
 @pytest.fixture

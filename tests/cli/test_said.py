@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from corepress.mlprogram import load
+from corepress.formats.mlprogram import load
 from tests.cli.test_cli import corepress
 
 

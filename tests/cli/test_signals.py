@@ -50,10 +50,10 @@ STAGES = {
     "import of the commands": "corepress.cli.app",
     "import of NumPy": "numpy",
     "import of PyTorch": "torch",
-    "load": "corepress.mlprogram.package:read_spec",
-    "compress": "corepress.mlprogram:Model.store",
+    "load": "corepress.formats.package:read_spec",
+    "compress": "corepress.formats.mlprogram:Model.store",
     "report": "corepress.reports:signal_to_noise",
-    "save": "corepress.mlprogram.atomic:_appear",
+    "save": "corepress.formats.atomic:_appear",
     "verify": "corepress.runtime.program:Program.predict",
 }
 # The shell's background jobs, which the tests may be one of, ignore SIGINT, and so would theirs.
@@ -87,12 +87,12 @@ class Dropping:
         os.kill(os.getpid(), signal.SIGINT)
         for _ in range(1000):
             pass
-import corepress.mlprogram
+import corepress.formats.mlprogram
 def load(path):
     Dropping()
     time.sleep(20)
     print("went on")
-corepress.mlprogram.load = load
+corepress.formats.mlprogram.load = load
 sys.argv = ["corepress", "info", "examples/digits.mlpackage"]
 from corepress.cli import main
 main()

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from corepress.mlprogram import load
+from corepress.formats.mlprogram import load
 from tests.cli.test_cli import corepress, fails
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"

@@ -17,7 +17,7 @@ from corepress.cli import words
 from corepress.cli.app import app
 from corepress.cli.words import ARGUMENTS, FIELDS, translate
 from corepress.coreml import calibrated, experimental
-from corepress.mlprogram import Model
+from corepress.formats.mlprogram import Model
 from tests.cli.test_cli import corepress, fails
 from tests.cli.test_guard import DIGITS, raising
 

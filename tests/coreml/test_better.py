@@ -9,7 +9,7 @@ import pytest
 
 import corepress
 import corepress.coreml as cto
-from corepress.mlprogram import load
+from corepress.formats.mlprogram import load
 from tests.structures import _convert
 
 Palettizer, Quantizer = cto.OpPalettizerConfig, cto.OpLinearQuantizerConfig
@@ -256,7 +256,7 @@ def test_a_weight_given_in_place_gets_a_name_that_is_free(package, tmp_path) -> 
 def test_operation_and_value_may_have_different_names(package) -> None:
     source = corepress.load(package()).copy()
     weight = next(w for w in source.weights() if w.consumers[0].name == "dense" and len(w.shape) == 2)
-    from corepress.mlprogram.constexpr import set_name
+    from corepress.formats.mlprogram.constexpr import set_name
 
     set_name(weight.node.op, "my_layer")
     config = cto.OptimizationConfig(op_name_configs={"my_layer": Quantizer()})

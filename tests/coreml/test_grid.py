@@ -16,8 +16,8 @@ import torch
 import corepress
 import corepress.coreml as cto
 from corepress import runtime
-from corepress.mlprogram import Model, load
-from corepress.mlprogram.values import immediate_value
+from corepress.formats.mlprogram import Model, load
+from corepress.formats.mlprogram.values import immediate_value
 from tests import packages
 from tests.oracle import peer_weights
 

@@ -8,7 +8,7 @@ import pytest
 import corepress.coreml as cto
 from corepress.coreml.opset import raise_target
 from corepress.errors import ConfigError
-from corepress.mlprogram import load
+from corepress.formats.mlprogram import load
 from tests.oracle import peer_program, peer_weights
 from tests.structures import _convert
 

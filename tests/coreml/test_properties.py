@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as hnp
 import corepress.coreml as cto
 from corepress.algorithms.linear import quantize
 from corepress.algorithms.palettize import palettize
-from corepress.mlprogram import load
+from corepress.formats.mlprogram import load
 
 FLOATS = st.floats(-1000, 1000, width=16)
 WEIGHTS = hnp.arrays(np.float16, st.tuples(st.integers(2, 12), st.integers(2, 12)), elements=FLOATS)

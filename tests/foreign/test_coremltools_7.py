@@ -11,11 +11,11 @@ import pytest
 import corepress.coreml as cto
 from corepress import runtime
 from corepress.description import describe
-from corepress.mlprogram import load
-from corepress.mlprogram.package import find_package, read_spec
+from corepress.formats.mlprogram import load
+from corepress.formats.package import find_package, read_spec
 from tests import packages
 from tests.foreign.old import WEIGHTS, as_coremltools_7, detector
-from tests.mlprogram.test_model import tree
+from tests.formats.mlprogram.test_model import tree
 from tests.oracle import peer_weights
 
 MODES = {

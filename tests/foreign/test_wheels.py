@@ -10,10 +10,10 @@ import pytest
 
 import corepress.coreml as cto
 from corepress import runtime
-from corepress.mlprogram import load
+from corepress.formats.mlprogram import load
 from corepress.runtime.random_inputs import random_inputs
 from tests.foreign.test_coremltools_7 import MODES, dense
-from tests.mlprogram.test_model import tree
+from tests.formats.mlprogram.test_model import tree
 from tests.oracle import peer_weights
 
 pytestmark = pytest.mark.slow

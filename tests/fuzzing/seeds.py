@@ -8,7 +8,7 @@ import logging
 import warnings
 from pathlib import Path
 
-from corepress.mlprogram import load
+from corepress.formats.mlprogram import load
 from tests import packages, structures
 from tests.foreign.old import detector
 from tests.fuzzing.targets import STEPS

@@ -20,9 +20,9 @@ from corepress.cli.app import app
 from corepress.cli.guard import failure_of
 from corepress.description import describe
 from corepress.errors import CorepressError
-from corepress.mlprogram import Model, load
-from corepress.mlprogram.features import default_function, interface_of
-from corepress.mlprogram.package import find_package, read_spec
+from corepress.formats.features import default_function, interface_of
+from corepress.formats.mlprogram import Model, load
+from corepress.formats.package import find_package, read_spec
 from corepress.runtime.samples import read_samples
 from tests.fuzzing import messages
 from tests.fuzzing.texts import mutate_bytes, mutate_text

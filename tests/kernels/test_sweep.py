@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corepress.algorithms.grid import NORMAL_FLOAT
+from corepress.algorithms.fitted.grid import NORMAL_FLOAT
 from corepress.kernels.sweep import Levels, settle, smallest
 from tests.kernels.guarded import guarded
 from tests.kernels.twins import fused

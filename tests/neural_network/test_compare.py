@@ -18,7 +18,7 @@ from corepress.neural_network.quantization_utils import (
     compare_models,
     quantize_weights,
 )
-from tests.neural_network.networks import inner_product
+from tests.formats.neural_network.networks import inner_product
 
 SPEC = inner_product(np.eye(6))
 

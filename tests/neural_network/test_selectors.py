@@ -12,8 +12,8 @@ from coremltools.models.neural_network import quantization_utils as peer
 
 from corepress.errors import ConfigError
 from corepress.neural_network import quantization_utils as ours
-from tests.neural_network.networks import every_layer
-from tests.neural_network.reading import weights_of
+from tests.formats.neural_network.networks import every_layer
+from tests.formats.neural_network.reading import weights_of
 from tests.neural_network.test_quantize import by_peer, copied, raw_weights
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from corepress.errors import CorepressError, FormatError
-from corepress.mlprogram.values import immediate_value, string_value
+from corepress.formats.mlprogram.values import immediate_value, string_value
 from corepress.runtime.forms import Form, fitted
 from corepress.runtime.registry import OPERATIONS
 from tests.runtime.hand_made import add, model, predict

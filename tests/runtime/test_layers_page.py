@@ -6,10 +6,10 @@ from typing import Any
 
 from tools.layers_table import PAGE, kinds, page, status, weights
 
-from corepress.neural_network.model import as_model
-from corepress.runtime.neural_network.control import CONTROL
-from corepress.runtime.neural_network.layers import LAYERS
-from tests.neural_network.networks import every_layer
+from corepress.formats.neural_network.model import as_model
+from corepress.runtime.networks.control import CONTROL
+from corepress.runtime.networks.layers import LAYERS
+from tests.formats.neural_network.networks import every_layer
 
 
 def test_the_page_is_up_to_date() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from corepress.errors import FormatError
-from corepress.mlprogram.features import Interface
+from corepress.formats.features import Interface
 from corepress.runtime.samples import read_samples
 
 

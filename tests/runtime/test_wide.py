@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from corepress import runtime
-from corepress.mlprogram.dtypes import BY_NAME
-from corepress.mlprogram.values import immediate_value, set_tensor_type, string_value
+from corepress.formats.dtypes import BY_NAME
+from corepress.formats.mlprogram.values import immediate_value, set_tensor_type, string_value
 from corepress.runtime.registry import OPERATIONS
 from tests.runtime.hand_made import add, model
 

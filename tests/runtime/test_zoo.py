@@ -11,7 +11,7 @@ import torch
 
 import corepress.coreml as cto
 from corepress.runtime import load
-from tests.runtime.test_ops_suppression import plain
+from tests.runtime.ops.test_suppression import plain
 from tests.runtime.zoo import NETWORKS, CachedGpt, YoloHead
 
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from corepress.algorithms.hessian import Hessian, factorize
-from corepress.algorithms.statistics import Statistics
+from corepress.algorithms.fitted.hessian import Hessian, factorize
+from corepress.algorithms.fitted.statistics import Statistics
 from corepress.torch.layerwise_compression import LayerwiseCompressor, LayerwiseCompressorConfig
 from corepress.torch.layerwise_compression.layout import layout_of
 

@@ -71,8 +71,8 @@ def test_a_box_without_area_is_still_the_same_box() -> None:
 
 
 def test_the_largest_of_four_coordinates_is_no_choice() -> None:
+    from corepress.metrics import Sums
     from corepress.verification.compare import _compare
-    from corepress.verification.metrics import Sums
 
     confidence, coordinates = np.array([[0.2, 0.9]]), np.array([[0.5, 0.5, 0.1, 0.1]])
     program = SimpleNamespace(detections=("confidence", "coordinates"))

@@ -13,11 +13,11 @@ import torch
 import corepress
 from corepress import runtime, verify
 from corepress.errors import ConfigError, CorepressError, FormatError
+from corepress.metrics import Sums
 from corepress.runtime.features import Feature, Interface
 from corepress.runtime.random_inputs import random_inputs
 from corepress.runtime.samples import read_inputs, read_samples
 from corepress.verification import Verification
-from corepress.verification.metrics import Sums
 from tests import structures
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"

@@ -19,7 +19,7 @@ from corepress.cli.usage import Checked
 from corepress.errors import ConfigError
 
 if TYPE_CHECKING:
-    from corepress.mlprogram import Model
+    from corepress.formats.mlprogram import Model
 
 
 @click.group(
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 @click.pass_context
 def app(context: click.Context, version: bool) -> None:
     if version:
-        from corepress import __version__
+        from corepress.version import __version__
 
         print(f"corepress {__version__}")
         context.exit()
@@ -338,7 +338,7 @@ def run(
     """Run a model once and show what it answers."""
     from corepress import runtime
     from corepress.cli import show
-    from corepress.mlprogram.atomic import check_destination
+    from corepress.formats.atomic import check_destination
     from corepress.runtime.domains import domains
     from corepress.runtime.samples import NPZ, read_inputs, write_outputs
 

@@ -12,8 +12,8 @@ from corepress.cli.options import Metric
 from corepress.errors import ConfigError, Missed
 
 if TYPE_CHECKING:
-    from corepress.mlprogram import Model
-    from corepress.neural_network import Model as Networks
+    from corepress.formats.mlprogram import Model
+    from corepress.formats.neural_network import Model as Networks
     from corepress.verification import Verification
 
 Sample = Mapping[str, Any]
@@ -39,7 +39,7 @@ class Check:
         if self.min_snr is not None and (self.metric not in (None, Metric.snr) or self.threshold is not None):
             raise ConfigError("--min-snr is the threshold of --metric snr; use --verify-threshold for others, not both")
         if self._limit is not None:
-            from corepress.verification.metrics import limit_of
+            from corepress.metrics import limit_of
 
             limit_of(self._metric, self._limit)
 
@@ -145,7 +145,7 @@ class Judgement(NamedTuple):
 
 
 def _read(model: Model | Networks, path: Path) -> Iterator[Sample]:
-    from corepress.runtime.program import interface
+    from corepress.runtime.load import interface
     from corepress.runtime.samples import read_samples
 
     return read_samples(path, interface(model))
@@ -153,7 +153,7 @@ def _read(model: Model | Networks, path: Path) -> Iterator[Sample]:
 
 def _finite(model: Model | Networks, path: Path) -> Iterator[Sample]:
     """The samples of a file or folder to learn from, which must not hold NaN or infinities."""
-    from corepress.runtime.program import interface
+    from corepress.runtime.load import interface
     from corepress.runtime.samples import finite_tensors
 
     inputs = interface(model).inputs

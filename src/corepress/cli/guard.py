@@ -87,14 +87,12 @@ class Guarded(click.Group):
         return super().resolve_command(ctx, args)
 
 
-def run() -> int:
-    """Run the command that `sys.argv` holds, and return its exit code."""
+def run(command: Callable[..., int | None]) -> int:
+    """Run the command on what `sys.argv` holds, and return its exit code."""
     _prepare_process()
     code, failure = 0, None
     try:
-        from corepress.cli.app import app
-
-        code = app(prog_name="corepress", standalone_mode=False) or 0
+        code = command(prog_name="corepress", standalone_mode=False) or 0
     except SystemExit as end:
         if end.code != 1:
             raise

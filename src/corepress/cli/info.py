@@ -9,7 +9,7 @@ from corepress.tables import NamesTable, facts
 
 if TYPE_CHECKING:
     from corepress.description import Description, Part
-    from corepress.mlprogram.features import Feature
+    from corepress.formats.features import Feature
 
 SHOWN_WEIGHTS = 40
 _SHOWN_LABELS = 5

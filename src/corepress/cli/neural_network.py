@@ -9,7 +9,7 @@ from corepress.cli.usage import Checked, check, on_command_line, word
 from corepress.errors import ConfigError
 
 if TYPE_CHECKING:
-    from corepress.neural_network import Model
+    from corepress.formats.neural_network import Model
 
 _COMMON = {"model", "output", "overwrite", "workers", "as_json"}
 # In the order of the fields of `Check`.
@@ -29,13 +29,13 @@ class ForNeuralNetworksToo(Checked):
     """A command that does its work here if its model holds neural networks, and in its own function if not."""
 
     def invoke(self, ctx: Any) -> Any:
-        from corepress.mlprogram.kinds import holds_networks
-        from corepress.mlprogram.package import find_package, read_spec
+        from corepress.formats.kinds import holds_networks
+        from corepress.formats.package import find_package, read_spec
 
         path = ctx.params["model"]
         if not holds_networks(read_spec(find_package(path))):
             return super().invoke(ctx)
-        from corepress.neural_network import load
+        from corepress.formats.neural_network import load
 
         return _run(load(path), str(self.name), ctx)
 

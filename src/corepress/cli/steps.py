@@ -12,8 +12,8 @@ from corepress.errors import ConfigError
 
 if TYPE_CHECKING:
     from corepress.coreml import OptimizationConfig
-    from corepress.mlprogram import Model
-    from corepress.neural_network import Model as Networks
+    from corepress.formats.mlprogram import Model
+    from corepress.formats.neural_network import Model as Networks
 
 Samples = list[Sample]
 
@@ -35,8 +35,8 @@ def run_step(
     Missed where the result is worse than `check` asks for.
     """
     from corepress.cli import show
-    from corepress.mlprogram import load
-    from corepress.mlprogram.package import check_output
+    from corepress.formats.mlprogram import load
+    from corepress.formats.package import check_output
     from corepress.reports import report
 
     check = check or Check()
@@ -92,8 +92,8 @@ def quantize_activations(
     model: Model, samples: Samples, config: OptimizationConfig, observer: str, **options: Any
 ) -> Model:
     """The model with quantized activations, by the configuration of its weights."""
+    from corepress.coreml.activations.activations import as_for_weights
     from corepress.coreml.experimental import linear_quantize_activations
-    from corepress.coreml.experimental.activations import as_for_weights
 
     config = as_for_weights(config, model)
     calibrated: Model = linear_quantize_activations(model, config, samples, observer=observer, **options)

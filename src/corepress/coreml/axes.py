@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from corepress.mlprogram import Model, Weight
-from corepress.mlprogram.program import Node
-from corepress.mlprogram.values import read_tensor
+from corepress.formats.mlprogram import Weight
+from corepress.formats.mlprogram.program import Node
+from corepress.formats.mlprogram.values import BlobSource, read_tensor
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ def _consumers(weight: Weight) -> list[tuple[Node, str]]:
     return [(use.node, use.argument) for use in weight.node.uses if use.node is not None]
 
 
-def _axes(node: Node, argument: str, rank: int, model: Model) -> tuple[int, int]:
+def _axes(node: Node, argument: str, rank: int, model: BlobSource) -> tuple[int, int]:
     if node.type == "conv_transpose":
         return 0, 1
     if node.type == "matmul":
@@ -53,7 +53,7 @@ def _axes(node: Node, argument: str, rank: int, model: Model) -> tuple[int, int]
     return 1, 0
 
 
-def _constant(node: Node, argument: str, model: Model, default: Any) -> Any:
+def _constant(node: Node, argument: str, model: BlobSource, default: Any) -> Any:
     operand = node.operand(argument)
     value = operand.value if operand is not None else None
     if operand is not None and operand.node is not None and operand.node.is_const:

@@ -7,7 +7,7 @@ from typing import Any
 
 from corepress.coreml.config import OpCompressorConfig, OptimizationConfig
 from corepress.coreml.engine import Skip
-from corepress.mlprogram import Weight
+from corepress.formats.mlprogram import Weight
 
 FLOATS = ("float16", "float32")
 DENSE_FIRST = "decompress_weights makes it dense first"

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from corepress.coreml.engine import Outcome, Progress, Skip, run
 from corepress.coreml.interop import takes_any_model
-from corepress.mlprogram import Model, Weight
+from corepress.formats.mlprogram import Model, Weight
 
 log = logging.getLogger(__name__)
 

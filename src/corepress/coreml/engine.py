@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corepress.errors import CorepressError, FormatError
-from corepress.mlprogram import Model, Weight
-from corepress.mlprogram.constexpr import Store, set_name, write_weight
-from corepress.mlprogram.model import DEFAULT_WEIGHT_FILE
-from corepress.mlprogram.program import Function, Node, edit, nodes, programs
+from corepress.formats.mlprogram import Model, Weight
+from corepress.formats.mlprogram.constexpr import Store, set_name, write_weight
+from corepress.formats.mlprogram.model import DEFAULT_WEIGHT_FILE
+from corepress.formats.mlprogram.program import Function, Node, edit, nodes, programs
 from corepress.targets import by_opset, check
 from corepress.weights import CompressedWeight, stored_bytes
 

@@ -19,9 +19,9 @@ from google.protobuf.message import DecodeError
 from corepress.coreml.config import OptimizationConfig
 from corepress.coreml.op_configs import OpCompressorConfig
 from corepress.errors import ConfigError, FormatError
-from corepress.mlprogram import Model, load
-from corepress.mlprogram.kinds import refusal
-from corepress.mlprogram.schema import Model as ModelProto
+from corepress.formats.kinds import refusal
+from corepress.formats.mlprogram import Model, load
+from corepress.formats.schema.mil import Model as ModelProto
 
 # The models of which `MLModel`s were made here: these know what they were made from, and what was left alone.
 _made_here: WeakKeyDictionary[Any, Model] = WeakKeyDictionary()

@@ -10,7 +10,7 @@ from attrs import define, field, validators
 from numpy.typing import NDArray
 
 from corepress.coreml.interop import takes_any_model
-from corepress.mlprogram import Model, Weight
+from corepress.formats.mlprogram import Model, Weight
 
 # Values of at most this magnitude count as zeros.
 _ZERO = 1e-12

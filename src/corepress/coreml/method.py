@@ -14,8 +14,8 @@ from corepress.coreml.readers import read_by_product
 from corepress.coreml.rules import PYTHON, Item, without_effect
 from corepress.errors import Missed
 from corepress.fields import warn_or_raise
-from corepress.mlprogram import Model, Weight
-from corepress.mlprogram.program import nodes
+from corepress.formats.mlprogram import Model, Weight
+from corepress.formats.mlprogram.program import nodes
 
 log = logging.getLogger(__name__)
 

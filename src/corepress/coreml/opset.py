@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from corepress.errors import ConfigError
-from corepress.mlprogram import Model
-from corepress.mlprogram.constexpr import read_weight, set_name, write_weight
-from corepress.mlprogram.program import Node, edit, nodes, program_models, programs
-from corepress.mlprogram.values import immediate_value, read_tensor, string_value, tensor_type
+from corepress.formats.mlprogram import Model
+from corepress.formats.mlprogram.constexpr import read_weight, set_name, write_weight
+from corepress.formats.mlprogram.program import Node, edit, nodes, program_models, programs
+from corepress.formats.mlprogram.values import immediate_value, read_tensor, string_value, tensor_type
 from corepress.targets import Target, by_opset, by_spec_version
 from corepress.targets import target as find_target
 

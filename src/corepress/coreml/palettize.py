@@ -19,7 +19,7 @@ from corepress.coreml.method import Method
 from corepress.coreml.op_configs import OpPalettizerConfig
 from corepress.coreml.prepare import largest_divisor
 from corepress.errors import ConfigError
-from corepress.mlprogram import Model, Weight
+from corepress.formats.mlprogram import Model, Weight
 from corepress.targets import by_opset
 from corepress.weights import CompressedWeight, Palettized, Quantized, Sparse
 

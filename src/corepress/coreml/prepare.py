@@ -6,7 +6,7 @@ from typing import Any
 
 from corepress.coreml.config import OptimizationConfig
 from corepress.coreml.opset import oldest_target, reach
-from corepress.mlprogram import Model
+from corepress.formats.mlprogram import Model
 from corepress.targets import require
 
 

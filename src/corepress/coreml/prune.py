@@ -14,7 +14,7 @@ from corepress.coreml.engine import Progress, Skip, run
 from corepress.coreml.interop import takes_any_model
 from corepress.coreml.method import Method
 from corepress.coreml.op_configs import OpMagnitudePrunerConfig, OpThresholdPrunerConfig
-from corepress.mlprogram import Model, Weight
+from corepress.formats.mlprogram import Model, Weight
 from corepress.weights import CompressedWeight, Sparse, decompress
 
 

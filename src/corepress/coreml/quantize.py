@@ -19,8 +19,8 @@ from corepress.coreml.method import Method
 from corepress.coreml.op_configs import OpLinearQuantizerConfig
 from corepress.coreml.prepare import largest_divisor
 from corepress.errors import ConfigError
-from corepress.mlprogram import Model, Weight
-from corepress.mlprogram.values import MIN_BLOB_ELEMENTS
+from corepress.formats.mlprogram import Model, Weight
+from corepress.formats.mlprogram.values import MIN_BLOB_ELEMENTS
 from corepress.weights import CompressedWeight, Palettized, Quantized, Sparse
 
 Array = NDArray[Any]

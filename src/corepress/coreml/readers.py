@@ -8,8 +8,8 @@ added or multiplied one by one: there an error goes straight into what the model
 from __future__ import annotations
 
 from corepress.coreml.opset import OPERATIONS
-from corepress.mlprogram import Weight
-from corepress.mlprogram.program import Node
+from corepress.formats.mlprogram import Weight
+from corepress.formats.mlprogram.program import Node
 
 _RECURRENT = (
     *("weight_ih", "weight_hh", "weight_ih_back", "weight_hh_back"),

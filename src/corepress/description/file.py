@@ -11,12 +11,13 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
-from corepress import mlprogram, neural_network, targets
+from corepress import targets
 from corepress.description.parts import Part, part_of
-from corepress.mlprogram.features import parsed
-from corepress.mlprogram.kinds import NETWORKS, leaves, with_article
-from corepress.mlprogram.package import Package, find_package, read_spec
-from corepress.mlprogram.schema import Metadata
+from corepress.formats import mlprogram, neural_network
+from corepress.formats.features import parsed
+from corepress.formats.kinds import NETWORKS, leaves, with_article
+from corepress.formats.package import Package, find_package, read_spec
+from corepress.formats.schema.mil import Metadata
 
 _COREMLTOOLS = "com.github.apple.coremltools."
 _CREATE_ML = "com.apple.createml."
@@ -40,7 +41,7 @@ class Description:
     `model`: its kind, inputs, outputs and stages. `target`: the oldest system that reads it. `size`: bytes of all
     files, `spec_size` those of the protobuf. `converter`: what made it, as far as it says; `metadata`: author, license,
     description, version and what else is written there. `weights`: those that corepress can compress, as
-    `corepress.mlprogram.Weight` or `corepress.neural_network.layers.LayerWeight`; `forms` counts how they are stored.
+    `Weight` of `formats/mlprogram` or `LayerWeight` of `formats/neural_network`; `forms` counts how they are stored.
     `abilities`: of "compress", "run", "verify" and "calibrate".
     """
 

@@ -10,13 +10,13 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from corepress.errors import FormatError
-from corepress.mlprogram import schema
-from corepress.mlprogram.features import Feature, feature_of, parsed
-from corepress.mlprogram.kinds import NETWORKS, in_words, kind_of, stages
-from corepress.mlprogram.program import Function, Node, block_nodes
-from corepress.mlprogram.schema import ListValue
-from corepress.mlprogram.values import read_tensor, tensor_type
-from corepress.neural_network.schema import NeuralNetwork
+from corepress.formats.features import Feature, feature_of, parsed
+from corepress.formats.kinds import NETWORKS, in_words, kind_of, stages
+from corepress.formats.mlprogram.program import Function, Node, block_nodes
+from corepress.formats.mlprogram.values import read_tensor, tensor_type
+from corepress.formats.schema import mil as schema
+from corepress.formats.schema.mil import ListValue
+from corepress.formats.schema.neural_network import NeuralNetwork
 
 _LABELED = frozenset({
     "glmClassifier", "supportVectorClassifier", "treeEnsembleClassifier", "kNearestNeighborsClassifier",

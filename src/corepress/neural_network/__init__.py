@@ -3,8 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from corepress.neural_network.layers import LayerWeight
-from corepress.neural_network.model import Model, load
+from corepress.formats.neural_network import LayerWeight, Model, load
 
 if TYPE_CHECKING:
     from corepress.neural_network import quantization_utils as quantization_utils

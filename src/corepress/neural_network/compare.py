@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from corepress.errors import ConfigError
-from corepress.neural_network.model import as_model, is_mlmodel
+from corepress.formats.neural_network.model import as_model, is_mlmodel
 
 Metrics = dict[str, dict[str, float]]
 

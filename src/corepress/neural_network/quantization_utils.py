@@ -18,13 +18,15 @@ from typing import Any
 import numpy as np
 
 from corepress.errors import ConfigError, CorepressError, Missed
-from corepress.neural_network import quantizers, values
+from corepress.formats.neural_network import values
+from corepress.formats.neural_network.constants import reason_to_spare
+from corepress.formats.neural_network.forms import Floats, Linear, Tabled
+from corepress.formats.neural_network.layers import NETWORKS, LayerWeight, find_weights, models
+from corepress.formats.neural_network.model import Model, takes_any_model
+from corepress.formats.neural_network.normalization import endangered
+from corepress.neural_network import quantizers
 from corepress.neural_network.compare import compare_models
-from corepress.neural_network.constants import reason_to_spare
-from corepress.neural_network.layers import NETWORKS, LayerWeight, find_weights, models
-from corepress.neural_network.model import Model, takes_any_model
-from corepress.neural_network.normalization import endangered
-from corepress.neural_network.quantizers import Floats, Linear, LutFunction, Tabled
+from corepress.neural_network.quantizers import LutFunction
 from corepress.neural_network.selectors import (
     AdvancedQuantizedLayerSelector,
     MatrixMultiplyLayerSelector,

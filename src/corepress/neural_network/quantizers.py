@@ -3,52 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from corepress.errors import ConfigError, CorepressError
-from corepress.weights import Palettized
+from corepress.formats.neural_network.forms import Floats, Indices, Linear, Tabled, channel_counts
 from corepress.weights.blocks import from_rows, to_rows
 
 Array = NDArray[Any]
-Floats = NDArray[np.float32]
-Indices = NDArray[np.uint8]
 LutFunction = Callable[[int, Floats], tuple[Any, Any]]
-
-
-@dataclass(frozen=True, eq=False)
-class Tabled:
-    """`lut[indices]`. `indices`: uint8, of the weight's shape; `lut`: float32 (2**bits,)."""
-
-    indices: Indices
-    lut: Floats
-    bits: int
-
-    def decompress(self) -> Floats:
-        lut = self.lut.reshape(*(1,) * self.indices.ndim, -1, 1)
-        return Palettized(self.indices, lut).decompress()
-
-
-@dataclass(frozen=True, eq=False)
-class Linear:
-    """`scale * indices + bias`. `scale` and `bias`: float32, of one element or one for each channel along `axis`."""
-
-    indices: Indices
-    scale: Floats
-    bias: Floats
-    bits: int
-    axis: int | None
-
-    def decompress(self) -> Floats:
-        # In float64, rounded once, as coremltools does: with so few levels, that is a table for each channel.
-        levels = np.arange(2**self.bits, dtype=np.float64)
-        with np.errstate(over="ignore", invalid="ignore"):
-            luts = (self.scale.astype(np.float64)[:, None] * levels + self.bias[:, None]).astype(np.float32)
-        counts = _counts(self.indices.shape, self.axis if self.scale.size > 1 else None)
-        return Palettized(self.indices, luts.reshape(*counts, -1, 1)).decompress()
 
 
 def linear(weight: Floats, bits: int, axis: int | None) -> Linear:
@@ -56,7 +21,7 @@ def linear(weight: Floats, bits: int, axis: int | None) -> Linear:
 
     `weight`: float32, finite. The error is at most half a step. Raises CorepressError for a range beyond float32.
     """
-    counts = _counts(weight.shape, axis)
+    counts = channel_counts(weight.shape, axis)
     rows = to_rows(weight, counts)
     low, high = rows.min(axis=1), rows.max(axis=1)
     with np.errstate(over="ignore"):
@@ -66,7 +31,7 @@ def linear(weight: Floats, bits: int, axis: int | None) -> Linear:
 
 def linear_symmetric(weight: Floats, bits: int, axis: int | None) -> Linear:
     """As `linear`, from -max|w| to max|w| in 2**bits - 2 steps, so that one of the levels is 0 exactly."""
-    counts = _counts(weight.shape, axis)
+    counts = channel_counts(weight.shape, axis)
     rows = to_rows(weight, counts)
     zero = 2 ** (bits - 1)
     peak = np.maximum(rows.max(axis=1), -rows.min(axis=1))
@@ -112,11 +77,6 @@ def custom_lut(weight: Floats, bits: int, lut_function: LutFunction) -> Tabled:
     if not whole or indices.min() < 0 or indices.max() >= lut.size:
         raise ConfigError(f"lut_function gave indices that are not integers from 0 to {lut.size - 1}")
     return Tabled(indices.reshape(weight.shape).astype(np.uint8), lut, bits)
-
-
-def _counts(shape: tuple[int, ...], axis: int | None) -> list[int]:
-    """Blocks on each axis: a channel each along `axis`, or one for all."""
-    return [size if i == axis else 1 for i, size in enumerate(shape)]
 
 
 def _within_range(values: Floats) -> Floats:

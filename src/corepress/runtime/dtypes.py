@@ -6,7 +6,7 @@ import functools
 
 import torch
 
-from corepress.mlprogram.dtypes import BY_NAME
+from corepress.formats.dtypes import BY_NAME
 
 # The names that operations take as an argument; the type system itself says float16 and float32.
 _SHORT = {"fp16": "float16", "fp32": "float32", "fp64": "float64"}

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from corepress.errors import ConfigError, FormatError
-from corepress.mlprogram.features import Feature, Interface, default_function, interface_of
+from corepress.formats.features import Feature, Interface, default_function, interface_of
 
 __all__ = ["Feature", "Interface", "default_function", "from_value", "interface_of", "to_tensors"]
 

@@ -13,12 +13,12 @@ from torch import Tensor
 
 import corepress.runtime.ops  # noqa: F401 - fills the registry
 from corepress.errors import CorepressError, FormatError
-from corepress.mlprogram import Model
-from corepress.mlprogram.constexpr import read_weight
-from corepress.mlprogram.program import Node, Operand
-from corepress.mlprogram.schema import ListValue
-from corepress.mlprogram.values import read_tensor, tensor_type
-from corepress.mlprogram.weight import release
+from corepress.formats.mlprogram import Model
+from corepress.formats.mlprogram.constexpr import read_weight
+from corepress.formats.mlprogram.program import Node, Operand
+from corepress.formats.mlprogram.values import read_tensor, tensor_type
+from corepress.formats.mlprogram.weight import release
+from corepress.formats.schema.mil import ListValue
 from corepress.runtime.forms import ANY, TENSOR, Form, fitted, form_of
 from corepress.runtime.packed import Packed, pack, product
 from corepress.runtime.precision import Precision

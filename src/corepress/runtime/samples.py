@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, float16
 
 from corepress.errors import ConfigError, CorepressError, FormatError
-from corepress.mlprogram.atomic import Kind, replacing
+from corepress.formats.atomic import Kind, replacing
 from corepress.runtime.domains import Domain
 from corepress.runtime.features import Feature, Interface, to_tensors
 from corepress.runtime.random_inputs import Sample, needed, random_inputs

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from corepress.mlprogram import Model
-from corepress.mlprogram.constexpr import read_weight
-from corepress.mlprogram.dtypes import BY_MIL
-from corepress.mlprogram.program import Node
-from corepress.mlprogram.weight import release
+from corepress.formats.dtypes import BY_MIL
+from corepress.formats.mlprogram import Model
+from corepress.formats.mlprogram.constexpr import read_weight
+from corepress.formats.mlprogram.program import Node
+from corepress.formats.mlprogram.weight import release
 from corepress.runtime.dtypes import torch_dtype
 from corepress.runtime.precision import Precision
 

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from corepress.errors import ConfigError
 from corepress.runtime.executor import Run
-from corepress.runtime.pipeline import Pipeline
 from corepress.runtime.program import Program
 from corepress.runtime.samples import finite_tensors
+from corepress.runtime.stages.pipeline import Pipeline
 
 # Called before each operation with the arguments that it has in each sample; may return new values for constants that
 # it reads, by the name of the argument.

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from corepress.errors import ConfigError, CorepressError, FormatError
-from corepress.mlprogram.atomic import Kind, replacing
+from corepress.formats.atomic import Kind, replacing
 from corepress.torch.engine import Action, attempt, skipped
 from corepress.torch.metadata import PREFIX, VERSION_BUFFER, describe
 from corepress.torch.parameters import Parameter, parameters

@@ -4,8 +4,8 @@
 `result.py` is the verdict. A new metric is a line of `METRICS`, a field of `Row` and what `Sums` adds up for it.
 """
 
+from corepress.metrics import METRICS, Row
 from corepress.verification.compare import verify
-from corepress.verification.metrics import METRICS, Row
 from corepress.verification.result import Verification
 
 __all__ = ["METRICS", "Row", "Verification", "verify"]

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from corepress.errors import ConfigError, CorepressError
-from corepress.mlprogram import Model
+from corepress.formats.mlprogram import Model
+from corepress.metrics import Row, Sums, limit_of, numbers
 from corepress.verification.detections import paired
 from corepress.verification.evidence import Evidence
-from corepress.verification.metrics import Row, Sums, limit_of, numbers
 from corepress.verification.result import Verification
 
 if TYPE_CHECKING:
-    from corepress.neural_network import Model as Networks
+    from corepress.formats.neural_network import Model as Networks
     from corepress.runtime import Program
     from corepress.runtime.domains import Domain
 
@@ -89,7 +89,7 @@ def verify(
 
 def _check_outputs(original: Source, compressed: Source, function: str | None) -> None:
     """Refuse models of different outputs, before anything is run."""
-    from corepress.runtime.program import interface
+    from corepress.runtime.load import interface
 
     names, others = (
         {feature.name for feature in interface(source, function).outputs} for source in (original, compressed)
@@ -102,7 +102,7 @@ def _check_outputs(original: Source, compressed: Source, function: str | None) -
 
 def _showing(program: Program, stage: str | int | None) -> Program:
     """The program with the outputs that are compared."""
-    from corepress.runtime.pipeline import Pipeline
+    from corepress.runtime.stages.pipeline import Pipeline
 
     if not isinstance(program, Pipeline):
         if stage is not None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from corepress.verification.metrics import numbers
+from corepress.metrics import numbers
 
 if TYPE_CHECKING:
     from corepress.runtime.domains import Domain

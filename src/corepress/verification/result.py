@@ -7,7 +7,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from corepress.verification.metrics import METRICS, Row
+from corepress.metrics import METRICS, Row
 
 if TYPE_CHECKING:
     from rich.table import Table

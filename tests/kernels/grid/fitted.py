@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from corepress.algorithms import lut_gptq
-from corepress.algorithms.gptq import gptq
-from corepress.algorithms.grid import Grid
-from corepress.algorithms.hessian import Factor
-from corepress.algorithms.lut_gptq import palettize_by_hessian
-from corepress.algorithms.sparsegpt import sparsegpt
-from corepress.algorithms.sweep import settle_in_kernel, sweep
+from corepress.algorithms.fitted import lut_gptq
+from corepress.algorithms.fitted.gptq import gptq
+from corepress.algorithms.fitted.grid import Grid
+from corepress.algorithms.fitted.hessian import Factor
+from corepress.algorithms.fitted.lut_gptq import palettize_by_hessian
+from corepress.algorithms.fitted.sparsegpt import sparsegpt
+from corepress.algorithms.fitted.sweep import settle_in_kernel, sweep
 from tests.kernels.grid.cases import Array, Case
 from tests.kernels.grid.numbers import bell, heavy, integers, powers
 

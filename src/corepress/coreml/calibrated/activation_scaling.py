@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from corepress.algorithms.awq import (
+from corepress.algorithms.fitted.awq import (
     Inputs,
     Layer,
     Rounding,
@@ -30,15 +30,15 @@ from corepress.algorithms.awq import (
     trial_scale,
     unchanged,
 )
-from corepress.algorithms.hessian import Hessian
-from corepress.algorithms.layout import Layout
+from corepress.algorithms.fitted.hessian import Hessian
+from corepress.algorithms.fitted.layout import Layout
 from corepress.coreml.calibrated.fit import fit
 from corepress.coreml.calibrated.layers import layout_of, vectors_of
 from corepress.coreml.calibrated.sensitivity import of_vectors
 from corepress.coreml.choose import FLOATS
 from corepress.coreml.engine import Skip, run
 from corepress.errors import CorepressError
-from corepress.mlprogram import Model, Weight
+from corepress.formats.mlprogram import Model, Weight
 from corepress.runtime import load
 from corepress.runtime.plan import Step
 from corepress.runtime.program import Program

@@ -8,7 +8,7 @@ from typing import Any
 
 from corepress.coreml.calibrated.judging import WORSE, WORSE_AS_A_WHOLE, Samples, Split, is_better, split_of
 from corepress.coreml.engine import Outcome, Progress, run
-from corepress.mlprogram import Model, Weight
+from corepress.formats.mlprogram import Model, Weight
 from corepress.split import HELD_BACK
 
 log = logging.getLogger(__name__)

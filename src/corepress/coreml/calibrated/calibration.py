@@ -21,17 +21,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from corepress.algorithms.statistics import Statistics
+from corepress.algorithms.fitted.statistics import Statistics
 from corepress.coreml.calibrated.fit import fit
 from corepress.coreml.calibrated.judging import WORSE, Split
 from corepress.coreml.calibrated.layers import layout_of, vectors_of
 from corepress.coreml.calibrated.sensitivity import of_vectors
 from corepress.coreml.engine import Progress, Skip
 from corepress.errors import CorepressError
-from corepress.mlprogram import Model, Weight
+from corepress.formats.mlprogram import Model, Weight
 from corepress.runtime import load
-from corepress.runtime.pipeline import Pipeline
 from corepress.runtime.plan import Step
+from corepress.runtime.stages.pipeline import Pipeline
 from corepress.runtime.walk import each_program, walk
 from corepress.weights import CompressedWeight, decompress
 

@@ -11,7 +11,7 @@ from corepress.coreml.config import OptimizationConfig
 from corepress.coreml.engine import Progress
 from corepress.coreml.interop import takes_any_model
 from corepress.errors import ConfigError
-from corepress.mlprogram import Model
+from corepress.formats.mlprogram import Model
 from corepress.split import HELD_BACK
 
 
@@ -35,7 +35,7 @@ def palettize_weights(
     """`corepress.coreml.palettize_weights` with look-up tables and indices that were fitted to samples.
 
     `sample_data`: inputs, {input name: array}; a few hundred typical ones, a few dozen at least. `method`: "lut-gptq"
-    keeps the outputs of each layer near those of the original model (`corepress.algorithms.lut_gptq`, `statistics`);
+    keeps the outputs of each layer near those of the original model (`algorithms/fitted/lut_gptq.py`);
     "skm" weighs each element by how much the model's outputs depend on it (`corepress.coreml.calibrated.sensitivity`).
     `held_back`: the part of the samples, chosen by `corepress.hold_back`, on which it is tried whether what was fitted
     to the others is better than what `corepress.coreml.palettize_weights` gives: layer by layer, and for the model as a
@@ -85,7 +85,7 @@ def linear_quantize_weights(
     """`corepress.coreml.linear_quantize_weights` by GPTQ: rounding errors make up for each other in the layers' outputs
     on the samples.
 
-    `activation_aware_scale`: scale input channels first, as AWQ does (`corepress.algorithms.awq`), where a constant of
+    `activation_aware_scale`: scale input channels first, as AWQ does (`algorithms/fitted/awq.py`), where a constant of
     the operations before can take up the inverse; the search rounds such weights eleven times. The other arguments and
     the exceptions are those of `palettize_weights`.
     """

@@ -9,12 +9,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from corepress.algorithms.gptq import gptq
-from corepress.algorithms.hessian import Hessian
-from corepress.algorithms.layout import Layout
+from corepress.algorithms.fitted.gptq import gptq
+from corepress.algorithms.fitted.hessian import Hessian
+from corepress.algorithms.fitted.layout import Layout
+from corepress.algorithms.fitted.lut_gptq import palettize_by_hessian
+from corepress.algorithms.fitted.sparsegpt import sparsegpt
 from corepress.algorithms.lut import quantize_lut
-from corepress.algorithms.lut_gptq import palettize_by_hessian
-from corepress.algorithms.sparsegpt import sparsegpt
 from corepress.coreml.granularity import CompressionGranularity as Granularity
 from corepress.coreml.palettize import Palettize
 from corepress.coreml.prune import Prune

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corepress.errors import ConfigError
-from corepress.mlprogram import Model
+from corepress.formats.mlprogram import Model
 from corepress.runtime import load
-from corepress.runtime.pipeline import Pipeline
-from corepress.runtime.program import interface as interface_of
+from corepress.runtime.load import interface as interface_of
 from corepress.runtime.samples import by_name, finite_tensors
+from corepress.runtime.stages.pipeline import Pipeline
 from corepress.split import hold_back
 
 Sample = Mapping[str, Any]

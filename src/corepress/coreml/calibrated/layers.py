@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from corepress.algorithms.layout import Layout
+from corepress.algorithms.fitted.layout import Layout
 from corepress.runtime.ops.conv import extents_of, padded, padding
 from corepress.runtime.plan import Step
 

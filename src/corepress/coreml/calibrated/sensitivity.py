@@ -23,7 +23,7 @@ from corepress.coreml.calibrated.layers import PRODUCTS, product_axis
 from corepress.coreml.engine import Skip
 from corepress.coreml.palettize import Palettize
 from corepress.errors import ConfigError, CorepressError
-from corepress.mlprogram import Model, Weight
+from corepress.formats.mlprogram import Model, Weight
 from corepress.runtime import load
 from corepress.runtime.program import Program
 from corepress.runtime.samples import finite_tensors

@@ -1,4 +1,4 @@
-/* Look-up tables fitted to the inputs of a layer: the steps of algorithms/lut_gptq.py that go row by row.
+/* Look-up tables fitted to the inputs of a layer: the steps of algorithms/fitted/lut_gptq.py that go row by row.
  *
  * A row is of `dim` numbers for each column (dim, columns), its codes are (columns). `tables`: (groups, dim, entries),
  * a group for equally many rows each: row r of `rows` has table r * groups / rows. Entries are a multiple of EIGHT,

@@ -1,4 +1,4 @@
-/* The columns of a group are settled one by one (algorithms/sweep.py), 64 rows at a time, which stay in the cache. */
+/* The columns of a group are settled one by one (algorithms/fitted/sweep.py), 64 rows at a time, which stay in the cache. */
 #include "common.h"
 
 #define LANES 64

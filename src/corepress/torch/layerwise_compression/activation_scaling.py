@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from corepress.algorithms.awq import (
+from corepress.algorithms.fitted.awq import (
     Inputs,
     Layer,
     Rounding,
@@ -31,7 +31,7 @@ from corepress.algorithms.awq import (
     trial_scale,
     unchanged,
 )
-from corepress.algorithms.layout import Layout
+from corepress.algorithms.fitted.layout import Layout
 from corepress.errors import CorepressError
 from corepress.torch.layerwise_compression.input_cacher import Call, Device, on_device
 from corepress.torch.layerwise_compression.layout import is_supported, layout_of, reads, vectors_of

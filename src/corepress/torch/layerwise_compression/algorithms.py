@@ -15,11 +15,11 @@ import torch
 from attrs import define, field
 from torch import Tensor, nn
 
-from corepress.algorithms.gptq import gptq
-from corepress.algorithms.grid import NORMAL_FLOAT
-from corepress.algorithms.hessian import Factor, Hessian
-from corepress.algorithms.sparsegpt import sparsegpt
-from corepress.algorithms.statistics import Statistics
+from corepress.algorithms.fitted.gptq import gptq
+from corepress.algorithms.fitted.grid import NORMAL_FLOAT
+from corepress.algorithms.fitted.hessian import Factor, Hessian
+from corepress.algorithms.fitted.sparsegpt import sparsegpt
+from corepress.algorithms.fitted.statistics import Statistics
 from corepress.errors import ConfigError
 from corepress.fields import flag, fraction, integer, real, suggesting, value_of, whole
 from corepress.torch import dtypes
@@ -84,7 +84,7 @@ class ModuleGPTQConfig(LayerwiseCompressionAlgorithmConfig):
     use_activation_order_heuristic: the columns of the largest inputs first; the scales of blocks are fixed before.
     processing_group_size: columns that are settled between two matrix products; concerns speed.
     scale_search: an addition: of several scales each row takes those with the least output error; six times the work.
-    activation_aware_scale: an addition: scale input channels first, as AWQ does (`corepress.algorithms.awq`), where the
+    activation_aware_scale: an addition: scale input channels first, as AWQ does (`algorithms/fitted/awq.py`), where the
         norm or layer before can take up the inverse. The search rounds each layer eleven times. Where most norms also
         feed a residual, as in BERT, it gains next to nothing.
     """

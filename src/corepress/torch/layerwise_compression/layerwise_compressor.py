@@ -15,7 +15,7 @@ import torch
 from attrs import define, field
 from torch import Tensor, nn
 
-from corepress.algorithms.awq import Rounding
+from corepress.algorithms.fitted.awq import Rounding
 from corepress.errors import ConfigError, CorepressError
 from corepress.fields import flag, integer, matches_nothing, suggesting
 from corepress.torch.base_model_optimizer import BaseDataCalibratedModelOptimizer, Reporting

@@ -8,7 +8,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from corepress.algorithms.layout import Layout
+from corepress.algorithms.fitted.layout import Layout
 from corepress.errors import ConfigError
 from corepress.torch.parameters import Parameter, parameters
 

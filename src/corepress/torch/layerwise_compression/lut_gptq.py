@@ -9,9 +9,9 @@ import torch
 from attrs import define, field
 from torch import Tensor, nn
 
-from corepress.algorithms.hessian import Hessian
+from corepress.algorithms.fitted.hessian import Hessian
+from corepress.algorithms.fitted.lut_gptq import palettize_by_hessian
 from corepress.algorithms.lut import quantize_lut
-from corepress.algorithms.lut_gptq import palettize_by_hessian
 from corepress.errors import ConfigError
 from corepress.fields import integer, real, suggesting, value_of
 from corepress.torch.dtypes import lut_type
@@ -58,7 +58,7 @@ class ModuleLUTGPTQConfig(LayerwiseCompressionAlgorithmConfig):
 
 @LayerwiseCompressionAlgorithm.register("lut_gptq")
 class LUTGPTQ(OBSCompressionAlgorithm):
-    """`corepress.algorithms.lut_gptq` on a layer; ConfigError for one that its tables don't fit."""
+    """`corepress.algorithms.fitted.lut_gptq` on a layer; ConfigError for one that its tables don't fit."""
 
     def __init__(self, layer: nn.Module, config: ModuleLUTGPTQConfig):
         super().__init__(layer, config)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from corepress.algorithms.dkm import Options, first_centroids, nearest, rounded, separate, soft_kmeans
+from corepress.algorithms.learned.dkm import Options, first_centroids, nearest, rounded, separate, soft_kmeans
 from corepress.algorithms.lut import quantize_lut
 from corepress.errors import ConfigError, CorepressError
 from corepress.torch.distributed import shared_seed

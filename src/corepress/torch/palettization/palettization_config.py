@@ -69,7 +69,7 @@ class ModuleDKMPalettizerConfig(ModuleOptimizationConfig):
     quantize_activations: outputs of the module are rounded while it is trained, to `dtype` (qint8, quint8) from
         `quant_min` to `quant_max`.
 
-    Of the method (`corepress.algorithms.dkm.Options`):
+    Of the method (`corepress.algorithms.learned.dkm.Options`):
     palett_mode: "dkm", soft attention; "gsm", with Gumbel noise; "hard", the nearest entry.
     palett_tau: the temperature of the attention. zero_threshold: its least value.
     kmeans_max_iter, palett_epsilon: iterations, at most, and the change of the error at which they end.

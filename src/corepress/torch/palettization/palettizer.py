@@ -31,7 +31,7 @@ class Palettizer(BaseTrainingTimeModelOptimizer):
 class DKMPalettizer(Palettizer):
     """Palettizes weights by differentiable k-means while a model is trained (Cho et al. 2022, arXiv 2108.12659).
 
-    Its cost grows with the number of distinct values, not of weights (`corepress.algorithms.dkm`). Weights that are
+    Its cost grows with the number of distinct values, not of weights (`algorithms/learned/dkm.py`). Weights that are
     pruned, by a `MagnitudePruner` at work or before, keep their zeros: tables are of the other values. The state of
     the method is in the prepared model's `state_dict`.
     """

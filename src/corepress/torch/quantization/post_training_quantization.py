@@ -11,7 +11,7 @@ from attrs import define, field
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from corepress.algorithms.awq import Rounding
+from corepress.algorithms.fitted.awq import Rounding
 from corepress.algorithms.linear import quantize
 from corepress.errors import ConfigError
 from corepress.fields import flag, suggesting
@@ -56,7 +56,7 @@ class ModulePostTrainingQuantizerConfig(ModuleOptimizationConfig):
         and the input channels; 0 stands for the whole axis.
     scale_search: an addition: look for the scale of least squared error instead of taking it from the range.
     activation_aware_scale: an addition: scale the input channels of linear and convolutional layers first, as AWQ does
-        (`corepress.algorithms.awq`), where the norm or layer before can take up the inverse; `compress` then needs
+        (`algorithms/fitted/awq.py`), where the norm or layer before can take up the inverse; `compress` then needs
         data.
     """
 

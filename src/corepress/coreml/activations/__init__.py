@@ -1,0 +1,1 @@
+"""Activation quantization of packages."""

@@ -1,0 +1,97 @@
+"""Runs a model on samples and lets observers see its activations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sized
+from typing import TYPE_CHECKING, Any
+
+from corepress.coreml.activations.observers import Observer
+from corepress.coreml.engine import Progress
+from corepress.errors import ConfigError
+from corepress.formats.mlprogram import Model
+
+if TYPE_CHECKING:
+    from corepress.runtime import Program
+
+
+def runnable(model: Model, function: str | None, device: str) -> tuple[Program, list[str]]:
+    """The model ready to run, and the names of the functions that run: that of each stage of a pipeline, as nodes and
+    weights have it."""
+    try:
+        from corepress.runtime import load
+        from corepress.runtime.walk import each_program
+    except ImportError as error:
+        raise ConfigError("calibration runs the model with PyTorch: install 'corepress[torch]'") from error
+    program = load(model, device, function=function)
+    return program, [name for name, _, _ in each_program(program, [])]
+
+
+def calibrate(
+    program: Program,
+    samples: Iterable[Mapping[Any, Any]],
+    observers: Mapping[str, Observer],
+    *,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> dict[str, str]:
+    """Show the values that a program computes to their `observers`, which are given by name; names of values in a stage
+    of a pipeline begin with that of the stage and "/".
+
+    Returns, by name, why a value has no range. Samples are taken one at a time; a stateful model starts each one anew.
+    Raises ConfigError, with the number of the sample, for one that does not fit the model or is not finite.
+    """
+    import torch
+
+    from corepress.runtime.samples import by_name
+
+    unreached, broken = set(observers), set()
+
+    def observe(name: str, value: Any) -> None:
+        if name not in observers or not value.numel():
+            return
+        values = value.detach().float().cpu()  # float16 is slow in NumPy
+        low, high = (float(end) for end in values.aminmax())
+        unreached.discard(name)
+        if math.isfinite(low) and math.isfinite(high):
+            observers[name].update(values.numpy(), low, high)
+        else:
+            broken.add(name)
+
+    total = len(samples) if isinstance(samples, Sized) else 0
+    done, threads = 0, torch.get_num_threads()
+    torch.set_num_threads(workers or threads)
+    try:
+        for sample in by_name(samples, program.interface):
+            try:
+                _run(program, sample, observe)
+            except ConfigError as error:
+                raise ConfigError(f"sample {done} of sample_data: {error}") from error
+            done += 1
+            if progress is not None:
+                progress(done, total, f"sample {done}")
+    finally:
+        torch.set_num_threads(threads)
+    if not done:
+        raise ConfigError("sample_data is empty: at least one {input name: array} is needed")
+    reasons = dict.fromkeys(unreached, "calibration never saw it")
+    return reasons | dict.fromkeys(broken, "a sample made it NaN or infinite")
+
+
+def _run(
+    program: Program, sample: Mapping[str, Any], observe: Callable[[str, Any], None], prefix: str = ""
+) -> Mapping[str, Any]:
+    """What a program, or a stage of a pipeline, answers; its inputs are observed, too."""
+    from corepress.runtime.samples import finite_tensors
+    from corepress.runtime.stages.pipeline import Pipeline
+
+    tensors = finite_tensors(program.interface.inputs, sample)
+    if isinstance(program, Pipeline):
+        values = {**tensors, **sample}
+        for name, stage in program.stages.items():
+            values |= _run(stage, program.inputs_of(stage, values), observe, f"{prefix}{name}/")
+        return values
+    for name, tensor in tensors.items():
+        observe(prefix + name, tensor)
+    state = program.make_state() if program.interface.states else None
+    return program.predict(tensors, state, lambda name, value: observe(prefix + name, value))

@@ -1,0 +1,220 @@
+"""Where the weights of a neural network lie: in which layers, and of what shapes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from corepress.formats import kinds
+from corepress.formats.neural_network import values
+from corepress.formats.neural_network.forms import Floats
+from corepress.formats.schema.neural_network import Model as ModelProto
+
+Shape = tuple[int, ...]
+NETWORKS = kinds.NETWORKS
+INNER = {"loop": ("conditionNetwork", "bodyNetwork"), "branch": ("ifBranch", "elseBranch")}
+# Layers of which a selector is asked for the weights and the bias apart.
+_BIAS_APART = ("convolution", "innerProduct", "batchedMatmul")
+
+
+class Selector(Protocol):
+    """Chooses layers, as the `QuantizedLayerSelector` of `corepress.neural_network.quantization_utils` does."""
+
+    def do_quantize(self, layer: Any, **kwargs: Any) -> bool: ...
+
+
+@dataclass(frozen=True, eq=False)
+class LayerWeight:
+    """One weight of one layer.
+
+    `name`: that of the layer and of the field, after those of the models, loops and branches around it. `params`: its
+    `WeightParams` message. `axis`: that of the output channels, None for a vector. `one_scale`: it can only have one
+    scale for all. `layer`: the message of its layer.
+    """
+
+    name: str
+    layer: Any
+    params: Any
+    shape: Shape
+    axis: int | None = None
+    one_scale: bool = False
+
+    @property
+    def layer_type(self) -> str:
+        return str(self.layer.WhichOneof("layer"))
+
+    @property
+    def form(self) -> str:
+        """How it is stored: "float32", "float16", "linear", "lut", "int8", "none" or "unknown"."""
+        return values.form(self.params)
+
+    @property
+    def bits(self) -> int:
+        """Bits of each stored value."""
+        return values.bits_of(self.params)
+
+    @property
+    def stored_bytes(self) -> int:
+        return values.stored_bytes(self.params)
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Stored bits for each element, tables and scales included."""
+        return 8 * self.stored_bytes / max(math.prod(self.shape), 1)
+
+    def dense(self) -> Floats:
+        """The weight as float32, of `shape`. Raises CorepressError, with the reason, if it can't be read."""
+        return values.read_values(self.params, self.shape, self.axis)
+
+
+def models(spec: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The model itself and, in pipelines, the models within; each with what the names of its weights begin with."""
+    yield prefix, spec
+    kind = spec.WhichOneof("Type") or ""
+    if kind.startswith("pipeline"):
+        pipeline = spec.pipeline if kind == "pipeline" else getattr(spec, kind).pipeline
+        for number, model in enumerate(pipeline.models):
+            name = pipeline.names[number] if number < len(pipeline.names) else str(number)
+            yield from models(model, f"{prefix}{name}/")
+
+
+def networks(spec: Any) -> Iterator[tuple[str, Any]]:
+    """All neural networks of a model and of its pipelines; not those in loops and branches."""
+    for prefix, model in models(spec):
+        kind = model.WhichOneof("Type")
+        if kind in NETWORKS:
+            yield prefix, getattr(model, kind)
+
+
+def all_layers(spec: Any) -> Iterator[Any]:
+    """The layers of all networks of a model, those in loops and branches included."""
+    waiting = [network for _, network in networks(spec)]
+    while waiting:
+        for layer in waiting.pop().layers:
+            yield layer
+            kind = layer.WhichOneof("layer")
+            waiting += [getattr(getattr(layer, kind), inner) for inner in INNER.get(kind, ())]
+
+
+def find_weights(spec: Any, selector: Selector | None = None) -> Iterator[LayerWeight]:
+    """Every weight that is there and, if there is a selector, that it selects; in the order of the layers."""
+    for prefix, network in networks(spec):
+        yield from _in_network(network, prefix, selector)
+
+
+def _in_network(network: Any, prefix: str, selector: Selector | None) -> Iterator[LayerWeight]:
+    for layer in network.layers:
+        kind = layer.WhichOneof("layer")
+        if selector and not selector.do_quantize(layer):
+            continue
+        params, name = (getattr(layer, kind) if kind else None), f"{prefix}{layer.name}"
+        for inner in INNER.get(kind, ()):
+            yield from _in_network(getattr(params, inner), f"{name}/", selector)
+        for field, weight, shape, axis, *one_scale in _WEIGHTS[kind](params) if kind in _WEIGHTS else ():
+            apart = field == "bias" and kind in _BIAS_APART
+            if selector and apart and not selector.do_quantize(layer, weight_param="bias"):
+                continue
+            if values.form(weight) != "none":
+                yield LayerWeight(f"{name}.{field}", layer, weight, shape, axis, *one_scale)
+
+
+# For each type of layer: the name of each weight, its message, its shape, the axis of its channels, maybe `one_scale`.
+
+_MAX_RANK = 8
+_Found = Iterator[tuple[Any, ...]]
+
+
+def _sizes(dims: Any) -> Shape:
+    # The product of a million sizes, in a hostile file, would take for ever.
+    return tuple(dims) if len(dims) <= _MAX_RANK else (0,)
+
+
+def _convolution(p: Any) -> _Found:
+    kernel, groups = _sizes(p.kernelSize) or (3, 3), p.nGroups or 1
+    if p.isDeconvolution:
+        # Between groups, output channels share an index on axis 1; only one scale is sure to be read alike.
+        yield "weights", p.weights, (p.kernelChannels, p.outputChannels // groups, *kernel), 1, groups > 1
+    else:
+        yield "weights", p.weights, (p.outputChannels, p.kernelChannels, *kernel), 0
+    yield "bias", p.bias, (p.outputChannels,), None
+
+
+def _matrix(rows: str, columns: str) -> Callable[[Any], _Found]:
+    def found(p: Any) -> _Found:
+        yield "weights", p.weights, (getattr(p, rows), getattr(p, columns)), 0
+        yield "bias", p.bias, (getattr(p, rows),), None
+
+    return found
+
+
+def _batchnorm(p: Any) -> _Found:
+    for field in ("gamma", "beta", "mean", "variance"):
+        yield field, getattr(p, field), (p.channels,), None
+
+
+def _scale(p: Any) -> _Found:
+    yield "scale", p.scale, (math.prod(_sizes(p.shapeScale)),), None
+    yield "bias", p.bias, (math.prod(_sizes(p.shapeBias)),), None
+
+
+def _bias(p: Any) -> _Found:
+    yield "bias", p.bias, (math.prod(_sizes(p.shape)),), None
+
+
+def _constant(p: Any) -> _Found:
+    yield "data", p.data, (math.prod(_sizes(p.shape)),), None
+
+
+def _recurrent(p: Any) -> _Found:
+    return _gates(p, p.inputVectorSize, p.outputVectorSize)
+
+
+def _lstm(p: Any) -> _Found:
+    weights = p.weightParams
+    if hasattr(weights, "ListFields"):
+        weights = [weights]
+    for number, direction in enumerate(weights):
+        for field, *rest in _gates(direction, p.inputVectorSize, p.outputVectorSize):
+            yield f"{field}[{number}]" if len(weights) > 1 else field, *rest
+
+
+def _gates(message: Any, inputs: int, outputs: int) -> _Found:
+    """The kind of a recurrent weight shows in the end of its name."""
+    for field in message.DESCRIPTOR.fields:
+        weight = getattr(message, field.name)
+        if field.name.lower().endswith("weightmatrix"):
+            yield field.name, weight, (outputs, inputs), 0
+        elif field.name.lower().endswith("recursionmatrix"):
+            yield field.name, weight, (outputs, outputs), 0
+        elif field.name.lower().endswith("vector"):
+            yield field.name, weight, (outputs,), None
+
+
+_WEIGHTS: dict[str, Callable[[Any], _Found]] = {
+    "convolution": _convolution,
+    "innerProduct": _matrix("outputChannels", "inputChannels"),
+    "embedding": _matrix("outputChannels", "inputDim"),
+    "embeddingND": _matrix("embeddingSize", "vocabSize"),
+    "batchedMatmul": _matrix("weightMatrixSecondDimension", "weightMatrixFirstDimension"),
+    "batchnorm": _batchnorm,
+    "scale": _scale,
+    "bias": _bias,
+    "loadConstant": _constant,
+    "loadConstantND": _constant,
+    "simpleRecurrent": _recurrent,
+    "gru": _recurrent,
+    "uniDirectionalLSTM": _lstm,
+    "biDirectionalLSTM": _lstm,
+}
+
+
+def weight_names(kind: str) -> list[str]:
+    """The names of the weights that a type of layer can have, whatever its sizes."""
+    if kind not in _WEIGHTS:
+        return []
+    params = getattr(ModelProto().neuralNetwork.layers.add(), kind)
+    if kind == "biDirectionalLSTM":
+        params.weightParams.add()
+    return [name for name, *_ in _WEIGHTS[kind](params)]

@@ -1,0 +1,1 @@
+"""The messages of Core ML's model format, each a `.proto` with its compiled descriptor (`make schema`)."""

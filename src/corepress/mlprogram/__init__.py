@@ -1,6 +1,0 @@
-"""The file format of ML programs: packages, the protobuf, weight files, and the weights in them."""
-
-from corepress.mlprogram.model import Model, load
-from corepress.mlprogram.weight import Consumer, Weight
-
-__all__ = ["Consumer", "Model", "Weight", "load"]

@@ -1,0 +1,86 @@
+"""`load`: a Core ML model of any kind that can be run as a `Program`, on Linux, macOS or Windows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from corepress.errors import ConfigError
+from corepress.formats.mlprogram import Model
+from corepress.formats.mlprogram import load as load_model
+from corepress.formats.neural_network import Model as Networks
+from corepress.formats.neural_network.layers import NETWORKS
+from corepress.formats.neural_network.model import load_if_networks
+from corepress.runtime.features import Interface, default_function, interface_of
+from corepress.runtime.networks import load_network
+from corepress.runtime.precision import Precision
+from corepress.runtime.program import Program, load_program
+from corepress.runtime.stages.pipeline import load_pipeline, pipeline_interface, pipeline_of
+
+
+def load(
+    source: str | Path | Model | Networks,
+    device: str = "cpu",
+    *,
+    precision: str = "as_is",
+    function: str | None = None,
+    weights: str = "ahead_of_time",
+    custom: Mapping[str, Callable[..., Any]] | None = None,
+) -> Program:
+    """Make a model callable.
+
+    `source`: a path, a `corepress.Model` or a `corepress.neural_network.Model`, saved or not. `device`: "cpu", "cuda",
+    "mps". `precision`: "as_is", or "float32" or "float16" to compute all floating-point work in that type. What is
+    float16 holds float16 values after each operation; on a CPU, products of matrices, convolutions and recurrent layers
+    are computed in float32 and then rounded, and their weights take four bytes each. `function`: of an ML program with
+    several. `weights`: "ahead_of_time" decompresses the compressed ones once, here, to exactly the values that Core ML
+    computes with. "on_the_fly" keeps the palettized and the quantized ones of `linear`, and of `matmul` with a
+    transposed constant y, packed in memory, and decompresses them as they are multiplied; the others are treated as
+    before. "streamed" keeps 128 MB of decompressed weights and reads the others from the package each time that they
+    are needed, so that a large model takes little memory; neural networks are in memory as a whole.
+    `custom`: for neural networks with custom layers a function for each of their classes, by name:
+    `load(path, custom={"Swish": lambda x: x * x.sigmoid()})`. It takes the layer's inputs as tensors and returns a
+    tensor, or several; if it has parameters of these names, it also gets `parameters`, a dictionary of the layer's, and
+    `weights`, a list of tensors of one dimension.
+    A pipeline gives a `corepress.runtime.stages.pipeline.Pipeline`, which is called in the same way.
+    Raises FormatError for a model that the runtime can't run, naming the operation.
+    """
+    if weights not in ("ahead_of_time", "on_the_fly", "streamed"):
+        raise ConfigError(f'weights must be "ahead_of_time", "on_the_fly" or "streamed", not {weights!r}')
+    model = _opened(source)
+    place = _device(device)
+    kind = model.spec.WhichOneof("Type")
+    if isinstance(model, Model) and kind == "mlProgram":
+        return load_program(model, model.spec, place, Precision(precision), function, weights)
+    if function is not None:
+        raise ConfigError(f"{model.path}: a {kind} has no functions to choose from")
+    if kind in NETWORKS:
+        return load_network(model.path, model.spec, place, Precision(precision), custom)
+    return load_pipeline(model, model.spec, place, Precision(precision), weights, custom)
+
+
+def interface(source: str | Path | Model | Networks, function: str | None = None) -> Interface:
+    """The inputs, outputs and states of a model, or of one of its functions, without loading its weights."""
+    spec = _opened(source).spec
+    if pipeline_of(spec) is not None:
+        return pipeline_interface(spec)
+    return interface_of(spec.description, function or default_function(spec.description))
+
+
+def _opened(source: str | Path | Model | Networks) -> Model | Networks:
+    return source if isinstance(source, Model | Networks) else load_if_networks(source) or load_model(source)
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        if reason.startswith("Expected one of"):  # PyTorch lists all that it has a name for
+            raise ConfigError(f"device {name!r} is not known; use cpu, cuda or mps") from error
+        raise ConfigError(f"device {name!r} is not to be had here: {reason}") from error
+    return device

@@ -1,0 +1,1 @@
+"""Stages of pipelines, and pipelines."""

@@ -1,0 +1,178 @@
+"""Pipelines: each stage takes what the caller gave and what earlier stages computed, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from corepress.errors import ConfigError, FormatError
+from corepress.formats.mlprogram import Model
+from corepress.formats.mlprogram.program import stage_names
+from corepress.formats.neural_network import Model as Networks
+from corepress.formats.neural_network.layers import NETWORKS
+from corepress.runtime.executor import Executor
+from corepress.runtime.features import Interface, from_value, interface_of, to_tensors
+from corepress.runtime.networks import Custom, load_network
+from corepress.runtime.precision import Precision
+from corepress.runtime.program import Program, State, load_program
+from corepress.runtime.stages import suppression
+
+
+class Pipeline(Program):
+    """Programs that run one after the other. `stages`: these, by name; names of states start with that of their stage,
+    as do the names that `observe` is called with."""
+
+    def __init__(self, interface: Interface, stages: Mapping[str, Program], device: torch.device, precision: Precision):
+        self.interface = interface
+        self.stages = dict(stages)
+        self.function, self.constants = "", {}  # those of its stages are theirs
+        self.device = device
+        self.precision = precision
+
+    @property
+    def module(self) -> Executor:
+        raise ConfigError("a pipeline is no single module: use the modules of its stages")
+
+    def predict(self, inputs: Mapping[str, Any], state: State | None = None, observe: Any = None) -> dict[str, Any]:
+        """Run all stages; arguments, results and errors are those of `Program.predict`."""
+        if self.interface.states and state is None:
+            raise ConfigError("the model is stateful: pass what make_state() returned")
+        values: dict[str, Any] = {**to_tensors(self.interface.inputs, inputs), **inputs}
+        for name, stage in self.stages.items():
+            given, prefix = self.inputs_of(stage, values), f"{name}/"
+            values |= {prefix + key: value for key, value in given.items()}
+            own = {key.removeprefix(prefix): t for key, t in (state or {}).items() if key.startswith(prefix)}
+            values |= stage.predict(given, own, observe and _prefixed(observe, prefix))
+            if state is not None:
+                state.update({prefix + key: tensor for key, tensor in own.items()})
+        return {feature.name: _as_described(feature, values[feature.name]) for feature in self.interface.outputs}
+
+    def inputs_of(self, stage: Program, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Of what is known so far, that which a stage takes."""
+        wanted = {feature.name for feature in stage.interface.inputs}
+        return {key: value for key, value in values.items() if key in wanted}
+
+    def showing(self, stage: str | int, *, alone: bool = False) -> Pipeline:
+        """The pipeline with further outputs, or with these `alone`: what earlier stages give to the stage of that name
+        or index, under the names "stage/input". Raises ConfigError."""
+        names = list(self.stages)
+        if isinstance(stage, int) and -len(names) <= stage < len(names):
+            stage = names[stage]
+        if stage not in self.stages:
+            raise ConfigError(f"there is no stage {stage!r}; the stages are {', '.join(names)}")
+        before = names[: names.index(str(stage))]
+        computed = {feature.name: feature for name in before for feature in self.stages[name].interface.outputs}
+        read = [feature.name for feature in self.stages[str(stage)].interface.inputs if feature.name in computed]
+        if not read:
+            raise ConfigError(f"nothing that is computed goes into the stage {stage!r}")
+        inner = tuple(replace(computed[name], name=f"{stage}/{name}") for name in read)
+        outputs = inner if alone else (*inner, *self.interface.outputs)
+        return Pipeline(replace(self.interface, outputs=outputs), self.stages, self.device, self.precision)
+
+    @property
+    def detections(self) -> tuple[str, str] | None:
+        """The outputs that hold the confidences and the coordinates of boxes, where the last stage suppresses some."""
+        last = self.stages[next(reversed(self.stages))] if self.stages else None
+        if last is None or isinstance(last, Pipeline) or not suppression.is_suppression(last):
+            return None
+        confidence, coordinates = (feature.name for feature in last.interface.outputs)
+        return confidence, coordinates
+
+
+def load_pipeline(
+    model: Model | Networks,
+    spec: Any,
+    device: torch.device,
+    precision: Precision,
+    weights: str = "ahead_of_time",
+    custom: Custom | None = None,
+) -> Pipeline:
+    """The pipeline that `spec` is: that of `model`, or of one stage of it. `custom`: for custom layers, see `load`."""
+    pipeline = pipeline_of(spec)
+    if pipeline is None:
+        kind = spec.WhichOneof("Type")
+        raise FormatError(
+            f"{model.path}: a {kind} can't be run, only ML programs, neural networks and pipelines of them"
+        )
+    interface = pipeline_interface(spec)
+    known = {feature.name for feature in interface.inputs}
+    stages: dict[str, Program] = {}
+    for name, inner in zip(stage_names(pipeline), pipeline.models, strict=True):
+        stages[name] = stage = _stage(model, inner, name, device, precision, weights, custom)
+        for feature in stage.interface.inputs:
+            if feature.name not in known and not feature.optional:
+                raise FormatError(f"{model.path}: nothing gives stage {name!r} its input {feature.name!r}")
+        known |= {feature.name for feature in stage.interface.outputs}
+    for feature in interface.outputs:
+        if feature.name not in known:
+            raise FormatError(f"{model.path}: no stage gives the output {feature.name!r}")
+    states = tuple(
+        replace(feature, name=f"{name}/{feature.name}")
+        for name, stage in stages.items()
+        for feature in stage.interface.states
+    )
+    return Pipeline(replace(interface, states=states), stages, device, precision)
+
+
+def pipeline_of(spec: Any) -> Any:
+    """The pipeline that a model is; None where it is none."""
+    kind = spec.WhichOneof("Type")
+    if kind not in ("pipeline", "pipelineClassifier", "pipelineRegressor"):
+        return None
+    return spec.pipeline if kind == "pipeline" else getattr(spec, kind).pipeline
+
+
+def pipeline_interface(spec: Any) -> Interface:
+    """The inputs and outputs of a pipeline as it is described; thresholds of its stages have their defaults."""
+    interface, defaults = interface_of(spec.description, ""), _thresholds(spec)
+    inputs = (
+        replace(feature, optional=True, default=defaults[feature.name])
+        if feature.name in defaults and feature.default is None
+        else feature
+        for feature in interface.inputs
+    )
+    return replace(interface, inputs=tuple(inputs))
+
+
+def _thresholds(spec: Any) -> dict[str, float]:
+    pipeline = pipeline_of(spec)
+    if pipeline is None:
+        return suppression.thresholds(spec) if spec.WhichOneof("Type") == suppression.KIND else {}
+    return {name: value for inner in pipeline.models for name, value in _thresholds(inner).items()}
+
+
+def _stage(
+    model: Model | Networks,
+    spec: Any,
+    name: str,
+    device: torch.device,
+    precision: Precision,
+    weights: str,
+    custom: Custom | None,
+) -> Program:
+    kind = str(spec.WhichOneof("Type"))
+    if isinstance(model, Model) and kind == "mlProgram":
+        return load_program(model, spec, device, precision, weights=weights)
+    if kind.startswith("pipeline"):
+        return load_pipeline(model, spec, device, precision, weights, custom)
+    if kind in NETWORKS:
+        return load_network(model.path, spec, device, precision, custom)
+    if kind == suppression.KIND:
+        return suppression.load_suppression(spec, model.path, name, precision)
+    raise FormatError(
+        f"{model.path}: stage {name!r} is a {kind}, but only ML programs, neural networks and non-maximum suppressions "
+        "can be run"
+    )
+
+
+def _prefixed(observe: Any, prefix: str) -> Any:
+    return lambda name, value: observe(prefix + name, value)
+
+
+def _as_described(feature: Any, value: Any) -> Any:
+    """A stage's output as the pipeline describes it, which may be of another type."""
+    return from_value(feature, torch.from_numpy(value) if isinstance(value, np.ndarray) else value)

@@ -1,0 +1,96 @@
+"""Which part of corepress may import which: the table that `test_layers.py` checks and `make docs` prints.
+
+A part is a file or a folder of `src/corepress`; a file belongs to the longest name that it lies under. A part may
+always import itself. A name that is allowed stands for all below it. The order is that of the floors, ground first.
+"""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+SOURCE = Path(__file__).parent.parent / "src/corepress"
+
+_FACES = {"formats", "targets", "weights", "errors", "fields", "peer"}
+ALLOWED: dict[str, set[str]] = {
+    "errors": set(),
+    "version": set(),
+    "threads": set(),
+    "tables": set(),
+    "fields": {"errors"},
+    "peer": {"errors"},
+    "split": {"errors"},
+    "metrics": {"errors"},
+    "kernels": {"errors"},
+    "weights": {"kernels", "errors"},
+    "algorithms": {"weights", "kernels", "errors", "threads"},
+    "algorithms/fitted": {"algorithms", "weights", "kernels", "errors", "threads"},
+    "algorithms/learned": {"algorithms", "weights", "kernels", "errors", "threads"},
+    "formats": {"weights", "errors"},
+    "targets": {"weights", "errors"},
+    "runtime": {"formats", "weights", "kernels", "errors", "threads"},
+    "coreml": {*_FACES, "algorithms", "threads"},
+    "coreml/activations": {*_FACES, "coreml", "runtime"},
+    "coreml/experimental": {"coreml"},
+    "coreml/calibrated": {*_FACES, "coreml", "algorithms", "runtime", "split"},
+    "neural_network": {"formats", "algorithms", "weights", "errors", "threads"},
+    "neural_network/compare": {"formats", "runtime", "errors"},
+    "torch": {"algorithms", "formats/atomic", "weights", "errors", "fields", "peer", "threads", "version"},
+    "description": {"formats", "targets", "errors"},
+    "verification": {"runtime", "formats", "metrics", "tables", "errors"},
+    "reports": {"coreml", "formats", "targets", "kernels", "tables", "errors"},
+    "recipe": {"coreml", "targets", "fields", "errors"},
+    "cli": {
+        "description", "verification", "reports", "recipe", "coreml", "neural_network", "runtime", "formats", "targets",
+        "tables", "metrics", "split", "fields", "errors", "version",
+    },
+}  # fmt: skip
+# The package itself hands out names of all parts, on first use.
+_DOORS = {"__init__", "__main__"}
+
+
+def files() -> dict[str, Path]:
+    """Every source file, by its name such as "coreml/config"; a folder's `__init__` by the name of the folder."""
+    found = {}
+    for path in sorted(SOURCE.rglob("*.py")):
+        name = path.relative_to(SOURCE).with_suffix("").as_posix()
+        found[name.removesuffix("/__init__")] = path
+    return found
+
+
+def part_of(name: str) -> str:
+    """The part that a file belongs to; the empty string for the two doors of the package."""
+    if name in _DOORS:
+        return ""
+    return max((part for part in ALLOWED if within(name, part)), key=len, default=name)
+
+
+def within(name: str, part: str) -> bool:
+    return name == part or name.startswith(f"{part}/")
+
+
+def imports(path: Path, known: dict[str, Path]) -> set[str]:
+    """The files of corepress that a file imports, at once or on first use."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "corepress":
+            module = "/".join(node.module.split(".")[1:])
+            for alias in node.names:
+                inner = f"{module}/{alias.name}".lstrip("/")
+                found.add(inner if inner in known else module or "__init__")
+        elif isinstance(node, ast.Import):
+            names = (alias.name.split(".") for alias in node.names)
+            found |= {"/".join(name[1:]) or "__init__" for name in names if name[0] == "corepress"}
+    return found
+
+
+def table() -> str:
+    """The table of `docs/architecture.md`: each part, the first sentence of its docstring, and what it may import."""
+    rows = ["| part | what is in it | may import |", "| --- | --- | --- |"]
+    known = files()
+    for part, allowed in ALLOWED.items():
+        name = f"{part}/" if known[part].stem == "__init__" else f"{part}.py"
+        sentence = (ast.get_docstring(ast.parse(known[part].read_text(encoding="utf-8"))) or "").split("\n\n")[0]
+        sentence = " ".join(sentence.split()).removesuffix(".").replace("|", "\\|")
+        rows.append(f"| `{name}` | {sentence} | {', '.join(f'`{other}`' for other in sorted(allowed)) or 'nothing'} |")
+    return "\n".join(rows) + "\n"

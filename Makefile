@@ -8,7 +8,7 @@ TORCH ?= 1
 
 KERNELS := $(wildcard src/corepress/kernels/c/*) tools/build_kernels.py
 
-.PHONY: kernels demo test test-all test-aarch64 test-pythons sanitize wheels lowest lint bench bench-quick conformance fuzz schema docs clean
+.PHONY: kernels demo test test-all test-aarch64 test-pythons try-sdist sanitize wheels lowest lint bench bench-quick conformance fuzz schema docs clean
 
 # Each package also runs, on real images; `make demo TORCH=` does without PyTorch and this.
 demo: .venv/core.stamp $(if $(TORCH),.venv/torch.stamp)
@@ -35,9 +35,13 @@ sanitize: .venv/dev.stamp
 test-aarch64: .venv/wheels.stamp
 	tools/aarch64.sh
 
-# One wheel on every version of Python that the machine has.
+# The sdist and a wheel, installed in fresh environments, on every version of Python that the machine has.
 test-pythons: .venv/wheels.stamp
-	tools/pythons.sh
+	$(BIN)/python tools/pythons.py
+
+# The sdist, in one fresh environment.
+try-sdist: .venv/dev.stamp
+	$(BIN)/python tools/pythons.py --quick $(BIN)/python
 
 # An sdist, and a wheel for each system, cross-compiled.
 wheels: .venv/wheels.stamp
@@ -51,6 +55,9 @@ lint: .venv/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/check-jsonschema -q --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema -q --builtin-schema vendor.github-actions action/action.yml
+	$(BIN)/check-jsonschema -q --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/bug.yml .github/ISSUE_TEMPLATE/idea.yml
 
 bench: .venv/dev.stamp
 	$(BIN)/python benchmarks/run.py

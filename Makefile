@@ -8,7 +8,7 @@ TORCH ?= 1
 
 KERNELS := $(wildcard src/corepress/kernels/c/*) tools/build_kernels.py
 
-.PHONY: kernels demo test test-all test-aarch64 test-pythons try-sdist sanitize wheels lowest lint bench bench-quick conformance fuzz schema docs clean
+.PHONY: kernels demo test test-all test-aarch64 test-pythons try-sdist sanitize wheels lowest lint bench bench-quick conformance fuzz schema docs site notebooks screens clean
 
 # Each package also runs, on real images; `make demo TORCH=` does without PyTorch and this.
 demo: .venv/core.stamp $(if $(TORCH),.venv/torch.stamp)
@@ -90,6 +90,18 @@ docs: .venv/dev.stamp
 	$(BIN)/python -m tools.operations_table
 	$(BIN)/python -m tools.layers_table
 
+# The documentation as a site, in build/site; a link to nothing, or a name without documentation, fails.
+site: .venv/docs.stamp
+	$(BIN)/python -m mkdocs build --quiet
+
+# Runs the notebooks of docs/tutorials, and writes into them what they print.
+notebooks: .venv/docs.stamp
+	$(BIN)/python -m tools.notebooks
+
+# Draws what the commands print, for README.md and the site.
+screens: .venv/torch.stamp
+	$(BIN)/python -m tools.screens
+
 clean:
 	rm -rf .venv .venv-lowest build dist
 
@@ -105,6 +117,10 @@ clean:
 .venv/dev.stamp: pyproject.toml constraints.txt $(KERNELS)
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+.venv/docs.stamp: pyproject.toml .venv/dev.stamp
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[docs]'
 	touch $@
 
 .venv/wheels.stamp: pyproject.toml .venv/core.stamp

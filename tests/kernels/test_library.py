@@ -22,13 +22,12 @@ def run(program: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 
 def refusal(program: str = PACK, **environment: str) -> str:
-    """What the error of corepress says that ends a program."""
+    """What the CorepressError says that ends a program."""
     done = run(program, **environment)
     assert done.returncode == 1 and not done.stdout
     last = done.stderr.strip().splitlines()[-1]
-    kind, _, said = last.partition(": ")
-    assert kind in ("corepress.errors.MissingDependencyError", "corepress.errors.ConfigError")
-    return said
+    assert last.startswith("corepress.errors.CorepressError: ")
+    return last.removeprefix("corepress.errors.CorepressError: ")
 
 
 def test_a_missing_library(tmp_path) -> None:

@@ -1,6 +1,6 @@
 """Quantization of PyTorch models."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from corepress.torch.quantization import post_training_quantization, quantization_config, quantizer
 from corepress.torch.quantization.post_training_quantization import (
@@ -15,6 +15,9 @@ from corepress.torch.quantization.quantization_config import (
     QuantizationScheme,
 )
 from corepress.torch.quantization.quantizer import LinearQuantizer
+
+if TYPE_CHECKING:
+    from corepress.torch.quantization._coreml_quantizer import CoreMLQuantizer as CoreMLQuantizer
 
 __all__ = [
     "CoreMLQuantizer",

@@ -9,8 +9,6 @@ import pytest
 from tests.layers import ALLOWED, SOURCE, files, imports, part_of, table, within
 
 FILES = files()
-# Until `runtime/packed` is a folder.
-CIRCLE = {"runtime/packed", "runtime/triton_kernels"}
 
 
 @pytest.mark.parametrize("part", ALLOWED)
@@ -26,7 +24,6 @@ def test_every_file_belongs_to_a_part() -> None:
 
 def test_no_two_files_import_each_other_not_even_through_others() -> None:
     graph = {name: imports(path, FILES) - {name} for name, path in FILES.items() if name != "__init__"}
-    graph["runtime/triton_kernels"] -= CIRCLE
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:

@@ -189,7 +189,7 @@ class Planner:
         outputs = tuple(output.name for output in node.op.outputs)
         function = None if known is None else known.function
         if any(isinstance(a, Held) and isinstance(self.held[a.name], Packed) for a in arguments.values()):
-            function = partial(_packed_product, node.type)
+            function = partial(product, node.type)
         return Step(node.type, node.name, arguments, outputs, blocks, function)
 
     def _arguments(self, node: Node, known: Operation | None) -> dict[str, Any]:
@@ -282,10 +282,6 @@ class Planner:
                 for item in items
             ]  # fmt: skip
         raise FormatError(f"{what}: a constant of a kind that the runtime does not know")
-
-
-def _packed_product(kind: str, **arguments: Any) -> Tensor | None:
-    return product(kind, arguments)
 
 
 def _dense(precision: Precision, weight: Any) -> Tensor:

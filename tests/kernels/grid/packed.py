@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from corepress.runtime.packed import Packed, pack
+from corepress.runtime.packed import Packed, cpu, pack
 from corepress.weights import Palettized, Quantized
 from tests.kernels.grid.cases import Array, Case
 from tests.kernels.grid.numbers import bell, integers, powers
@@ -59,7 +59,7 @@ def dense(weight: Packed) -> torch.Tensor:
     """All rows, but the first and the last apart."""
     room = torch.zeros(weight.rows, weight.padded)
     parts = [(0, 1), (1, weight.rows - 1), (weight.rows - 1, weight.rows)]
-    return torch.cat([weight.tile(first, last, room[: last - first]).clone() for first, last in parts])
+    return torch.cat([cpu.tile(weight, first, last, room[: last - first]).clone() for first, last in parts])
 
 
 def tiles() -> Iterator[Case]:

@@ -1,4 +1,4 @@
-/* Products with weights that stay packed (runtime/packed.py), and their rows made dense.
+/* Products with weights that stay packed (runtime/packed/), and their rows made dense.
  *
  * Codes come in pieces of 128, eight times sixteen. For a few tokens they become numbers in registers and are
  * multiplied there. For more, a tile of rows is made dense, in a span of columns that stays in the cache, and

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from corepress.runtime import packed as packed_module
 from corepress.runtime.packed import Packed, pack
+from corepress.runtime.packed import weight as chooser
 from corepress.weights import Palettized, Quantized
-from tests.runtime.test_on_the_fly import palettized, quantized, rng
+from tests.runtime.packed.test_packed import palettized, quantized, rng
 from tests.runtime.test_zoo import distance
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -23,7 +23,7 @@ if DEVICE == "cpu":
         pytest.skip("needs a GPU, or Triton's interpreter", allow_module_level=True)
 pytest.importorskip("triton")
 
-from corepress.runtime import triton_kernels  # noqa: E402
+from corepress.runtime.packed import gpu  # noqa: E402
 
 LIMITS = {torch.float32: 1e-5, torch.float16: 1e-3}
 
@@ -38,12 +38,12 @@ def check(weight: Palettized | Quantized) -> None:
     small, dense = packed(weight), torch.from_numpy(weight.decompress())
     for batch in (1, 3, 17):
         x = torch.from_numpy(rng.normal(size=(batch, small.columns))).to(small.dtype)
-        found = triton_kernels.multiply(small, x.to(DEVICE), small.dtype).cpu()
+        found = gpu.multiply(small, x.to(DEVICE), small.dtype).cpu()
         assert found.shape == (batch, small.rows)
         expected = x.float() @ dense.float().T
         assert distance(found.float().numpy(), expected.numpy()) <= LIMITS[small.dtype]
     tile = torch.full((14, small.columns), torch.nan, dtype=small.dtype, device=DEVICE)
-    triton_kernels.spread(small, 5, tile)
+    gpu.spread(small, 5, tile)
     torch.testing.assert_close(tile.cpu(), dense[5:19], rtol=LIMITS[small.dtype], atol=LIMITS[small.dtype])
 
 
@@ -74,22 +74,22 @@ def test_a_palettized_weight_under_scales(bits, blocks) -> None:
 
 @pytest.mark.parametrize("bits", [1, 4, 6, 8])
 def test_rows_longer_than_a_program_takes_at_a_time(bits) -> None:
-    check(palettized(bits, 4, 8 * triton_kernels._UNITS + 3, "float32"))
+    check(palettized(bits, 4, 8 * gpu._UNITS + 3, "float32"))
 
 
 def test_many_rows_are_multiplied_tile_by_tile(monkeypatch) -> None:
-    monkeypatch.setattr(triton_kernels, "_TILE", 64 * 7)
+    monkeypatch.setattr(gpu, "_TILE", 64 * 7)
     check(palettized(4, 4, 64, "float32"))
 
 
 @pytest.mark.parametrize("batch", [0, 1, 2, 8, 9])
 def test_a_layer_takes_the_kernels_on_a_gpu(batch, monkeypatch) -> None:
-    monkeypatch.setattr(packed_module, "_gpu_kernels", lambda device: triton_kernels)
+    monkeypatch.setattr(chooser, "_gpu_kernels", lambda device: gpu)
     small = packed(quantized(4, "int8", 24, 4, 64, "float16", True))
     x = torch.from_numpy(rng.normal(size=(batch, 2, 64))).half().to(DEVICE)
     bias = torch.ones(24, dtype=torch.float16, device=DEVICE)
     found = small(x.transpose(0, 1), bias)
-    dense = small.torch_tile(0, 24)
+    dense = small.dense(0, 24)
     expected = x.transpose(0, 1).float() @ dense.T + 1
     assert found.dtype == torch.float16 and found.shape == expected.shape
     torch.testing.assert_close(found.float(), expected, rtol=2e-3, atol=2e-3)

@@ -13,7 +13,7 @@ import torch
 import corepress.coreml as cto
 from corepress.errors import ConfigError
 from corepress.runtime import load
-from corepress.runtime.packed import Packed, pack
+from corepress.runtime.packed import Packed, cpu, pack
 from corepress.weights import Palettized, Quantized, Sparse
 from tests.packages import make_package
 from tests.runtime.test_zoo import convert, distance
@@ -39,7 +39,7 @@ def quantized(bits: int, kind: str, groups: int, blocks: int, columns: int, dtyp
 
 
 def tile(packed: Packed, first: int, last: int) -> torch.Tensor:
-    return packed.tile(first, last, torch.zeros(last - first, packed.padded))
+    return cpu.tile(packed, first, last, torch.zeros(last - first, packed.padded))
 
 
 def check(weight: Palettized | Quantized) -> None:
@@ -55,7 +55,7 @@ def check(weight: Palettized | Quantized) -> None:
             assert found.dtype == expected.dtype and found.shape == expected.shape
             assert distance(found.float().numpy(), expected.float().numpy()) <= LIMITS[dtype]
     # What a GPU computes is what a CPU does.
-    torch.testing.assert_close(packed.torch_tile(5, 19), tile(packed, 5, 19), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(packed.dense(5, 19), tile(packed, 5, 19), rtol=1e-6, atol=1e-6)
     assert distance(tile(packed, 0, rows).numpy(), dense.float().numpy()) <= LIMITS[dtype]
     # Each row is filled up to 128 codes.
     assert packed.codes.nbytes == rows * -(-columns // 128) * 16 * (weight.bits if packed.tables.numel() else 8)
@@ -149,7 +149,7 @@ def test_rows_are_shared_among_threads(rows, tokens) -> None:
 
 
 def test_many_rows_are_multiplied_tile_by_tile(monkeypatch) -> None:
-    monkeypatch.setattr("corepress.runtime.packed._TILE", 64 * 7)
+    monkeypatch.setattr("corepress.runtime.packed.stored._TILE", 64 * 7)
     check(palettized(4, 4, 64, "float32"))
 
 

@@ -18,7 +18,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from corepress.runtime.packed import _LANES, Packed
+from corepress.runtime.packed.stored import LANES, Stored
 
 # What to read the codes as, so that a unit is one number; or three, of 3 and 6 bits.
 _NUMBERS = {1: torch.uint8, 2: torch.uint16, 3: torch.uint8, 4: torch.int32, 6: torch.uint16}
@@ -117,13 +117,13 @@ def _spread(
     tl.store(dense + (row - start) * columns + column, numbers.to(dense.dtype.element_ty), inside)
 
 
-def multiply(weight: Packed, x: Tensor, dtype: torch.dtype) -> Tensor:
+def multiply(weight: Stored, x: Tensor, dtype: torch.dtype) -> Tensor:
     """x (batch, columns) @ weight.T, summed in float32; for a large batch both are taken in `dtype` first."""
     with torch.cuda.device_of(x):
         return _few(weight, x) if 0 < len(x) <= _FEW else _many(weight, x.to(dtype))
 
 
-def _few(weight: Packed, x: Tensor) -> Tensor:
+def _few(weight: Stored, x: Tensor) -> Tensor:
     y = torch.empty(len(x), weight.rows, device=x.device)
     form, batch = _form(weight), triton.next_power_of_2(len(x))
     units = max(_UNITS, _COLUMNS // (form["CODES"] * batch))
@@ -133,7 +133,7 @@ def _few(weight: Packed, x: Tensor) -> Tensor:
     return y
 
 
-def _many(weight: Packed, x: Tensor) -> Tensor:
+def _many(weight: Stored, x: Tensor) -> Tensor:
     y = torch.empty(len(x), weight.rows, dtype=x.dtype, device=x.device)
     step = max(1, _TILE // weight.columns)
     room = torch.empty(min(step, weight.rows), weight.columns, dtype=x.dtype, device=x.device)
@@ -144,13 +144,13 @@ def _many(weight: Packed, x: Tensor) -> Tensor:
     return y
 
 
-def spread(weight: Packed, first: int, dense: Tensor) -> None:
+def spread(weight: Stored, first: int, dense: Tensor) -> None:
     """The rows of the weight from `first` on, as many as the contiguous `dense` has, in its type."""
     grid = triton.cdiv(len(dense), _ROWS), triton.cdiv(weight.columns, _COLUMNS)
     _spread[grid](*_parts(weight), dense, first, first + len(dense), **_form(weight), ROWS=_ROWS, COLUMNS=_COLUMNS)
 
 
-def _parts(weight: Packed) -> tuple[Any, ...]:
+def _parts(weight: Stored) -> tuple[Any, ...]:
     """The buffers, None for an empty one, and the numbers that say how they are laid out."""
     tables, scales, offsets = (t if t.numel() else None for t in (weight.tables, weight.scales, weight.offsets))
     groups, blocks = weight.scales.shape
@@ -161,10 +161,10 @@ def _parts(weight: Packed) -> tuple[Any, ...]:
     )  # fmt: skip
 
 
-def _form(weight: Packed) -> dict[str, int]:
-    """How codes lie in units: as `Packed` writes them, those of one lane in eight vectors; or one of 8 bits."""
+def _form(weight: Stored) -> dict[str, int]:
+    """How codes lie in units: as `Stored` writes them, those of one lane in eight vectors; or one of 8 bits."""
     parts = 3 if weight.bits in (3, 6) else 1
-    codes, lanes = (1, 1) if weight.bits == 8 else (8, _LANES)
+    codes, lanes = (1, 1) if weight.bits == 8 else (8, LANES)
     blocks = weight.scales.shape[1]
     size = weight.columns // max(1, blocks)
     step = codes if blocks <= 1 else gcd(codes, size // lanes) if size % lanes == 0 else 1

@@ -8,7 +8,19 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from corepress.errors import ConfigError, CorepressError, FormatError, Missed, needs_torch
+from corepress.errors import (
+    ConfigError,
+    CorepressError,
+    DataError,
+    FormatError,
+    Missed,
+    MissingDependencyError,
+    OrderError,
+    OutputError,
+    ResourceError,
+    UnsupportedError,
+    needs_torch,
+)
 from corepress.version import __version__ as __version__
 
 if TYPE_CHECKING:
@@ -29,11 +41,17 @@ if TYPE_CHECKING:
 __all__ = [
     "ConfigError",
     "CorepressError",
+    "DataError",
     "Description",
     "FormatError",
     "Missed",
+    "MissingDependencyError",
     "Model",
+    "OrderError",
+    "OutputError",
     "Report",
+    "ResourceError",
+    "UnsupportedError",
     "Verification",
     "coreml",
     "describe",

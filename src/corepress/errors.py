@@ -1,4 +1,20 @@
-"""The errors that corepress raises on purpose; the command line prints their one sentence (`cli/guard.py`)."""
+"""The errors that corepress raises on purpose: a closed family, one class for each thing that a caller can do about it.
+
+Every one is a `CorepressError`, and none is raised as that itself. Its message is one sentence that says what happened,
+to which file, weight or argument, and what to do; the command line prints it and ends as `docs/cli.md` says.
+A new class belongs here, into the tree below, and into `tests/test_errors.py`.
+
+    CorepressError
+    ├── ConfigError             an argument, option, configuration or recipe is unknown, impossible or contradictory
+    ├── FormatError             a file can't be read: it is missing, truncated, damaged or hostile
+    │   └── UnsupportedError    a file is sound, but of a kind, version, operation or type that corepress does not know
+    ├── DataError               values can't be worked with: samples, weights or statistics
+    ├── OutputError             the result can't be written where it was asked for
+    ├── OrderError              a method was called before the one that it needs
+    ├── ResourceError           memory, room on disk or a process was lacking
+    ├── MissingDependencyError  a package, or the compiled part of corepress, is not installed
+    └── Missed                  all went well, but the model misses what was asked of it
+"""
 
 from __future__ import annotations
 
@@ -13,18 +29,61 @@ def one_line(message: str) -> str:
 
 
 class CorepressError(Exception):
-    """Bad input or an operation that can't be done: the message names what, why and what to do."""
+    """The family: catch it to catch everything that corepress raises on purpose."""
 
     def __init__(self, message: str):
         super().__init__(one_line(message))
 
 
-class FormatError(CorepressError):
-    """A file that is damaged, hostile or of a kind that corepress does not read."""
-
-
 class ConfigError(CorepressError, ValueError):
-    """A configuration that asks for something unknown or impossible."""
+    """An argument, option, configuration or recipe is unknown, impossible, or contradicts another one.
+
+    Raised before any work is done, wherever that can be known. It is a ValueError, as coremltools raises.
+    """
+
+
+class FormatError(CorepressError):
+    """A file can't be read: it is missing, truncated, damaged or hostile, or not of the kind that its name says.
+
+    Raised by everything that reads a model, a folder of weights or samples, at once or when a damaged part is reached.
+    """
+
+
+class UnsupportedError(FormatError):
+    """A file is sound, as far as one can tell, but of a kind, version, operation or type that corepress does not know.
+
+    Raised where a later version of corepress, or another tool, could do what was asked. It is a FormatError, so that
+    callers who need not tell the two apart catch both.
+    """
+
+
+class DataError(CorepressError):
+    """Values can't be worked with: a weight or a statistic that is not finite, samples that are empty or don't fit.
+
+    Where it concerns one weight of many, that weight is left alone and the reason is reported.
+    """
+
+
+class OutputError(CorepressError):
+    """The result can't be written where it was asked for: something else is there, or the system refuses.
+
+    What was there before stays as it was.
+    """
+
+
+class OrderError(CorepressError):
+    """A method was called before the one that it needs, such as `step` before `prepare`."""
+
+
+class ResourceError(CorepressError):
+    """Memory, room on disk or a process was lacking; with more of it the same call would do."""
+
+
+class MissingDependencyError(CorepressError, ImportError):
+    """A package that a feature needs is not installed, or the compiled part of corepress does not fit this machine.
+
+    The message holds the command that installs it. It is an ImportError.
+    """
 
 
 class Missed(CorepressError):
@@ -35,4 +94,4 @@ def needs_torch(error: ModuleNotFoundError, what: str) -> Exception:
     """What to raise where importing a part failed: the same error, or for lack of PyTorch what to install."""
     if error.name != "torch":
         return error
-    return CorepressError(f"{what} needs PyTorch: pip install 'corepress[torch]'")
+    return MissingDependencyError(f"{what} needs PyTorch: pip install 'corepress[torch]'")

@@ -37,7 +37,7 @@ def here(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> tuple[int, str,
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
-            code = guard.run()
+            code = guard.run(app)
         except SystemExit as stopped:
             code = int(stopped.code or 0)
     return code, out.getvalue(), err.getvalue()

@@ -22,12 +22,13 @@ def run(program: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 
 def refusal(program: str = PACK, **environment: str) -> str:
-    """What the CorepressError says that ends a program."""
+    """What the error of corepress says that ends a program."""
     done = run(program, **environment)
     assert done.returncode == 1 and not done.stdout
     last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("corepress.errors.CorepressError: ")
-    return last.removeprefix("corepress.errors.CorepressError: ")
+    kind, _, said = last.partition(": ")
+    assert kind in ("corepress.errors.MissingDependencyError", "corepress.errors.ConfigError")
+    return said
 
 
 def test_a_missing_library(tmp_path) -> None:

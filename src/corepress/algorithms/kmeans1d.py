@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from corepress.errors import CorepressError
+from corepress.errors import DataError
 from corepress.kernels import kmeans1d as kernels
 from corepress.kernels.half import narrow, widen
 from corepress.kernels.partition import means_of_runs, partition
@@ -44,11 +44,11 @@ def cluster(values: Floats, counts: Floats, k: int) -> Clusters:
     """
     values, counts = np.ascontiguousarray(values, np.float64), np.ascontiguousarray(counts, np.float64)
     if k < 1 or values.ndim != 1 or values.shape != counts.shape or values.size == 0:
-        raise CorepressError("k-means needs k >= 1, at least one value, and one count for each value")
+        raise DataError("k-means needs k >= 1, at least one value, and one count for each value")
     if not (np.isfinite(values).all() and (np.diff(values) > 0).all()):
-        raise CorepressError("k-means needs finite values in strictly ascending order, as `histogram` gives")
+        raise DataError("k-means needs finite values in strictly ascending order, as `histogram` gives")
     if not (np.isfinite(counts).all() and (counts > 0).all()):
-        raise CorepressError("k-means needs finite, positive counts")
+        raise DataError("k-means needs finite, positive counts")
     bounds = partition(values, counts, k)
     centroids, sse = means_of_runs(values, counts, bounds)
     return Clusters(centroids, bounds, sse)
@@ -68,7 +68,7 @@ def histogram(weight: Array, importance: Array | None = None) -> tuple[Floats, F
         rows, weights = _sorted(rows, weights)
         found = kernels.histogram_sorted(rows[0], None if weights is None else weights[0])
     if found is None:
-        raise CorepressError(NOT_FINITE)
+        raise DataError(NOT_FINITE)
     return found
 
 
@@ -102,7 +102,7 @@ def quantize_rows(
     else:
         centroids, used = kernels.cluster_sorted(*_sorted(rows, weights), k)
     if (used < 0).any():
-        raise CorepressError(NOT_FINITE)
+        raise DataError(NOT_FINITE)
     # The representable value nearest to the mean is the best for a partition. Rounding does not merge clusters:
     # their values are representable, so a rounded mean stays between its own.
     lut = round_to(centroids, dtype)
@@ -167,12 +167,12 @@ def _checked(rows: Array, importance: Array | None) -> tuple[Array, Floats | Non
     if importance is None:
         return rows, None
     if importance.shape != rows.shape:
-        raise CorepressError(f"the importance has the shape {importance.shape}, but the weight {rows.shape}")
+        raise DataError(f"the importance has the shape {importance.shape}, but the weight {rows.shape}")
     weights = np.ascontiguousarray(importance, np.float64)
     if weights.size and not 0 <= weights.min() <= weights.max() < np.inf:  # NaN are not in any order
-        raise CorepressError("the importance must be finite and not negative")
+        raise DataError("the importance must be finite and not negative")
     if not np.isfinite(rows).all():
-        raise CorepressError(NOT_FINITE)
+        raise DataError(NOT_FINITE)
     if not (some := weights.any(axis=1, keepdims=True)).all():
         weights = np.where(some, weights, 1.0)
     return rows, weights
@@ -207,7 +207,7 @@ def _suits_bins(rows: Array, k: int) -> bool:
 def _quantize_binned(rows: Array, k: int, weights: Floats | None) -> tuple[Array, Indices]:
     luts, used = kernels.cluster_bins(rows, weights, _dropped_bits(k), k, BINS_PER_CLUSTER * k)
     if (used < 0).any():
-        raise CorepressError(NOT_FINITE)
+        raise DataError(NOT_FINITE)
     indices = _nearest(rows, None, luts, used)
     if (coarse := used == 0).any():
         some = None if weights is None else weights[coarse]

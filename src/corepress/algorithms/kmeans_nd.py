@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from corepress.errors import CorepressError
+from corepress.errors import DataError
 from corepress.kernels import kmeans_nd as kernels
 from corepress.kernels.kmeans_nd import Floats, Labels, Points
 
@@ -81,13 +81,13 @@ def distinct_vectors(points: Array, most: int) -> tuple[Points, Labels] | None:
 def _weights(points: Array, k: int, importance: Array | None) -> tuple[Points, float]:
     """The importance of each point as a share of the largest, and the largest."""
     if points.ndim != 2 or not points.size or not 1 <= k <= 256:
-        raise CorepressError("k-means needs points (n, d), at least one, and k from 1 to 256")
+        raise DataError("k-means needs points (n, d), at least one, and k from 1 to 256")
     if not np.isfinite(points).all():
-        raise CorepressError("the weight holds infinities or NaN, which can't be clustered")
+        raise DataError("the weight holds infinities or NaN, which can't be clustered")
     if importance is None:
         return np.ones(len(points), np.float32), 1.0
     if importance.shape != points.shape[:1] or not (np.isfinite(importance).all() and (importance >= 0).all()):
-        raise CorepressError("the importance must be finite, not negative, and one number for each vector")
+        raise DataError("the importance must be finite, not negative, and one number for each vector")
     most = float(importance.max())
     if most == 0:
         return np.ones(len(points), np.float32), 1.0

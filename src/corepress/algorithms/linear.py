@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from corepress.errors import ConfigError, CorepressError
+from corepress.errors import ConfigError, DataError
 from corepress.kernels.linear import quantize_rows
 from corepress.weights.blocks import from_rows, to_rows
 from corepress.weights.forms import Quantized, Sparse
@@ -63,7 +63,7 @@ def quantize(
         to_rows(weight, counts), lowest, highest, symmetric=symmetric, search=scale_search, scale_type=scale_type
     )
     if found is None:
-        raise CorepressError("the weight holds infinities or NaN, which can't be quantized")
+        raise DataError("the weight holds infinities or NaN, which can't be quantized")
     data, scale, offset = found
 
     integers = from_rows(data, weight.shape, counts).view(integer_type)

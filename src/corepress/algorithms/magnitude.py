@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from corepress.errors import ConfigError, CorepressError
+from corepress.errors import ConfigError, DataError
 from corepress.kernels.layout import swap_inner
 from corepress.kernels.magnitude import above, count_magnitudes, keep_largest
 from corepress.weights.forms import Sparse
@@ -118,7 +118,7 @@ def _above(weight: Array, limit: Array) -> NDArray[np.bool_]:
 def _check_finite(largest: int, weight: Array) -> None:
     """A CorepressError if the largest magnitude of a weight is that of an infinity or NaN, whose bits come last."""
     if largest >= _magnitudes(np.array(np.inf, weight.dtype)):
-        raise CorepressError("the weight holds infinities or NaN, so it is left dense")
+        raise DataError("the weight holds infinities or NaN, so it is left dense")
 
 
 def _along(array: Array, dim: int, run: int) -> Array:

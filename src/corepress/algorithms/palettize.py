@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from corepress.algorithms.kmeans1d import nearest, quantize_rows, round_to
 from corepress.algorithms.kmeans_nd import cluster_vectors, distinct_vectors, nearest_vectors
-from corepress.errors import ConfigError, CorepressError
+from corepress.errors import ConfigError, DataError
 from corepress.weights.blocks import from_rows, to_rows
 from corepress.weights.forms import Palettized
 
@@ -65,7 +65,7 @@ def palettize(
         if array is not None and array.shape != weight.shape:
             raise ConfigError(f"the {name} has the shape {array.shape}, but the weight {weight.shape}")
     if (mode != "kmeans" or cluster_dim > 1) and not np.isfinite(weight).all():
-        raise CorepressError("the weight holds infinities or NaN, which can't be palettized")
+        raise DataError("the weight holds infinities or NaN, which can't be palettized")
     if mode == "custom":
         assert lut_function is not None
         luts, indices = _custom(weight, cut, lut_function, allowed_bits)
@@ -96,7 +96,7 @@ def normalize_channels(weight: Array, axis: int, importance: Array | None = None
     others = tuple(other for other in range(weight.ndim) if other != axis)
     scale: Array = np.abs(weight).max(axis=others, keepdims=True)
     if not np.isfinite(scale).all():
-        raise CorepressError("the weight holds infinities or NaN, which can't be palettized")
+        raise DataError("the weight holds infinities or NaN, which can't be palettized")
     scale[scale == 0] = 1
     weighed = np.square(scale.astype(np.float64)) * (1.0 if importance is None else importance)
     normalized = (weight.astype(np.float32) / scale.astype(np.float32)).astype(weight.dtype)

@@ -17,7 +17,7 @@ import click
 
 from corepress.cli import streams
 from corepress.cli.words import translate
-from corepress.errors import ConfigError, CorepressError, FormatError, Missed
+from corepress.errors import ConfigError, CorepressError, FormatError, Missed, MissingDependencyError
 
 # Shows the traceback of every failure, for those who look for its cause.
 TRACEBACK = "COREPRESS_TRACEBACK"
@@ -120,6 +120,8 @@ def failure_of(error: BaseException) -> Failure:
         return Failure("usage", message, 2)
     if isinstance(error, click.ClickException):
         return Failure("usage", _usage(error), 2)
+    if isinstance(error, MissingDependencyError):
+        return Failure("missing", message, 3)
     if isinstance(error, FormatError):
         return Failure("format", message, 3)
     if isinstance(error, CorepressError):

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from corepress.errors import CorepressError, FormatError
+from corepress.errors import CorepressError, FormatError, ResourceError
 from corepress.formats.mlprogram import Model, Weight
 from corepress.formats.mlprogram.constexpr import Store, set_name, write_weight
 from corepress.formats.mlprogram.model import DEFAULT_WEIGHT_FILE
@@ -230,7 +230,7 @@ def _collect(
             _note(model, weight, skip, outcome)
         return []
     except MemoryError as error:
-        raise CorepressError(f"{job.weights[0].name}: not enough memory to compress it") from error
+        raise ResourceError(f"{job.weights[0].name}: not enough memory to compress it") from error
     outcome.done += job.weights
     outcome.bytes_before += job.weights[0].stored_bytes
     outcome.bytes_after += size

@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError
 
 from corepress.coreml.config import OptimizationConfig
 from corepress.coreml.op_configs import OpCompressorConfig
-from corepress.errors import ConfigError, FormatError
+from corepress.errors import ConfigError, FormatError, UnsupportedError
 from corepress.formats.kinds import refusal
 from corepress.formats.mlprogram import Model, load
 from corepress.formats.schema.mil import Model as ModelProto
@@ -80,7 +80,7 @@ def _is_mlmodel(source: Any) -> bool:
 def _from_mlmodel(mlmodel: Any) -> Model:
     """The spec as it is in memory, edits included, on top of the package on disk that holds its weights."""
     if mlmodel.package_path is None:
-        raise FormatError(f"the MLModel: {refusal(mlmodel.get_spec())}")
+        raise UnsupportedError(f"the MLModel: {refusal(mlmodel.get_spec())}")
     model = load(mlmodel.package_path)
     spec = ModelProto()
     try:

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from corepress.errors import ConfigError, CorepressError
+from corepress.errors import ConfigError, OutputError
 from corepress.formats.mistaken import package_holding
 from corepress.formats.partials import backup_of, create, hold, remove, sweep
 from corepress.formats.renaming import exchange as _exchange
@@ -43,28 +43,26 @@ def check_destination(
     _check_ending(destination, kind, sources)
     parent = destination.absolute().parent
     if not parent.is_dir():
-        raise CorepressError(f"{parent}: no such folder to write {destination.name} into")
+        raise OutputError(f"{parent}: no such folder to write {destination.name} into")
     if not os.access(parent, os.W_OK):
-        raise CorepressError(f"{parent}: no permission to write {destination.name} into it")
+        raise OutputError(f"{parent}: no permission to write {destination.name} into it")
     try:
         os.lstat(destination)
     except FileNotFoundError:
         pass
     except (OSError, ValueError) as error:
-        raise CorepressError(f"{destination}: can't write it: {getattr(error, 'strerror', error)}") from error
+        raise OutputError(f"{destination}: can't write it: {getattr(error, 'strerror', error)}") from error
     for source in sources:
         _check_apart(destination, source)
     if (package := package_holding(destination)) is not None:
-        raise CorepressError(f"{destination}: it lies inside the package {package}; choose an output outside of it")
+        raise OutputError(f"{destination}: it lies inside the package {package}; choose an output outside of it")
     sweep(destination)
     if not os.path.lexists(destination):
         return
     if overwrite is False:
-        raise CorepressError(
-            f"{destination}: it exists already; choose another output, or replace it with overwrite=True"
-        )
+        raise OutputError(f"{destination}: it exists already; choose another output, or replace it with overwrite=True")
     if overwrite is None and any(_same(destination, source) for source in sources):
-        raise CorepressError(
+        raise OutputError(
             f"{destination}: it exists already, and the model was read from it; choose another output, or replace it "
             "with overwrite=True"
         )
@@ -106,7 +104,7 @@ def _os_errors(destination: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise CorepressError(f"{destination}: can't write it: {error.strerror or error}") from error
+        raise OutputError(f"{destination}: can't write it: {error.strerror or error}") from error
 
 
 def _check_ending(destination: Path, kind: Kind, sources: Sequence[Path]) -> None:
@@ -129,10 +127,10 @@ def _check_apart(destination: Path, source: Path) -> None:
     """Refuse a destination that lies in the source, or that holds it or one of the files that it links to."""
     parent = destination.absolute().parent.resolve()
     if any(_same(folder, source) for folder in (parent, *parent.parents)):
-        raise CorepressError(f"{destination}: it lies inside the model {source}, which is never changed")
+        raise OutputError(f"{destination}: it lies inside the model {source}, which is never changed")
     for held in (source, *(path for path in source.resolve().rglob("*") if path.is_symlink())):
         if any(_same(folder, destination) for folder in held.resolve().parents) and not _same(destination, source):
-            raise CorepressError(f"{destination}: {held} lies inside it, so it can't be replaced")
+            raise OutputError(f"{destination}: {held} lies inside it, so it can't be replaced")
 
 
 def _same(one: Path, other: Path) -> bool:
@@ -144,16 +142,16 @@ def _same(one: Path, other: Path) -> bool:
 
 def _check_replaceable(destination: Path, kind: Kind) -> None:
     if destination.is_symlink():
-        raise CorepressError(f"{destination}: it is a link to {destination.resolve()}; name that path to replace it")
+        raise OutputError(f"{destination}: it is a link to {destination.resolve()}; name that path to replace it")
     if not kind.is_one(destination):
-        raise CorepressError(f"{destination}: it is not {kind.name}, so it is not replaced; choose another output")
+        raise OutputError(f"{destination}: it is not {kind.name}, so it is not replaced; choose another output")
 
 
 def _appear(partial: Path, destination: Path) -> None:
     try:
         exclusive(partial, destination)
     except FileExistsError:
-        raise CorepressError(
+        raise OutputError(
             f"{destination}: it appeared while the output was being written, and stays; choose another output"
         ) from None
 
@@ -165,7 +163,7 @@ def _replace(partial: Path, destination: Path, kind: Kind) -> None:
     if _exchange(partial, destination):
         if not os.path.samestat(old, partial.lstat()):
             _exchange(partial, destination)
-            raise CorepressError(f"{destination}: it changed while it was to be replaced, and stays")
+            raise OutputError(f"{destination}: it changed while it was to be replaced, and stays")
     elif not kind.folder:
         partial.replace(destination)
     else:

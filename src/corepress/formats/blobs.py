@@ -23,7 +23,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from corepress.errors import FormatError
+from corepress.errors import FormatError, UnsupportedError
 from corepress.formats.dtypes import BY_BLOB, DType
 from corepress.formats.mistaken import refuse_pointer
 
@@ -61,7 +61,7 @@ class BlobFile:
         refuse_pointer(path, self._map[: _HEADER.size])
         _, version = _HEADER.unpack_from(self._map, 0)
         if version != VERSION:
-            raise FormatError(f"{path}: weight file of version {version}; corepress reads version {VERSION}")
+            raise UnsupportedError(f"{path}: weight file of version {version}; corepress reads version {VERSION}")
 
     def record(self, offset: int) -> BlobRecord:
         """The record at `offset`, after all its claims have been checked."""
@@ -72,7 +72,7 @@ class BlobFile:
         if sentinel != SENTINEL:
             raise FormatError(f"{where}: no blob starts here (bad sentinel)")
         if kind not in BY_BLOB:
-            raise FormatError(f"{where}: unknown data type {kind}")
+            raise UnsupportedError(f"{where}: unknown data type {kind}")
         dtype = BY_BLOB[kind]
         if not dtype.sub_byte:
             padding = 0

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from corepress.errors import FormatError
+from corepress.errors import FormatError, UnsupportedError
 from corepress.formats.schema.mil import DictionaryFeatureType, ModelDescription, SequenceFeatureType
 
 # Elements of one value; those of real models stay far below.
@@ -127,7 +127,7 @@ def _items(kind: str, content: bytes) -> str:
 def _array(name: str, array: Any, optional: bool) -> Feature:
     dtype = _ARRAY_TYPES.get(array.dataType)
     if dtype is None:
-        raise FormatError(f"feature {name!r} has the unknown data type {array.dataType}")
+        raise UnsupportedError(f"feature {name!r} has the unknown data type {array.dataType}")
     default = array.WhichOneof("defaultOptionalValue")
     if min(array.shape, default=0) < 0 or math.prod(array.shape) > MAX_ELEMENTS:
         raise FormatError(f"feature {name!r} can't have the shape {'x'.join(map(str, array.shape))}")
@@ -146,7 +146,7 @@ def _array(name: str, array: Any, optional: bool) -> Feature:
 def _image(name: str, image: Any, optional: bool) -> Feature:
     color = _COLORS.get(image.colorSpace)
     if color is None:
-        raise FormatError(f"image {name!r} has the unknown color space {image.colorSpace}")
+        raise UnsupportedError(f"image {name!r} has the unknown color space {image.colorSpace}")
     channels = 3 if color in ("rgb", "bgr") else 1
 
     def shape(size: Any) -> tuple[int, ...]:

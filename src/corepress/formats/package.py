@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from google.protobuf.message import DecodeError
 
-from corepress.errors import FormatError
+from corepress.errors import FormatError, UnsupportedError
 from corepress.formats.atomic import Kind, check_destination
 from corepress.formats.kinds import kind_of
 from corepress.formats.mistaken import refuse, refuse_pointer
@@ -122,7 +122,7 @@ def read_spec(package: Package, message: Any = ModelProto) -> Any:
     """Parse the protobuf of a model; `message` is the class to parse it with."""
     try:
         if package.spec.stat().st_size > MAX_SPEC_BYTES:
-            raise FormatError(f"{package.spec}: larger than 2 GiB, so not a protobuf model")
+            raise UnsupportedError(f"{package.spec}: larger than 2 GiB, so not a protobuf model")
         data = package.spec.read_bytes()
     except OSError as error:
         raise FormatError(f"{package.spec}: can't read it: {error.strerror}") from error

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from corepress.errors import CorepressError, FormatError
+from corepress.errors import FormatError, ResourceError
 from corepress.formats.blobs import PendingBlob
 from corepress.formats.dtypes import DType
 
@@ -49,7 +49,7 @@ class Spill:
                 self._end += data.size
             self._write(blob.file, data.data, blob.offset)
         except OSError as error:
-            raise CorepressError(
+            raise ResourceError(
                 f"{tempfile.gettempdir()}: can't keep compressed weights there: {error.strerror} "
                 "(set TMPDIR to a folder with more space)"
             ) from error
@@ -76,7 +76,7 @@ class Spill:
             size = min(_CHUNK, end - start)
             chunk = self._read(blob.file, size, start)
             if len(chunk) < size:
-                raise CorepressError("the temporary file that keeps compressed weights was cut short")
+                raise ResourceError("the temporary file that keeps compressed weights was cut short")
             yield chunk
 
     # Positions are given with each call where the system can: the file's own position is shared with forked processes.

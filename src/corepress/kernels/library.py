@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from corepress.errors import CorepressError
+from corepress.errors import ConfigError, MissingDependencyError
 
 LEVELS = ("baseline", "avx2", "avx512")
 # The kinds of arguments: the address of an array (see `pointer`), a count or a choice, a number.
@@ -37,7 +37,9 @@ def kernel(name: str, *arguments: Any, returns: Any = None) -> Callable[..., Any
     try:
         function = getattr(_load(), f"corepress_{name}_{level()}")
     except AttributeError:
-        raise CorepressError(f"{path()} is of another version of corepress: it lacks {name}. {_advice()}") from None
+        raise MissingDependencyError(
+            f"{path()} is of another version of corepress: it lacks {name}. {_advice()}"
+        ) from None
     function.argtypes, function.restype = arguments, returns
     return function  # type: ignore[no-any-return]
 
@@ -77,7 +79,7 @@ def level() -> str:
     if not wanted:
         return levels()[-1]
     if wanted not in levels():
-        raise CorepressError(f"COREPRESS_CPU is {wanted!r}, but this machine has {', '.join(levels())}.")
+        raise ConfigError(f"COREPRESS_CPU is {wanted!r}, but this machine has {', '.join(levels())}.")
     return wanted
 
 
@@ -90,16 +92,16 @@ def levels() -> tuple[str, ...]:
 @functools.cache
 def _load() -> ctypes.CDLL:
     if sys.maxsize < 2**32 or sys.byteorder != "little":
-        raise CorepressError(
+        raise MissingDependencyError(
             f"corepress needs a 64-bit, little-endian Python; this one is {8 * ctypes.sizeof(ctypes.c_void_p)}-bit, "
             f"{sys.byteorder}-endian."
         )
     file = path()
     if not file.exists():
-        raise CorepressError(f"{file} is missing: the compiled part of corepress was not built. {_advice()}")
+        raise MissingDependencyError(f"{file} is missing: the compiled part of corepress was not built. {_advice()}")
     built = file.stat().st_mtime
     if any(source.stat().st_mtime > built for source in _SOURCES.glob("*.[ch]")):
-        raise CorepressError(f"{file} is older than its sources in {_SOURCES}. Build it anew: make kernels")
+        raise MissingDependencyError(f"{file} is older than its sources in {_SOURCES}. Build it anew: make kernels")
     try:
         library = ctypes.CDLL(str(file))
         library.corepress_level.restype = ctypes.c_int
@@ -107,7 +109,9 @@ def _load() -> ctypes.CDLL:
         import platform
 
         machine = f"{platform.system()} {platform.machine()}"
-        raise CorepressError(f"{file} does not load on this machine ({machine}): {error}. {_advice()}") from None
+        raise MissingDependencyError(
+            f"{file} does not load on this machine ({machine}): {error}. {_advice()}"
+        ) from None
     return library
 
 

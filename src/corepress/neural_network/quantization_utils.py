@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from corepress.errors import ConfigError, CorepressError, Missed
+from corepress.errors import ConfigError, CorepressError, DataError, Missed
 from corepress.formats.neural_network import values
 from corepress.formats.neural_network.constants import reason_to_spare
 from corepress.formats.neural_network.forms import Floats, Linear, Tabled
@@ -258,7 +258,7 @@ def _action(nbits: int, mode: str, lut_function: LutFunction | None) -> Action:
 
     def quantize(weight: LayerWeight) -> None:
         if weight.form in ("linear", "lut", "int8"):
-            raise CorepressError(f"it is quantized to {weight.bits} bits already; dequantize it first")
+            raise DataError(f"it is quantized to {weight.bits} bits already; dequantize it first")
         values.write_quantized(weight.params, _quantized(weight, _finite(weight), nbits, mode, lut_function))
 
     return quantize
@@ -289,7 +289,7 @@ def _to_floats(weight: LayerWeight) -> None:
 
 def _to_halves(weight: LayerWeight) -> None:
     if weight.form in ("linear", "lut", "int8"):
-        raise CorepressError(f"it is quantized to {weight.bits} bits already; dequantize it first")
+        raise DataError(f"it is quantized to {weight.bits} bits already; dequantize it first")
     if weight.form != "float16":
         values.write_halves(weight.params, _finite(weight))
 
@@ -307,7 +307,7 @@ def _to_int8(weight: LayerWeight) -> None:
 def _finite(weight: LayerWeight) -> Floats:
     dense = weight.dense()
     if not np.isfinite(dense).all():
-        raise CorepressError("it holds infinities or NaN")
+        raise DataError("it holds infinities or NaN")
     return dense
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from corepress.errors import ConfigError, CorepressError
+from corepress.errors import ConfigError, DataError
 from corepress.formats.neural_network.forms import Floats, Indices, Linear, Tabled, channel_counts
 from corepress.weights.blocks import from_rows, to_rows
 
@@ -81,7 +81,7 @@ def custom_lut(weight: Floats, bits: int, lut_function: LutFunction) -> Tabled:
 
 def _within_range(values: Floats) -> Floats:
     if not np.isfinite(values).all():
-        raise CorepressError("its values are too far apart for float32")
+        raise DataError("its values are too far apart for float32")
     return values
 
 

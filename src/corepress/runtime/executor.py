@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from corepress.errors import CorepressError, FormatError
+from corepress.errors import CorepressError, DataError, FormatError, ResourceError
 from corepress.runtime.forms import TENSOR, fitted
 from corepress.runtime.packed import Packed
 from corepress.runtime.plan import Block, Computed, Held, Step
@@ -105,7 +105,7 @@ class Run:
             raise
         except (MemoryError, *FAULTS) as error:
             if isinstance(error, MemoryError | torch.OutOfMemoryError) or _NO_MEMORY in str(error):
-                raise CorepressError(f"there is not enough memory to compute {step}: give smaller inputs") from error
+                raise ResourceError(f"there is not enough memory to compute {step}: give smaller inputs") from error
             raise FormatError(f"{step} can't be computed: {error}") from error
         for name, value in zip(step.outputs, results, strict=True):
             values[name] = value
@@ -186,7 +186,7 @@ class Run:
 
     def state(self, name: str) -> Tensor:
         if name not in self.states:
-            raise CorepressError(f"the state {name!r} is missing: pass what make_state() returned")
+            raise DataError(f"the state {name!r} is missing: pass what make_state() returned")
         return self.states[name]
 
     def unshared(self, result: Tensor) -> Tensor:

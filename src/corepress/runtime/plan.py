@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import corepress.runtime.ops  # noqa: F401 - fills the registry
-from corepress.errors import CorepressError, FormatError
+from corepress.errors import CorepressError, FormatError, UnsupportedError
 from corepress.formats.mlprogram import Model
 from corepress.formats.mlprogram.constexpr import read_weight
 from corepress.formats.mlprogram.program import Node, Operand
@@ -178,7 +178,7 @@ class Planner:
     def _step(self, node: Node) -> Step:
         known = OPERATIONS.get(node.type)
         if known is None and node.type not in CONTROL:
-            raise FormatError(
+            raise UnsupportedError(
                 f"{node}: the runtime does not know this operation (of {node.function.opset}); "
                 "docs/operations.md lists those that it does"
             )
@@ -281,7 +281,7 @@ class Planner:
                 else read_tensor(item, self.model, what).item()
                 for item in items
             ]  # fmt: skip
-        raise FormatError(f"{what}: a constant of a kind that the runtime does not know")
+        raise UnsupportedError(f"{what}: a constant of a kind that the runtime does not know")
 
 
 def _dense(precision: Precision, weight: Any) -> Tensor:

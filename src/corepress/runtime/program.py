@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from corepress.errors import ConfigError, FormatError
+from corepress.errors import ConfigError, FormatError, UnsupportedError
 from corepress.formats.dtypes import BY_MIL
 from corepress.formats.mlprogram import Model
 from corepress.formats.mlprogram.program import Function, block_nodes
@@ -109,7 +109,7 @@ def load_program(
     chosen = entries[name]
     block = next((b.value for b in chosen.block_specializations if b.key == chosen.opset), None)
     if block is None:
-        raise FormatError(f"{model.path}: function {name!r} has no code for its opset {chosen.opset}")
+        raise UnsupportedError(f"{model.path}: function {name!r} has no code for its opset {chosen.opset}")
     planner = Planner(model, precision, weights, device)
     plan = planner.function(block_nodes(Function("", name, chosen.opset), block), block)
     interface = interface_of(spec.description, name)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, float16
 
-from corepress.errors import ConfigError, CorepressError, FormatError
+from corepress.errors import ConfigError, DataError, FormatError, MissingDependencyError
 from corepress.formats.atomic import Kind, replacing
 from corepress.runtime.domains import Domain
 from corepress.runtime.features import Feature, Interface, to_tensors
@@ -31,7 +31,7 @@ def read_samples(path: str | Path, interface: Interface) -> Iterator[Sample]:
     """
     source = Path(path)
     if not source.exists():
-        raise CorepressError(f"{source}: no such file or folder")
+        raise DataError(f"{source}: no such file or folder")
     files = sorted(source.iterdir()) if source.is_dir() else [source]
     arrays = [file for file in files if file.suffix.lower() == ".npz"]
     images = [file for file in files if file.suffix.lower() in _IMAGES]
@@ -40,7 +40,7 @@ def read_samples(path: str | Path, interface: Interface) -> Iterator[Sample]:
     if images:
         feature = _picture_input(interface, source)
         return ({feature.name: read_image(file, feature)} for file in images)
-    raise CorepressError(f"{source}: there are no .npz files or images to read inputs from")
+    raise DataError(f"{source}: there are no .npz files or images to read inputs from")
 
 
 def read_inputs(
@@ -109,7 +109,7 @@ def read_image(path: Path, feature: Feature) -> Any:
     try:
         from PIL import Image, UnidentifiedImageError
     except ModuleNotFoundError as error:
-        raise CorepressError("reading images needs Pillow: pip install pillow") from error
+        raise MissingDependencyError("reading images needs Pillow: pip install pillow") from error
     if len(feature.shape) != 4 or feature.shape[1] not in (1, 3):
         raise ConfigError(f"{path}: input {feature.name!r} is {feature.describe()}, which is not a picture")
     _, channels, height, width = feature.shape
@@ -138,7 +138,7 @@ def _numpy_load(path: Path) -> Any:
     try:
         return np.load(path, allow_pickle=False)
     except FileNotFoundError as error:
-        raise CorepressError(f"{path}: no such file") from error
+        raise DataError(f"{path}: no such file") from error
     except Exception as error:  # of a damaged file NumPy, zipfile, zlib and Python's tokenizer each raise their own
         raise FormatError(f"{path}: it can't be read as a file of arrays ({type(error).__name__})") from error
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from corepress.errors import CorepressError
+from corepress.errors import OrderError
 from corepress.torch.distributed import has_split_weights, unwrapped, whole_copy
 from corepress.torch.engine import Action
 from corepress.torch.optimization_config import OptimizationConfig, own_config
@@ -64,7 +64,7 @@ class BaseModelOptimizer(ABC):
 
     def _get_model_for_compression(self, inplace: bool, copy: Callable[[nn.Module], nn.Module] = copy_of) -> nn.Module:
         if has_split_weights(self._model):
-            raise CorepressError(
+            raise OrderError(
                 "the model's weights are split over processes (DTensor): compress or prepare it first, and call "
                 "fully_shard afterwards"
             )
@@ -148,7 +148,7 @@ class BaseTrainingTimeModelOptimizer(BaseModelOptimizer):
         if not has_split_weights(model):
             return model if inplace else copy_of(model)
         if inplace:
-            raise CorepressError("a model that fully_shard split can't be finalized inplace: let finalize() copy it")
+            raise OrderError("a model that fully_shard split can't be finalized inplace: let finalize() copy it")
         return whole_copy(model)
 
     @abstractmethod

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from corepress.errors import ConfigError, CorepressError, FormatError
+from corepress.errors import ConfigError, CorepressError, FormatError, MissingDependencyError
 from corepress.formats.atomic import Kind, replacing
 from corepress.torch.engine import Action, attempt, skipped
 from corepress.torch.metadata import PREFIX, VERSION_BUFFER, describe
@@ -92,7 +92,7 @@ def _library() -> Any:
     try:
         import safetensors.torch
     except ImportError as error:
-        raise CorepressError("checkpoints need the package safetensors: pip install safetensors") from error
+        raise MissingDependencyError("checkpoints need the package safetensors: pip install safetensors") from error
     return safetensors.torch
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from corepress.errors import CorepressError
+from corepress.errors import ConfigError
 from corepress.torch.distributed import whole
 from corepress.torch.parameters import Parameter, own_class, parameters
 
@@ -50,7 +50,7 @@ class Part(nn.Module):
     def set_extra_state(self, state: Tensor) -> None:
         known = self.numbers()
         if not isinstance(state, Tensor) or state.shape != (len(known),):
-            raise CorepressError(f"the state of {self.name} is not that of a {type(self).__name__}")
+            raise ConfigError(f"the state of {self.name} is not that of a {type(self).__name__}")
         self.set_numbers(dict(zip(known, state.tolist(), strict=True)))
 
 

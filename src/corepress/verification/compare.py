@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from corepress.errors import ConfigError, CorepressError
+from corepress.errors import ConfigError, DataError
 from corepress.formats.mlprogram import Model
 from corepress.metrics import Row, Sums, limit_of, numbers
 from corepress.verification.detections import paired
@@ -118,7 +118,7 @@ def _check_rows(rows: tuple[Row, ...], metric: str) -> None:
     if any(getattr(row, metric) is not None for row in rows):
         return
     if empty := [repr(row.name) for row in rows if row.elements and row.left_out == row.elements]:
-        raise CorepressError(
+        raise DataError(
             f"the original gives no finite number in the output {', '.join(empty)}, so there is nothing to compare "
             "with; give inputs like those of the app (data=)"
         )

@@ -15,7 +15,7 @@ from torch import Tensor
 from corepress.algorithms.fitted.grid import Grid
 from corepress.algorithms.fitted.hessian import Factor, factorize
 from corepress.algorithms.fitted.sweep import sweep
-from corepress.errors import CorepressError
+from corepress.errors import DataError
 from corepress.weights.forms import Quantized
 
 _SHARES = (1.0, 0.9, 0.8, 0.7, 0.6)
@@ -119,7 +119,7 @@ def finite(weight: Tensor) -> Tensor:
     """A weight in float32; CorepressError if it holds infinities or NaN."""
     values = weight.detach().float()
     if not torch.isfinite(values).all():
-        raise CorepressError("the weight holds infinities or NaN")
+        raise DataError("the weight holds infinities or NaN")
     return values
 
 

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from corepress.errors import CorepressError
+from corepress.errors import DataError
 
 _ALONE = threading.RLock()  # the number of threads is one for the whole process
 
@@ -101,7 +101,7 @@ def factorize(hessian: Tensor, dampening: float = 0.01, by_activation: bool = Fa
     """
     diagonal = hessian.diagonal()
     if not torch.isfinite(hessian.sum()):
-        raise CorepressError("its inputs hold infinities or NaN, or are too large to be squared")
+        raise DataError("its inputs hold infinities or NaN, or are too large to be squared")
     diagonal = torch.where(diagonal == 0, 1, diagonal)
     order = torch.argsort(diagonal, descending=True) if by_activation else None
     reverse = torch.arange(len(hessian) - 1, -1, -1, device=hessian.device) if order is None else order.flip(0)
@@ -120,4 +120,4 @@ def _cholesky(matrix: Tensor, diagonal: Tensor, dampening: float) -> Tensor:
         if int(info) == 0 and math.isfinite(float(lower.diagonal().sum())):
             return lower
         dampening = max(10 * dampening, 1e-6)
-    raise CorepressError("its Hessian has no Cholesky factor even if dampened: use more, or more varied, samples")
+    raise DataError("its Hessian has no Cholesky factor even if dampened: use more, or more varied, samples")

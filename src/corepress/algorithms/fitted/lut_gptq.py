@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from corepress.algorithms.fitted.hessian import factorize
 from corepress.algorithms.palettize import palettize
-from corepress.errors import ConfigError, CorepressError
+from corepress.errors import ConfigError, DataError
 from corepress.kernels.lut import descend, entries_of, feedback, sum_by_code
 from corepress.threads import over_rows
 from corepress.weights import Palettized
@@ -60,7 +60,7 @@ def palettize_by_hessian(
     if rows % size or size % cluster_dim:
         raise ConfigError(f"groups of {size} and vectors of {cluster_dim} don't divide the {rows} rows of the weight")
     if hessian.shape != (columns, columns) or not np.isfinite(hessian).all():
-        raise CorepressError(f"the statistics of the inputs are not a finite matrix of {columns} x {columns}")
+        raise DataError(f"the statistics of the inputs are not a finite matrix of {columns} x {columns}")
     # Columns of great weight come first, while most others are left to make up for their errors.
     factor = factorize(torch.from_numpy(np.ascontiguousarray(hessian, np.float32)), dampening, by_activation=True)
     assert factor.order is not None

@@ -24,7 +24,7 @@ from torch.autograd.function import once_differentiable
 
 from corepress.algorithms.kmeans1d import NOT_FINITE, cluster
 from corepress.algorithms.kmeans_nd import cluster_vectors
-from corepress.errors import CorepressError
+from corepress.errors import DataError
 
 _CODES = 1 << 16
 _BLOCK = 1 << 18  # numbers of attention at once
@@ -302,11 +302,11 @@ def _points(row: Tensor, options: Options) -> tuple[Tensor | None, Points]:
     """The codes of the scalars of a row, int32 (m,), and what there is to cluster."""
     dtype = torch.float64 if row.dtype == torch.float64 else torch.float32
     if not row.numel():
-        raise CorepressError("the weight holds nothing to cluster")
+        raise DataError("the weight holds nothing to cluster")
     low, high = torch.aminmax(row)
     largest = float(torch.maximum(-low, high))
     if not math.isfinite(largest):
-        raise CorepressError(NOT_FINITE)
+        raise DataError(NOT_FINITE)
     if row.shape[1] > 1 or len(row) <= _FEW:
         places = row.any(dim=1).nonzero()[:, 0] if options.keep_zeros else torch.arange(len(row), device=row.device)
         return None, Points(row[places].T.to(dtype).contiguous(), None, places)

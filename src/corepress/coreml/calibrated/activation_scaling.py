@@ -37,7 +37,7 @@ from corepress.coreml.calibrated.layers import layout_of, vectors_of
 from corepress.coreml.calibrated.sensitivity import of_vectors
 from corepress.coreml.choose import FLOATS
 from corepress.coreml.engine import Skip, run
-from corepress.errors import CorepressError
+from corepress.errors import CorepressError, DataError
 from corepress.formats.mlprogram import Model, Weight
 from corepress.runtime import load
 from corepress.runtime.plan import Step
@@ -199,7 +199,7 @@ def _rounding(action: Any, dtype: str, layout: Layout) -> Rounding:
         hessian.matrix = matrices.cpu()
         form = fit(action, weight.reshape(layout.shape).cpu().numpy().astype(dtype), layout, hessian)
         if form is None:
-            raise CorepressError("it is compressed without data")
+            raise DataError("it is compressed without data")
         return torch.from_numpy(decompress(form)).to(weight).reshape(weight.shape)
 
     return rounded

@@ -22,7 +22,7 @@ from corepress.coreml.calibrated.judging import WORSE, Split
 from corepress.coreml.calibrated.layers import PRODUCTS, product_axis
 from corepress.coreml.engine import Skip
 from corepress.coreml.palettize import Palettize
-from corepress.errors import ConfigError, CorepressError
+from corepress.errors import ConfigError, CorepressError, DataError
 from corepress.formats.mlprogram import Model, Weight
 from corepress.runtime import load
 from corepress.runtime.program import Program
@@ -128,7 +128,7 @@ def squared_gradients(program: Program, buffers: set[str], samples: Iterable[Map
     importance = {}
     for name, total in sums.items():
         if not torch.isfinite(total).all():
-            raise CorepressError("a sample makes gradients that are infinite or not a number")
+            raise DataError("a sample makes gradients that are infinite or not a number")
         if (mean := float(total.mean())) > 0:
             importance[name] = (total / mean + _LEAST).cpu().numpy()
     return importance
@@ -177,5 +177,5 @@ def _random_sum(program: Program, sample: Mapping[str, Any], generator: torch.Ge
                 spread = result.detach().float().std().clamp(min=1e-6) if result.numel() > 1 else 1.0
                 parts.append((signs * result / spread).sum())
     if not parts:
-        raise CorepressError("no output of the model depends on its weights in a way that has a derivative")
+        raise DataError("no output of the model depends on its weights in a way that has a derivative")
     return torch.stack(parts).sum()

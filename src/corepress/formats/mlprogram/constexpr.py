@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from corepress.errors import FormatError
+from corepress.errors import FormatError, UnsupportedError
 from corepress.formats.dtypes import BY_NAME, DType, dtype_of
 from corepress.formats.mlprogram.program import Node, Operand
 from corepress.formats.mlprogram.values import (
@@ -48,7 +48,7 @@ def read_weight(node: Node, blobs: BlobSource) -> Array | CompressedWeight:
         return _read(node, "val", blobs)
     reader = _READERS.get(node.type)
     if reader is None:
-        raise FormatError(f"{node}: corepress does not know this operation")
+        raise UnsupportedError(f"{node}: corepress does not know this operation")
     try:
         return reader(node, blobs)
     except (ValueError, IndexError, TypeError, AssertionError) as error:
@@ -213,7 +213,7 @@ def _read_cast(node: Node, blobs: BlobSource) -> Array:
     name = read_string(_need(node, "output_dtype").value) or ""
     dtype = BY_NAME.get({"fp16": "float16", "fp32": "float32"}.get(name, name))
     if dtype is None:
-        raise FormatError(f"{node}: unknown output_dtype {name!r}")
+        raise UnsupportedError(f"{node}: unknown output_dtype {name!r}")
     return _read(node, "source_val", blobs).astype(dtype.numpy)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from corepress.errors import FormatError
+from corepress.errors import FormatError, UnsupportedError
 from corepress.formats.atomic import replacing
 from corepress.formats.blobs import BlobFile, BlobRecord, PendingBlob, chunks_of, place, write_blobs
 from corepress.formats.dtypes import dtype_of
@@ -255,7 +255,7 @@ def load(path: str | Path | os.PathLike[str]) -> Model:
     package = find_package(Path(path))
     spec = read_spec(package)
     if not any(True for _ in programs(spec)):
-        raise FormatError(f"{package.root}: {refusal(spec)}")
+        raise UnsupportedError(f"{package.root}: {refusal(spec)}")
     _name_alike(package, spec)
     model = Model(package, spec, {}, Spill())
     model.check()
@@ -283,4 +283,4 @@ def _refuse_hidden_blobs(value: Any, path: Path) -> None:
     immediate = value.immediateValue
     kind = immediate.WhichOneof("value")
     if kind in ("tuple", "list", "dictionary") and b"@model_path" in getattr(immediate, kind):
-        raise FormatError(f"{path}: a {kind} in the program refers to a weight file, which corepress can't edit")
+        raise UnsupportedError(f"{path}: a {kind} in the program refers to a weight file, which corepress can't edit")

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from corepress.errors import FormatError
+from corepress.errors import UnsupportedError
 from corepress.formats.mlprogram.values import read_string
 
 # Nested blocks deeper than this are an attack, not a model; protobuf itself stops near 100 messages.
@@ -135,7 +135,7 @@ def _flat(level: list[Node]) -> Iterator[Node]:
 def block_nodes(function: Function, block: Any, outer: dict[str, Operand] | None = None, depth: int = 0) -> list[Node]:
     """The operations of one block, those of blocks inside it being in their `inner`."""
     if depth > MAX_DEPTH:
-        raise FormatError(f"function {function}: blocks are nested deeper than {MAX_DEPTH}")
+        raise UnsupportedError(f"function {function}: blocks are nested deeper than {MAX_DEPTH}")
     level: list[Node] = []
     scope = dict(outer or {})
     for shadowing in block.inputs:
@@ -221,7 +221,7 @@ def values(spec: Any) -> Iterator[Any]:
 
 def _block_values(block: Any, depth: int) -> Iterator[Any]:
     if depth > MAX_DEPTH:
-        raise FormatError(f"blocks are nested deeper than {MAX_DEPTH}")
+        raise UnsupportedError(f"blocks are nested deeper than {MAX_DEPTH}")
     yield from (entry.value for entry in block.attributes)
     for op in block.operations:
         yield from (entry.value for entry in op.attributes)

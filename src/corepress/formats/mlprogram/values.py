@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from corepress.errors import FormatError
+from corepress.errors import FormatError, UnsupportedError
 from corepress.formats.blobs import BlobRecord, PendingBlob
 from corepress.formats.dtypes import BY_MIL, BY_NAME, STRING_MIL, DType, dtype_of
 from corepress.formats.schema.mil import Value
@@ -70,7 +70,7 @@ def read_tensor(value: Any, blobs: BlobSource, what: str) -> Array:
     """The array of a tensor value. Where possible it is a view of the memory map: treat it as read-only."""
     kind = tensor_type(value)
     if kind is None:
-        raise FormatError(f"{what}: not a tensor of a type that corepress can read")
+        raise UnsupportedError(f"{what}: not a tensor of a type that corepress can read")
     dtype, shape = kind
     if value.WhichOneof("value") == "blobFileValue":
         reference = value.blobFileValue

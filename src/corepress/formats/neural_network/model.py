@@ -11,7 +11,7 @@ from typing import Any
 
 from google.protobuf.message import DecodeError, EncodeError
 
-from corepress.errors import ConfigError, CorepressError, FormatError
+from corepress.errors import ConfigError, FormatError, OutputError, UnsupportedError
 from corepress.formats.atomic import replacing
 from corepress.formats.kinds import holds_networks, leaves, refusal
 from corepress.formats.neural_network.layers import LayerWeight, find_weights, networks
@@ -173,8 +173,10 @@ def spec_of(source: Any) -> Any:
 def _checked(model: Model, name: str) -> Model:
     if not any(True for _ in networks(model.spec)):
         if "mlProgram" in leaves(model.spec):
-            raise FormatError(f"{name}: it holds an ML program, not a neural network; corepress.coreml compresses it")
-        raise FormatError(f"{name}: {refusal(model.spec)}")
+            raise UnsupportedError(
+                f"{name}: it holds an ML program, not a neural network; corepress.coreml compresses it"
+            )
+        raise UnsupportedError(f"{name}: {refusal(model.spec)}")
     return model
 
 
@@ -182,7 +184,7 @@ def _serialized(spec: Any, name: str) -> bytes:
     try:
         return bytes(spec.SerializeToString())
     except (EncodeError, ValueError) as error:
-        raise CorepressError(f"{name}: a protobuf can't hold the model: {error}") from error
+        raise OutputError(f"{name}: a protobuf can't hold the model: {error}") from error
 
 
 def _copy(package: Package, folder: Path) -> None:

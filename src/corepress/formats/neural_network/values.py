@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from corepress.errors import CorepressError
+from corepress.errors import DataError, FormatError, UnsupportedError
 from corepress.formats.neural_network.forms import Floats, Linear, Tabled
 from corepress.formats.neural_network.packing import pack_first_high, unpack_first_high
 from corepress.weights import packed_size
@@ -52,9 +52,9 @@ def read_values(params: Any, shape: tuple[int, ...], axis: int | None) -> Floats
     """
     kind = form(params)
     if kind == "none":
-        raise CorepressError("it holds no values")
+        raise FormatError("it holds no values")
     if kind == "unknown":
-        raise CorepressError("its values are stored in a way that the format does not define")
+        raise UnsupportedError("its values are stored in a way that the format does not define")
     if kind in ("float32", "float16"):
         data = _joined(params.floatValue) if kind == "float32" else params.float16Value
         return _shaped(data, "<f4" if kind == "float32" else "<f2", shape).astype(np.float32)
@@ -64,7 +64,7 @@ def read_values(params: Any, shape: tuple[int, ...], axis: int | None) -> Floats
 def _quantized(params: Any, kind: str, shape: tuple[int, ...], axis: int | None) -> Linear | Tabled:
     bits = bits_of(params)
     if not 1 <= bits <= 8:
-        raise CorepressError(f"its values have {bits} bits each, not 1 to 8")
+        raise FormatError(f"its values have {bits} bits each, not 1 to 8")
     if kind == "int8":
         # As unsigned integers, shifted by 128.
         scale = _floats(params.quantization.linearQuantization.scale)
@@ -72,12 +72,12 @@ def _quantized(params: Any, kind: str, shape: tuple[int, ...], axis: int | None)
         return _checked(Linear(indices, scale, scale * np.float32(-128), 8, axis))
     count = math.prod(shape)
     if len(params.rawValue) != packed_size(count, bits):
-        raise CorepressError(f"its {len(params.rawValue)} bytes are not those of {count} values of {bits} bits")
+        raise FormatError(f"its {len(params.rawValue)} bytes are not those of {count} values of {bits} bits")
     indices = unpack_first_high(np.frombuffer(params.rawValue, np.uint8), bits, count).reshape(shape)
     if kind == "lut":
         lut = _floats(params.quantization.lookupTableQuantization.floatValue)
         if lut.size != 2**bits:
-            raise CorepressError(f"its look-up table has {lut.size} entries, not {2**bits}")
+            raise FormatError(f"its look-up table has {lut.size} entries, not {2**bits}")
         return Tabled(indices, lut, bits)
     line = params.quantization.linearQuantization
     return _checked(Linear(indices, _floats(line.scale), _floats(line.bias), bits, axis))
@@ -86,7 +86,7 @@ def _quantized(params: Any, kind: str, shape: tuple[int, ...], axis: int | None)
 def _checked(weight: Linear) -> Linear:
     channels = 1 if weight.axis is None else weight.indices.shape[weight.axis]
     if weight.scale.size not in (1, channels) or weight.bias.size != weight.scale.size:
-        raise CorepressError(
+        raise FormatError(
             f"its {weight.scale.size} scales and {weight.bias.size} biases don't fit its {channels} channels"
         )
     return weight
@@ -103,7 +103,7 @@ def write_halves(params: Any, values: Floats) -> None:
     with np.errstate(over="ignore"):
         halves = values.astype("<f2")
     if not np.isfinite(halves).all():
-        raise CorepressError("it holds values that float16 can't, beyond 65504")
+        raise DataError("it holds values that float16 can't, beyond 65504")
     _clear(params)
     params.float16Value = halves.tobytes()
 
@@ -142,12 +142,12 @@ def _joined(chunks: Any) -> bytes:
 def _shaped(data: bytes, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
     size, count = np.dtype(dtype).itemsize, math.prod(shape)
     if len(data) != size * count:
-        raise CorepressError(f"its {len(data) // size} values don't fit the shape {shape} that its layer names")
+        raise FormatError(f"its {len(data) // size} values don't fit the shape {shape} that its layer names")
     return np.frombuffer(data, dtype).reshape(shape)
 
 
 def _floats(chunks: Any) -> Floats:
     data = _joined(chunks)
     if len(data) % 4:
-        raise CorepressError("its scales or its look-up table are cut off")
+        raise FormatError("its scales or its look-up table are cut off")
     return np.frombuffer(data, "<f4").astype(np.float32, copy=False)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from corepress.errors import FormatError
+from corepress.errors import FormatError, UnsupportedError
 
 # Those of recurrent layers: the names that the operations of MIL take, and the parameters that these stand for.
 _ACTIVATIONS: dict[str, tuple[str, dict[str, float]]] = {
@@ -82,5 +82,5 @@ def _activation(message: Any) -> str:
     # All zero they were left out: these are the ones that every converter means then.
     usual = not any(found) or np.allclose(found, list(parameters.values()))
     if not name or not usual:
-        raise FormatError(f"the runtime does not know the activation {kind} with its parameters")
+        raise UnsupportedError(f"the runtime does not know the activation {kind} with its parameters")
     return name

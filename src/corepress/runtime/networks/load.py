@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from google.protobuf.message import DecodeError
 
-from corepress.errors import CorepressError, FormatError
+from corepress.errors import CorepressError, FormatError, UnsupportedError
 from corepress.formats.schema.layers import NeuralNetwork
 from corepress.runtime.executor import Executor
 from corepress.runtime.features import Interface, interface_of
@@ -72,7 +72,7 @@ def _inputs(planner: NetworkPlanner, network: Any, interface: Interface) -> list
             arguments["rank5"] = planner.rank5
             steps.append(_step("input", feature.name, as_array, arguments, (feature.name,)))
         else:
-            raise FormatError(f"the input {feature.name!r} is a {feature.kind}, which a neural network can't take")
+            raise UnsupportedError(f"the input {feature.name!r} is a {feature.kind}, which a neural network can't take")
     return steps
 
 

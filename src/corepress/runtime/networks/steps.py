@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from corepress.errors import CorepressError, FormatError
+from corepress.errors import CorepressError, FormatError, UnsupportedError
 from corepress.formats.neural_network.layers import find_weights
 from corepress.formats.neural_network.values import form, read_values
 from corepress.formats.schema.layers import Model
@@ -95,7 +95,7 @@ class NetworkPlanner:
             kind = message.WhichOneof("NonlinearityType") or "unknown"
             kind, message = f"activation_{kind}", getattr(message, kind, None)
         if kind not in LAYERS and kind != "custom":
-            raise FormatError(f"layer {layer.name!r}: the runtime does not know layers of the type {kind}")
+            raise UnsupportedError(f"layer {layer.name!r}: the runtime does not know layers of the type {kind}")
         try:
             if kind == "custom":
                 function, arguments = self._custom(layer, message)
@@ -127,7 +127,7 @@ class NetworkPlanner:
                 raise FormatError("it has no input")
             arguments: dict[str, Any] = {"values": given}
         elif len(given) > len(positional):
-            raise FormatError(f"it has {len(given)} inputs, more than the runtime knows of")
+            raise UnsupportedError(f"it has {len(given)} inputs, more than the runtime knows of")
         else:
             arguments = dict(zip(positional, given, strict=False))
         for name, array in _weights(layer, kind, message).items():
@@ -137,7 +137,7 @@ class NetworkPlanner:
             if name in parameters:
                 arguments[name] = value
             elif name not in _IMPLIED:
-                raise FormatError(f"the runtime does not know its {name}")
+                raise UnsupportedError(f"the runtime does not know its {name}")
         extra = {"outputs": len(layer.output), "rank5": self.rank5}
         arguments |= {name: value for name, value in extra.items() if name in needed}
         if "empty" in needed:

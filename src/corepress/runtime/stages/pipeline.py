@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from corepress.errors import ConfigError, FormatError
+from corepress.errors import ConfigError, FormatError, UnsupportedError
 from corepress.formats.mlprogram import Model
 from corepress.formats.mlprogram.program import stage_names
 from corepress.formats.neural_network import Model as Networks
@@ -163,7 +163,7 @@ def _stage(
         return load_network(model.path, spec, device, precision, custom)
     if kind == suppression.KIND:
         return suppression.load_suppression(spec, model.path, name, precision)
-    raise FormatError(
+    raise UnsupportedError(
         f"{model.path}: stage {name!r} is a {kind}, but only ML programs, neural networks and non-maximum suppressions "
         "can be run"
     )

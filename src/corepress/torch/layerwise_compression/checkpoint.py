@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from corepress.errors import CorepressError
+from corepress.errors import ConfigError, FormatError
 from corepress.torch.layerwise_compression import fingerprint
 from corepress.torch.report import Report
 from corepress.version import __version__
@@ -75,7 +75,7 @@ class Checkpoint:
             written = content.get("format", 1)
             run, state, rows, skipped = (content[key] for key in ("run", "state", "rows", "skipped"))
         except Exception as error:
-            raise CorepressError(f"{path}: it is damaged ({error}); remove it to compress its stage again") from error
+            raise FormatError(f"{path}: it is damaged ({error}); remove it to compress its stage again") from error
         self._check(path, run if written == FORMAT else None)
         for key, tensor in state.items():
             module_name, _, name = key.rpartition(".")
@@ -91,7 +91,7 @@ class Checkpoint:
             differing = ["the version of corepress"]
         if differing:
             what = differing[0] if len(differing) == 1 else f"{', '.join(differing[:-1])} and {differing[-1]}"
-            raise CorepressError(
+            raise ConfigError(
                 f"{path}: it was written by another run, from which this one differs in {what}: use a new folder, or "
                 "remove this one to begin anew"
             )

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from corepress.errors import ConfigError, CorepressError
+from corepress.errors import ConfigError
 from corepress.torch.layerwise_compression.registry import Registry
 
 __all__ = ["DefaultInputCacher", "FirstLayerInputCacher", "GPTFirstLayerInputCacher"]
@@ -115,7 +115,7 @@ class DefaultInputCacher(FirstLayerInputCacher):
                     call = Call.of(batch).to(device)
                     with contextlib.suppress(Stop):
                         self._model(*call.args, **call.kwargs)
-                        raise CorepressError("the model answers without calling the first of its layers=")
+                        raise ConfigError("the model answers without calling the first of its layers=")
         finally:
             hook.remove()
         return calls

@@ -16,7 +16,7 @@ from attrs import define, field
 from torch import Tensor, nn
 
 from corepress.algorithms.fitted.awq import Rounding
-from corepress.errors import ConfigError, CorepressError
+from corepress.errors import ConfigError, CorepressError, DataError
 from corepress.fields import flag, integer, matches_nothing, suggesting
 from corepress.torch.base_model_optimizer import BaseDataCalibratedModelOptimizer, Reporting
 from corepress.torch.engine import skipped
@@ -171,7 +171,7 @@ class LayerwiseCompressor(Reporting, BaseDataCalibratedModelOptimizer):
             inputs, keywords = cacher.cache(dataloader, self._config.calibration_nsamples, device)
             calls = [Call.of(given, keywords) for given in inputs]
             if not calls:
-                raise CorepressError("the dataloader gives no batch to calibrate with")
+                raise DataError("the dataloader gives no batch to calibrate with")
             checkpoint = None if checkpoint_dir is None or run is None else Checkpoint(checkpoint_dir, model, run)
             self._report = _Run(model, self._config, checkpoint).compress(names, calls, device)
         register_version(model)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from corepress.errors import CorepressError
+from corepress.errors import ConfigError
 from corepress.torch.layerwise_compression.input_cacher import Call, Device, Stop, on_device
 from corepress.torch.parameters import Parameter, copy_of
 
@@ -93,7 +93,7 @@ def _telling(name: str, before: str, layer: nn.Module) -> Forward:
         try:
             return layer(*call.args, **call.kwargs)
         except (TypeError, RuntimeError, AttributeError, ValueError, IndexError) as error:
-            raise CorepressError(
+            raise ConfigError(
                 f"layer {name} can't take {before} ({type(error).__name__}: {str(error)[:200]}): with layers=, name "
                 "layers of which each reads the output of the one before"
             ) from error

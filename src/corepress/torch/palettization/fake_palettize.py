@@ -13,7 +13,7 @@ from torch import Tensor
 
 from corepress.algorithms.learned.dkm import Options, first_centroids, nearest, rounded, separate, soft_kmeans
 from corepress.algorithms.lut import quantize_lut
-from corepress.errors import ConfigError, CorepressError
+from corepress.errors import ConfigError, CorepressError, DataError
 from corepress.torch.distributed import shared_seed
 from corepress.torch.metadata import array_of
 from corepress.torch.training import Part
@@ -135,7 +135,7 @@ class FakePalettize(Part):
         try:
             yield
         except CorepressError as error:
-            raise CorepressError(f"{self.name}: {error}") from error
+            raise DataError(f"{self.name}: {error}") from error
 
     @torch.no_grad()
     def form(self, weight: Tensor) -> CompressedWeight:
@@ -186,7 +186,7 @@ class FakePalettize(Part):
     def set_numbers(self, numbers: dict[str, float]) -> None:
         for key, own in list(self.numbers().items())[:3]:
             if numbers[key] != own:
-                raise CorepressError(
+                raise ConfigError(
                     f"the state of {self.name} is of another configuration: its {key} is {numbers[key]:.0f}, not {own}"
                 )
         self.steps = int(numbers["steps"])

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from corepress.errors import CorepressError
+from corepress.errors import ConfigError, DataError, ResourceError
 from corepress.torch.progress import track
 
 LossFunction = Callable[[nn.Module, Any], Tensor]
@@ -58,7 +58,7 @@ def _normalized(values: Tensor) -> Tensor:
 def _sum_of_squares(model: nn.Module, samples: Iterable[Any], loss_fn: LossFunction) -> dict[str, Tensor]:
     parameters = {name: value for name, value in model.named_parameters() if value.is_floating_point()}
     if not parameters:
-        raise CorepressError("the model has no parameters, so nothing to find the sensitivity of")
+        raise DataError("the model has no parameters, so nothing to find the sensitivity of")
     sums: dict[str, Tensor] = {}
     seen = 0
     with _unchanged(model), torch.enable_grad():
@@ -71,16 +71,16 @@ def _sum_of_squares(model: nn.Module, samples: Iterable[Any], loss_fn: LossFunct
                     square = value.grad.detach().float().square().cpu()
                     sums[name] = sums[name].add_(square) if name in sums else square
     if not seen:
-        raise CorepressError("the dataloader gave no samples, so there are no gradients to learn sensitivities from")
+        raise DataError("the dataloader gave no samples, so there are no gradients to learn sensitivities from")
     for name, value in parameters.items():
         if not sums.setdefault(name, torch.zeros(value.shape)).isfinite().all():
-            raise CorepressError(f"a gradient of {name} is not finite: look at the loss function and the samples")
+            raise DataError(f"a gradient of {name} is not finite: look at the loss function and the samples")
     return {name: sums[name] for name in parameters}
 
 
 def _backward(loss: Any) -> None:
     if not isinstance(loss, Tensor) or loss.numel() != 1 or not loss.requires_grad:
-        raise CorepressError("loss_fn must return a scalar tensor that depends on the parameters of the model")
+        raise ConfigError("loss_fn must return a scalar tensor that depends on the parameters of the model")
     loss.backward()  # type: ignore[no-untyped-call]
 
 
@@ -123,7 +123,7 @@ def _in_processes(model: nn.Module, samples: list[Any], loss_fn: LossFunction, w
             with ProcessPoolExecutor(len(jobs), mp_context=get_context("spawn")) as pool:
                 results = list(pool.map(_work, jobs, [threads] * len(jobs)))
         except BrokenProcessPool as error:
-            raise CorepressError(
+            raise ResourceError(
                 "a process that computes sensitivities ended early: a script that asks for several must keep its own "
                 'work under `if __name__ == "__main__":`; else there may be too little memory'
             ) from error
@@ -134,7 +134,7 @@ def _save_job(job: tuple[nn.Module, list[Any], LossFunction], path: Path) -> Non
     try:
         torch.save(job, path)
     except (pickle.PicklingError, AttributeError, TypeError) as error:
-        raise CorepressError(
+        raise ConfigError(
             f"with num_sensitivity_workers > 1 the model, the samples and loss_fn must be picklable ({error}): "
             "define loss_fn at the top of a module, or use one worker"
         ) from error

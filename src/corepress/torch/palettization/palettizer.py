@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from corepress.errors import CorepressError
+from corepress.errors import CorepressError, OrderError
 from corepress.torch import training
 from corepress.torch.base_model_optimizer import BaseTrainingTimeModelOptimizer
 from corepress.torch.engine import Skip, check, skipped
@@ -94,7 +94,7 @@ class DKMPalettizer(Palettizer):
     def step(self) -> None:
         """To be called after each step of the optimiser: at its milestone a weight begins to be palettized."""
         if not self._is_prepared:
-            raise CorepressError("step() comes after prepare(), which puts the tables in")
+            raise OrderError("step() comes after prepare(), which puts the tables in")
         for *_, part in training.parts(self._model, FakePalettize):
             part.step()
             self._step_count = part.steps
@@ -112,7 +112,7 @@ class DKMPalettizer(Palettizer):
         gets a whole one on the CPU.
         """
         if not self._is_prepared:
-            raise CorepressError("finalize() comes after prepare(), which puts the tables in")
+            raise OrderError("finalize() comes after prepare(), which puts the tables in")
         model = self._get_model_to_finalize(model, inplace).eval()
         found = list(training.parts(model, FakePalettize))
         forms = {part.name: part.form(_seen(module, name)) for _, module, name, part in found}

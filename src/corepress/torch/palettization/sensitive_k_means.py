@@ -14,7 +14,7 @@ from attrs import define, field
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from corepress.errors import ConfigError, CorepressError
+from corepress.errors import ConfigError, DataError, FormatError
 from corepress.fields import flag, integer, suggesting
 from corepress.torch.base_model_optimizer import BaseDataCalibratedModelOptimizer, Reporting
 from corepress.torch.dtypes import lut_type
@@ -171,9 +171,9 @@ def load_sensitivity(path: str | PathLike[str]) -> dict[str, Tensor]:
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise CorepressError(f"{path} is no file of sensitivities: {error}") from error
+        raise FormatError(f"{path} is no file of sensitivities: {error}") from error
     if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
-        raise CorepressError(f"{path} is no file of sensitivities: it must hold tensors by the names of parameters")
+        raise FormatError(f"{path} is no file of sensitivities: it must hold tensors by the names of parameters")
     return dict(found)
 
 
@@ -182,7 +182,5 @@ def _by_parameter(model: nn.Module, sensitivity: Mapping[str, Tensor]) -> dict[i
     parameters = model.named_parameters(remove_duplicate=False)
     found = {id(value): sensitivity[name] for name, value in parameters if name in sensitivity}
     if not found:
-        raise CorepressError(
-            "none of the sensitivities belongs to a parameter of this model: names must be the model's"
-        )
+        raise DataError("none of the sensitivities belongs to a parameter of this model: names must be the model's")
     return found

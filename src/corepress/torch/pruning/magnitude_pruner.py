@@ -10,7 +10,7 @@ import numpy as np
 from attrs import define, field
 from torch import Tensor, nn
 
-from corepress.errors import ConfigError, CorepressError
+from corepress.errors import ConfigError, CorepressError, DataError, OrderError
 from corepress.fields import fraction, must_be, suggesting, value_of, whole
 from corepress.torch import training
 from corepress.torch.base_model_optimizer import BaseTrainingTimeModelOptimizer
@@ -104,7 +104,7 @@ class Mask(training.Part):
     def choose(self, weight: Tensor) -> Tensor:
         """The mask of a weight at the present sparsity."""
         if not weight.isfinite().all():
-            raise CorepressError(f"{self.name} holds infinities or NaN, so its smallest values can't be found")
+            raise DataError(f"{self.name} holds infinities or NaN, so its smallest values can't be found")
         if self.config.n_m_ratio is not None:
             m = self.config.n_m_ratio[1]
             # A ratio of two integers may come out just below the integer that it makes of m.
@@ -174,7 +174,7 @@ class MagnitudePruner(BaseTrainingTimeModelOptimizer):
     def step(self) -> None:
         """To be called after each step of the optimiser: the schedule goes on. Harmless after its end."""
         if not self._is_prepared:
-            raise CorepressError("step() comes after prepare(), which puts the masks in")
+            raise OrderError("step() comes after prepare(), which puts the masks in")
         for _, module, name, mask in list(training.parts(self._model, Mask)):
             mask.step(module, name)
             self._step_count = mask.steps
@@ -186,12 +186,12 @@ class MagnitudePruner(BaseTrainingTimeModelOptimizer):
         If it was split by `fully_shard`, each process calls this, and gets a whole one on the CPU.
         """
         if not self._is_prepared:
-            raise CorepressError("finalize() comes after prepare(), which puts the masks in")
+            raise OrderError("finalize() comes after prepare(), which puts the masks in")
         model = self._get_model_to_finalize(model, inplace)
         masks = list(training.parts(model, Mask))
         for _, module, name, mask in masks:
             if any(part.stage > Mask.stage for part in training.siblings(module, name, training.Part)):
-                raise CorepressError(f"{mask.name} is palettized too: finalize the palettizer, which keeps the zeros")
+                raise OrderError(f"{mask.name} is palettized too: finalize the palettizer, which keeps the zeros")
         for module_name, module, name, mask in masks:
             training.detach(module, name)
             parameter = Parameter(module, module_name, name, 0, module, module_name)

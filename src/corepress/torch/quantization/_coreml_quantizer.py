@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import fx
 
-from corepress.errors import CorepressError
+from corepress.errors import MissingDependencyError
 from corepress.torch.quantization.annotation import Kit, annotate, forget_batch_counts
 from corepress.torch.quantization.quantization_config import LinearQuantizerConfig
 
@@ -54,7 +54,7 @@ class CoreMLQuantizer(_Base):  # type: ignore[misc]
 
     def __init__(self, config: LinearQuantizerConfig | None = None):
         if _KIT is None:
-            raise CorepressError("CoreMLQuantizer needs torchao, which is not installed: pip install torchao")
+            raise MissingDependencyError("CoreMLQuantizer needs torchao, which is not installed: pip install torchao")
         self._kit = _KIT
         self._config = LinearQuantizerConfig() if config is None else config
         if self._config.leading.algorithm == "learnable":

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from corepress.errors import CorepressError
+from corepress.errors import ConfigError, UnsupportedError
 from corepress.torch.parameters import SUPPORTED
 
 SCOPE = "corepress_scope"  # key of `Node.meta`: the module whose forward made the call
@@ -57,12 +57,12 @@ def capture(model: nn.Module, opaque: Iterable[str]) -> fx.GraphModule:
     names = dict(model.named_modules())
     for name in opaque:
         if name not in names:
-            raise CorepressError(f"non_traceable_module_names: the model has no module {name!r}")
+            raise ConfigError(f"non_traceable_module_names: the model has no module {name!r}")
     tracer = _Tracer(opaque)
     try:
         graph = tracer.trace(model)
     except Exception as error:
-        raise CorepressError(_explanation(tracer.scopes[-1], names, error)) from error
+        raise UnsupportedError(_explanation(tracer.scopes[-1], names, error)) from error
     for node in graph.nodes:
         if isinstance(node.type, str):  # an annotation that was not evaluated, which can't be pickled
             node.type = None

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from corepress.errors import ConfigError, CorepressError
+from corepress.errors import ConfigError, DataError
 from corepress.torch.distributed import is_distributed
 from corepress.torch.quantization.quantization_config import ObserverType
 
@@ -176,7 +176,7 @@ class FakeQuantize(nn.Module):
     def check(self, what: str) -> None:
         """Raise CorepressError if the scale is not finite."""
         if not bool(torch.isfinite(self.scale).all()):
-            raise CorepressError(f"the scale of {what} is not finite: did the training diverge?")
+            raise DataError(f"the scale of {what} is not finite: did the training diverge?")
 
     def get_extra_state(self) -> Tensor:
         return torch.tensor([*self._kind, self.observer_enabled, self.fake_quant_enabled, self.steps])

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.utils import parametrize
 
-from corepress.errors import CorepressError
+from corepress.errors import DataError, OrderError
 from corepress.torch import training
 from corepress.torch.distributed import is_split
 from corepress.torch.metadata import array_of, read_weight, write_weight
@@ -85,7 +85,7 @@ class FakeQuantizedLayer(Wrapper):
 
     def _rounded(self, weight: Tensor) -> Tensor:
         if is_split(weight):
-            raise CorepressError("call fully_shard on a FakeQuantizedLayer, or what holds it, not on the layer in it")
+            raise OrderError("call fully_shard on a FakeQuantizedLayer, or what holds it, not on the layer in it")
         if self.weight_fake_quant is None:
             return weight
         rounded: Tensor = self.weight_fake_quant(weight)
@@ -118,7 +118,7 @@ class FakeQuantizedLayer(Wrapper):
         fake_quant = self.weight_fake_quant
         if fake_quant is not None:
             if not bool(torch.isfinite(self.weight).all()):
-                raise CorepressError(f"{name}.weight holds NaN or infinities: did the training diverge?")
+                raise DataError(f"{name}.weight holds NaN or infinities: did the training diverge?")
             if not fake_quant.has_range:
                 fake_quant.observe(self.weight)
             fake_quant.check(f"{name}.weight")

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from corepress.errors import CorepressError
+from corepress.errors import ConfigError, OrderError
 from corepress.torch import training
 from corepress.torch.base_model_optimizer import BaseTrainingTimeModelOptimizer
 from corepress.torch.distributed import has_split_weights, is_split, unwrapped, whole_copy
@@ -105,7 +105,7 @@ class LinearQuantizer(Quantizer):
             log.warning("step() does nothing before prepare()")
             return
         if any(is_split(fake_quant.scale) for fake_quant in _fake_quants(self._model)):
-            raise CorepressError(
+            raise ConfigError(
                 'algorithm "learnable" keeps its scales in parameters, which fully_shard must not split: train with '
                 "DistributedDataParallel, or with algorithm vanilla"
             )
@@ -136,10 +136,10 @@ class LinearQuantizer(Quantizer):
         Raises CorepressError before `prepare`, and if a weight or a scale is not finite.
         """
         if not self._is_prepared:
-            raise CorepressError("finalize() needs a prepared model: call prepare(example_inputs) and train it first")
+            raise OrderError("finalize() needs a prepared model: call prepare(example_inputs) and train it first")
         prepared = unwrapped(self._model if model is None else model)
         if not isinstance(prepared, fx.GraphModule):
-            raise CorepressError(f"finalize() needs the model that prepare() gave, not a {type(prepared).__name__}")
+            raise OrderError(f"finalize() needs the model that prepare() gave, not a {type(prepared).__name__}")
         finished = self._get_model_to_finalize(prepared, inplace)
         assert isinstance(finished, fx.GraphModule)
         self._preserve(prepared, finished)

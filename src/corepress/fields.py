@@ -211,6 +211,17 @@ def structure(values: Mapping[str, Any], cls: Any) -> Any:
     return _structurer(cls)(values, cls)
 
 
+def read(values: Mapping[str, Any], cls: type[T], where: str) -> T:
+    """The same, with a ConfigError that begins with `where` and has a suggestion for each unknown key."""
+    from cattrs.errors import BaseValidationError
+
+    try:
+        config: T = structure(values, cls)
+    except BaseValidationError as error:
+        raise ConfigError(f"{where}: {' '.join(_sentences(error))}") from error
+    return config
+
+
 def _leaf(value: Any, hint: Any) -> Any:
     """Read numbers that came as text, as 1e-12 does from YAML 1.1; all else is for the validators."""
     for number in (int, float):
@@ -222,14 +233,14 @@ def _leaf(value: Any, hint: Any) -> Any:
     return value
 
 
-def sentences(error: BaseException) -> list[str]:
+def _sentences(error: BaseException) -> list[str]:
     """The messages inside an error of cattrs, with suggestions for unknown keys."""
     import cattrs.errors
 
     if isinstance(error, cattrs.errors.ForbiddenExtraKeysError):
         return [str(unknown_key(error.cl, key)) for key in sorted(error.extra_fields, key=str)[:_MOST_SENTENCES]]
     if isinstance(error, cattrs.errors.BaseValidationError):
-        return [sentence for inner in error.exceptions for sentence in sentences(inner)]
+        return [sentence for inner in error.exceptions for sentence in _sentences(inner)]
     return [str(error)]
 
 

@@ -36,10 +36,9 @@ from corepress.coreml.op_configs import (
     OpMagnitudePrunerConfig,
     OpPalettizerConfig,
     OpThresholdPrunerConfig,
-    read_config,
 )
 from corepress.errors import ConfigError
-from corepress.fields import read_yaml, suggestion
+from corepress.fields import read, read_yaml, suggestion
 
 Kind = Literal["prune", "palettize", "quantize", "decompress"]
 _KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -174,7 +173,7 @@ def _op_config(kind: Kind, arguments: dict[str, Any] | None, where: str) -> OpCo
     cls = _CLASSES[kind][0]
     if any(_WAYS.get(key) == "threshold" for key in arguments):
         cls = OpThresholdPrunerConfig
-    return read_config(cls, arguments, where)
+    return read(arguments, cls, where)
 
 
 def _mapping(value: Any, where: str, known: Collection[str] | None = None) -> Mapping[str, Any]:

@@ -21,10 +21,9 @@ from corepress.coreml.op_configs import (
     OpMagnitudePrunerConfig,
     OpPalettizerConfig,
     OpThresholdPrunerConfig,
-    read_config,
 )
 from corepress.errors import ConfigError
-from corepress.fields import UnknownKeyError, read_yaml, suggesting, suggestion, tied_conflict
+from corepress.fields import UnknownKeyError, read, read_yaml, suggesting, suggestion, tied_conflict
 from corepress.peer import as_ours
 
 __all__ = [
@@ -201,7 +200,7 @@ def _read(values: Any, kind: str, where: str) -> OpCompressorConfig | None:
     kind = arguments.pop("config_type", kind)
     if kind not in _KINDS:
         raise ConfigError(f"{where}: unknown config_type {kind!r}. {suggestion(kind, _KINDS)}")
-    return read_config(_KINDS[kind], arguments, where)
+    return read(arguments, _KINDS[kind], where)
 
 
 def check_kinds(config: Any, function: str, *kinds: type[OpCompressorConfig]) -> OptimizationConfig:

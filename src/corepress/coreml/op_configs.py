@@ -268,13 +268,3 @@ class OpPalettizerConfig(OpCompressorConfig):
             f"{self.nbits}-bit": self.nbits is not None,
         }
         return [f"{name} palettization" for name, needed in names.items() if needed]
-
-
-def read_config(kind: type[C], arguments: Mapping[str, Any], where: str) -> C:
-    """Build one configuration from its arguments; a ConfigError begins with `where`."""
-    from cattrs.errors import BaseValidationError
-
-    try:
-        return kind._from_dict(arguments)
-    except BaseValidationError as error:
-        raise ConfigError(f"{where}: {' '.join(fields.sentences(error))}") from error

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import IO, Any, ClassVar, Literal, NamedTuple, TypeVar
 
 import attrs
-import cattrs.errors
 import torch
 from attrs import define, field
 from torch import nn
@@ -70,11 +69,7 @@ class ModuleOptimizationConfig:
 
     @classmethod
     def _structured(cls: type[M], values: Mapping[str, Any]) -> M:
-        try:
-            config: M = fields.structure(as_mapping(values, cls.__name__), cls)
-        except cattrs.errors.BaseValidationError as error:
-            raise ConfigError(f"{cls.__name__}: {' '.join(fields.sentences(error))}") from error
-        return config
+        return fields.read(as_mapping(values, cls.__name__), cls, cls.__name__)
 
     @classmethod
     def from_yaml(cls: type[M], yml: str | Path | IO[str] | IO[bytes]) -> M:

@@ -65,9 +65,14 @@ class FakePalettize(Part):
         )  # fmt: skip
 
     def forward(self, weight: Tensor) -> Tensor:
-        return self._palettized(weight) if self.enabled and not self.idle else weight
+        if not self.enabled or self.idle:
+            return weight
+        # How many values are distinct is known only when it runs, so that there is nothing to compile.
+        from corepress.torch.uncompiled import uncompiled
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]  # how many values are distinct is known only when it runs
+        palettized: Tensor = uncompiled(self._palettized, weight)
+        return palettized
+
     def _palettized(self, weight: Tensor) -> Tensor:
         with torch.autocast(weight.device.type, enabled=False), self._naming():
             rows = self._rows(weight)

@@ -7,18 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from corepress.algorithms.fitted.awq import (
-    Inputs,
-    Layer,
-    activation_scale,
-    by_channel,
-    keeps_rows,
-    spread,
-    trial_scale,
-    unchanged,
-)
+from corepress.algorithms.fitted.awq import Inputs, Layer, activation_scale, spread
 from corepress.algorithms.fitted.gptq import gptq
 from corepress.algorithms.fitted.layout import Layout
+from corepress.algorithms.fitted.scaling import by_channel, keeps_rows, trial_scale, unchanged
 
 LAYOUTS = {
     "linear": Layout((12, 16)),
@@ -183,5 +175,5 @@ def test_a_scale_can_be_taken_out_of_rows_only_where_each_has_its_own(layout: La
         scale = weight.abs().max() / 3
         return (weight / scale).round() * scale
 
-    assert keeps_rows(Layer(weight, layout, torch.empty(0), nearest))
-    assert not keeps_rows(Layer(weight, layout, torch.empty(0), alike))
+    assert keeps_rows(weight, layout, nearest)
+    assert not keeps_rows(weight, layout, alike)

@@ -16,13 +16,11 @@ from torch import Tensor
 
 from corepress.algorithms.fitted.hessian import Hessian
 from corepress.algorithms.fitted.layout import Layout
-from corepress.errors import CorepressError
 
 # Of the largest mean magnitude: channels with less are treated as if they had this, so that scales stay in 0.01..100.
 _LEAST = 1e-4
 _STEPS = 10
 _NOISE = 1e-4  # of an error computed in float32
-_TOLERANCE = 1e-3
 
 # A weight and the Hessian of its inputs, both scaled, to the weight's rounded value.
 Rounding = Callable[[Tensor, Tensor], Tensor]
@@ -104,47 +102,3 @@ def spread(scale: Tensor, layout: Layout) -> Tensor:
         return scale[:, None]
     rows = scale.reshape(layout.groups, -1).repeat_interleave(layout.rows if layout.groups > 1 else 1, 0)
     return rows.reshape(*rows.shape, *[1] * (len(layout.shape) - 2))
-
-
-def by_channel(layout: Layout, channels: int) -> Layout | None:
-    """The layout of a layer that reads so many channels, the columns of one being its elements; None if it can't.
-
-    A linear layer behind a flattened image has several columns to each channel.
-    """
-    inputs = layout.groups * layout.columns // layout.elements
-    if inputs == channels:
-        return layout
-    flat = layout.groups == layout.elements == 1 and not layout.transposed
-    return Layout((layout.rows, channels, inputs // channels)) if flat and inputs % channels == 0 else None
-
-
-def trial_scale(channels: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Random powers of two, 1/4096 to 4096, or 1/8 to 8 for float16: no sum or product loses a digit by them.
-
-    What is no product with the channels, such as an activation function that saturates, changes a lot.
-    """
-    reach = 3 if dtype is torch.float16 else 12
-    exponents = torch.randint(-reach, reach + 1, (channels,), generator=torch.Generator().manual_seed(0))
-    return torch.exp2(exponents.float())
-
-
-def keeps_rows(layer: Layer) -> bool:
-    """Whether its rounding takes a factor for each output channel as it is: not where channels share a scale.
-
-    Of a layer of which this is false, nothing can be taken out for the next one without harm. Its Hessian is not read.
-    """
-    weight, layout, _, rounding = layer
-    rows = trial_scale(weight.shape[1 if layout.transposed else 0], torch.float16).to(weight.device)
-    rows = rows if layout.transposed else rows.reshape(-1, *[1] * (weight.ndim - 1))
-    hessian = torch.eye(layout.columns, device=weight.device).repeat(layout.groups, 1, 1)
-    weight = weight.float()
-    try:
-        return unchanged(rounding(weight, hessian), rounding(weight * rows, hessian) / rows)
-    except CorepressError:  # it can't be rounded
-        return False
-
-
-def unchanged(before: Tensor, after: Tensor) -> bool:
-    """Whether an answer is the same with a trial scale, but for numbers that left the range of their type."""
-    before, after = before.float(), after.float()
-    return before.shape == after.shape and bool((before - after).norm() <= _TOLERANCE * before.norm())

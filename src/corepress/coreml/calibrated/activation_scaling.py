@@ -1,37 +1,25 @@
-"""Activation-aware scales in a package: layers are scaled up, and what makes their input is scaled down in turn.
+"""Activation-aware scales in a package: what `algorithms/fitted/scaling.py` needs to know of its operations.
 
-As in `corepress.torch.layerwise_compression.activation_scaling`, what belongs together is found by trial: operations
-that come before, with a constant for each channel, are candidates; one power of two for each channel goes into the
-layers and out of a candidate, and if all products and outputs for the first sample stay the same, it will do. Only
-values of constants change.
+Constants with a number for each channel that a value is computed with are tried as what gives it its scale. Only values
+of constants change.
 """
 
 from __future__ import annotations
 
 import contextlib
-import logging
+import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from corepress.algorithms.fitted.awq import (
-    Inputs,
-    Layer,
-    Rounding,
-    Scaling,
-    activation_scale,
-    by_channel,
-    keeps_rows,
-    spread,
-    trial_scale,
-    unchanged,
-)
+from corepress.algorithms.fitted.awq import Inputs, Rounding, Scaling
 from corepress.algorithms.fitted.hessian import Hessian
 from corepress.algorithms.fitted.layout import Layout
+from corepress.algorithms.fitted.scaling import NEAREST, Answers, Group, Pair, Reader, Source, pairs, warn_of_others
 from corepress.coreml.calibrated.fit import fit
 from corepress.coreml.calibrated.layers import layout_of, vectors_of
 from corepress.coreml.calibrated.sensitivity import of_vectors
@@ -46,8 +34,6 @@ from corepress.runtime.samples import finite_tensors
 from corepress.runtime.walk import each_program, walk
 from corepress.weights import decompress
 
-log = logging.getLogger(__name__)
-
 # What gives the channels of an operation's output their scale.
 _PARTS = {
     "layer_norm": ("gamma", "beta"),
@@ -58,56 +44,19 @@ _PARTS = {
     "matmul": ("y",),
     "mul": ("x", "y"),
 }
-_NEAREST = 6  # candidates that are tried
 
 
 @dataclass(frozen=True)
-class _Product:
-    """An operation that multiplies by a constant. `key`, `buffer`: its argument and the name of the buffer."""
+class _Product(Reader):
+    """An operation that multiplies by a constant, its argument `argument`; `key`: the name of the buffer."""
 
     step: Step
-    key: str
-    buffer: str
-    layout: Layout
+    argument: str
 
     @property
-    def argument(self) -> str:
+    def multiplied(self) -> str:
         """Under which the operation reads what it multiplies."""
-        return "y" if self.step.kind == "matmul" and self.key == "x" else "x"
-
-    @property
-    def input(self) -> str | None:
-        return dict(self.step.computed).get(self.argument)
-
-
-@dataclass(frozen=True)
-class _Pair:
-    """Products of one value, and the constants, (buffer, axis), that give its channels their scale."""
-
-    made_by: tuple[tuple[str, int], ...]
-    products: tuple[_Product, ...]
-    channels: int
-
-    def apply(self, constants: Mapping[str, Tensor], scale: Tensor) -> None:
-        for product in self.products:
-            layout = self.layout(product)
-            assert layout is not None
-            constants[product.buffer].view(layout.shape).mul_(spread(scale, layout))
-        for buffer, axis in self.made_by:
-            value = constants[buffer]
-            value.div_(scale.reshape(-1, *[1] * (value.dim() - 1 - axis)))
-
-    def layout(self, product: _Product) -> Layout | None:
-        """That of a product, by these channels; None if it has others."""
-        return by_channel(product.layout, self.channels)
-
-    @property
-    def giving(self) -> list[str]:
-        return [buffer for buffer, _ in self.made_by]
-
-    @property
-    def buffers(self) -> list[str]:
-        return self.giving + [product.buffer for product in self.products]
+        return "y" if self.step.kind == "matmul" and self.argument == "x" else "x"
 
 
 def scale_activations(
@@ -129,39 +78,45 @@ def scale_activations(
         weights = _weights(model, stage, name)
         if not weights:
             continue
-        roundings, pairs = _scale(stage, weights, choose, given)
+        roundings, scaled = _scale(stage, weights, choose, given)
+        changed = {id(tensor) for pair in scaled for tensor in pair.tensors}
         constants = stage.module.constants()
-        values |= {(name, weights[buffer].output): constants[buffer] for pair in pairs for buffer in pair.buffers}
+        values |= {(name, weights[b].output): constants[b] for b in weights if id(constants[b]) in changed}
         rounded += len(roundings)
-        without += len(roundings - {product.buffer for pair in pairs for product in pair.products})
-    if without:
-        log.warning(
-            "activation_aware_scale: %d of %d weights do without, since no single constant before them could take up "
-            "the inverse of their scale", without, rounded,
-        )  # fmt: skip
+        without += len(roundings - {layer.key for pair in scaled for layer in pair.layers})
+    warn_of_others(without, rounded)
     return _rewritten(model, values)
 
 
 def _scale(
     program: Program, weights: Mapping[str, Weight], choose: Callable[[Weight], Any], given: Sequence[Mapping[str, Any]]
-) -> tuple[set[str], list[_Pair]]:
+) -> tuple[set[str], list[Pair[_Product]]]:
     """Scale constants of a program. The buffers of the weights that will be rounded, and what was scaled."""
     products = _products(program, given[0], weights)
     roundings: dict[str, Rounding] = {}
     for product in products:
         with contextlib.suppress(Skip):
-            weight = weights[product.buffer]
-            roundings[product.buffer] = _rounding(choose(weight), weight.dtype, product.layout)
-    with torch.no_grad():
-        pairs = list(_pairs(program, given[0], products, roundings, weights))
-    counting = of_vectors(program, {product.buffer for pair in pairs for product in pair.products}, given)
-    constants = program.module.constants()
-    with torch.no_grad():
-        gathering = _Gathering(pairs, roundings, constants, counting)
-        walk(program, given, gathering.visit)
-        for pair, scaling in gathering.scalings:
-            pair.apply(constants, scaling.scale)
-    return set(roundings), [pair for pair, _ in gathering.scalings]
+            weight = weights[product.key]
+            roundings[product.key] = _rounding(choose(weight), weight.dtype, product.layout)
+    found = list(pairs(_groups(program, products, weights), _answers(program, given[0]), roundings))
+    if not found:
+        return set(roundings), []
+    counting = of_vectors(program, {layer.key for pair in found for layer in pair.layers}, given)
+    scalings: list[tuple[Pair[_Product], Scaling]] = []
+    by_first = {pair.layers[0].step.name: pair for pair in found}
+
+    def visit(step: Step, arguments: list[dict[str, Any]]) -> dict[str, Tensor]:
+        if (pair := by_first.get(step.name)) is not None:
+            values = [own[pair.layers[0].multiplied] for own in arguments]
+            with contextlib.suppress(CorepressError):  # which fitting the weight will find as well, and say
+                inputs = [_inputs(layer, values, counting.get(layer.step.name)) for layer in pair.layers]
+                scalings.append((pair, pair.best_scale(inputs, roundings)))
+        return {}
+
+    walk(program, given, visit)
+    for pair, scaling in scalings:
+        pair.apply(scaling.scale)
+    return set(roundings), [pair for pair, _ in scalings]
 
 
 def _weights(model: Model, program: Program, function: str) -> dict[str, Weight]:
@@ -181,12 +136,13 @@ def _weights(model: Model, program: Program, function: str) -> dict[str, Weight]
 
 def _products(program: Program, sample: Mapping[str, Any], weights: Mapping[str, Weight]) -> list[_Product]:
     found: list[_Product] = []
+    constants = program.module.constants()
 
     def visit(step: Step, arguments: list[dict[str, Any]]) -> dict[str, Tensor]:
-        for key, buffer in step.held:
-            layout = layout_of(step.kind, key, arguments[0]) if buffer in weights else None
+        for argument, buffer in step.held:
+            layout = layout_of(step.kind, argument, arguments[0]) if buffer in weights else None
             if layout is not None:
-                found.append(_Product(step, key, buffer, layout))
+                found.append(_Product(buffer, constants[buffer], layout, step, argument))
         return {}
 
     walk(program, [sample], visit)
@@ -205,109 +161,49 @@ def _rounding(action: Any, dtype: str, layout: Layout) -> Rounding:
     return rounded
 
 
-class _Gathering:
-    """The best scale of each pair, found when the first of its products is reached."""
-
-    def __init__(
-        self,
-        pairs: Sequence[_Pair],
-        roundings: Mapping[str, Rounding],
-        constants: Mapping[str, Tensor],
-        counting: Mapping[str, list[Tensor]],
-    ):
-        self.roundings, self.constants, self.counting = roundings, constants, counting
-        self.by_step = {pair.products[0].step.name: pair for pair in pairs}
-        self.scalings: list[tuple[_Pair, Scaling]] = []
-
-    def visit(self, step: Step, arguments: list[dict[str, Any]]) -> dict[str, Tensor]:
-        if (pair := self.by_step.get(step.name)) is not None:
-            with contextlib.suppress(CorepressError):  # which fitting the weight will find as well, and say
-                self.scalings.append((pair, self.scaling(pair, arguments)))
-        return {}
-
-    def scaling(self, pair: _Pair, arguments: list[dict[str, Any]]) -> Scaling:
-        layers = []
-        known = [
-            self.inputs(product, [own[pair.products[0].argument] for own in arguments]) for product in pair.products
-        ]
-        for product, inputs in zip(pair.products, known, strict=True):
-            if product.buffer in self.roundings:
-                layout = pair.layout(product)
-                assert layout is not None
-                weight = self.constants[product.buffer].view(layout.shape)
-                layers.append(Layer(weight, layout, inputs.hessian.matrix, self.roundings[product.buffer]))
-        return activation_scale(layers, known[0].magnitude.reshape(pair.channels, -1).mean(1))
-
-    def inputs(self, product: _Product, values: list[Tensor]) -> Inputs:
-        """Statistics of what one product makes of a value, (one for each sample)."""
-        found = Inputs(product.layout, values[0].device)
-        factors = self.counting.get(product.step.name)
-        for number, value in enumerate(values):
-            first = 0
-            arguments = product.step.constant | {product.argument: value}
-            for vectors in vectors_of(product.step.kind, product.key, arguments, product.layout):
-                last = first + vectors.shape[1]
-                found.add(vectors, None if factors is None else factors[number][first:last])
-                first = last
-        return found
+def _inputs(product: _Product, values: Sequence[Tensor], counting: Sequence[Tensor] | None) -> Inputs:
+    """Statistics of what a product makes of a value, (one for each sample). `counting`: how much its vectors count."""
+    found = Inputs(product.layout, values[0].device)
+    for number, value in enumerate(values):
+        first = 0
+        arguments = product.step.constant | {product.multiplied: value}
+        for vectors in vectors_of(product.step.kind, product.argument, arguments, product.layout):
+            last = first + vectors.shape[1]
+            found.add(vectors, None if counting is None else counting[number][first:last])
+            first = last
+    return found
 
 
-def _pairs(
-    program: Program,
-    sample: Mapping[str, Any],
-    products: Sequence[_Product],
-    roundings: Mapping[str, Rounding],
-    weights: Mapping[str, Weight],
-) -> Iterator[_Pair]:
-    """The products, one of them rounded at least, whose input can be scaled, with the constants that scale it."""
-    groups: dict[str | None, list[_Product]] = {}
+def _groups(program: Program, products: Sequence[_Product], weights: Mapping[str, Weight]) -> Iterator[Group[_Product]]:
+    """The products of one value."""
+    readers: dict[str, list[_Product]] = {}
     for product in products:
-        groups.setdefault(product.input, []).append(product)
-    groups.pop(None, None)
-    steps = program.module.plan.steps
-    makers = {name: step for step in steps for name in step.outputs}
-    place = {step.name: number for number, step in enumerate(steps)}
-    multiplying = [product.step for product in products]
-    answers = _answers(program, sample, {step.outputs[0] for step in multiplying})
-    for value, group in groups.items():
-        if not any(product.buffer in roundings for product in group):
-            continue
-        compared = {step.outputs[0] for step in multiplying if place[step.name] >= place[group[0].step.name]}
-        for made_by, channels in _candidates(str(value), makers, weights):
-            pair = _Pair(made_by, tuple(group), channels)
-            if None in map(pair.layout, group):
-                continue
-            with _scaled_at_random(program, pair):
-                tried = _answers(program, sample, compared)
-            if all(unchanged(answers[name], other) for name, other in tried.items()):
-                if all(_keeps_rows(program, each, roundings) for each in products if each.buffer in pair.giving):
-                    yield pair
-                break
+        if (value := dict(product.step.computed).get(product.multiplied)) is not None:
+            readers.setdefault(value, []).append(product)
+    place = {step.name: number for number, step in enumerate(program.module.plan.steps)}
+    for value, group in readers.items():
+        first = place[group[0].step.name]
+        behind = {product.step.outputs[0] for product in products if place[product.step.name] >= first}
+        yield Group(tuple(group), itertools.islice(_sources(program, value, products, weights), NEAREST), behind)
 
 
-def _keeps_rows(program: Program, product: _Product, roundings: Mapping[str, Rounding]) -> bool:
-    if product.buffer not in roundings:
-        return True
-    weight = program.module.constants()[product.buffer]
-    return keeps_rows(Layer(weight, product.layout, weight, roundings[product.buffer]))
+def _sources(
+    program: Program, value: str, products: Sequence[_Product], weights: Mapping[str, Weight]
+) -> Iterator[Source]:
+    """The constants with a number for each channel that a value is computed with, the nearest first.
 
-
-def _candidates(
-    value: str, makers: Mapping[str, Step], weights: Mapping[str, Weight]
-) -> Iterator[tuple[tuple[tuple[str, int], ...], int]]:
-    """The constants with a number for each channel that a value is computed with, and the channels: the nearest first.
-
-    What is computed before a candidate is not looked at: it may be scaled anew there.
+    What is computed before one is not looked at: it may be scaled anew there.
     """
-    waiting, seen, found = [value], {value}, 0
-    while waiting and found < _NEAREST:
+    makers = {name: step for step in program.module.plan.steps for name in step.outputs}
+    constants = program.module.constants()
+    waiting, seen = [value], {value}
+    while waiting:
         step = makers.get(waiting.pop(0))
         if step is None:
             continue
-        parts = _parts(step, weights)
-        if parts is not None:
-            found += 1
-            yield parts
+        if parts := _parts(step, weights):
+            made_by = tuple(product for product in products if product.key in parts)
+            yield Source(tuple((constants[buffer], axis) for buffer, axis in parts.items()), made_by)
             continue
         for _, name in step.computed:
             if name not in seen:
@@ -315,54 +211,44 @@ def _candidates(
                 waiting.append(name)
 
 
-def _parts(step: Step, weights: Mapping[str, Weight]) -> tuple[tuple[tuple[str, int], ...], int] | None:
+def _parts(step: Step, weights: Mapping[str, Weight]) -> dict[str, int]:
+    """The constants of an operation that give the channels of its result their scale, and the axis of these."""
     names = _PARTS.get(step.kind, ())
-    held = [(key, buffer) for key, buffer in step.held if key in names]
-    if not held or not all(buffer in weights for _, buffer in held):
-        return None
-    parts = []
-    for key, buffer in held:
-        shape = weights[buffer].shape
-        wide = [axis for axis, size in enumerate(shape) if size > 1]
+    held = [(argument, buffer) for argument, buffer in step.held if argument in names]
+    parts: dict[str, int] = {}
+    for argument, buffer in held:
+        if buffer not in weights:
+            return {}
+        wide = [axis for axis, size in enumerate(weights[buffer].shape) if size > 1]
         if step.kind == "matmul":
-            axis = 0 if step.constant.get("transpose_y") else 1
-        elif step.kind in ("linear", "conv") and key == "weight":
-            axis = 0
+            parts[buffer] = 0 if step.constant.get("transpose_y") else 1
+        elif step.kind in ("linear", "conv") and argument == "weight":
+            parts[buffer] = 0
         elif len(wide) == 1:
-            axis = wide[0]
+            parts[buffer] = wide[0]
         else:
-            return None
-        parts.append((buffer, axis))
-    channels = {weights[buffer].shape[axis] for buffer, axis in parts}
-    return (tuple(parts), channels.pop()) if len(channels) == 1 else None
+            return {}
+    channels = {weights[buffer].shape[axis] for buffer, axis in parts.items()}
+    return parts if len(channels) == 1 else {}
 
 
-def _answers(program: Program, sample: Mapping[str, Any], wanted: set[str]) -> dict[str, Tensor]:
+def _answers(program: Program, sample: Mapping[str, Any]) -> Answers:
     """The values of these names in one run, and the outputs."""
-    found: dict[str, Tensor] = {}
-
-    def observe(name: str, value: Any) -> None:
-        if name in wanted:
-            found[name] = value
-
     tensors = finite_tensors(program.interface.inputs, sample)
     given = [program.precision.tensor(tensors[name]).to(program.device) for name in program.module.plan.inputs]
-    states = program.make_state() if program.interface.states else None
-    results = program.module(*given, states=states, observe=observe)
-    return found | {f"output {number}": r for number, r in enumerate(results) if isinstance(r, Tensor)}
 
+    def answers(names: Collection[str]) -> Mapping[str | None, list[Tensor]]:
+        found: dict[str | None, list[Tensor]] = {}
 
-@contextlib.contextmanager
-def _scaled_at_random(program: Program, pair: _Pair) -> Iterator[None]:
-    """The constants with a power of two for each channel, for a while."""
-    constants = program.module.constants()
-    before = {buffer: constants[buffer].clone() for buffer in pair.buffers}
-    try:
-        pair.apply(constants, trial_scale(pair.channels).to(program.device))
-        yield
-    finally:
-        for buffer, value in before.items():
-            constants[buffer].copy_(value)
+        def observe(name: str, value: Any) -> None:
+            if name in names:
+                found[name] = [value]
+
+        states = program.make_state() if program.interface.states else None
+        results = program.module(*given, states=states, observe=observe)
+        return found | {None: [result for result in results if isinstance(result, Tensor)]}
+
+    return answers
 
 
 def _rewritten(model: Model, values: Mapping[tuple[str, str], Tensor]) -> Model:

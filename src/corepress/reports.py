@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
-
 from corepress.formats.mlprogram import Model, Weight
 from corepress.formats.mlprogram.program import programs
-from corepress.kernels.half import widen
+from corepress.json_numbers import plain
+from corepress.metrics import decibels, energies
 from corepress.targets import TARGETS, system_of
 
 if TYPE_CHECKING:
@@ -25,7 +22,6 @@ if TYPE_CHECKING:
 
 # A path, a `Model`, a `corepress.neural_network.Model`, or an `MLModel` of coremltools, which has no types.
 AnyModel: TypeAlias = str | Path | Model | Any
-_CHUNK = 1 << 20
 # How weights of neural networks are stored, in the words for those of packages.
 _FORMS = {"linear": "quantized", "lut": "palettized", "int8": "quantized"}
 
@@ -115,11 +111,7 @@ class Report:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, ready for JSON; an infinite SNR becomes null."""
-        rows = [
-            asdict(row) | {"snr": row.snr if row.snr is not None and math.isfinite(row.snr) else None}
-            for row in self.rows
-        ]
+        """Plain data, ready for JSON: an infinite SNR becomes the word "inf"; null is one that was not measured."""
         return {
             "size_before": self.size_before,
             "size_after": self.size_after,
@@ -131,7 +123,7 @@ class Report:
             "compressed_before": len(self.compressed_before),
             "skipped": len(self.skipped),
             "unfitted": len(self.unfitted),
-            "weights": rows,
+            "weights": [plain(asdict(row)) for row in self.rows],
         }
 
     def to_json(self) -> str:
@@ -196,7 +188,7 @@ def _target(model: Model) -> str:
 
 
 def _row(before: Weight, now: Weight, skipped: str, changed: bool, with_snr: bool) -> Row:
-    snr = signal_to_noise(before, now) if with_snr and changed else None
+    snr = _snr(before, now) if with_snr and changed else None
     return Row(
         name=before.name,
         function=before.function,
@@ -236,37 +228,14 @@ def _network_row(before: LayerWeight, now: LayerWeight, skipped: str, with_snr: 
         bits_per_weight=now.bits_per_weight,
         bytes_before=before.stored_bytes,
         bytes_after=now.stored_bytes,
-        snr=_ratio(before.dense(), now.dense()) if with_snr and changed else None,
+        snr=decibels(*energies(before.dense(), now.dense())) if with_snr and changed else None,
         skipped=skipped,
         changed=changed,
     )
 
 
-def signal_to_noise(before: Weight, now: Weight) -> float:
-    """10 log10 of the energy of a weight over the energy of its error, in dB."""
-    ratio = _ratio(before.dense(), now.dense())
+def _snr(before: Weight, now: Weight) -> float:
+    ratio = decibels(*energies(before.dense(), now.dense()))
     before.release()
     now.release()
     return ratio
-
-
-def _ratio(whole: NDArray[Any], other: NDArray[Any]) -> float:
-    signal = noise = 0.0
-    for exact, approximate in _pieces(whole, other):
-        signal += float(np.dot(exact, exact))
-        difference = exact - approximate
-        noise += float(np.dot(difference, difference))
-    if noise == 0:
-        return math.inf
-    return 10 * math.log10(signal / noise) if signal else -math.inf
-
-
-def _pieces(one: NDArray[Any], other: NDArray[Any]) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
-    first, second = one.reshape(-1), other.reshape(-1)
-    for start in range(0, first.size, _CHUNK):
-        piece = slice(start, start + _CHUNK)
-        yield _single(first[piece]), _single(second[piece])
-
-
-def _single(values: NDArray[Any]) -> NDArray[np.float32]:
-    return widen(values) if values.dtype == np.float16 else values.astype(np.float32)

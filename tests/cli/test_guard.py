@@ -80,7 +80,7 @@ def test_the_traceback_is_there_for_who_asks() -> None:
 def test_errors_are_json_as_well(arguments: list[object], code: int, tmp_path: Path) -> None:
     done = corepress(*arguments, "--json", check=False, cwd=tmp_path)
     result = json.loads(done.stdout)
-    assert result["schema"] == 1 and result["warnings"] == []
+    assert result["schema"] == 2 and result["warnings"] == []
     assert result["error"]["exit_code"] == done.returncode == code
     assert done.stderr == f"corepress: {result['error']['message']}\n"
     assert list(tmp_path.iterdir()) == []

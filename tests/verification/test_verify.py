@@ -70,6 +70,7 @@ def test_a_model_is_like_itself() -> None:
     result = verify(DIGITS, corepress.load(DIGITS), per_op=True)
     assert result.ok and result.weak and "weak evidence" in result.summary and result.samples == 4
     assert {row.snr for row in (*result.rows, *result.operations)} == {math.inf}
+    assert f"of the {len(result.operations)} values that both models compute, none is below 20 dB" in result.summary
     assert result.first_wrong is None
     plain = json.loads(result.to_json())
     assert plain["outputs"][0]["snr"] == "inf" and plain["random_inputs"] and len(plain["operations"]) > 5

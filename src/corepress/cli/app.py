@@ -294,7 +294,7 @@ def verify(
     metric: Annotated[options.Metric, Option(help="What decides.")] = options.Metric.snr,
     threshold: Annotated[
         float | None,
-        Option(help="The least value of the metric that will do; of max_abs the greatest. [default: by metric]"),
+        Option(help="The least value of the metric that will do; of kl and max_abs the greatest. [default: by metric]"),
     ] = None,
     min_snr: Annotated[float | None, Option(help="The threshold of --metric snr, in dB. [default: 20]")] = None,
     samples: Annotated[int, Option(min=1, help="How many random inputs, without --data.")] = 4,

@@ -100,6 +100,7 @@ class Metric(str, Enum):
     cosine = "cosine"
     psnr = "psnr"
     top1 = "top1"
+    kl = "kl"
     max_abs = "max_abs"
 
 
@@ -122,7 +123,7 @@ VerifyThreshold = Annotated[
     float | None,
     Option(
         "--verify-threshold",
-        help="The least value of the metric that will do; of max_abs the greatest. [default: by metric]",
+        help="The least value of the metric that will do; of kl and max_abs the greatest. [default: by metric]",
     ),
 ]
 MinSnr = Annotated[float | None, Option("--min-snr", help="The threshold of --metric snr, in dB. [default: 20]")]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import math
 import os
 import sys
 import threading
@@ -145,14 +144,14 @@ def _compared(judgement: Judgement) -> Iterator[tuple[str, str]]:
 
     verification = judgement.verification
     for metric in dict.fromkeys(("snr", "cosine", verification.metric)):
-        label, unit, _ = METRICS[metric]
-        rows = [row for row in verification.rows if getattr(row, metric) is not None]
-        if rows:
-            sign = -1 if metric == "max_abs" else 1
-            # NaN first: it is worse than any number.
-            worst = min(rows, key=lambda r: (not math.isnan(getattr(r, metric)), sign * getattr(r, metric)))
-            value = f"{getattr(worst, metric):{'.1f' if unit else '.5f'}}{unit}"
-            yield f"output {label}", f"{value} ({worst.name}; {judgement.basis})"
+        label, unit, *_ = METRICS[metric]
+        if (worst := verification.worst_of(metric)) is not None:
+            row, value = worst
+            shown = f"{value:.1f}" if unit == " dB" else f"{value:.5f}"
+            yield (
+                f"output {label}",
+                f"{shown}{unit} ({row.name}; {judgement.basis})",
+            )
     yield from (("note", translate(note)) for note in verification.notes)
 
 

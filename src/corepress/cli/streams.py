@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import sys
 from collections.abc import Mapping
 from typing import Any
 
 from corepress.cli.words import translate
 from corepress.errors import one_line
+from corepress.json_numbers import plain
 
 # Of every JSON document; it grows when a field changes its meaning or goes. docs/cli.md lists the fields.
-SCHEMA = 1
+SCHEMA = 2
 
 _document: dict[str, Any] = {}
 _warnings: list[str] = []
@@ -29,7 +29,7 @@ def finished(error: Mapping[str, Any] | None) -> str:
     failed = {} if error is None else {"error": error}
     if not _document and not failed:
         return ""
-    return json.dumps(_plain({"schema": SCHEMA, **_document, "warnings": _warnings, **failed}), indent=2)
+    return json.dumps(plain({"schema": SCHEMA, **_document, "warnings": _warnings, **failed}), indent=2)
 
 
 def collect_warnings() -> None:
@@ -48,12 +48,3 @@ class _Collector(logging.Handler):
         if text not in _warnings:
             _warnings.append(text)
             print(f"corepress: warning: {text}", file=sys.stderr)
-
-
-def _plain(value: Any) -> Any:
-    """JSON has neither infinity nor NaN: they become the words "inf", "-inf" and "nan"."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(held) for key, held in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(held) for held in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -11,6 +11,7 @@ import numpy as np
 
 from corepress.errors import ConfigError
 from corepress.formats.neural_network.model import as_model, is_mlmodel
+from corepress.metrics import Sums
 
 Metrics = dict[str, dict[str, float]]
 
@@ -34,7 +35,7 @@ def compare_models(full_precision_model: Any, quantized_model: Any, sample_data:
         for name, value in wanted.items():
             if name not in got:
                 raise ConfigError(f"the second model has no output {name!r}; it has {', '.join(got)}")
-            scores.setdefault(name, []).append(_score(value, got[name]))
+            scores.setdefault(name, []).append(_score(name, value, got[name]))
     if not scores:
         raise ConfigError("sample_data: there is nothing to compare on")
     result = {
@@ -67,18 +68,13 @@ def _samples(model: Any, sample_data: Any) -> Iterable[Mapping[str, Any]]:
     return sample_data
 
 
-def _score(wanted: Any, got: Any) -> dict[str, float]:
+def _score(name: str, wanted: Any, got: Any) -> dict[str, float]:
     if isinstance(wanted, Mapping):
         first, second = (sorted(scores, key=lambda label: -scores[label])[:5] for scores in (wanted, got))
         return {"top1": float(first[0] == second[0]), "top5": len(set(first) & set(second)) / len(first)}
     if isinstance(wanted, np.ndarray | float) or hasattr(wanted, "convert"):  # a PIL image
-        return _noise(np.asarray(wanted, np.float64), np.asarray(got, np.float64))
+        sums = Sums()
+        sums.add_output(name, wanted, got, choices=False)
+        row = sums.row(name)
+        return {key: math.nan if value is None else value for key, value in (("snr", row.snr), ("psnr", row.psnr))}
     return {"top1": float(wanted == got)}
-
-
-def _noise(wanted: Any, got: Any) -> dict[str, float]:
-    noise, signal, peak = np.mean((wanted - got) ** 2), np.mean(wanted**2), np.max(np.abs(wanted)) ** 2
-    if noise == 0:
-        return {"snr": math.inf, "psnr": math.inf}
-    with np.errstate(divide="ignore"):
-        return {"snr": float(10 * np.log10(signal / noise)), "psnr": float(10 * np.log10(peak / noise))}

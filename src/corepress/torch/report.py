@@ -6,12 +6,10 @@ import math
 from collections import UserDict
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
+from corepress.metrics import decibels, energies
 from corepress.weights import CompressedWeight, Palettized, Quantized, Sparse, decompress
-
-_CHUNK = 1 << 16  # numbers: so many stay in the cache
 
 
 class Report(UserDict[str, dict[str, Any]]):
@@ -54,7 +52,7 @@ def row(before: NDArray[Any], form: CompressedWeight, now: NDArray[Any] | None =
     `error` is the root of the mean squared difference. `now`: the value of `form`, where it is at hand.
     """
     now = decompress(form) if now is None else now
-    noise, signal = _energies(before, now)
+    signal, noise = energies(before, now)
     columns: dict[str, Any] = {"error": math.sqrt(noise / before.size), "#params": before.size}
     inner: Any = form
     if isinstance(inner, Sparse):
@@ -68,21 +66,9 @@ def row(before: NDArray[Any], form: CompressedWeight, now: NDArray[Any] | None =
     if isinstance(inner, Palettized):
         columns["palettization_mode"] = f"num_clusters={2**inner.bits}, cluster_dim={inner.cluster_dim}"
     columns["bits_per_weight"] = 8 * form.nbytes / before.size
-    columns["snr"] = 10 * math.log10(signal / noise) if noise and signal else math.inf
+    columns["snr"] = decibels(signal, noise)
     columns["stored_bytes"] = form.nbytes
     return columns
-
-
-def _energies(before: NDArray[Any], now: NDArray[Any]) -> tuple[float, float]:
-    """The sums of the squared differences and of the squared values: float32 within a chunk, float64 over them."""
-    before, now = before.reshape(-1), now.reshape(-1)
-    noise = signal = 0.0
-    for start in range(0, before.size, _CHUNK):
-        exact = before[start : start + _CHUNK].astype(np.float32, copy=False)
-        difference = now[start : start + _CHUNK] - exact
-        noise += float(difference @ difference)
-        signal += float(exact @ exact)
-    return noise, signal
 
 
 def sparsities(weight: NDArray[Any]) -> dict[str, Any]:

@@ -48,8 +48,8 @@ def verify(
 
     `data`: inputs by name, as an iterable of dicts, which is read once; or a path that
     `corepress.runtime.samples.read_samples` reads; without it `samples` random ones. `metric`, `threshold`: what
-    decides `ok`, "snr", "cosine", "psnr", "top1" or "max_abs". `per_op`: compare every value that has the same name in
-    both. `custom`: for neural networks with custom layers, see `corepress.runtime.load`. A stateful model starts each
+    decides `ok`, "snr", "cosine", "psnr", "top1", "kl" or "max_abs". `per_op`: compare every value that has the same
+    name in both. `custom`: for neural networks with custom layers, see `corepress.runtime.load`. A stateful model starts each
     sample with a fresh state. `stage`: of a pipeline, the name or the index of the stage whose inputs are compared
     instead of the outputs; -1 is the last. Where the last one suppresses overlapping boxes, its inputs are compared
     anyway, beside the outputs; boxes that show the same object are then compared with each other, and what only one
@@ -232,9 +232,11 @@ def _compare(outputs: dict[str, Sums], expected: Mapping[str, Any], found: Mappi
         confidence, coordinates = boxes
         outputs[confidence].add(before[0], now[0], both)
         outputs[coordinates].add(before[1], now[1], both, choices=False)
+    # The largest of four coordinates is no choice.
+    raw_coordinates = getattr(program, "shown_coordinates", "")
     for name, sums in outputs.items():
         if name not in boxes:
-            sums.add_output(name, expected[name], found[name])
+            sums.add_output(name, expected[name], found[name], choices=name != raw_coordinates)
 
 
 def _keep(spool: IO[bytes], places: dict[str, list[int]]) -> Callable[[str, Any], None]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from corepress.json_numbers import plain
 from corepress.metrics import METRICS, Row
 
 if TYPE_CHECKING:
@@ -36,7 +36,8 @@ class Verification:
     @property
     def failed(self) -> tuple[Row, ...]:
         """The outputs that miss the threshold."""
-        return tuple(row for row in self._judged if not _meets(row, self.metric, self.threshold))
+        decides = METRICS[self.metric]
+        return tuple(row for row, value in self._judged(self.metric) if not decides.meets(value, self.threshold))
 
     @property
     def ok(self) -> bool:
@@ -45,8 +46,14 @@ class Verification:
     @property
     def worst(self) -> Row:
         """The output with the worst value of the metric."""
-        sign = -1 if self.metric == "max_abs" else 1
-        return min(self._judged, key=lambda row: _order(sign * getattr(row, self.metric)))
+        worst = self.worst_of(self.metric)
+        assert worst is not None  # `verify` refuses a comparison without a number to judge by
+        return worst[0]
+
+    def worst_of(self, metric: str) -> tuple[Row, float] | None:
+        """The output with the worst value of a metric, and this value; None where no output has the metric."""
+        order = METRICS[metric].order
+        return min(self._judged(metric), key=lambda judged: order(judged[1]), default=None)
 
     @property
     def first_wrong(self) -> Row | None:
@@ -62,19 +69,23 @@ class Verification:
     @property
     def summary(self) -> str:
         """The verdict and the notes, in a few sentences."""
-        label, unit, _ = METRICS[self.metric]
+        label, unit, _, at_most = METRICS[self.metric]
         worst = self.worst
-        limit = "above" if self.metric == "max_abs" else "below"
-        text = f"output {worst.name!r}: {label} {getattr(worst, self.metric):.4g}{unit}, "
+        limit = "above" if at_most else "below"
+        text = f"output {worst.name!r}: {label} {worst.of(self.metric):.4g}{unit}, "
         text += f"not {limit} {self.threshold:g}{unit}" if self.ok else f"{limit} {self.threshold:g}{unit}"
         text += f", on {self.counted}"
         if (wrong := self.first_wrong) is not None:
-            text += f"; the first below {OPERATION_SNR:g} dB is {wrong.kind} {wrong.name!r} ({wrong.snr:.1f} dB)"
+            text += (
+                f"; the first operation below {OPERATION_SNR:g} dB is {wrong.kind} {wrong.name!r} ({wrong.snr:.1f} dB)"
+            )
+        elif self.operations:
+            text += f"; none of the {len(self.operations)} values of the program is below {OPERATION_SNR:g} dB"
         return "; ".join((text, *self.notes))
 
-    @property
-    def _judged(self) -> tuple[Row, ...]:
-        return tuple(row for row in self.rows if getattr(row, self.metric) is not None)
+    def _judged(self, metric: str) -> list[tuple[Row, float]]:
+        """The outputs that have a metric, with its value."""
+        return [(row, value) for row in self.rows if (value := row.of(metric)) is not None]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, ready for JSON: numbers that are not finite become the words "inf", "-inf" and "nan"."""
@@ -82,14 +93,14 @@ class Verification:
         return {
             "ok": self.ok,
             "metric": self.metric,
-            "threshold": self.threshold,
+            "threshold": plain(self.threshold),
             "samples": self.samples,
             "distinct_samples": self.distinct,
             "random_inputs": self.weak,
             "notes": list(self.notes),
             "summary": self.summary,
-            "outputs": [_plain(row) for row in self.rows],
-            "operations": [_plain(row) for row in self.operations],
+            "outputs": [plain(asdict(row)) for row in self.rows],
+            "operations": [plain(asdict(row)) for row in self.operations],
             "first_wrong": None if wrong is None else wrong.name,
         }
 
@@ -100,31 +111,18 @@ class Verification:
         """A `rich` table of the outputs, after the operations if these were compared."""
         from corepress.tables import NamesTable
 
+        rows = (*self.operations, *self.rows)
+        probabilities = ("KL nats",) if any(row.kl is not None for row in rows) else ()
         table = NamesTable(
-            *("value", "computed by", "SNR dB", "PSNR dB", "cosine", "top-1", "max difference"),
-            lesser=("PSNR dB", "max difference", "top-1", "computed by"),
+            *("value", "computed by", "SNR dB", "PSNR dB", "cosine", "top-1", *probabilities, "largest difference"),
+            lesser=("PSNR dB", "largest difference", "KL nats", "top-1", "computed by"),
         )
-        for row in (*self.operations, *self.rows):
-            cells = (_cell(row.snr, ".1f"), _cell(row.psnr, ".1f"), _cell(row.cosine, ".5f"), _cell(row.top1, ".3f"))
+        for row in rows:
+            cells = [_cell(row.snr, ".1f"), _cell(row.psnr, ".1f"), _cell(row.cosine, ".5f"), _cell(row.top1, ".3f")]
+            if probabilities:
+                cells.append(_cell(row.kl, ".5f"))
             table.add_row(row.name, row.kind or "output", *cells, _cell(row.max_abs, ".4g"))
         return table
-
-
-def _meets(row: Row, metric: str, threshold: float) -> bool:
-    # Written so that NaN never passes.
-    value: float = getattr(row, metric)
-    return value <= threshold if metric == "max_abs" else value >= threshold
-
-
-def _order(value: float) -> float:
-    return -math.inf if math.isnan(value) else value
-
-
-def _plain(row: Row) -> dict[str, Any]:
-    return {
-        key: str(value) if isinstance(value, float) and not math.isfinite(value) else value
-        for key, value in asdict(row).items()
-    }
 
 
 def _cell(value: float | None, form: str) -> str:

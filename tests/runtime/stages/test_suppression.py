@@ -207,6 +207,8 @@ def test_a_compressed_detector_is_judged(package, tmp_path) -> None:
     result = corepress.verify(package, small, data)
     rows = {row.name: row for row in result.rows}
     assert list(rows) == ["suppression/raw_confidence", "suppression/raw_coordinates", "confidence", "coordinates"]
+    # The largest of four coordinates is no choice.
+    assert rows["suppression/raw_coordinates"].top1 is None and rows["coordinates"].top1 is None
     assert rows["suppression/raw_confidence"].snr > 30 and 0.5 < rows["confidence"].top1 <= 1
     # At most as far apart as what went in, but for boxes that only one of the two has.
     assert all(np.isfinite(row.snr) for row in result.rows)

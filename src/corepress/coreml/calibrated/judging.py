@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from corepress.errors import ConfigError
 from corepress.formats.mlprogram import Model
+from corepress.metrics import decibels
 from corepress.runtime import load
 from corepress.runtime.load import interface as interface_of
 from corepress.runtime.samples import by_name, finite_tensors
@@ -85,7 +86,7 @@ def is_better(
     log.warning(
         "the weights are compressed without the samples: on the %d held back the outputs have an SNR of %.1f dB so, "
         "and of %.1f dB with weights fitted to the others",
-        len(judged), _decibels(errors[1]), _decibels(errors[0]),
+        len(judged), decibels(1, errors[1]), decibels(1, errors[0]),
     )  # fmt: skip
     return False
 
@@ -125,7 +126,3 @@ def _energies(exact: NDArray[Any], other: NDArray[Any]) -> tuple[float, float]:
         return signal, signal
     difference = other.astype(np.float64).ravel()[finite] - one[finite]
     return signal, float(difference @ difference)
-
-
-def _decibels(error: float) -> float:
-    return -10 * math.log10(error) if error else math.inf

@@ -82,6 +82,14 @@ class Pipeline(Program):
         confidence, coordinates = (feature.name for feature in last.interface.outputs)
         return confidence, coordinates
 
+    @property
+    def shown_coordinates(self) -> str:
+        """The name that `showing` gives to the coordinates of boxes that go into the last stage; empty without one."""
+        if self.detections is None:
+            return ""
+        name = next(reversed(self.stages))
+        return f"{name}/{suppression.coordinates_of(self.stages[name])}"
+
 
 def load_pipeline(
     model: Model | Networks,

@@ -119,6 +119,13 @@ def is_suppression(program: Program) -> bool:
     return [step.kind for step in program.module.plan.steps] == [KIND]
 
 
+def coordinates_of(program: Program) -> str:
+    """The input of such a program that holds the coordinates of the boxes."""
+    (step,) = program.module.plan.steps
+    name: str = step.arguments["coordinates"].name
+    return name
+
+
 def _input(described: Interface, name: str, default: float | None) -> Feature:
     """An input; that of a threshold may be left out, of the description and of what is given."""
     array = Feature(name, "array" if default is None else "number", (), np.float64)

@@ -49,11 +49,11 @@ def verify(
     `data`: inputs by name, as an iterable of dicts, which is read once; or a path that
     `corepress.runtime.samples.read_samples` reads; without it `samples` random ones. `metric`, `threshold`: what
     decides `ok`, "snr", "cosine", "psnr", "top1", "kl" or "max_abs". `per_op`: compare every value that has the same
-    name in both. `custom`: for neural networks with custom layers, see `corepress.runtime.load`. A stateful model starts each
-    sample with a fresh state. `stage`: of a pipeline, the name or the index of the stage whose inputs are compared
-    instead of the outputs; -1 is the last. Where the last one suppresses overlapping boxes, its inputs are compared
-    anyway, beside the outputs; boxes that show the same object are then compared with each other, and what only one
-    model finds with zeros.
+    name in both. `custom`: for neural networks with custom layers, see `corepress.runtime.load`. A stateful model
+    starts each sample with a fresh state. `stage`: of a pipeline, the name or the index of the stage whose inputs are
+    compared instead of the outputs; -1 is the last. Where the last one suppresses overlapping boxes, its inputs are
+    compared anyway, beside the outputs; boxes that show the same object are then compared with each other, and what
+    only one model finds with zeros.
 
     One model is in memory at a time (with `per_op`, both), and of an ML program, no more than 128 MB of its weights and
     the one that is needed.

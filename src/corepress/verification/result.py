@@ -76,11 +76,10 @@ class Verification:
         text += f"not {limit} {self.threshold:g}{unit}" if self.ok else f"{limit} {self.threshold:g}{unit}"
         text += f", on {self.counted}"
         if (wrong := self.first_wrong) is not None:
-            text += (
-                f"; the first operation below {OPERATION_SNR:g} dB is {wrong.kind} {wrong.name!r} ({wrong.snr:.1f} dB)"
-            )
+            text += f"; the first below {OPERATION_SNR:g} dB is {wrong.kind} {wrong.name!r} ({wrong.snr:.1f} dB)"
         elif self.operations:
-            text += f"; none of the {len(self.operations)} values of the program is below {OPERATION_SNR:g} dB"
+            count = len(self.operations)
+            text += f"; of the {count} values that both models compute, none is below {OPERATION_SNR:g} dB"
         return "; ".join((text, *self.notes))
 
     def _judged(self, metric: str) -> list[tuple[Row, float]]:

@@ -23,7 +23,7 @@ LEVELS = ("baseline", "avx2", "avx512")
 # The kinds of arguments: the address of an array (see `pointer`), a count or a choice, a number.
 Pointer, Int, Float, Double = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_double
 # How a kernel that takes several types is told which one an array has (`c/floats.h`).
-_TYPES = {np.dtype(kind): number for number, kind in enumerate((np.int8, np.uint8, np.float16, np.float32))}
+_TYPES = {np.dtype(kind): number for number, kind in enumerate(("int8", "uint8", "int16", "float16", "float32"), 1)}
 _SOURCES = Path(__file__).with_name("c")  # there only in a checkout that is installed as editable
 _NAMES = {"win32": "corepress.dll", "darwin": "libcorepress.dylib"}
 
@@ -51,7 +51,9 @@ def pointer(array: NDArray[Any], *dtypes: Any, shape: tuple[int, ...] | None = N
     `out`: the kernel writes to it. Raises ValueError for anything else.
     """
     if dtypes and array.dtype not in dtypes:
-        raise ValueError(f"a kernel takes {' or '.join(str(np.dtype(kind)) for kind in dtypes)}, not {array.dtype}")
+        raise ValueError(
+            f"a kernel takes arrays of {' or '.join(str(np.dtype(kind)) for kind in dtypes)}, not {array.dtype}"
+        )
     if not array.flags.c_contiguous or (out and not array.flags.writeable) or not array.dtype.isnative:
         raise ValueError("a kernel takes contiguous arrays of the machine's byte order, and writes to writable ones")
     if shape is not None and array.shape != shape:
@@ -60,9 +62,11 @@ def pointer(array: NDArray[Any], *dtypes: Any, shape: tuple[int, ...] | None = N
 
 
 def type_of(array: NDArray[Any]) -> int:
-    """The number of an array's type for kernels that take several: int8, uint8, float16 or float32."""
+    """The number of an array's type for kernels that take several; 0 for an array without elements."""
+    if not array.size:
+        return 0
     if array.dtype not in _TYPES:
-        raise ValueError(f"a kernel takes {', '.join(map(str, _TYPES))}, not {array.dtype}")
+        raise ValueError(f"a kernel takes arrays of {', '.join(map(str, _TYPES))}, not of {array.dtype}")
     return _TYPES[array.dtype]
 
 

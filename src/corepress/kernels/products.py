@@ -7,14 +7,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from corepress.kernels.library import Int, Pointer, kernel, pointer
+from corepress.kernels.library import Int, Pointer, kernel, pointer, type_of
 
 Array = NDArray[Any]
 Floats = NDArray[np.float32]
 
 PIECE = 128  # codes of a row come in pieces of so many
 BITS = (1, 2, 3, 4, 6, 8)
-_TYPES: dict[Any, int] = {np.dtype(kind): i for i, kind in enumerate(("i1", "u1", "i2", "f2", "f4"), 1)}
 _TILE = 12 * (1024 + 16)  # numbers of the largest tile
 # Tokens that are taken together, and those that are left over and multiplied by fours in the same time.
 _TOGETHER, _FEW = 16, 12
@@ -51,7 +50,7 @@ def describe(columns: int, bits: int, codes: Array, tables: Floats, scales: Arra
         raise ValueError(f"{columns} columns are no {blocks} blocks, or offsets ({offsets.shape}) are no scales' ones")
     fields = (
         pointer(codes, np.int8, np.uint8), pointer(tables, np.float32), pointer(scales), pointer(offsets),
-        bits if tables.size else 0, rows, columns, padded, len(tables), groups, blocks, _type(scales), _type(offsets),
+        bits if tables.size else 0, rows, columns, padded, len(tables), groups, blocks, type_of(scales), type_of(offsets),
     )  # fmt: skip
     return Described(np.array(fields, np.int64), (codes, tables, scales, offsets), rows, padded)
 
@@ -94,11 +93,3 @@ def spread(weight: Described, dense: Floats, first: int, last: int) -> None:
 def _check_rows(weight: Described, first: int, last: int) -> None:
     if not 0 <= first <= last <= weight.rows:
         raise ValueError(f"there are no rows from {first} to {last} of {weight.rows}")
-
-
-def _type(values: Array) -> int:
-    if not values.size:
-        return 0
-    if values.dtype not in _TYPES:
-        raise ValueError(f"scales and offsets are of {', '.join(map(str, _TYPES))}, not of {values.dtype}")
-    return _TYPES[values.dtype]

@@ -4,11 +4,12 @@
 
 #include "half.h"
 
-/* How an array stores its elements; `type_of` in kernels/library.py gives the same numbers. */
-enum { INT8, UINT8, HALF, SINGLE };
+/* How an array stores its elements; `type_of` in kernels/library.py gives the same numbers, and
+ * NOTHING for an array without elements. */
+enum { NOTHING, INT8, UINT8, INT16, HALF, SINGLE };
 
 INLINE int64_t size_of(int64_t type) {
-    return type == SINGLE ? 4 : type == HALF ? 2 : 1;
+    return type == SINGLE ? 4 : type == HALF || type == INT16 ? 2 : 1;
 }
 
 INLINE float element(const void *array, int64_t type, int64_t i) {
@@ -16,6 +17,7 @@ INLINE float element(const void *array, int64_t type, int64_t i) {
         case SINGLE: return ((const float *)array)[i];
         case HALF: return widen(((const uint16_t *)array)[i]);
         case INT8: return ((const int8_t *)array)[i];
+        case INT16: return ((const int16_t *)array)[i];
         default: return ((const uint8_t *)array)[i];
     }
 }

@@ -26,12 +26,12 @@ INLINE void shift_scale(const void *restrict data, int64_t data_type, int64_t ro
 KERNEL(void, shift_scale_rows)(const void *restrict data, int64_t data_type, int64_t rows, int64_t size,
                                const void *restrict scales, const void *restrict offsets, int64_t type,
                                void *restrict dense) {
-    switch (4 * data_type + type) { /* as constants, types let loops vectorise */
-        case 4 * INT8 + HALF: shift_scale(data, INT8, rows, size, scales, offsets, HALF, dense); break;
-        case 4 * UINT8 + HALF: shift_scale(data, UINT8, rows, size, scales, offsets, HALF, dense); break;
-        case 4 * HALF + HALF: shift_scale(data, HALF, rows, size, scales, offsets, HALF, dense); break;
-        case 4 * INT8 + SINGLE: shift_scale(data, INT8, rows, size, scales, offsets, SINGLE, dense); break;
-        case 4 * UINT8 + SINGLE: shift_scale(data, UINT8, rows, size, scales, offsets, SINGLE, dense); break;
+    switch (8 * data_type + type) { /* as constants, types let loops vectorise */
+        case 8 * INT8 + HALF: shift_scale(data, INT8, rows, size, scales, offsets, HALF, dense); break;
+        case 8 * UINT8 + HALF: shift_scale(data, UINT8, rows, size, scales, offsets, HALF, dense); break;
+        case 8 * HALF + HALF: shift_scale(data, HALF, rows, size, scales, offsets, HALF, dense); break;
+        case 8 * INT8 + SINGLE: shift_scale(data, INT8, rows, size, scales, offsets, SINGLE, dense); break;
+        case 8 * UINT8 + SINGLE: shift_scale(data, UINT8, rows, size, scales, offsets, SINGLE, dense); break;
         default: shift_scale(data, SINGLE, rows, size, scales, offsets, SINGLE, dense);
     }
 }

@@ -4,6 +4,7 @@
  * multiplied there. For more, a tile of rows is made dense, in a span of columns that stays in the cache, and
  * multiplied by sixteen tokens at once. The order of sums is the same at each level: for few tokens sixteen lanes, and
  * up to four of these; for many, runs of columns, then spans. */
+#include "floats.h"
 #include "sixteen.h"
 
 #define PIECE 128
@@ -17,7 +18,6 @@
 
 /* Codes are 8-bit integers (SIGNED), indices into a table, or a row that is dense already. */
 enum { SIGNED = 0, DENSE = 32 };
-enum { NOTHING, INT8, UINT8, INT16, HALF, SINGLE }; /* what scales and offsets are; kernels/products.py has it, too */
 
 /* scale * (table[code] - offset), (rows, columns). `kernels/products.py` fills this in: all are of 64 bits. */
 struct weight {
@@ -40,17 +40,13 @@ struct row {
 };
 
 /* values[first : first + count] as floats. */
-static void floats_of(const void *values, int64_t type, int64_t first, int64_t count, float *restrict out) {
+static void as_floats(const void *values, int64_t type, int64_t first, int64_t count, float *restrict out) {
     int64_t i = 0;
-    switch (type) {
-        case INT8: for (; i < count; i++) out[i] = ((const int8_t *)values)[first + i]; break;
-        case UINT8: for (; i < count; i++) out[i] = ((const uint8_t *)values)[first + i]; break;
-        case INT16: for (; i < count; i++) out[i] = ((const int16_t *)values)[first + i]; break;
-        case SINGLE: memcpy(out, (const float *)values + first, (size_t)count * sizeof *out); break;
-        default:
-            for (; i + 16 <= count; i += 16) store(out + i, of_halves((const uint16_t *)values + first + i));
-            for (; i < count; i++) out[i] = widen(((const uint16_t *)values)[first + i]);
-    }
+    if (type == SINGLE)
+        for (; i < count; i++) out[i] = ((const float *)values)[first + i];
+    else if (type == HALF)
+        for (; i + 16 <= count; i += 16) store(out + i, of_halves((const uint16_t *)values + first + i));
+    for (; i < count; i++) out[i] = element(values, type, first + i);
 }
 
 INLINE int64_t group_of(int64_t r, int64_t groups, int64_t rows) {
@@ -63,7 +59,7 @@ static void spell_out(const void *values, int64_t type, int64_t group, int64_t b
                       int64_t start, int64_t width, float *restrict room, float *restrict out) {
     int64_t block = MIN(start / size, blocks - 1);
     const int64_t last = MIN((start + width - 1) / size, blocks - 1);
-    floats_of(values, type, group * blocks + block, last - block + 1, size == unit ? out : room);
+    as_floats(values, type, group * blocks + block, last - block + 1, size == unit ? out : room);
     if (size == unit) { /* each block has one value: only what is beyond the last is left */
         for (int64_t i = last - block + 1; i < width / unit; i++) out[i] = out[last - block];
         return;
@@ -275,7 +271,7 @@ static void multiply_few(const struct weight *weight, struct row *row, int64_t r
         find_codes(weight, row, r);
         if (kind != BARE) find_parameters(weight, row, r, 0, weight->padded);
         if (at_the_end)
-            floats_of(weight->scales, weight->scale_type, group_of(r, weight->scale_groups, weight->rows), 1, &factor);
+            as_floats(weight->scales, weight->scale_type, group_of(r, weight->scale_groups, weight->rows), 1, &factor);
     }
     for (int64_t first = 0; first < tokens; first += tokens - first == 1 ? 1 : FEW) {
         const float *places[FEW];

@@ -50,7 +50,8 @@ def describe(columns: int, bits: int, codes: Array, tables: Floats, scales: Arra
         raise ValueError(f"{columns} columns are no {blocks} blocks, or offsets ({offsets.shape}) are no scales' ones")
     fields = (
         pointer(codes, np.int8, np.uint8), pointer(tables, np.float32), pointer(scales), pointer(offsets),
-        bits if tables.size else 0, rows, columns, padded, len(tables), groups, blocks, type_of(scales), type_of(offsets),
+        bits if tables.size else 0, rows, columns, padded, len(tables), groups, blocks, type_of(scales),
+        type_of(offsets),
     )  # fmt: skip
     return Described(np.array(fields, np.int64), (codes, tables, scales, offsets), rows, padded)
 

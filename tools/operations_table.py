@@ -1,4 +1,4 @@
-"""Writes docs/operations.md from the registry of the runtime's operations."""
+"""Writes docs/operations.md from the table of operations and the runtime's registry."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections import Counter
 from pathlib import Path
 
 import corepress.runtime.ops  # noqa: F401 - fills the registry
-from corepress.runtime.opsets import BY_INTERPRETER, KNOWN, OPSETS
+from corepress.opsets import BY_INTERPRETER, KNOWN, SYSTEMS
 from corepress.runtime.registry import OPERATIONS
 
 PAGE = Path(__file__).parent.parent / "docs/operations.md"
 INTRODUCTION = """# The operations that the runtime runs
 
-Written by `tools/operations_table.py` from the registry. The operation sets are those of coremltools 9.0; one function
-serves them all. "By the interpreter": control flow, states and compressed weights, which are no functions of tensors.
+Written by `make docs` from `corepress/opsets.py`. The operation sets are those of coremltools 9.0; one function serves
+them all. "By the interpreter": control flow, states and compressed weights, which are no functions of tensors.
 
 """
 
@@ -27,11 +27,10 @@ def status(name: str) -> str:
 
 def page() -> str:
     """The whole page."""
-    rows = [f"Operation | Group | {' | '.join(OPSETS)} | Status", " | ".join(["---"] * (len(OPSETS) + 3))]
+    rows = [f"Operation | Group | {' | '.join(SYSTEMS)} | Status", " | ".join(["---"] * (len(SYSTEMS) + 3))]
     for name in sorted(KNOWN, key=lambda name: (KNOWN[name].group, name)):
-        group = OPERATIONS[name].group if name in OPERATIONS else KNOWN[name].group
-        marks = ["x" if opset in KNOWN[name].opsets else "" for opset in OPSETS]
-        rows.append(" | ".join([f"`{name}`", group, *marks, status(name)]))
+        marks = ["x" if system in KNOWN[name].systems else "" for system in SYSTEMS]
+        rows.append(" | ".join([f"`{name}`", KNOWN[name].group, *marks, status(name)]))
     counts = Counter(map(status, KNOWN))
     summary = ", ".join(f"{count} {what}" for what, count in sorted(counts.items()))
     return f"{INTRODUCTION}{len(KNOWN)} operations: {summary}.\n\n" + "".join(f"| {row} |\n" for row in rows)

@@ -14,9 +14,8 @@ import corepress
 import corepress.coreml as cto
 from corepress import recipe
 from corepress.coreml import calibrated
-from corepress.coreml import readers as readers_table
-from corepress.coreml.opset import OPERATIONS
-from corepress.coreml.readers import read_by_product
+from corepress.coreml.readers import MOVES, read_by_product
+from corepress.opsets import KNOWN
 
 BOXES = 64 * 64 + 32 * 32 + 16 * 16  # of an image of 512 x 512
 INT8 = cto.OpLinearQuantizerConfig(weight_threshold=500)
@@ -160,8 +159,9 @@ def test_what_counts_as_read_by_a_product(tmp_path, name) -> None:
 
 
 def test_the_table_speaks_of_operations_that_there_are() -> None:
-    assert set(readers_table.PRODUCTS) | readers_table.MOVES <= OPERATIONS
-    assert not set(readers_table.PRODUCTS) & readers_table.MOVES
+    products = {name for name, known in KNOWN.items() if known.sums or known.table}
+    assert len(products) == 13 and set(KNOWN) >= MOVES
+    assert not products & MOVES
 
 
 def test_an_operation_that_is_not_known_may_be_a_product(tmp_path) -> None:

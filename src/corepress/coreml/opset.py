@@ -1,14 +1,13 @@
 """Raise a model to a newer deployment target, with a check that every operation means the same there.
 
-The table below lists what changed from one operation set to the next. It was read off the operation definitions and
-their documentation in coremltools 9.0.
+`opsets.py` has what changed from one operation set to the next.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -17,69 +16,11 @@ from corepress.formats.mlprogram import Model
 from corepress.formats.mlprogram.constexpr import read_weight, set_name, write_weight
 from corepress.formats.mlprogram.program import Node, edit, nodes, program_models, programs
 from corepress.formats.mlprogram.values import immediate_value, read_tensor, string_value, tensor_type
+from corepress.opsets import KNOWN
 from corepress.targets import Target, by_opset, by_spec_version
 from corepress.targets import target as find_target
 
 log = logging.getLogger(__name__)
-
-# Operations of the iOS15 set; all of them exist in every later one.
-_IOS15 = frozenset(
-    """
-    abs acos add affine argsort asin atan atanh avg_pool band_part batch_norm batch_to_space cast ceil clamped_relu
-    classify clip concat cond const conv conv_quantized conv_transpose cos cosh crop crop_resize cumsum
-    depth_to_space einsum elu equal erf exp exp2 expand_dims fill flatten2d floor floor_div gather
-    gather_along_axis gather_nd gelu greater greater_equal gru identity instance_norm inverse l2_norm l2_pool
-    layer_norm leaky_relu less less_equal linear linear_activation list_gather list_length list_read list_scatter
-    list_write local_response_norm log logical_and logical_not logical_or logical_xor lstm make_list matmul max_pool
-    maximum minimum mod mul non_maximum_suppression non_zero not_equal one_hot pad pixel_shuffle pow prelu
-    random_bernoulli random_categorical random_normal random_uniform range_1d real_div reduce_argmax reduce_argmin
-    reduce_l1_norm reduce_l2_norm reduce_log_sum reduce_log_sum_exp reduce_max reduce_mean reduce_min reduce_prod
-    reduce_sum reduce_sum_square relu relu6 resample reshape resize_bilinear resize_nearest_neighbor reverse
-    reverse_sequence rnn round rsqrt scaled_tanh scatter scatter_along_axis scatter_nd select shape sigmoid
-    sigmoid_hard sign silu sin sinh slice_by_index slice_by_size sliding_windows softmax softplus
-    softplus_parametric softsign space_to_batch space_to_depth split sqrt square squeeze stack sub tan tanh
-    threshold thresholded_relu tile topk transpose upsample_bilinear upsample_nearest_neighbor while_loop
-    """.split()  # noqa: SIM905 - a list of 150 strings is no easier to read
-)
-_ADDED = {
-    7: frozenset({"fill_like", "reshape_like", "pixel_unshuffle", "constexpr_affine_dequantize", "constexpr_cast",
-                  "constexpr_lut_to_dense", "constexpr_sparse_to_dense"}),
-    8: frozenset({"resize", "quantize", "dequantize"}),
-    9: frozenset({"scaled_dot_product_attention", "slice_update", "read_state", "coreml_update_state", "write_state",
-                  "constexpr_blockwise_shift_scale", "constexpr_lut_to_sparse",
-                  "constexpr_sparse_blockwise_shift_scale"}),
-}  # fmt: skip
-OPERATIONS = _IOS15.union(*_ADDED.values())
-"""All operations that corepress knows."""
-
-
-class Change(NamedTuple):
-    """What is new in an operation from specification version `since` on: parameters to `add`, with the values that
-    keep its meaning; or `broken`, the reason why its meaning can't be kept."""
-
-    since: int
-    add: tuple[tuple[str, int | bool | str], ...] = ()
-    broken: str = ""
-    negative_indices: bool = False
-
-
-_UNCHECKED = Change(8, (("validate_indices", False),), negative_indices=True)
-_CHANGES: dict[str, tuple[Change, ...]] = {
-    "crop_resize": (Change(8, broken="the boxes and their indices became two inputs"),),
-    "non_maximum_suppression": (Change(8, broken="a score threshold is no longer applied"),),
-    "gather": (Change(7, (("batch_dims", 0),)), _UNCHECKED),
-    "gather_nd": (Change(7, (("batch_dims", 0),)), _UNCHECKED),
-    "gather_along_axis": (_UNCHECKED,),
-    "scatter": (_UNCHECKED,),
-    "scatter_nd": (_UNCHECKED,),
-    "scatter_along_axis": (_UNCHECKED,),
-    "reduce_argmax": (Change(8, (("output_dtype", "int32"),)),),
-    "reduce_argmin": (Change(8, (("output_dtype", "int32"),)),),
-    "topk": (
-        Change(7, (("sort", True), ("return_indices", True))),
-        Change(8, (("output_indices_dtype", "int32"),)),
-    ),
-}
 
 
 def raise_target(model: Model, target: Any) -> list[str]:
@@ -144,12 +85,12 @@ def oldest_target(model: Model) -> Target:
 
 
 def _raise_operation(node: Node, old: Target, goal: Target, model: Model) -> list[str]:
-    known = _IOS15.union(*(added for version, added in _ADDED.items() if version <= goal.spec_version))
-    if node.type not in known:
+    known = KNOWN.get(node.type)
+    if known is None or goal.name not in known.systems:
         raise ConfigError(f"{node}: not an operation that {goal.name} is known to have; keep the model's own target")
     notes = []
-    for change in _CHANGES.get(node.type, ()):
-        if not old.spec_version < change.since <= goal.spec_version:
+    for change in known.changes:
+        if not old.spec_version < find_target(change.since).spec_version <= goal.spec_version:
             continue
         if change.broken:
             raise ConfigError(f"{node}: its meaning changed after {old.name} ({change.broken}); convert the model anew")

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from corepress.formats.neural_network.constants import MOVING
+from corepress.opsets import KNOWN
 from corepress.runtime.features import Feature
 from corepress.runtime.plan import Computed, Held, Step
 from corepress.runtime.program import Program
@@ -35,13 +37,8 @@ class _Origin:
     shift: float = 0
 
 
-# Operations of ML programs and layers of networks that only move the numbers of their first argument.
-_MOVING = frozenset({
-    "cast", "expand_dims", "flatten2d", "identity", "pad", "reshape", "reshape_like", "slice_by_index", "slice_by_size",
-    "split", "squeeze", "tile", "transpose", "reverse", "concat", "stack",
-    "image", "input", "expandDims", "flatten", "flattenTo2D", "permute", "reshapeStatic", "reshapeDynamic",
-    "reshapeLike", "copy", "sliceStatic", "sliceDynamic",
-})  # fmt: skip
+# Operations of ML programs, layers and first steps of networks that only move the numbers of their first argument.
+_MOVING = {name for name, known in KNOWN.items() if known.moves} | MOVING | {"image", "input"}
 # The argument of an operation that holds rows of which table.
 _TABLES = {
     "gather": ("indices", "x"),

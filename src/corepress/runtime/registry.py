@@ -11,11 +11,12 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from google.protobuf.message import DecodeError
 
+from corepress.opsets import KNOWN
 from corepress.runtime.forms import Form, form_of
 
 Ints = Sequence[int]
@@ -31,36 +32,27 @@ FAULTS = (RuntimeError, ValueError, IndexError, ArithmeticError, DecodeError)
 
 @dataclass(frozen=True)
 class Operation:
-    """`function` computes the outputs: a tensor, or a tuple where the operation has several. `group` is the page of
-    the documentation (and the file here) that it stands on. `forms`: those of its arguments; `required`: the names of
-    those without a default. `product`: see `product_operation`."""
+    """`function` computes the outputs: a tensor, or a tuple where the operation has several. `forms`: those of its
+    arguments; `required`: the names of those without a default. `product`: whether its results are sums of products,
+    which a CPU computes in float32 (`wide.py`)."""
 
     name: str
     function: Callable[..., Any]
-    group: str
     forms: dict[str, Form]
     required: tuple[str, ...]
-    product: bool = False
+    product: bool
 
 
 OPERATIONS: dict[str, Operation] = {}
 
 
 def operation(function: F) -> F:
-    """Register a function as the operation of its name (a trailing underscore is dropped)."""
+    """Register a function as the operation of its name (a trailing underscore is dropped), which `opsets.py` knows."""
     name = function.__name__.rstrip("_")
     assert name not in OPERATIONS, name
     hints = typing.get_type_hints(function)
     parameters = inspect.signature(function).parameters
     forms = {key: form_of(hints[key]) for key in parameters}
     required = tuple(key for key, parameter in parameters.items() if parameter.default is parameter.empty)
-    OPERATIONS[name] = Operation(name, function, function.__module__.rsplit(".", 1)[-1], forms, required)
-    return function
-
-
-def product_operation(function: F) -> F:
-    """Register an operation whose results are sums of products: a CPU computes it in float32 (`wide.py`)."""
-    operation(function)
-    name = function.__name__.rstrip("_")
-    OPERATIONS[name] = replace(OPERATIONS[name], product=True)
+    OPERATIONS[name] = Operation(name, function, forms, required, product=bool(KNOWN[name].sums))
     return function

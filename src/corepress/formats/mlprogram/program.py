@@ -30,7 +30,8 @@ class Function(NamedTuple):
 @dataclass(eq=False)
 class Node:
     """An operation. `operands` holds, by argument, the values and outputs of other nodes that it reads; `uses` who
-    reads its outputs; `depth` is the nesting of its block, `inner` the nodes of each block inside it."""
+    reads its outputs; `depth` is the nesting of its block, `inner` the nodes of each block inside it. `fixed`: all that
+    it reads is constant, directly or computed of constants alone."""
 
     function: Function
     block: Any
@@ -41,6 +42,7 @@ class Node:
     operands: dict[str, list[Operand]] = field(default_factory=dict)
     uses: list[Use] = field(default_factory=list)
     inner: list[list[Node]] = field(default_factory=list)
+    fixed: bool = True
 
     @property
     def type(self) -> str:
@@ -166,9 +168,11 @@ def _connect(node: Node, scope: dict[str, Operand]) -> None:
             source = scope.get(binding.name)
             if source is None:  # an input of the function or of a block
                 operands.append(Operand(name=binding.name))
+                node.fixed = False
                 continue
             operands.append(source)
             assert source.node is not None
+            node.fixed &= source.node.fixed
             source.node.uses.append(Use(node, entry.key, source.output))
 
 

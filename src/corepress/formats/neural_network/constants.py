@@ -25,7 +25,7 @@ _PRODUCTS = frozenset({
     "gatherND", "gatherAlongAxis", "simpleRecurrent", "gru", "uniDirectionalLSTM", "biDirectionalLSTM", "custom",
 })  # fmt: skip
 # Layers that only move numbers: what reads their results counts.
-_MOVING = frozenset({
+MOVING = frozenset({
     "reshape", "reshapeStatic", "reshapeDynamic", "reshapeLike", "rankPreservingReshape", "flatten", "flattenTo2D",
     "permute", "transpose", "expandDims", "squeeze", "copy", "tile", "broadcastToStatic", "broadcastToLike",
     "broadcastToDynamic", "concat", "concatND", "stack", "split", "splitND", "slice", "sliceStatic", "sliceDynamic",
@@ -54,7 +54,7 @@ def _multiplied(spec: Any) -> set[str]:
         kind = layer.WhichOneof("layer")
         if kind in _PRODUCTS:
             waiting += layer.input
-        elif kind in _MOVING:
+        elif kind in MOVING:
             for name in layer.output:
                 sources.setdefault(name, []).extend(layer.input)
     found: set[str] = set()

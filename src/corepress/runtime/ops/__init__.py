@@ -1,4 +1,19 @@
-"""One file for each page of the MIL operations documentation. Importing this package registers all of them."""
+"""The operations of ML programs, as functions of tensors: one file for each page of the MIL documentation.
+
+A file imports PyTorch, `registry`, `limits`, `dtypes`, and helpers of its neighbours; it knows nothing of programs,
+plans or models. Importing this package registers all operations; a new file is found without being named.
+
+To add an operation:
+
+1. `corepress/opsets.py`: write its name beneath its page and the first system that has it. Where it sums over an
+   argument, looks up in one, or only moves numbers, name it in the table that says so, too.
+2. `runtime/ops/PAGE.py`: write a function of its name (with a trailing underscore where Python has that name already)
+   under `@operation`. Its parameters have the names, defaults and, by their annotations, the forms of MIL: see
+   `registry.py`. Call `limits.check` with the sizes of a result that may become far larger than what it is made of.
+3. `tests/runtime/ops/test_PAGE.py`: compare it with an oracle, by `check` of `tests/runtime/oracle_ops.py`.
+
+`make docs` then writes the row of `docs/operations.md`.
+"""
 
 import importlib
 import pkgutil

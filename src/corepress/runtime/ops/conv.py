@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from corepress.runtime import limits
-from corepress.runtime.registry import Ints, product_operation
+from corepress.runtime.registry import Ints, operation
 
 
 def padding(
@@ -45,7 +45,7 @@ def padded(x: Tensor, pads: Sequence[tuple[int, int]], value: float = 0.0) -> Te
     return F.pad(x, flat, value=value)
 
 
-@product_operation
+@operation
 def conv(
     x: Tensor,
     weight: Tensor,
@@ -71,7 +71,7 @@ def conv(
     return torch.convolution(x, weight, bias, strides, inside, dilations, False, [0], groups)
 
 
-@product_operation
+@operation
 def conv_transpose(
     x: Tensor,
     weight: Tensor,
@@ -111,7 +111,7 @@ def conv_transpose(
     return y
 
 
-@product_operation
+@operation
 def conv_quantized(
     x: Tensor,
     weight: Tensor,

@@ -9,10 +9,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from corepress.runtime import limits
-from corepress.runtime.registry import product_operation
+from corepress.runtime.registry import operation
 
 
-@product_operation
+@operation
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     limits.check(*x.shape[:-1], weight.shape[0])
     if x.dtype == weight.dtype and x.is_floating_point() and (bias is None or bias.dtype == x.dtype):
@@ -25,7 +25,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return y if bias is None else y + bias
 
 
-@product_operation
+@operation
 def matmul(x: Tensor, y: Tensor, transpose_x: bool = False, transpose_y: bool = False) -> Tensor:
     if transpose_x and x.dim() > 1:
         x = x.transpose(-1, -2)
@@ -39,7 +39,7 @@ def matmul(x: Tensor, y: Tensor, transpose_x: bool = False, transpose_y: bool = 
     return torch.matmul(x, y) if dtype.is_floating_point else _integer_product(x, y)
 
 
-@product_operation
+@operation
 def einsum(values: Sequence[Tensor], equation: str) -> Tensor:
     inputs, _, output = equation.replace(" ", "").partition("->")
     parts = list(zip(inputs.split(","), values, strict=True))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from corepress.runtime.registry import product_operation
+from corepress.runtime.registry import operation
 
 Activation = Callable[[Tensor], Tensor]
 State = tuple[Tensor, ...]
@@ -55,7 +55,7 @@ def _scan(step: Callable[[Tensor, State], State], inputs: Tensor, state: State) 
     return torch.stack(outputs), state
 
 
-@product_operation
+@operation
 def rnn(
     x: Tensor,
     initial_h: Tensor,
@@ -75,7 +75,7 @@ def rnn(
     return outputs if output_sequence else h.unsqueeze(0), h
 
 
-@product_operation
+@operation
 def gru(
     x: Tensor,
     initial_h: Tensor,
@@ -110,7 +110,7 @@ def gru(
     return outputs if output_sequence else h.unsqueeze(0), h
 
 
-@product_operation
+@operation
 def lstm(
     x: Tensor,
     initial_h: Tensor,

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from corepress.runtime.registry import product_operation
+from corepress.runtime.registry import operation
 
 
-@product_operation
+@operation
 def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None) -> Tensor:
     if key.shape[-2] != value.shape[-2]:  # which PyTorch does not always look at, and reads beyond the end
         raise ValueError(f"there are {key.shape[-2]} keys, but {value.shape[-2]} values")

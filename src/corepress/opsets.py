@@ -1,13 +1,19 @@
-"""Which operations MIL has, and since when: the registry of coremltools 9.0, taken down as data."""
+"""The operations of MIL: since when there is each, what it does with what it reads, and what changed in it later.
+
+The source is coremltools 9.0: its registry, and the definitions of its operations. `runtime/ops/__init__.py` says how
+to add one.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
-OPSETS = ("iOS15", "iOS16", "iOS17", "iOS18")
+SYSTEMS = ("iOS15", "iOS16", "iOS17", "iOS18", "iOS26")
+"""The operation sets, by the systems that brought them; iOS26 has no operation that iOS18 lacks."""
 
-# The groups whose operations the interpreter carries out itself.
 BY_INTERPRETER = frozenset({"constexpr", "control_flow", "states"})
+"""The groups whose operations are no functions of tensors; the runtime's interpreter carries them out itself."""
 
 # By group and first operation set. `write_state` is what a file holds for `coreml_update_state`.
 _INTRODUCED = {
@@ -106,22 +112,91 @@ _INTRODUCED = {
 }
 
 
+_RECURRENT = ("x", "initial_h", "weight_ih", "weight_hh")
+# The arguments that an operation sums over, as products of matrices do: errors of rounding nearly cancel out.
+_SUMS = {
+    "linear": ("x", "weight"),
+    "matmul": ("x", "y"),
+    "einsum": ("values",),
+    "conv": ("x", "weight"),
+    "conv_quantized": ("x", "weight"),
+    "conv_transpose": ("x", "weight"),
+    "scaled_dot_product_attention": ("query", "key", "value"),
+    "lstm": (*_RECURRENT, "initial_c", "weight_ih_back", "weight_hh_back"),
+    "gru": _RECURRENT,
+    "rnn": _RECURRENT,
+}
+# The argument that it looks up in.
+_TABLES = {"gather": "x", "gather_along_axis": "x", "gather_nd": "x"}
+# Those that hand on the numbers they read, in another shape, order or type.
+_MOVES = frozenset(
+    """
+    batch_to_space cast concat depth_to_space expand_dims flatten2d identity pad pixel_shuffle pixel_unshuffle reshape
+    reshape_like reverse slice_by_index slice_by_size sliding_windows space_to_batch space_to_depth split squeeze stack
+    tile transpose
+    """.split()  # noqa: SIM905
+)
+
+
+class Change(NamedTuple):
+    """What is new in an operation as of the set `since`: parameters to `add`, with the values that keep its meaning;
+    or `broken`, the reason why its meaning can't be kept."""
+
+    since: str
+    add: tuple[tuple[str, int | bool | str], ...] = ()
+    broken: str = ""
+    negative_indices: bool = False
+
+
+_UNCHECKED = Change("iOS17", (("validate_indices", False),), negative_indices=True)
+_CHANGES = {
+    "crop_resize": (Change("iOS17", broken="the boxes and their indices became two inputs"),),
+    "non_maximum_suppression": (Change("iOS17", broken="a score threshold is no longer applied"),),
+    "gather": (Change("iOS16", (("batch_dims", 0),)), _UNCHECKED),
+    "gather_nd": (Change("iOS16", (("batch_dims", 0),)), _UNCHECKED),
+    "gather_along_axis": (_UNCHECKED,),
+    "scatter": (_UNCHECKED,),
+    "scatter_nd": (_UNCHECKED,),
+    "scatter_along_axis": (_UNCHECKED,),
+    "reduce_argmax": (Change("iOS17", (("output_dtype", "int32"),)),),
+    "reduce_argmin": (Change("iOS17", (("output_dtype", "int32"),)),),
+    "topk": (
+        Change("iOS16", (("sort", True), ("return_indices", True))),
+        Change("iOS17", (("output_indices_dtype", "int32"),)),
+    ),
+}
+
+
 @dataclass(frozen=True)
 class Known:
-    """An operation of MIL: the group in which it stands, and the first operation set that has it."""
+    """An operation of MIL.
+
+    `group`: the page of its documentation, and the file in `runtime/ops/`. `since`: the first operation set that has
+    it. `sums`: the arguments that it sums over; `table`: the one that it looks up in. `moves`: whether it only hands
+    on the numbers it reads. `changes`: what later operation sets changed.
+    """
 
     group: str
     since: str
+    sums: tuple[str, ...] = ()
+    table: str = ""
+    moves: bool = False
+    changes: tuple[Change, ...] = ()
 
     @property
-    def opsets(self) -> tuple[str, ...]:
+    def systems(self) -> tuple[str, ...]:
         """All that have it: no operation was ever withdrawn."""
-        return OPSETS[OPSETS.index(self.since) :]
+        return SYSTEMS[SYSTEMS.index(self.since) :]
 
 
 KNOWN: dict[str, Known] = {
-    name: Known(group, since)
+    name: Known(
+        *(group, since, _SUMS.get(name, ()), _TABLES.get(name, "")),
+        moves=name in _MOVES,
+        changes=_CHANGES.get(name, ()),
+    )
     for group, introduced in _INTRODUCED.items()
     for since, names in introduced.items()
     for name in names.split()
 }
+"""All operations that corepress knows, by name."""

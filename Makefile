@@ -80,10 +80,8 @@ fuzz: .venv/dev.stamp
 	$(BIN)/python -m tests.fuzzing --minutes 30
 
 schema: .venv/dev.stamp
-	for proto in src/corepress/formats/schema/*.proto; do \
-		$(BIN)/python -m grpc_tools.protoc -Isrc/corepress/formats/schema \
-			--descriptor_set_out=$${proto%.proto}.binpb $${proto##*/} || exit 1; \
-	done
+	$(BIN)/python -m grpc_tools.protoc -Isrc/corepress/formats/schema --include_imports \
+		--descriptor_set_out=src/corepress/formats/schema/schema.binpb model.proto
 
 docs: .venv/dev.stamp
 	$(BIN)/python -m tools.write_docs

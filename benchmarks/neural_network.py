@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from corepress.formats.neural_network.layers import find_weights
-from corepress.formats.schema.neural_network import Model as ModelProto
+from corepress.formats.schema import Model as ModelProto
 from corepress.neural_network import quantization_utils as ours
 
 JOBS = (

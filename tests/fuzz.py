@@ -35,8 +35,8 @@ from corepress.errors import CorepressError
 from corepress.formats.dtypes import BY_NAME
 from corepress.formats.mlprogram.constexpr import write_weight
 from corepress.formats.mlprogram.values import set_tensor_type
-from corepress.formats.schema.mil import Model as ModelProto
-from corepress.formats.schema.mil import ModelDescription
+from corepress.formats.schema import Model as ModelProto
+from corepress.formats.schema import ModelDescription
 from corepress.weights import Palettized, Quantized, Sparse
 
 FOLDER = Path(tempfile.mkdtemp(prefix="fuzz-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))

@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 from corepress.formats.neural_network.layers import weight_names
-from corepress.formats.schema.layers import Model
+from corepress.formats.schema import Layer
 from corepress.runtime.networks import steps  # noqa: F401 - fills LAYERS
 from corepress.runtime.networks.control import CONTROL
 from corepress.runtime.networks.layers import LAYERS
@@ -50,7 +50,7 @@ _MANY = 4
 
 def kinds() -> list[str]:
     """All layers of the format, by their names; those of activations after the name `activation`."""
-    layer = Model().neuralNetwork.layers.add()
+    layer = Layer()
     activation = layer.activation.DESCRIPTOR.oneofs_by_name["NonlinearityType"]
     names = [field.name for field in layer.DESCRIPTOR.oneofs_by_name["layer"].fields if field.name != "activation"]
     return sorted([*names, *(f"activation_{field.name}" for field in activation.fields)], key=str.lower)

@@ -10,8 +10,8 @@ import numpy as np
 from corepress import runtime
 from corepress.formats.dtypes import BY_NAME
 from corepress.formats.mlprogram.values import immediate_value, set_tensor_type, string_value
-from corepress.formats.schema.mil import Model as ModelProto
-from corepress.formats.schema.mil import ModelDescription
+from corepress.formats.schema import Model as ModelProto
+from corepress.formats.schema import ModelDescription
 
 FLOAT32 = BY_NAME["float32"]
 ARRAY_TYPES = {"float32": 65568, "int32": 131104}

@@ -12,7 +12,7 @@ from corepress import runtime
 from corepress.errors import CorepressError
 from corepress.formats.dtypes import BY_NAME
 from corepress.formats.mlprogram.values import set_tensor_type, string_value
-from corepress.formats.schema.mil import ModelDescription, Value
+from corepress.formats.schema import ModelDescription, Value
 from tests.runtime.hand_made import ARRAY_TYPES, FLOAT32, add, model, predict
 
 HUGE = 10**6

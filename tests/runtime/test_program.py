@@ -14,7 +14,7 @@ import torch
 from corepress.errors import ConfigError, CorepressError, FormatError
 from corepress.formats.mlprogram import load as load_model
 from corepress.formats.mlprogram.values import immediate_value
-from corepress.formats.schema.mil import ModelDescription
+from corepress.formats.schema import ModelDescription
 from corepress.runtime import load
 from tests import structures
 from tests.runtime.hand_made import add, model, predict

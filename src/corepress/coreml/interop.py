@@ -21,7 +21,7 @@ from corepress.coreml.op_configs import OpCompressorConfig
 from corepress.errors import ConfigError, FormatError, UnsupportedError
 from corepress.formats.kinds import refusal
 from corepress.formats.mlprogram import Model, load
-from corepress.formats.schema.mil import Model as ModelProto
+from corepress.formats.schema import Model as ModelProto
 
 # The models of which `MLModel`s were made here: these know what they were made from, and what was left alone.
 _made_here: WeakKeyDictionary[Any, Model] = WeakKeyDictionary()

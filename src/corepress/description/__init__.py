@@ -1,7 +1,7 @@
 """What a Core ML model of any kind is, and what corepress can do with it; nothing is run, and PyTorch is not needed.
 
 `file.py` makes a `Description`, `parts.py` looks into a model and the stages of a pipeline. For one more fact about
-a kind of model: a function in `parts.py`, and the fields that it reads in `formats/schema/mil.proto`.
+a kind of model: a function in `parts.py`, and the fields that it reads in `formats/schema/model.proto`.
 """
 
 from corepress.description.file import Description, describe

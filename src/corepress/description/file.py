@@ -17,7 +17,7 @@ from corepress.formats import mlprogram, neural_network
 from corepress.formats.features import parsed
 from corepress.formats.kinds import NETWORKS, leaves, with_article
 from corepress.formats.package import Package, find_package, read_spec
-from corepress.formats.schema.mil import Metadata
+from corepress.formats.schema import Metadata
 
 _COREMLTOOLS = "com.github.apple.coremltools."
 _CREATE_ML = "com.apple.createml."

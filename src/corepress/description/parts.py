@@ -10,13 +10,11 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from corepress.errors import FormatError
+from corepress.formats import schema
 from corepress.formats.features import Feature, feature_of, parsed
 from corepress.formats.kinds import NETWORKS, in_words, kind_of, stages
 from corepress.formats.mlprogram.program import Function, Node, block_nodes
 from corepress.formats.mlprogram.values import read_tensor, tensor_type
-from corepress.formats.schema import mil as schema
-from corepress.formats.schema.mil import ListValue
-from corepress.formats.schema.neural_network import NeuralNetwork
 
 _LABELED = frozenset({
     "glmClassifier", "supportVectorClassifier", "treeEnsembleClassifier", "kNearestNeighborsClassifier",
@@ -86,8 +84,8 @@ def part_of(spec: Any, blobs: Any = None, name: str = "") -> Part:
     """What a message `Model` holds. `blobs`: where constants of its programs lie."""
     kind = kind_of(spec)
     described = parsed(spec.description)
-    content = getattr(spec, kind) if spec.WhichOneof("Type") else b""
-    network = _parse(NeuralNetwork, content) if kind in NETWORKS else None
+    content: Any = getattr(spec, kind) if spec.WhichOneof("Type") else b""
+    network = content if kind in NETWORKS else None
     functions = tuple(
         Signature(one.name, _features(one.input), _features(one.output), _features(one.state))
         for one in described.functions
@@ -171,16 +169,16 @@ def _feature(described: Any) -> Feature:
         return Feature(described.name, "unknown", optional=bool(described.type.isOptional))
 
 
-def _parse(message: Any, content: Any) -> Any:
+def _parse(message: Any, content: bytes) -> Any:
     try:
-        return message.FromString(content if isinstance(content, bytes) else content.SerializeToString())
+        return message.FromString(content)
     except (DecodeError, ValueError) as error:
         raise FormatError(f"a part of the model is damaged: {error}") from error
 
 
 def _labels(spec: Any, kind: str, content: Any, blobs: Any) -> Iterator[Any]:
     if kind in _LABELED:
-        labeled = _parse(schema.Labeled, content)
+        labeled = _parse(schema.Labeled, content) if isinstance(content, bytes) else content
         found = labeled.WhichOneof("ClassLabels")
         yield from getattr(labeled, found).vector if found else ()
     elif kind in _TEXTS - {"wordEmbedding"}:
@@ -207,7 +205,9 @@ def _classes(node: Node, blobs: Any) -> Iterator[Any]:
     if operand is None or operand.value is None:
         return
     immediate = operand.value.immediateValue
-    items = _parse(ListValue, immediate.list).values if immediate.WhichOneof("value") == "list" else [operand.value]
+    items = (
+        _parse(schema.ListValue, immediate.list).values if immediate.WhichOneof("value") == "list" else [operand.value]
+    )
     for item in items:
         texts = list(item.immediateValue.tensor.strings.values)
         if texts:
@@ -227,13 +227,9 @@ def _facts(kind: str, content: Any, network: Any, described: Any) -> dict[str, A
 
 
 def _network_facts(network: Any) -> dict[str, Any]:
-    custom = [_parse(schema.CustomModel, layer.custom).className for layer in network.layers if _is_custom(layer)]
+    custom = [layer.custom.className for layer in network.layers if layer.WhichOneof("layer") == "custom"]
     facts: dict[str, Any] = {"layers": len(network.layers)}
     return facts | ({"custom layers": list(dict.fromkeys(custom))} if custom else {})
-
-
-def _is_custom(layer: Any) -> bool:
-    return bool(layer.WhichOneof("layer") == "custom")
 
 
 def _program_facts(program: Any) -> dict[str, Any]:

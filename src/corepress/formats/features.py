@@ -10,7 +10,7 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from corepress.errors import FormatError, UnsupportedError
-from corepress.formats.schema.mil import DictionaryFeatureType, ModelDescription, SequenceFeatureType
+from corepress.formats.schema import DictionaryFeatureType, ModelDescription, SequenceFeatureType
 
 # Elements of one value; those of real models stay far below.
 MAX_ELEMENTS = 1 << 31

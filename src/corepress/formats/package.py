@@ -20,7 +20,7 @@ from corepress.errors import FormatError, UnsupportedError
 from corepress.formats.atomic import Kind, check_destination
 from corepress.formats.kinds import kind_of
 from corepress.formats.mistaken import refuse, refuse_pointer
-from corepress.formats.schema.mil import Model as ModelProto
+from corepress.formats.schema import Model as ModelProto
 
 MANIFEST = "Manifest.json"
 MODEL_PREFIX = "@model_path/"
@@ -118,8 +118,8 @@ def find_package(path: str | Path) -> Package:
     return Package(root, spec)
 
 
-def read_spec(package: Package, message: Any = ModelProto) -> Any:
-    """Parse the protobuf of a model; `message` is the class to parse it with."""
+def read_spec(package: Package) -> Any:
+    """Parse the protobuf of a model: the message `Model`."""
     try:
         if package.spec.stat().st_size > MAX_SPEC_BYTES:
             raise UnsupportedError(f"{package.spec}: larger than 2 GiB, so not a protobuf model")
@@ -127,9 +127,8 @@ def read_spec(package: Package, message: Any = ModelProto) -> Any:
     except OSError as error:
         raise FormatError(f"{package.spec}: can't read it: {error.strerror}") from error
     refuse_pointer(package.spec, data)
-    spec = message()
     try:
-        spec.ParseFromString(data)
+        spec = ModelProto.FromString(data)
     except (DecodeError, ValueError) as error:
         raise FormatError(f"{package.spec}: not a Core ML model, or damaged: {error}") from error
     if not data or not spec.HasField("specificationVersion") or not kind_of(spec):

@@ -18,7 +18,7 @@ from corepress.formats.mlprogram.constexpr import read_weight
 from corepress.formats.mlprogram.program import Node, Operand
 from corepress.formats.mlprogram.values import read_tensor, tensor_type
 from corepress.formats.mlprogram.weight import release
-from corepress.formats.schema.mil import ListValue
+from corepress.formats.schema import ListValue
 from corepress.runtime.forms import ANY, TENSOR, Form, fitted, form_of
 from corepress.runtime.packed import Packed, pack, product
 from corepress.runtime.precision import Precision

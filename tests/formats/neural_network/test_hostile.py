@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from corepress.errors import CorepressError, FormatError
-from corepress.formats.schema.neural_network import Model as ModelProto
+from corepress.formats.schema import Model as ModelProto
 from corepress.neural_network import load
 from corepress.neural_network.quantization_utils import quantize_weights
 from tests.formats.neural_network.networks import every_layer, inner_product

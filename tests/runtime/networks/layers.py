@@ -9,7 +9,7 @@ import numpy as np
 from coremltools.models import datatypes
 from coremltools.models.neural_network import NeuralNetworkBuilder
 
-from corepress.formats.schema.neural_network import Model as ModelProto
+from corepress.formats.schema import Model as ModelProto
 from corepress.neural_network import Model
 from corepress.runtime import load
 from corepress.runtime.program import Program

@@ -9,7 +9,7 @@ import corepress.coreml as cto
 from corepress.errors import ConfigError, FormatError
 from corepress.formats.mlprogram import Model
 from corepress.formats.mlprogram import load as load_model
-from corepress.formats.schema.mil import ModelDescription
+from corepress.formats.schema import ModelDescription
 from corepress.runtime import load
 from corepress.runtime.packed import Packed
 from tests import structures

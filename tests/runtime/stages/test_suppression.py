@@ -12,7 +12,7 @@ import corepress.coreml as cto
 from corepress.coreml import calibrated
 from corepress.errors import ConfigError, FormatError
 from corepress.formats.mlprogram import load as load_model
-from corepress.formats.schema.mil import Model
+from corepress.formats.schema import Model
 from corepress.runtime import load
 from corepress.runtime.load import interface
 from corepress.runtime.precision import Precision
@@ -117,7 +117,7 @@ def test_outputs_hold_as_many_boxes_as_they_are_described_to(options, least, mos
         assert not one[kept:].any()
 
 
-def test_faults_are_named() -> None:
+def test_faults_are_named(tmp_path) -> None:
     confidence, coordinates = boxes(0)
     unfit = [(confidence[:, :0], coordinates), (confidence, coordinates[:, :3]), (confidence[1:], coordinates)]
     program = stage()
@@ -139,8 +139,10 @@ def test_faults_are_named() -> None:
         setattr(twice.nonMaximumSuppression, f"{one}FeatureName", other)
         with pytest.raises(FormatError, match=r"m.mlpackage: stage 'last': .*different names"):
             load_suppression(Model.FromString(twice.SerializeToString()), "m.mlpackage", "last", Precision())
-    with pytest.raises(FormatError, match="damaged"):
-        load_suppression(Model(nonMaximumSuppression=b"\xff"), "m.mlpackage", "last", Precision())
+    path = tmp_path / "m.mlmodel"
+    path.write_bytes(b"\x08\x04\x92\x26\x01\xff")  # field 610, which holds half a number
+    with pytest.raises(FormatError, match=r"m\.mlmodel: .*damaged"):
+        corepress.describe(path)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from corepress.coreml.op_configs import OpLinearQuantizerConfig
 from corepress.formats.dtypes import BY_MIL, BY_NAME, DType
 from corepress.formats.mlprogram.program import Node, edit
 from corepress.formats.mlprogram.values import immediate_value, string_value
-from corepress.formats.schema.mil import Operation
+from corepress.formats.schema import Operation
 
 Limits = tuple[float, float]
 

@@ -25,7 +25,7 @@ from corepress.formats.mlprogram.values import (
     string_value,
     tensor_type,
 )
-from corepress.formats.schema.mil import Operation
+from corepress.formats.schema import Operation
 from corepress.weights import (
     CompressedWeight,
     Palettized,

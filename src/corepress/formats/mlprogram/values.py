@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from corepress.errors import FormatError, UnsupportedError
 from corepress.formats.blobs import BlobRecord, PendingBlob
 from corepress.formats.dtypes import BY_MIL, BY_NAME, STRING_MIL, DType, dtype_of
-from corepress.formats.schema.mil import Value
+from corepress.formats.schema import Value
 from corepress.weights import pack_bits, packed_size, unpack_bits
 
 Array = NDArray[Any]

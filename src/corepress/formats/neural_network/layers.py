@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from corepress.formats import kinds
 from corepress.formats.neural_network import values
 from corepress.formats.neural_network.forms import Floats
-from corepress.formats.schema.neural_network import Model as ModelProto
+from corepress.formats.schema import Layer
 
 Shape = tuple[int, ...]
 NETWORKS = kinds.NETWORKS
@@ -40,6 +40,11 @@ class LayerWeight:
     shape: Shape
     axis: int | None = None
     one_scale: bool = False
+
+    @property
+    def field(self) -> str:
+        """The name of its field in the layer, such as "weights"."""
+        return self.name.rpartition(".")[2]
 
     @property
     def layer_type(self) -> str:
@@ -109,15 +114,20 @@ def _in_network(network: Any, prefix: str, selector: Selector | None) -> Iterato
         kind = layer.WhichOneof("layer")
         if selector and not selector.do_quantize(layer):
             continue
-        params, name = (getattr(layer, kind) if kind else None), f"{prefix}{layer.name}"
         for inner in INNER.get(kind, ()):
-            yield from _in_network(getattr(params, inner), f"{name}/", selector)
-        for field, weight, shape, axis, *one_scale in _WEIGHTS[kind](params) if kind in _WEIGHTS else ():
-            apart = field == "bias" and kind in _BIAS_APART
-            if selector and apart and not selector.do_quantize(layer, weight_param="bias"):
-                continue
-            if values.form(weight) != "none":
-                yield LayerWeight(f"{name}.{field}", layer, weight, shape, axis, *one_scale)
+            yield from _in_network(getattr(getattr(layer, kind), inner), f"{prefix}{layer.name}/", selector)
+        for weight in weights_of_layer(layer, prefix):
+            apart = weight.field == "bias" and kind in _BIAS_APART
+            if not (selector and apart) or selector.do_quantize(layer, weight_param="bias"):
+                yield weight
+
+
+def weights_of_layer(layer: Any, prefix: str = "") -> Iterator[LayerWeight]:
+    """Every weight that a layer itself holds; `prefix`: what their names begin with."""
+    kind = layer.WhichOneof("layer")
+    for field, weight, *rest in _WEIGHTS[kind](getattr(layer, kind)) if kind in _WEIGHTS else ():
+        if values.form(weight) != "none":
+            yield LayerWeight(f"{prefix}{layer.name}.{field}", layer, weight, *rest)
 
 
 # For each type of layer: the name of each weight, its message, its shape, the axis of its channels, maybe `one_scale`.
@@ -214,7 +224,7 @@ def weight_names(kind: str) -> list[str]:
     """The names of the weights that a type of layer can have, whatever its sizes."""
     if kind not in _WEIGHTS:
         return []
-    params = getattr(ModelProto().neuralNetwork.layers.add(), kind)
+    params = getattr(Layer(), kind)
     if kind == "biDirectionalLSTM":
         params.weightParams.add()
     return [name for name, *_ in _WEIGHTS[kind](params)]

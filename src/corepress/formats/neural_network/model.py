@@ -16,13 +16,13 @@ from corepress.formats.atomic import replacing
 from corepress.formats.kinds import holds_networks, leaves, refusal
 from corepress.formats.neural_network.layers import LayerWeight, find_weights, networks
 from corepress.formats.package import MLMODEL, Package, find_package, read_spec
-from corepress.formats.schema.neural_network import Model as ModelProto
+from corepress.formats.schema import Model as ModelProto
 
 
 class Model:
     """A model as corepress holds it. Make one with `load`; compressing gives a new one.
 
-    `package`: where it was loaded from, or None; `spec`: its protobuf, in the messages of `neural_network.proto`;
+    `package`: where it was loaded from, or None; `spec`: its protobuf, the message `Model`;
     `origin`: the model as it was loaded, before the first compression; `skipped` says, by name, why the last
     compression left a weight as it was; `changed` counts those that it did not.
     """
@@ -93,7 +93,7 @@ def load(path: str | Path) -> Model:
     Raises FormatError, in one sentence, for anything else.
     """
     package = find_package(path)
-    return _checked(Model(package, read_spec(package, ModelProto)), str(package.root))
+    return _checked(Model(package, read_spec(package)), str(package.root))
 
 
 def load_if_networks(path: str | Path) -> Model | None:
@@ -102,7 +102,7 @@ def load_if_networks(path: str | Path) -> Model | None:
     Raises FormatError for what is no model at all.
     """
     package = find_package(path)
-    spec = read_spec(package, ModelProto)
+    spec = read_spec(package)
     return Model(package, spec) if holds_networks(spec) else None
 
 

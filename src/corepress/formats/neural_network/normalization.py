@@ -45,7 +45,7 @@ def endangered(before: list[LayerWeight], after: list[LayerWeight]) -> Iterator[
     """The convolutions of which too little is left; all weights of a model, and those of what was made of it."""
     norms = _norms(before)
     for old, new in zip(before, after, strict=True):
-        if old.layer_type != "convolution" or not old.name.endswith(".weights") or old.params == new.params:
+        if old.layer_type != "convolution" or old.field != "weights" or old.params == new.params:
             continue
         if old.layer.convolution.isDeconvolution or not (old.layer.output and old.shape[0]):
             continue
@@ -67,7 +67,7 @@ def _norms(weights: list[LayerWeight]) -> dict[str, Mapping[str, LayerWeight]]:
     found: dict[str, dict[str, LayerWeight]] = {}
     for weight in weights:
         if is_statistic(weight) and weight.layer.input:
-            found.setdefault(weight.layer.input[0], {})[weight.name.rpartition(".")[2]] = weight
+            found.setdefault(weight.layer.input[0], {})[weight.field] = weight
     return {name: fields for name, fields in found.items() if "variance" in fields}
 
 

@@ -72,8 +72,8 @@ def _as_tensor(result: Any, like: Tensor, name: str) -> Tensor:
 def parameters_of(message: Any) -> dict[str, Any]:
     """The parameters of a custom layer as Python values, by name."""
     return {
-        name: getattr(value, kind) if (kind := value.WhichOneof("value")) else None
-        for name, value in sorted(message.parameters.items())
+        entry.key: getattr(entry.value, kind) if (kind := entry.value.WhichOneof("value")) else None
+        for entry in sorted(message.parameters, key=lambda entry: entry.key)
     }
 
 

@@ -24,8 +24,8 @@ _GREATEST = (1 << 63) - 1  # PyTorch's numbers of elements and places are signed
 
 
 def fields_of(message: Any, always: Collection[str] = ()) -> dict[str, Any]:
-    """Those that are set, or that are named in `always`, but no weights: numbers, lists, names, namespaces."""
-    wanted = {field.name for field, _ in message.ListFields()}.union(always)
+    """Those that are set, to other than 0, or named in `always`, but no weights: numbers, lists, names, namespaces."""
+    wanted = {field.name for field, value in message.ListFields() if value or field.message_type}.union(always)
     return {
         field.name: _value(field, getattr(message, field.name))
         for field in message.DESCRIPTOR.fields

@@ -7,10 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from google.protobuf.message import DecodeError
 
 from corepress.errors import CorepressError, FormatError, UnsupportedError
-from corepress.formats.schema.layers import NeuralNetwork
 from corepress.runtime.executor import Executor
 from corepress.runtime.features import Interface, interface_of
 from corepress.runtime.forms import ANY
@@ -27,15 +25,11 @@ from corepress.runtime.registry import OPERATIONS
 def load_network(
     path: Any, spec: Any, device: torch.device, precision: Precision, custom: Custom | None = None
 ) -> Program:
-    """The network that `spec` is, a model message of any of our schemas; `path` stands in errors, if it has one.
+    """The network that `spec`, a message `Model`, holds; `path` stands in errors, if it has one.
 
     `custom`: the functions of custom layers, by the name of their class.
     """
-    content = getattr(spec, str(spec.WhichOneof("Type")))
-    try:
-        network = NeuralNetwork.FromString(content if isinstance(content, bytes) else content.SerializeToString())
-    except (DecodeError, ValueError) as error:
-        raise FormatError(f"{path or 'the model'}: its neural network is damaged: {error}") from error
+    network = getattr(spec, str(spec.WhichOneof("Type")))
     interface = interface_of(spec.description, "")
     planner = NetworkPlanner(precision, network.arrayInputShapeMapping == 0, check_custom(custom))
     interface = replace(interface, inputs=tuple(described(feature, planner.rank5) for feature in interface.inputs))

@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from corepress.errors import CorepressError, FormatError, UnsupportedError
-from corepress.formats.neural_network.layers import find_weights
+from corepress.formats.neural_network.layers import weights_of_layer
 from corepress.formats.neural_network.values import form, read_values
-from corepress.formats.schema.layers import Model
 from corepress.runtime.networks import (  # noqa: F401 - they fill LAYERS
     arrays,
     channels,
@@ -152,9 +151,7 @@ def _is_input(parameter: inspect.Parameter) -> bool:
 
 def _weights(layer: Any, kind: str, message: Any) -> dict[str, NDArray[Any]]:
     """The weights of a layer, decompressed, by the names of the parameters that take them."""
-    model = Model()
-    model.neuralNetwork.layers.append(layer)
-    found = {weight.name.removeprefix(f"{layer.name}."): weight.dense() for weight in find_weights(model)}
+    found = {weight.field: weight.dense() for weight in weights_of_layer(layer)}
     shapes = volumes.SHAPES[kind](message) if kind in volumes.SHAPES else {}
     for name, params in weights_of(message).items():
         if name not in found and form(params) != "none":

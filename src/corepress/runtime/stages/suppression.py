@@ -12,12 +12,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from google.protobuf.message import DecodeError
 from torch import Tensor
 from torch.nn import functional as F
 
 from corepress.errors import FormatError
-from corepress.formats.schema.messages import load_messages
 from corepress.runtime import limits
 from corepress.runtime.executor import Executor
 from corepress.runtime.features import Feature, Interface, interface_of
@@ -27,7 +25,6 @@ from corepress.runtime.program import Program
 from corepress.runtime.stages.boxes import survivors
 
 KIND = "nonMaximumSuppression"
-_Message: Any = load_messages("suppression")["NonMaximumSuppression"]
 
 
 def suppress(
@@ -71,7 +68,7 @@ def _matrix(x: Tensor) -> Tensor:
 def load_suppression(spec: Any, path: Any, name: str, precision: Precision) -> Program:
     """The model that `spec` is, the stage `name` of that at `path`, as a program of one step, which runs on the CPU."""
     what = f"{path or 'the model'}: stage {name!r}"
-    message = _message(spec)
+    message = spec.nonMaximumSuppression
     described = interface_of(spec.description, "")
     # By the names of the step's arguments.
     names = {
@@ -96,7 +93,7 @@ def load_suppression(spec: Any, path: Any, name: str, precision: Precision) -> P
 
 def thresholds(spec: Any) -> dict[str, float]:
     """By the names of the inputs that may set them: the thresholds of intersection over union and of confidence."""
-    message = _message(spec)
+    message = spec.nonMaximumSuppression
     return dict(zip(_threshold_names(message), (message.iouThreshold, message.confidenceThreshold), strict=True))
 
 
@@ -105,13 +102,6 @@ def _threshold_names(message: Any) -> tuple[str, str]:
         message.iouThresholdInputFeatureName or "iouThreshold",
         message.confidenceThresholdInputFeatureName or "confidenceThreshold",
     )
-
-
-def _message(spec: Any) -> Any:
-    try:
-        return _Message.FromString(spec.nonMaximumSuppression)
-    except (DecodeError, ValueError) as error:
-        raise FormatError(f"a non-maximum suppression is damaged: {error}") from error
 
 
 def is_suppression(program: Program) -> bool:

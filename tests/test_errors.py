@@ -11,7 +11,7 @@ import pytest
 
 import corepress
 from corepress import errors
-from corepress.formats.schema.mil import Model
+from corepress.formats.schema import Model
 
 SOURCE = Path(errors.__file__).parent
 EXAMPLE = SOURCE.parent.parent / "examples/digits.mlpackage"

@@ -51,9 +51,7 @@ def pointer(array: NDArray[Any], *dtypes: Any, shape: tuple[int, ...] | None = N
     `out`: the kernel writes to it. Raises ValueError for anything else.
     """
     if dtypes and array.dtype not in dtypes:
-        raise ValueError(
-            f"a kernel takes arrays of {' or '.join(str(np.dtype(kind)) for kind in dtypes)}, not {array.dtype}"
-        )
+        raise ValueError(f"a kernel takes {' or '.join(str(np.dtype(kind)) for kind in dtypes)}, not {array.dtype}")
     if not array.flags.c_contiguous or (out and not array.flags.writeable) or not array.dtype.isnative:
         raise ValueError("a kernel takes contiguous arrays of the machine's byte order, and writes to writable ones")
     if shape is not None and array.shape != shape:

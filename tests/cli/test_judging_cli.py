@@ -106,8 +106,9 @@ def test_wrong_options_and_data_are_named(tmp_path) -> None:
     broken[5, 0, 0, 0] = np.nan
     np.savez(tmp_path / "nan.npz", image=broken)
     message = fails("palettize", DIGITS, "-o", out, *FITTED, "--data", tmp_path / "nan.npz")
-    assert "nan.npz: sample 5, counted from 0: input 'image' holds NaN" in message
-    assert "it holds no samples" in fails("palettize", DIGITS, "-o", out, *FITTED, "--data", data(tmp_path))
+    assert "sample 5 of " in message and "nan.npz: input 'image' holds NaN" in message
+    empty = data(tmp_path)
+    assert "is empty: at least one sample" in fails("palettize", DIGITS, "-o", out, *FITTED, "--data", empty)
     np.savez(tmp_path / "other.npz", pixels=broken[:, :, :5], more=broken[:, :, :5])
     assert "no array for the input 'image', but pixels, more" in fails(
         "palettize", DIGITS, "-o", out, *FITTED, "--data", tmp_path / "other.npz"

@@ -128,7 +128,7 @@ def test_images_that_a_model_makes() -> None:
 
 
 def test_samples_are_checked(tmp_path: Path) -> None:
-    for samples, message in ((3, "a list of dictionaries"), ([1], "a list of dictionaries"), ([], "nothing"),
+    for samples, message in ((3, "a list or an iterable"), ([1], "must be a dictionary"), ([], "is empty"),
                              (tmp_path, "give a list of dictionaries")):  # fmt: skip
         with pytest.raises(ConfigError, match=message):
             compare_models(Runs(), Runs(), samples)
@@ -143,4 +143,4 @@ def test_sample_data_while_quantizing(caplog: Any, capsys: Any) -> None:
     assert quantize_weights(SPEC, 8, sample_data=[{"data": np.ones(6)}]) == quantize_weights(SPEC, 8)
     assert "out: snr" in capsys.readouterr().out and not caplog.text
     assert quantize_weights(SPEC, 8, sample_data=[{"wrong": np.ones(6)}]) == quantize_weights(SPEC, 8)
-    assert "the models are not compared: there is no input 'wrong'" in caplog.text
+    assert "the models are not compared: sample 0 of sample_data: there is no input 'wrong'" in caplog.text

@@ -70,9 +70,7 @@ class Check:
             return Inputs([], None if chosen is None else _read(model, chosen), source if chosen else "", "all")
         if self.data is None:
             raise ConfigError(f"{fits} needs --data: inputs that are like those of the app")
-        given = list(_finite(model, self.data))
-        if not given:
-            raise ConfigError(f"{self.data}: it holds no samples to learn from")
+        given = list(_read(model, self.data, finite=True))
         if self.test_data is not None:
             return Inputs(given, _read(model, self.test_data), "--test-data", "all")
         from corepress.split import hold_back
@@ -144,22 +142,10 @@ class Judgement(NamedTuple):
         return {**self.verification.to_dict(), "judged_on": {**basis, "of": inputs.total or self.verification.samples}}
 
 
-def _read(model: Model | Networks, path: Path) -> Iterator[Sample]:
+def _read(model: Model | Networks, path: Path, *, finite: bool = False) -> Iterator[Sample]:
+    """The samples of a file or folder; `finite`: to learn from, so that they must not hold NaN or infinities."""
     from corepress.runtime.load import interface
-    from corepress.runtime.samples import read_samples
+    from corepress.runtime.samples import checked, read_samples
 
-    return read_samples(path, interface(model))
-
-
-def _finite(model: Model | Networks, path: Path) -> Iterator[Sample]:
-    """The samples of a file or folder to learn from, which must not hold NaN or infinities."""
-    from corepress.runtime.load import interface
-    from corepress.runtime.samples import finite_tensors
-
-    inputs = interface(model).inputs
-    for number, sample in enumerate(_read(model, path)):
-        try:
-            finite_tensors(inputs, sample)
-        except ConfigError as error:
-            raise ConfigError(f"{path}: sample {number}, counted from 0: {error}") from error
-        yield sample
+    inputs = interface(model)
+    return checked(read_samples(path, inputs), inputs, str(path), finite=finite)

@@ -62,7 +62,6 @@ FIELDS = {
 # What is said in other words altogether.
 PHRASES = {
     "allow to overwrite it": "give --overwrite to replace it",
-    "at least one {input name: array} is needed": "at least one sample is needed",
     "got an unexpected keyword argument": "has no key",
     "must be type of dict": "must be a mapping of keys to values",
     "must be provided with type of string": "must be given as text",

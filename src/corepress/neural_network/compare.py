@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +36,6 @@ def compare_models(full_precision_model: Any, quantized_model: Any, sample_data:
             if name not in got:
                 raise ConfigError(f"the second model has no output {name!r}; it has {', '.join(got)}")
             scores.setdefault(name, []).append(_score(name, value, got[name]))
-    if not scores:
-        raise ConfigError("sample_data: there is nothing to compare on")
     result = {
         name: {key: float(np.mean([row[key] for row in rows])) for key in rows[0]} for name, rows in scores.items()
     }
@@ -55,17 +53,14 @@ def _runnable(model: Any) -> Any:
 
 
 def _samples(model: Any, sample_data: Any) -> Iterable[Mapping[str, Any]]:
-    if isinstance(sample_data, Mapping):
-        return [sample_data]
-    if isinstance(sample_data, str | Path):
-        if not hasattr(model, "interface"):
-            raise ConfigError(f"{sample_data}: what inputs the model has is unknown; give a list of dictionaries")
-        from corepress.runtime.samples import read_samples
+    from corepress.runtime.samples import checked, read_samples
 
-        return read_samples(sample_data, model.interface)
-    if not isinstance(sample_data, Sequence) or not all(isinstance(sample, Mapping) for sample in sample_data):
-        raise ConfigError("sample_data: a list of dictionaries, or the path of a folder of images, is needed")
-    return sample_data
+    interface = getattr(model, "interface", None)
+    if not isinstance(sample_data, str | Path):
+        return checked([sample_data] if isinstance(sample_data, Mapping) else sample_data, interface)
+    if interface is None:
+        raise ConfigError(f"{sample_data}: what inputs the model has is unknown; give a list of dictionaries instead")
+    return checked(read_samples(sample_data, interface), interface, str(sample_data))
 
 
 def _score(name: str, wanted: Any, got: Any) -> dict[str, float]:

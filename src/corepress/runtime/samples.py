@@ -201,25 +201,46 @@ def _pick(array: NDArray[Any], feature: Feature, index: int, batched: bool) -> N
     return np.asarray(array[index : index + 1])
 
 
-def by_name(
-    samples: Iterable[Mapping[Any, Any]], interface: Interface, argument: str = "sample_data"
+def checked(
+    samples: Iterable[Mapping[Any, Any]],
+    interface: Interface | None,
+    argument: str = "sample_data",
+    *,
+    finite: bool = False,
 ) -> Iterator[Mapping[str, Any]]:
-    """Samples as a caller gives them, each {input name: array}; the name None stands for the only input.
+    """The samples of a caller, each {input name: array}, one at a time and checked; the name None stands for the only
+    input.
 
-    `argument`: what the caller calls them. Raises ConfigError, with its number, for a sample that is none.
+    `interface`: what the model takes; None where that is unknown, and names and shapes are not checked. `argument`:
+    what the caller calls the samples. `finite`: whether something is learnt from them, so that NaN and infinities are
+    refused. Raises ConfigError for a sample that does not fit, with its number from 0, and where there are none.
     """
     if isinstance(samples, Mapping) or not isinstance(samples, Iterable):
-        raise ConfigError(f"{argument} must be a list or an iterable of {{input name: array}}")
-    names = [feature.name for feature in interface.inputs]
-    for number, sample in enumerate(samples):
-        if not isinstance(sample, Mapping):
-            kind = type(sample).__name__
+        raise ConfigError(f"{argument} must be a list or an iterable of dictionaries {{input name: array}}")
+    number = -1
+    for number, given in enumerate(samples):
+        if not isinstance(given, Mapping):
             wanted = "a dictionary of {input name: array}"
-            raise ConfigError(f"sample {number} of {argument} must be {wanted}, not {kind}")
-        if None in sample and (len(sample) > 1 or len(names) > 1):
-            known = ", ".join(names)
-            raise ConfigError(f"sample {number} of {argument}: the name None is for the only input; here are {known}")
-        yield {names[0]: sample[None]} if None in sample else sample
+            raise ConfigError(f"sample {number} of {argument} must be {wanted}, not {type(given).__name__}")
+        try:
+            sample = _named(given, interface)
+            if interface is not None:
+                (finite_tensors if finite else to_tensors)(interface.inputs, sample)
+        except ConfigError as error:
+            raise ConfigError(f"sample {number} of {argument}: {error}") from error
+        yield sample
+    if number < 0:
+        raise ConfigError(f"{argument} is empty: at least one sample is needed")
+
+
+def _named(sample: Mapping[Any, Any], interface: Interface | None) -> Mapping[str, Any]:
+    """The sample with the name of the only input in place of None."""
+    if None not in sample or interface is None:
+        return sample
+    names = [feature.name for feature in interface.inputs]
+    if len(sample) > 1 or len(names) > 1:
+        raise ConfigError(f"the name None stands for the only input, and this model has {', '.join(names) or 'none'}")
+    return {names[0]: sample[None]}
 
 
 def finite_tensors(inputs: tuple[Feature, ...], sample: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -148,14 +148,14 @@ def _domains(program: Program) -> Mapping[str, Domain]:
 
 def _inputs(program: Program, data: Data | None, seed: int, count: int) -> Iterable[Mapping[str, Any]]:
     from corepress.runtime.random_inputs import random_inputs
-    from corepress.runtime.samples import by_name, read_samples
+    from corepress.runtime.samples import checked, read_samples
 
     if data is None:
         return random_inputs(program.interface, seed, count, _domains(program))
     if isinstance(data, str | Path):
-        return read_samples(data, program.interface)
+        return checked(read_samples(data, program.interface), program.interface, str(data))
     # As dictionaries: files of arrays, which are mappings as well, can't wait for the other model.
-    return map(dict, by_name([data] if isinstance(data, Mapping) else data, program.interface, "data"))
+    return map(dict, checked([data] if isinstance(data, Mapping) else data, program.interface, "data"))
 
 
 Compared = tuple[Evidence, dict[str, Sums], tuple[Row, ...]]
@@ -184,7 +184,7 @@ def _answers(program: Program, inputs: Callable[[Program], Iterable[Mapping[str,
         answer = program.predict(sample, program.make_state())
         evidence.add(sample, answer)
         _write(spool, (sample, answer))
-    return _some(evidence)
+    return evidence
 
 
 def _side_by_side(
@@ -206,13 +206,7 @@ def _side_by_side(
         _compare(outputs, expected, found, other)
         evidence.add(sample, expected)
     kinds = _program_kinds(one)
-    return _some(evidence), outputs, tuple(sums.row(name, kinds.get(name, "")) for name, sums in values.items())
-
-
-def _some(evidence: Evidence) -> Evidence:
-    if not evidence.samples:
-        raise ConfigError("the data holds no samples")
-    return evidence
+    return evidence, outputs, tuple(sums.row(name, kinds.get(name, "")) for name, sums in values.items())
 
 
 def _common(names: Iterable[str], program: Program) -> list[str]:

@@ -43,7 +43,7 @@ def calibrate(
     """
     import torch
 
-    from corepress.runtime.samples import by_name
+    from corepress.runtime.samples import checked
 
     unreached, broken = set(observers), set()
 
@@ -62,7 +62,7 @@ def calibrate(
     done, threads = 0, torch.get_num_threads()
     torch.set_num_threads(workers or threads)
     try:
-        for sample in by_name(samples, program.interface):
+        for sample in checked(samples, program.interface, finite=True):
             try:
                 _run(program, sample, observe)
             except ConfigError as error:
@@ -72,8 +72,6 @@ def calibrate(
                 progress(done, total, f"sample {done}")
     finally:
         torch.set_num_threads(threads)
-    if not done:
-        raise ConfigError("sample_data is empty: at least one {input name: array} is needed")
     reasons = dict.fromkeys(unreached, "calibration never saw it")
     return reasons | dict.fromkeys(broken, "a sample made it NaN or infinite")
 

@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from corepress.errors import ConfigError
 from corepress.formats.mlprogram import Model
 from corepress.metrics import decibels
 from corepress.runtime import load
 from corepress.runtime.load import interface as interface_of
-from corepress.runtime.samples import by_name, finite_tensors
+from corepress.runtime.samples import checked
 from corepress.runtime.stages.pipeline import Pipeline
 from corepress.split import hold_back
 
@@ -49,21 +48,9 @@ def split_of(model: Model, samples: Samples, held_back: float | Samples, functio
     """
     interface = interface_of(model, function)
 
-    def checked(given: Samples, argument: str) -> list[Sample]:
-        found = []
-        for number, sample in enumerate(by_name(given, interface, argument)):
-            try:
-                finite_tensors(interface.inputs, sample)
-            except ConfigError as error:
-                raise ConfigError(f"sample {number} of {argument}: {error}") from error
-            found.append(sample)
-        if not found:
-            raise ConfigError(f"{argument} is empty: at least one {{input name: array}} is needed")
-        return found
-
-    given = checked(samples, "sample_data")
+    given = list(checked(samples, interface, finite=True))
     if not isinstance(held_back, int | float):
-        return Split(given, checked(held_back, "held_back"))
+        return Split(given, list(checked(held_back, interface, "held_back", finite=True)))
     split = Split(*hold_back(given, held_back))
     if held_back and not split.judged:
         log.warning(

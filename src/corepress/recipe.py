@@ -27,7 +27,6 @@ import attrs
 from corepress import targets
 from corepress.coreml import decompress_weights, palettize, prune, quantize
 from corepress.coreml.config import OptimizationConfig
-from corepress.coreml.engine import run as run_step
 from corepress.coreml.interop import takes_any_model
 from corepress.coreml.method import Method
 from corepress.coreml.op_configs import (
@@ -37,6 +36,7 @@ from corepress.coreml.op_configs import (
     OpPalettizerConfig,
     OpThresholdPrunerConfig,
 )
+from corepress.coreml.rewrite import rewrite
 from corepress.errors import ConfigError
 from corepress.fields import read, read_yaml, suggestion
 
@@ -242,7 +242,7 @@ def _run(
         )
         conclude = method.concluding(model, strict, where)
         if step.method is None:
-            model = run_step(planned, choose, weights=weights, workers=workers, progress=progress, conclude=conclude)
+            model = rewrite(planned, choose, weights=weights, workers=workers, progress=progress, conclude=conclude)
             continue
         if samples is None:
             raise ConfigError(f"{where}: its method, {step.method}, learns from samples: sample_data is needed")

@@ -1,13 +1,27 @@
-"""Kernels that release the GIL, on parts of the rows of an array at once."""
+"""Threads: a pool of them, and kernels that release the GIL on parts of the rows of an array at once."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from functools import lru_cache
 
 CORES = os.cpu_count() or 1
+
+
+@contextmanager
+def pool(workers: int | None = None) -> Iterator[ThreadPoolExecutor]:
+    """Threads for the work of a block, by default one for each core.
+
+    Where an error or Ctrl-C ends the block, work that has not begun is given up.
+    """
+    threads = ThreadPoolExecutor(workers or CORES)
+    try:
+        yield threads
+    finally:
+        threads.shutdown(wait=True, cancel_futures=True)
 
 
 def over_rows(rows: int, threads: int, work: Callable[[int, int], None], multiple: int = 1, turns: int = 1) -> None:

@@ -17,7 +17,7 @@ from corepress.cli.words import translate
 
 if TYPE_CHECKING:
     from corepress.cli.check import Judgement
-    from corepress.coreml.engine import Progress
+    from corepress.engine import Progress
     from corepress.reports import Report
     from corepress.verification import Verification
 

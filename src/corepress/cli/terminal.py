@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bar
 
 if TYPE_CHECKING:
-    from corepress.coreml.engine import Progress
+    from corepress.engine import Progress
 
 _ENDLESS = 1 << 20
 

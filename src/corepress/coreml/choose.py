@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import Any
 
 from corepress.coreml.config import OpCompressorConfig, OptimizationConfig
-from corepress.coreml.engine import Skip
+from corepress.engine import Skip
 from corepress.formats.mlprogram import Weight
 
 FLOATS = ("float16", "float32")

@@ -7,8 +7,9 @@ import logging
 import numpy as np
 from numpy.typing import NDArray
 
-from corepress.coreml.engine import Outcome, Progress, Skip, run
 from corepress.coreml.interop import takes_any_model
+from corepress.coreml.rewrite import Outcome, rewrite
+from corepress.engine import Progress, Skip
 from corepress.formats.mlprogram import Model, Weight
 
 log = logging.getLogger(__name__)
@@ -20,7 +21,7 @@ def decompress_weights(mlmodel: Model, *, workers: int | None = None, progress: 
 
     `mlmodel`: a path, a `corepress.Model` or an `MLModel`; the result is of the same kind (for a path: a `Model`).
     """
-    return run(mlmodel, _choose, workers=workers, progress=progress, conclude=_conclude)
+    return rewrite(mlmodel, _choose, workers=workers, progress=progress, conclude=_conclude)
 
 
 def _conclude(model: Model, outcome: Outcome) -> None:

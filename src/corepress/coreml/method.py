@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from corepress.coreml.config import OptimizationConfig, check_kinds
-from corepress.coreml.engine import Action, Outcome, Skip
 from corepress.coreml.op_configs import OpCompressorConfig
 from corepress.coreml.prepare import prepared
 from corepress.coreml.readers import read_by_product
+from corepress.coreml.rewrite import Action, Outcome
 from corepress.coreml.rules import PYTHON, Item, without_effect
+from corepress.engine import Skip
 from corepress.errors import Missed
 from corepress.fields import warn_or_raise
 from corepress.formats.mlprogram import Model, Weight

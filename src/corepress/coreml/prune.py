@@ -10,10 +10,11 @@ import numpy as np
 
 from corepress.coreml.choose import DENSE_FIRST, config_for
 from corepress.coreml.config import OptimizationConfig
-from corepress.coreml.engine import Progress, Skip, run
 from corepress.coreml.interop import takes_any_model
 from corepress.coreml.method import Method
 from corepress.coreml.op_configs import OpMagnitudePrunerConfig, OpThresholdPrunerConfig
+from corepress.coreml.rewrite import rewrite
+from corepress.engine import Progress, Skip
 from corepress.formats.mlprogram import Model, Weight
 from corepress.weights import CompressedWeight, Sparse, decompress
 
@@ -44,7 +45,7 @@ def prune_weights(
         mlmodel, config, joint_compression, target=target, strict=strict, spare_constants=spare_constants
     )
     conclude = METHOD.concluding(mlmodel, strict)
-    return run(model, choose, weights=weights, workers=workers, progress=progress, conclude=conclude)
+    return rewrite(model, choose, weights=weights, workers=workers, progress=progress, conclude=conclude)
 
 
 def chooser(config: OptimizationConfig, joint_compression: bool) -> Callable[[Weight], Prune]:

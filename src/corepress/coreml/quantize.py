@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from corepress.coreml.axes import channel_axes
 from corepress.coreml.choose import DENSE_FIRST, config_for
 from corepress.coreml.config import OptimizationConfig
-from corepress.coreml.engine import Progress, Skip, run
 from corepress.coreml.granularity import CompressionGranularity
 from corepress.coreml.interop import takes_any_model
 from corepress.coreml.method import Method
 from corepress.coreml.op_configs import OpLinearQuantizerConfig
 from corepress.coreml.prepare import largest_divisor
+from corepress.coreml.rewrite import rewrite
+from corepress.engine import Progress, Skip
 from corepress.errors import ConfigError
 from corepress.formats.mlprogram import Model, Weight
 from corepress.formats.mlprogram.values import MIN_BLOB_ELEMENTS
@@ -55,7 +56,7 @@ def linear_quantize_weights(
         mlmodel, config, joint_compression, target=target, strict=strict, spare_constants=spare_constants
     )
     conclude = METHOD.concluding(mlmodel, strict)
-    return run(model, choose, weights=weights, workers=workers, progress=progress, conclude=conclude)
+    return rewrite(model, choose, weights=weights, workers=workers, progress=progress, conclude=conclude)
 
 
 def chooser(config: OptimizationConfig, joint_compression: bool) -> Callable[[Weight], Quantize]:

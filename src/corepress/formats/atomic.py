@@ -6,7 +6,6 @@ import contextlib
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +14,7 @@ from corepress.formats.mistaken import package_holding
 from corepress.formats.partials import backup_of, create, hold, remove, sweep
 from corepress.formats.renaming import exchange as _exchange
 from corepress.formats.renaming import exclusive
+from corepress.threads import pool
 
 _SYNCED_AT_ONCE = 16
 
@@ -199,8 +199,8 @@ def _sync(path: Path) -> None:
     waits = [(_sync_file, Path(folder, name)) for folder, _, names in content for name in names]
     waits += [(_sync_folder, Path(folder)) for folder, _, _ in content]
     try:
-        with ThreadPoolExecutor(_SYNCED_AT_ONCE) as pool:
-            list(pool.map(lambda wait: wait[0](wait[1]), waits))
+        with pool(_SYNCED_AT_ONCE) as threads:
+            list(threads.map(lambda wait: wait[0](wait[1]), waits))
     except RuntimeError:  # no thread begins when the interpreter ends, or the system has none left
         for sync, place in waits:
             sync(place)

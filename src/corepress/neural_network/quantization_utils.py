@@ -10,13 +10,13 @@ from __future__ import annotations
 import functools
 import logging
 import math
-import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
+from corepress import engine
+from corepress.engine import Progress, Skip, skipping
 from corepress.errors import ConfigError, CorepressError, DataError, Missed
 from corepress.formats.neural_network import values
 from corepress.formats.neural_network.constants import reason_to_spare
@@ -44,7 +44,6 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-Progress = Callable[[int, int, str], None]
 Find = Callable[[Model], list[LayerWeight]]
 # Changes one weight in place; raises CorepressError with the reason to leave it alone.
 Action = Callable[[LayerWeight], None]
@@ -219,35 +218,46 @@ def _run(
     progress: Progress | None = None,
 ) -> Model:
     """Apply the action to the weights, count those that it leaves alone, and raise the versions of the rest."""
-    failed = 0
-    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
-        reasons = pool.map(functools.partial(_reason, action), weights)
-        for done, (weight, reason) in enumerate(zip(weights, reasons, strict=True), 1):
-            if reason:
-                failed += 1
-                model.skipped[weight.name] = reason
-                log.warning("%s is left alone: %s", weight.name, reason, extra={"weight": weight.name})
-            if progress is not None:
-                progress(done, len(weights), weight.name)
-    model.changed = len(weights) - failed
-    if failed:
-        log.warning("%d of %d weights are left alone", failed, len(weights), extra={"weight": ""})
+    networks = _Networks(model)
+    engine.run(
+        weights,
+        functools.partial(_apply, action),
+        networks,
+        name=lambda weight: weight.name,
+        workers=workers,
+        progress=progress,
+    )
+    if left := len(weights) - model.changed:
+        log.warning("%d of %d weights are left alone", left, len(weights), extra={"weight": ""})
     for _, part in models(model.spec) if model.changed else ():
         if part is model.spec or part.WhichOneof("Type") in NETWORKS:
             part.specificationVersion = max(part.specificationVersion, version)
     return model
 
 
-def _reason(action: Action, weight: LayerWeight) -> str | None:
+class _Networks:
+    """The store of neural networks, whose weights are changed in place: counts them."""
+
+    def __init__(self, model: Model):
+        self.model = model
+        model.changed = 0
+
+    def put(self, item: LayerWeight, result: None) -> None:
+        self.model.changed += 1
+
+    def leave(self, item: LayerWeight, reason: Skip) -> None:
+        self.model.skipped[item.name] = str(reason)
+        log.warning("%s is left alone: %s", item.name, reason, extra={"weight": item.name})
+
+
+def _apply(action: Action, weight: LayerWeight) -> None:
     if weight.layer.isUpdatable:
-        return "its layer is updatable, and so needs float32"
+        raise Skip("its layer is updatable, and so needs float32")
     try:
-        action(weight)
+        with skipping(but=(ConfigError,)):
+            action(weight)
     except ConfigError as error:
         raise ConfigError(f"{weight.name}: {error}") from error
-    except CorepressError as error:
-        return str(error)
-    return None
 
 
 def _action(nbits: int, mode: str, lut_function: LutFunction | None) -> Action:

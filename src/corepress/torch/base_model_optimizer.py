@@ -11,10 +11,10 @@ from torch import nn
 
 from corepress.errors import OrderError
 from corepress.torch.distributed import has_split_weights, unwrapped, whole_copy
-from corepress.torch.engine import Action
 from corepress.torch.optimization_config import OptimizationConfig, own_config
 from corepress.torch.parameters import SUPPORTED, Parameter, copy_of
 from corepress.torch.report import Report
+from corepress.torch.rewrite import Action
 from corepress.torch.rules import check_weights
 from corepress.torch.shards import compress_shards
 from corepress.torch.training import class_of

@@ -129,7 +129,7 @@ def _copy(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
 
 
 def borrowing_copy_of(model: nn.Module) -> nn.Module:
-    """A deep copy whose weights are still in the memory of the model's: for `engine.compress_weights`, which gives each
+    """A deep copy whose weights are still in the memory of the model's: for `rewrite.rewrite`, which gives each
     weight its own. Nobody may write to them before."""
     memo: dict[int, Any] = {}
     for parameter in parameters(model):

@@ -10,20 +10,21 @@ import logging
 import os
 import shutil
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from corepress.errors import ConfigError, CorepressError, FormatError, MissingDependencyError
+from corepress import engine
+from corepress.engine import Skip
+from corepress.errors import ConfigError, FormatError, MissingDependencyError
 from corepress.formats.atomic import Kind, replacing
-from corepress.torch.engine import Action, attempt, skipped
 from corepress.torch.metadata import PREFIX, VERSION_BUFFER, describe
 from corepress.torch.parameters import Parameter, parameters
 from corepress.torch.progress import track
 from corepress.torch.report import Report
+from corepress.torch.rewrite import Action, Choose, chosen, skipped, write
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ _CHECKPOINT = Kind("a new folder", "", True, lambda path: False)
 
 def compress_shards(
     model: nn.Module,
-    choose: Callable[[Parameter], Action | None],
+    choose: Choose,
     source: Path,
     destination: Path,
     *,
@@ -155,7 +156,7 @@ def _keys(file: Path) -> list[str]:
 def _compress_file(
     file: Path,
     weights: dict[str, Parameter],
-    choose: Callable[[Parameter], Action | None],
+    choose: Choose,
     report: Report,
     workers: int | None,
 ) -> dict[str, Tensor]:
@@ -164,40 +165,52 @@ def _compress_file(
         tensors: dict[str, Tensor] = _library().load_file(file)
     except Exception as error:  # the library has errors of its own, derived from nothing else
         raise FormatError(f"{file}: not a safetensors file: {error}") from error
-    jobs: list[tuple[Parameter, Action, Tensor]] = []
-    for key in tensors.keys() & weights.keys():
-        try:
-            action = choose(weights[key])
-        except CorepressError as reason:
-            skipped(report, weights[key], str(reason))
-            continue
-        if action is not None:
-            jobs.append((weights[key], action, tensors[key]))
-    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
-        for (parameter, _, _), result in zip(jobs, pool.map(lambda job: _compress(*job), jobs), strict=True):
-            if isinstance(result, CorepressError):
-                skipped(report, parameter, str(result))
-                continue
-            buffers, report[parameter.key] = result
-            tensors |= buffers
+    jobs = [
+        _Job(weights[key], action, tensors[key])
+        for key in tensors.keys() & weights.keys()
+        if (action := chosen(weights[key], choose, report)) is not None
+    ]
+    engine.run(jobs, _compress, _File(tensors, report), name=lambda job: job.parameter.key, workers=workers)
     return tensors
 
 
-def _compress(
-    parameter: Parameter, action: Action, value: Tensor
-) -> tuple[dict[str, Tensor], dict[str, Any]] | CorepressError:
-    """The tensors that take the place of one, with its row in the report; or the reason to leave it alone."""
+class _Job(NamedTuple):
+    parameter: Parameter
+    action: Action
+    value: Tensor
+
+
+class _Compressed(NamedTuple):
+    """The tensors that take the place of one, with its row in the report."""
+
+    tensors: dict[str, Tensor]
+    columns: dict[str, Any]
+
+
+class _File:
+    """The store of a file of a checkpoint: its tensors."""
+
+    def __init__(self, tensors: dict[str, Tensor], report: Report):
+        self.tensors, self.report = tensors, report
+
+    def put(self, item: _Job, result: _Compressed) -> None:
+        self.report[item.parameter.key] = result.columns
+        self.tensors.update(result.tensors)
+
+    def leave(self, item: _Job, reason: Skip) -> None:
+        skipped(self.report, item.parameter, str(reason))
+
+
+def _compress(job: _Job) -> _Compressed:
     # A module of its own: that of the model may have no values.
-    holder = nn.Module()
-    holder.register_parameter(parameter.name, nn.Parameter(value, requires_grad=False))
+    holder, parameter = nn.Module(), job.parameter
+    holder.register_parameter(parameter.name, nn.Parameter(job.value, requires_grad=False))
     own = Parameter(holder, "", parameter.name, parameter.output_axis, holder, "")
-    result = attempt(own, action)
-    if isinstance(result, CorepressError):
-        return result
-    form, columns = result
-    describe(own, form)
+    written = write(own, job.action)
+    describe(own, written.form)
     prefix = f"{parameter.module_name}." if parameter.module_name else ""
-    return {prefix + name: tensor.data for name, tensor in holder.state_dict().items()}, columns
+    tensors = {prefix + name: tensor.data for name, tensor in holder.state_dict().items()}
+    return _Compressed(tensors, written.columns)
 
 
 def _finish(source: Path, folder: Path, places: dict[str, str], files: list[Path]) -> None:

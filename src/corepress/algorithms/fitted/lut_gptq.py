@@ -11,7 +11,6 @@ Tables and indices come in four stages, of which the last two never increase thi
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -24,7 +23,7 @@ from corepress.algorithms.fitted.hessian import factorize
 from corepress.algorithms.palettize import palettize
 from corepress.errors import ConfigError, DataError
 from corepress.kernels.lut import descend, entries_of, feedback, sum_by_code
-from corepress.threads import over_rows
+from corepress.threads import CORES, over_rows
 from corepress.weights import Palettized
 
 Array = NDArray[Any]
@@ -159,4 +158,4 @@ def _look_up(tables: Floats, codes: Codes) -> Floats:
 
 
 def _over_rows(count: int, work: Callable[[int, int], None]) -> None:
-    over_rows(count, min(os.cpu_count() or 1, max(1, count // 16)), work)
+    over_rows(count, min(CORES, max(1, count // 16)), work)

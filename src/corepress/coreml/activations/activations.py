@@ -13,11 +13,11 @@ from corepress.coreml.activations.observers import Observer, observer_of
 from corepress.coreml.activations.pairs import Limits, write
 from corepress.coreml.activations.patterns import CORE, Chosen, after, before, concat_groups, input_types, name_of
 from corepress.coreml.config import OptimizationConfig, check_kinds
-from corepress.coreml.engine import Progress
 from corepress.coreml.interop import takes_any_model
 from corepress.coreml.op_configs import OpActivationLinearQuantizerConfig, OpLinearQuantizerConfig
 from corepress.coreml.opset import reach
 from corepress.coreml.rules import Item, without_effect
+from corepress.engine import Progress
 from corepress.errors import ConfigError, Missed
 from corepress.fields import warn_or_raise
 from corepress.formats.mlprogram import Model

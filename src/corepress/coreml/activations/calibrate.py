@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sized
 from typing import TYPE_CHECKING, Any
 
 from corepress.coreml.activations.observers import Observer
-from corepress.coreml.engine import Progress
+from corepress.engine import Progress
 from corepress.errors import ConfigError
 from corepress.formats.mlprogram import Model
 

@@ -24,7 +24,8 @@ from corepress.coreml.calibrated.fit import fit
 from corepress.coreml.calibrated.layers import layout_of, vectors_of
 from corepress.coreml.calibrated.sensitivity import of_vectors
 from corepress.coreml.choose import FLOATS
-from corepress.coreml.engine import Skip, run
+from corepress.coreml.rewrite import rewrite
+from corepress.engine import Skip
 from corepress.errors import CorepressError, DataError
 from corepress.formats.mlprogram import Model, Weight
 from corepress.runtime import load
@@ -263,6 +264,6 @@ def _rewritten(model: Model, values: Mapping[tuple[str, str], Tensor]) -> Model:
         value = values[weight.function, weight.output].cpu().numpy().astype(weight.dtype)
         return lambda _: value
 
-    result = run(model, choose)
+    result = rewrite(model, choose)
     result.origin, result.skipped = None, dict(model.skipped)
     return result

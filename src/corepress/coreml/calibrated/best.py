@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from corepress.coreml.calibrated.judging import WORSE, WORSE_AS_A_WHOLE, Samples, Split, is_better, split_of
-from corepress.coreml.engine import Outcome, Progress, run
+from corepress.coreml.rewrite import Outcome, rewrite
+from corepress.engine import Progress
 from corepress.formats.mlprogram import Model, Weight
 from corepress.split import HELD_BACK
 
@@ -91,7 +92,7 @@ def _run(
     def keep(_: Model, outcome: Outcome) -> None:
         outcomes.append(outcome)
 
-    result = run(model, choose, workers=workers, progress=progress, conclude=keep, quiet=quiet)
+    result = rewrite(model, choose, workers=workers, progress=progress, conclude=keep, quiet=quiet)
     return result, outcomes[0]
 
 

@@ -26,7 +26,7 @@ from corepress.coreml.calibrated.fit import fit
 from corepress.coreml.calibrated.judging import WORSE, Split
 from corepress.coreml.calibrated.layers import layout_of, vectors_of
 from corepress.coreml.calibrated.sensitivity import of_vectors
-from corepress.coreml.engine import Progress, Skip
+from corepress.engine import Progress, Skip
 from corepress.errors import CorepressError
 from corepress.formats.mlprogram import Model, Weight
 from corepress.runtime import load
@@ -207,7 +207,7 @@ class _Fitting:
                 else:
                     known = self.shared.known.get(buffer) or self._known(step, key, arguments, originals)
                     given = _given(weight, action, known)
-            except (Skip, CorepressError):
+            except CorepressError:
                 continue  # the compression itself will find the same, and say so
             finally:
                 self.tell(weight.name)

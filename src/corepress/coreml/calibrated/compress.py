@@ -8,8 +8,8 @@ from corepress.coreml import palettize, prune, quantize
 from corepress.coreml.calibrated.best import compressed
 from corepress.coreml.calibrated.judging import Samples
 from corepress.coreml.config import OptimizationConfig
-from corepress.coreml.engine import Progress
 from corepress.coreml.interop import takes_any_model
+from corepress.engine import Progress
 from corepress.errors import ConfigError
 from corepress.formats.mlprogram import Model
 from corepress.split import HELD_BACK

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from corepress.coreml.calibrated.judging import WORSE, Split
 from corepress.coreml.calibrated.layers import PRODUCTS, product_axis
-from corepress.coreml.engine import Skip
 from corepress.coreml.palettize import Palettize
+from corepress.engine import Skip
 from corepress.errors import ConfigError, CorepressError, DataError
 from corepress.formats.mlprogram import Model, Weight
 from corepress.runtime import load

@@ -20,10 +20,10 @@ from corepress.algorithms.fitted.grid import NORMAL_FLOAT
 from corepress.algorithms.fitted.hessian import Factor, Hessian
 from corepress.algorithms.fitted.sparsegpt import sparsegpt
 from corepress.algorithms.fitted.statistics import Statistics
+from corepress.engine import Skip
 from corepress.errors import ConfigError
 from corepress.fields import flag, fraction, integer, real, suggesting, value_of, whole
 from corepress.torch import dtypes
-from corepress.torch.engine import Skip, check
 from corepress.torch.fields import member, optional_integer
 from corepress.torch.layerwise_compression.layout import layout_of, reads, vectors_of
 from corepress.torch.layerwise_compression.registry import Registry
@@ -34,6 +34,7 @@ from corepress.torch.optimization_config import (
     QuantizationGranularityWord,
 )
 from corepress.torch.quantization.quantization_config import QuantizationScheme, QuantizationSchemeWord
+from corepress.torch.rewrite import check
 from corepress.weights import CompressedWeight, Quantized, Sparse
 
 __all__ = [

@@ -19,7 +19,6 @@ from corepress.algorithms.fitted.awq import Rounding
 from corepress.errors import ConfigError, CorepressError, DataError
 from corepress.fields import flag, integer, matches_nothing, suggesting
 from corepress.torch.base_model_optimizer import BaseDataCalibratedModelOptimizer, Reporting
-from corepress.torch.engine import skipped
 from corepress.torch.layerwise_compression import fingerprint
 from corepress.torch.layerwise_compression.activation_scaling import scale_activations
 from corepress.torch.layerwise_compression.algorithms import (
@@ -54,6 +53,7 @@ from corepress.torch.optimization_config import (
 from corepress.torch.parameters import Parameter, bake_parametrizations, copy_of, parameters, together
 from corepress.torch.progress import track
 from corepress.torch.report import Report, row
+from corepress.torch.rewrite import skipped
 
 __all__ = ["LayerwiseCompressor", "LayerwiseCompressorConfig"]
 

@@ -5,7 +5,6 @@ That is the sum over samples of the squared gradient (Kim et al. 2023, "SqueezeL
 
 from __future__ import annotations
 
-import os
 import pickle
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -21,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from corepress.errors import ConfigError, DataError, ResourceError
+from corepress.threads import CORES
 from corepress.torch.progress import track
 
 LossFunction = Callable[[nn.Module, Any], Tensor]
@@ -113,7 +113,7 @@ def _in_processes(model: nn.Module, samples: list[Any], loss_fn: LossFunction, w
     parts = [part for part in (samples[start::workers] for start in range(workers)) if part]
     if len(parts) < 2:
         return _sum_of_squares(model, samples, loss_fn)
-    threads = max(1, (os.cpu_count() or 1) // len(parts))
+    threads = max(1, CORES // len(parts))
     with tempfile.TemporaryDirectory() as folder:
         # A file, not the pool's pickles: those would move the parameters into memory that all processes share.
         jobs = [Path(folder, f"{number}.pt") for number in range(len(parts))]

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from corepress.engine import Skip
 from corepress.errors import CorepressError, OrderError
 from corepress.torch import training
 from corepress.torch.base_model_optimizer import BaseTrainingTimeModelOptimizer
-from corepress.torch.engine import Skip, check, skipped
 from corepress.torch.metadata import array_of, describe, read_weight, register_version, write_weight
 from corepress.torch.palettization.fake_palettize import FakePalettize
 from corepress.torch.palettization.palettization_config import DKMPalettizerConfig, ModuleDKMPalettizerConfig
@@ -19,6 +19,7 @@ from corepress.torch.parameters import Parameter, together
 from corepress.torch.quantization.fake_quantize import FakeQuantize
 from corepress.torch.quantization.quantization_config import ObserverType
 from corepress.torch.report import Report, row
+from corepress.torch.rewrite import check, skipped
 from corepress.weights import Palettized, Quantized, Sparse
 
 __all__ = ["DKMPalettizer", "Palettizer"]

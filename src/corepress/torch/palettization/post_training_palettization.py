@@ -14,7 +14,6 @@ from corepress.errors import ConfigError
 from corepress.fields import flag, suggesting, value_of, whole
 from corepress.torch.base_model_optimizer import WeightByWeight
 from corepress.torch.dtypes import lut_type
-from corepress.torch.engine import Action, compress_weights
 from corepress.torch.fields import channel_axis, member, optional_integer
 from corepress.torch.optimization_config import (
     LutType,
@@ -25,6 +24,7 @@ from corepress.torch.optimization_config import (
 )
 from corepress.torch.palettization.cluster import palettize_weight
 from corepress.torch.parameters import Parameter, borrowing_copy_of
+from corepress.torch.rewrite import Action, rewrite
 
 __all__ = ["ModulePostTrainingPalettizerConfig", "PostTrainingPalettizer", "PostTrainingPalettizerConfig"]
 
@@ -112,7 +112,7 @@ class PostTrainingPalettizer(WeightByWeight):
         self._check_config()
         given = self._model
         self._model = self._get_model_for_compression(inplace, borrowing_copy_of)
-        self._report = compress_weights(
+        self._report = rewrite(
             self._model,
             self._choose,
             borrowed_from=None if inplace else given,

@@ -14,11 +14,11 @@ from attrs import define, field
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from corepress.engine import Skip
 from corepress.errors import ConfigError, DataError, FormatError
 from corepress.fields import flag, integer, suggesting
 from corepress.torch.base_model_optimizer import BaseDataCalibratedModelOptimizer, Reporting
 from corepress.torch.dtypes import lut_type
-from corepress.torch.engine import Action, Skip, compress_weights
 from corepress.torch.fields import channel_axis, member, optional_integer
 from corepress.torch.metadata import array_of
 from corepress.torch.optimization_config import (
@@ -32,6 +32,7 @@ from corepress.torch.palettization.cluster import palettize_weight
 from corepress.torch.palettization.fisher import LossFunction, fisher_diagonal, normalized
 from corepress.torch.palettization.post_training_palettization import check_palettization, warn_of_conversion
 from corepress.torch.parameters import Parameter, bake_parametrizations, copy_of, has_parametrizations
+from corepress.torch.rewrite import Action, rewrite
 
 __all__ = ["ModuleSKMPalettizerConfig", "SKMPalettizer", "SKMPalettizerConfig"]
 
@@ -145,7 +146,7 @@ class SKMPalettizer(Reporting, BaseDataCalibratedModelOptimizer):
         def choose(parameter: Parameter) -> Action | None:
             return self._choose(parameter, importance.get(id(parameter.value)))
 
-        self._report = compress_weights(self._model, choose, workers=num_kmeans_workers, description="Palettizing")
+        self._report = rewrite(self._model, choose, workers=num_kmeans_workers, description="Palettizing")
         return self._model
 
     def _config_of(self, parameter: Parameter) -> Any:

@@ -10,17 +10,18 @@ import numpy as np
 from attrs import define, field
 from torch import Tensor, nn
 
+from corepress.engine import Skip
 from corepress.errors import ConfigError, CorepressError, DataError, OrderError
 from corepress.fields import fraction, must_be, suggesting, value_of, whole
 from corepress.torch import training
 from corepress.torch.base_model_optimizer import BaseTrainingTimeModelOptimizer
-from corepress.torch.engine import Skip, check, skipped
 from corepress.torch.metadata import array_of, metadata_of, read_weight, register_version
 from corepress.torch.optimization_config import ModuleOptimizationConfig, OptimizationConfig
 from corepress.torch.parameters import Parameter
 from corepress.torch.pruning.masks import magnitude_mask, n_m_mask
 from corepress.torch.pruning.pruning_scheduler import ConstantSparsityScheduler, PruningScheduler, scheduler_of
 from corepress.torch.report import Report, sparsities
+from corepress.torch.rewrite import check, skipped
 from corepress.weights import Sparse
 
 __all__ = ["MagnitudePruner", "MagnitudePrunerConfig", "ModuleMagnitudePrunerConfig"]

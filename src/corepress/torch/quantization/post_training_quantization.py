@@ -17,7 +17,6 @@ from corepress.errors import ConfigError
 from corepress.fields import flag, suggesting
 from corepress.torch import dtypes
 from corepress.torch.base_model_optimizer import WeightByWeight
-from corepress.torch.engine import Action, compress_weights
 from corepress.torch.fields import member
 from corepress.torch.metadata import array_of
 from corepress.torch.optimization_config import (
@@ -28,6 +27,7 @@ from corepress.torch.optimization_config import (
 )
 from corepress.torch.parameters import Parameter, bake_parametrizations, borrowing_copy_of, copy_of
 from corepress.torch.quantization.quantization_config import QuantizationScheme, QuantizationSchemeWord
+from corepress.torch.rewrite import Action, rewrite
 from corepress.weights import decompress
 
 __all__ = ["ModulePostTrainingQuantizerConfig", "PostTrainingQuantizer", "PostTrainingQuantizerConfig"]
@@ -125,7 +125,7 @@ class PostTrainingQuantizer(WeightByWeight):
         if scales:
             self._scale_activations(model, dataloader)
         self._model = model
-        self._report = compress_weights(
+        self._report = rewrite(
             model, self._choose, borrowed_from=given if borrows else None, workers=workers, description="Quantizing"
         )
         return model

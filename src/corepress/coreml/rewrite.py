@@ -1,19 +1,19 @@
-"""Runs one compression over a model: which weights, in parallel, and back into the program."""
+"""Puts what an action makes of the weights of a package into its program, in their place."""
 
 from __future__ import annotations
 
 import functools
 import logging
-import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from corepress.errors import CorepressError, FormatError, ResourceError
+from corepress import engine
+from corepress.engine import Progress, Skip, skipping
+from corepress.errors import FormatError
 from corepress.formats.mlprogram import Model, Weight
 from corepress.formats.mlprogram.constexpr import Store, set_name, write_weight
 from corepress.formats.mlprogram.model import DEFAULT_WEIGHT_FILE
@@ -26,16 +26,9 @@ log = logging.getLogger(__name__)
 Array = NDArray[Any]
 # Turns one weight into its new form; raises `Skip`, or a CorepressError, with the reason to leave it alone.
 Action = Callable[[Weight], "Array | CompressedWeight"]
-# Called with the number of weights done, of all weights, and the name of the one just done.
-Progress = Callable[[int, int, str], None]
-
-
-class Skip(Exception):
-    """Leave a weight as it is; the message says why. `quiet` when the user has asked for nothing else."""
-
-    def __init__(self, reason: str, *, quiet: bool = False):
-        super().__init__(reason)
-        self.quiet = quiet
+# The action on a weight; raises `Skip` for one that is left alone.
+Choose = Callable[[Weight], Action]
+Names = Callable[[], dict[str, set[str]]]
 
 
 @dataclass
@@ -43,8 +36,8 @@ class Outcome:
     """What one run did: the weights that it compressed, their bytes before and after (what weights share counted once),
     and those left alone, with the reason. `quiet`: nothing is said of the latter."""
 
-    done: list[Weight]
-    left: list[tuple[Weight, str]]
+    done: list[Weight] = field(default_factory=list)
+    left: list[tuple[Weight, str]] = field(default_factory=list)
     quiet: bool = False
     bytes_before: int = 0
     bytes_after: int = 0
@@ -57,9 +50,16 @@ class Job(NamedTuple):
     action: Action
 
 
-def run(
+class Written(NamedTuple):
+    """What takes the place of the weights of a job: the operations for each of them, and the bytes that all take."""
+
+    operations: list[list[Any]]
+    size: int
+
+
+def rewrite(
     model: Model,
-    choose: Callable[[Weight], Action],
+    choose: Choose,
     *,
     weights: list[Weight] | None = None,
     workers: int | None = None,
@@ -69,59 +69,69 @@ def run(
 ) -> Model:
     """Apply to every weight the action that `choose` gives for it, and return the new model.
 
-    `choose` raises `Skip` for weights that are left alone. Weights that share their data and get equal actions
-    (equal by `==`) are compressed once and go on sharing. `weights`: those of `model`, where they are listed already;
-    then `model` itself is changed, which must be a copy of the caller's. `workers` threads (default: one for each core)
-    work on weights at the same time; results do not depend on their number. `conclude` is called with the new model and
-    what was done. `quiet`: don't warn of weights that are left alone, since a run before did.
+    Weights that share their data and get equal actions (equal by `==`) are compressed once and go on sharing.
+    `weights`: those of `model`, where they are listed already; then `model` itself is changed, which must be a copy of
+    the caller's. `workers`, `progress`: see `engine.run`. `conclude` is called with the new model and what was done.
+    `quiet`: don't warn of weights that are left alone, since a run before did.
     """
     result = model.copy() if weights is None else model
-    outcome = Outcome([], [], quiet)
-    jobs = _plan(result, result.weights() if weights is None else weights, choose, outcome)
+    program = _Program(result, Outcome(quiet=quiet))
+    jobs = _plan(program, result.weights() if weights is None else weights, choose)
     # Most weights become one operation under their old name; the names in use matter to the others only.
     names = functools.cache(lambda: _output_names(result))
-    replacements: list[tuple[Node, Sequence[Any]]] = []
-    insertions: list[tuple[Node, Sequence[Any]]] = []
-    done = 0
-    threads = workers or os.cpu_count() or 1
-    pool = ThreadPoolExecutor(threads)
-    try:
-        running: dict[Future[Any], Job] = {}
-        waiting = list(reversed(jobs))
-        while running or waiting:
-            # Few jobs at a time: each holds a whole weight in memory.
-            while waiting and len(running) < threads:
-                job = waiting.pop()
-                running[pool.submit(_compress, result, job, names)] = job
-            finished, _ = wait(running, return_when=FIRST_COMPLETED)
-            for future in finished:
-                job = running.pop(future)
-                for weight, operations in _collect(result, job, future, outcome):
-                    if weight.argument is not None:
-                        _rebind(weight, operations[-1].outputs[0].name)
-                        insertions.append((weight.node, operations))
-                    else:
-                        replacements.append((weight.node, operations))
-                        replacements += [(node, []) for node in weight.chain()[1:]]
-                done += 1
-                if progress is not None:
-                    progress(done, len(jobs), job.weights[0].name)
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-    edit(replacements, insertions)
-    result.changed = model.changed | {(weight.function, weight.output) for weight in outcome.done}
+    engine.run(
+        jobs,
+        lambda job: _compress(result, job, names),
+        program,
+        name=lambda job: job.weights[0].name,
+        workers=workers,
+        progress=progress,
+    )
+    edit(program.replacements, program.insertions)
+    result.changed = model.changed | {(weight.function, weight.output) for weight in program.outcome.done}
     if conclude is not None:
-        conclude(result, outcome)
+        conclude(result, program.outcome)
     return result
 
 
-def _plan(model: Model, weights: list[Weight], choose: Callable[[Weight], Action], outcome: Outcome) -> list[Job]:
+class _Program:
+    """The store of a package: gathers what its program gets in place of the weights."""
+
+    def __init__(self, model: Model, outcome: Outcome):
+        self.model, self.outcome = model, outcome
+        self.replacements: list[tuple[Node, Sequence[Any]]] = []
+        self.insertions: list[tuple[Node, Sequence[Any]]] = []
+
+    def put(self, item: Job, result: Written) -> None:
+        self.outcome.done += item.weights
+        self.outcome.bytes_before += item.weights[0].stored_bytes
+        self.outcome.bytes_after += result.size
+        for weight, operations in zip(item.weights, result.operations, strict=True):
+            if weight.argument is not None:
+                _rebind(weight, operations[-1].outputs[0].name)
+                self.insertions.append((weight.node, operations))
+            else:
+                self.replacements.append((weight.node, operations))
+                self.replacements += [(node, []) for node in weight.chain()[1:]]
+
+    def leave(self, item: Job, reason: Skip) -> None:
+        for weight in item.weights:
+            self.leave_one(weight, reason)
+
+    def leave_one(self, weight: Weight, reason: Skip) -> None:
+        self.outcome.left.append((weight, str(reason)))
+        self.model.skipped[weight.function, weight.output] = str(reason)
+        if not (self.outcome.quiet or reason.quiet):
+            log.warning("%s: left as it is: %s", weight.name, reason, extra={"weight": weight.name})
+
+
+def _plan(program: _Program, weights: list[Weight], choose: Choose) -> list[Job]:
     groups: dict[tuple[Any, ...], list[tuple[Action, list[Weight]]]] = {}
     for weight in weights:
         try:
             action = choose(weight)
         except Skip as skip:
-            _note(model, weight, skip, outcome)
+            program.leave_one(weight, skip)
             continue
         alike = groups.setdefault(weight.key, [])
         for known, sharing in alike:
@@ -149,15 +159,11 @@ def _output_names(model: Model) -> dict[str, set[str]]:
     return names
 
 
-def _compress(model: Model, job: Job, names: Callable[[], dict[str, set[str]]]) -> tuple[list[list[Any]], int]:
+def _compress(model: Model, job: Job, names: Names) -> Written:
     """In a worker: the operations that replace each weight of a job, and the bytes of the new form."""
     weight = job.weights[0]
-    try:
+    with skipping(but=(FormatError,)):
         form = job.action(weight)
-    except FormatError:
-        raise
-    except CorepressError as reason:  # one bad weight must not stop the others
-        raise Skip(str(reason)) from reason
     target = by_opset(weight.node.function.opset)
     if not isinstance(form, np.ndarray):
         check(form, target)
@@ -168,7 +174,7 @@ def _compress(model: Model, job: Job, names: Callable[[], dict[str, set[str]]]) 
     for alias in job.weights:
         operations.append(_write(form, alias, generation, _sharing_store(model, file, stored), names))
     weight.release()
-    return operations, stored_bytes(form)
+    return Written(operations, stored_bytes(form))
 
 
 def _sharing_store(model: Model, file: str, stored: list[Any]) -> Store:
@@ -189,7 +195,7 @@ def _write(
     weight: Weight,
     generation: int,
     store: Store,
-    names: Callable[[], dict[str, set[str]]],
+    names: Names,
 ) -> list[Any]:
     """The operations of one weight. Its own names stay; new ones are such as the function does not use yet."""
     operations = write_weight(form, weight.output, generation=generation, store=store)
@@ -220,32 +226,8 @@ def _rename(operations: list[Any], old: str, new: str) -> None:
                     binding.name = new
 
 
-def _collect(
-    model: Model, job: Job, future: Future[tuple[list[list[Any]], int]], outcome: Outcome
-) -> list[tuple[Weight, list[Any]]]:
-    try:
-        operations, size = future.result()
-    except Skip as skip:
-        for weight in job.weights:
-            _note(model, weight, skip, outcome)
-        return []
-    except MemoryError as error:
-        raise ResourceError(f"{job.weights[0].name}: not enough memory to compress it") from error
-    outcome.done += job.weights
-    outcome.bytes_before += job.weights[0].stored_bytes
-    outcome.bytes_after += size
-    return list(zip(job.weights, operations, strict=True))
-
-
 def _rebind(weight: Weight, output: str) -> None:
     """Let the operation that held the tensor in place read the new operation instead."""
     for entry in weight.node.op.inputs:
         if entry.key == weight.argument:
             entry.value.arguments[0].name = output
-
-
-def _note(model: Model, weight: Weight, skip: Exception, outcome: Outcome) -> None:
-    outcome.left.append((weight, str(skip)))
-    model.skipped[weight.function, weight.output] = str(skip)
-    if not (outcome.quiet or getattr(skip, "quiet", False)):
-        log.warning("%s: left as it is: %s", weight.name, skip, extra={"weight": weight.name})

@@ -11,7 +11,7 @@ from pathlib import Path
 
 SOURCE = Path(__file__).parent.parent / "src/corepress"
 
-_FACES = {"formats", "targets", "weights", "errors", "fields", "peer"}
+_FACES = {"formats", "targets", "weights", "errors", "fields", "configuration", "peer"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "version": set(),
@@ -21,6 +21,7 @@ ALLOWED: dict[str, set[str]] = {
     "tables": set(),
     "opsets": set(),
     "fields": {"errors"},
+    "configuration": {"fields", "errors"},
     "peer": {"errors"},
     "split": {"errors"},
     "kernels": {"errors"},
@@ -39,8 +40,8 @@ ALLOWED: dict[str, set[str]] = {
     "neural_network": {"formats", "algorithms", "weights", "errors", "engine"},
     "neural_network/compare": {"formats", "runtime", "metrics", "errors"},
     "torch": {
-        "algorithms", "formats/atomic", "weights", "errors", "fields", "peer", "threads", "metrics", "version",
-        "engine",
+        "algorithms", "formats/atomic", "weights", "errors", "fields", "configuration", "peer", "threads", "metrics",
+        "version", "engine",
     },
     "description": {"formats", "targets", "errors"},
     "verification": {"runtime", "formats", "metrics", "tables", "json_numbers", "errors"},

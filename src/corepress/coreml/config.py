@@ -5,14 +5,14 @@ The configuration of `coremltools.optimize.coreml`, with every refusal a `Config
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, ClassVar
 
-import attrs
 from attrs import define, field
 
+from corepress.configuration import GLOBAL, Levels, Rule, as_mapping, check_level, copied
 from corepress.coreml.granularity import CompressionGranularity, WeightDtype
 from corepress.coreml.op_configs import (
     OpActivationLinearQuantizerConfig,
@@ -50,9 +50,6 @@ _KINDS: dict[str, type[OpCompressorConfig]] = {
     )
 }
 Configs = dict[str, "OpCompressorConfig | None"]
-LEVELS = ("op_type_configs", "op_name_configs")
-# An entry of a configuration: the name of the level that it stands in, and its key there ("" for the global one).
-Rule = tuple[str, str]
 
 
 def own_config(value: Any) -> Any:
@@ -60,29 +57,13 @@ def own_config(value: Any) -> Any:
     return as_ours(value, {**_KINDS, "OptimizationConfig": OptimizationConfig}.get)
 
 
-def _own_dict(value: Any) -> Any:
-    """A copy, so that the caller's dictionary stays the caller's."""
-    return own_config(dict(value)) if isinstance(value, Mapping) else {} if value is None else value
-
-
-def _check_entry(level: str, key: str, config: Any) -> None:
-    if config is None:
-        return
-    if not isinstance(config, OpCompressorConfig):
-        raise ConfigError(f"config must be type of OpCompressorConfig. Got {config!r} in {level}.")
-    if level == "op_type_configs":
-        config._validate_op_type(key)
-
-
-def _check_level(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
-    entries = {"": value} if attribute.name == "global_config" else _as_mapping(value, attribute.name)
-    for key, config in entries.items():
-        _check_entry(attribute.name, key, config)
+def _own_dict(entries: Any) -> Any:
+    return copied(entries, own_config)
 
 
 @suggesting
 @define
-class OptimizationConfig:
+class OptimizationConfig(Levels):
     """Which weight is compressed by which configuration; None leaves a weight alone.
 
     global_config: for every weight.
@@ -92,9 +73,11 @@ class OptimizationConfig:
         `[...]`), and the first that matches counts.
     """
 
-    global_config: OpCompressorConfig | None = field(default=None, converter=own_config, validator=_check_level)
-    op_type_configs: Configs = field(factory=dict, converter=_own_dict, validator=_check_level)
-    op_name_configs: Configs = field(factory=dict, converter=_own_dict, validator=_check_level)
+    _levels: ClassVar[tuple[str, ...]] = ("op_type_configs", "op_name_configs")
+
+    global_config: OpCompressorConfig | None = field(default=None, converter=own_config, validator=check_level)
+    op_type_configs: Configs = field(factory=dict, converter=_own_dict, validator=check_level)
+    op_name_configs: Configs = field(factory=dict, converter=_own_dict, validator=check_level)
 
     def set_global(self, op_config: OpCompressorConfig | None) -> None:
         """Set the configuration for every weight that has none of its own."""
@@ -108,19 +91,11 @@ class OptimizationConfig:
         """Set the configuration for a weight or an operation of that name, or for all that fit a pattern."""
         self.op_name_configs = self.op_name_configs | {op_name: op_config}
 
-    def configs(self) -> Iterator[OpCompressorConfig]:
-        """Every configuration that is set."""
-        everything = [self.global_config, *self.op_type_configs.values(), *self.op_name_configs.values()]
-        return (config for config in everything if config is not None)
-
-    def rules(self) -> list[Rule]:
-        """Every entry by type or name."""
-        return [(level, key) for level in LEVELS for key in getattr(self, level)]
-
-    def held(self, rule: Rule) -> OpCompressorConfig | None:
-        """The configuration that an entry holds; None leaves what it decides alone."""
-        level, key = rule
-        return self.global_config if level == "global_config" else getattr(self, level)[key]  # type: ignore[no-any-return]
+    def _check(self, level: str, key: Any, config: Any) -> None:
+        if not isinstance(config, OpCompressorConfig):
+            raise ConfigError(f"config must be type of OpCompressorConfig. Got {config!r} in {level}.")
+        if level == "op_type_configs":
+            config._validate_op_type(key)
 
     def config_for(self, weight_name: str, consumers: Sequence[tuple[str, str]]) -> OpCompressorConfig | None:
         """The configuration of a weight that the `consumers` use, each (type, name); None: leave it alone.
@@ -133,25 +108,26 @@ class OptimizationConfig:
         for config, (_, name) in zip(wanted, consumers, strict=False):
             if config != wanted[0]:
                 raise ConfigError(tied_conflict(consumers[0][1], name, weight_name, (wanted[0], config)))
-        return wanted[0] if wanted else None
+        found: OpCompressorConfig | None = wanted[0] if wanted else None
+        return found
 
     def rules_for(self, weight_name: str, consumers: Sequence[tuple[str, str]]) -> list[Rule]:
         """The entries that decide about a weight: one for all consumers, or one for each; see `config_for`."""
         if weight_name in self.op_name_configs:
-            return [("op_name_configs", weight_name)]
+            return [Rule("op_name_configs", weight_name)]
         if "const" in self.op_type_configs:
             raise ConfigError("const ops cannot be set by the `set_op_type` function. Please use `set_global`.")
         if consumers and not any(name in self.op_name_configs for _, name in consumers):
             pattern = self._pattern_for(weight_name)
             if pattern is not None:
-                return [("op_name_configs", pattern)]
+                return [Rule("op_name_configs", pattern)]
         return [self._consumer_rule(*consumer) for consumer in consumers]
 
     def _consumer_rule(self, op_type: str, op_name: str) -> Rule:
         key = op_name if op_name in self.op_name_configs else self._pattern_for(op_name)
         if key is not None:
-            return "op_name_configs", key
-        return ("op_type_configs", op_type) if op_type in self.op_type_configs else ("global_config", "")
+            return Rule("op_name_configs", key)
+        return Rule("op_type_configs", op_type) if op_type in self.op_type_configs else GLOBAL
 
     def _pattern_for(self, name: str) -> str | None:
         return next((key for key in self.op_name_configs if fnmatchcase(name, key)), None)
@@ -164,22 +140,18 @@ class OptimizationConfig:
         `op_type_configs` and `op_name_configs` map names to arguments, or to None. Each set of arguments may
         name a `config_type` of its own. Unknown keys and wrong values are a ConfigError that says where.
         """
-        known = ("config_type", "global_config", "op_type_configs", "op_name_configs")
-        for key in _as_mapping(config_dict, "an optimization config"):
+        known = ("config_type", "global_config", *cls._levels)
+        for key in as_mapping(config_dict, "an optimization config"):
             if key not in known:
                 hint = suggestion(key, known)
                 raise UnknownKeyError(f"Invalid key {key} to construct an OptimizationConfig object. {hint}")
-        kind = config_dict.get("config_type")
+        arguments = dict(config_dict)
+        kind = arguments.pop("config_type", None)
         if not isinstance(kind, str):
             raise ConfigError(f"config_type must be provided with type of string. {suggestion(kind, _KINDS)}")
         if kind not in _KINDS:
             raise ConfigError(f"unknown config_type {kind!r}. {suggestion(kind, _KINDS)}")
-        read: dict[str, Any] = {"global_config": _read(config_dict.get("global_config"), kind, "global_config")}
-        for level in known[2:]:
-            given = config_dict.get(level)
-            entries = {} if given is None else _as_mapping(given, level)
-            read[level] = {name: _read(values, kind, f'{level} "{name}"') for name, values in entries.items()}
-        return cls(**read)
+        return cls._from_levels(arguments, lambda values, rule: _read(values, kind, rule))
 
     @classmethod
     def from_yaml(cls, yml: str | Path | IO[str] | IO[bytes]) -> OptimizationConfig:
@@ -187,16 +159,11 @@ class OptimizationConfig:
         return cls.from_dict(read_yaml(yml))
 
 
-def _as_mapping(value: Any, what: str) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise ConfigError(f"{what} must be type of dict. Got {value!r}.")
-    return value
-
-
-def _read(values: Any, kind: str, where: str) -> OpCompressorConfig | None:
+def _read(values: Any, kind: str, rule: Rule) -> OpCompressorConfig | None:
     if values is None:
         return None
-    arguments = dict(_as_mapping(values, where))
+    where = rule.level if rule == GLOBAL else f'{rule.level} "{rule.key}"'
+    arguments = dict(as_mapping(values, where))
     kind = arguments.pop("config_type", kind)
     if kind not in _KINDS:
         raise ConfigError(f"{where}: unknown config_type {kind!r}. {suggestion(kind, _KINDS)}")

@@ -6,10 +6,11 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
-from corepress.coreml.config import LEVELS, OptimizationConfig, Rule
-from corepress.fields import matches_nothing, no_effect
+from corepress import configuration
+from corepress.configuration import Known, Rule
+from corepress.coreml.config import OptimizationConfig
 
-PYTHON = {level: level for level in LEVELS}
+PYTHON = {level: level for level in OptimizationConfig._levels}
 """The levels of a configuration as Python calls them; a recipe has words of its own."""
 
 
@@ -26,10 +27,9 @@ class Item(NamedTuple):
 
     def matches(self, rule: Rule) -> bool:
         """Whether a rule would decide about it if no other did."""
-        level, key = rule
-        if level == "op_type_configs":
-            return any(kind == key for kind, _ in self.readers)
-        return any(_fits(name, key) for name in (self.name, *(name for _, name in self.readers)))
+        if rule.level == "op_type_configs":
+            return any(kind == rule.key for kind, _ in self.readers)
+        return any(_fits(name, rule) for name in (self.name, *(name for _, name in self.readers)))
 
 
 def without_effect(
@@ -45,43 +45,26 @@ def without_effect(
     `names`, `types`: all that the model has. `words`: what the levels are called where the rules were written. `what`:
     what an item is.
     """
-    decided: dict[Rule, list[Item]] = {}
-    for item in items:
-        for rule in config.rules_for(item.name, item.readers):
-            decided.setdefault(rule, []).append(item)
-    for rule in config.rules():
-        level, key = rule
-        known = types if level == "op_type_configs" else names
-        if not any(name == key if level == "op_type_configs" else _fits(name, key) for name in known):
-            yield matches_nothing(words[level], key, known)
-        elif reason := _reason(config, rule, decided.get(rule, []), items, words, what):
-            yield no_effect(words[level], key, reason)
 
+    def names_of(rule: Rule) -> Collection[str]:
+        return types if rule.level == "op_type_configs" else names
 
-def _reason(
-    config: OptimizationConfig,
-    rule: Rule,
-    decided: Sequence[Item],
-    items: Sequence[Item],
-    words: Mapping[str, str],
-    what: str,
-) -> str:
-    """Why a rule that matches something changes nothing; empty if it has an effect."""
-    spares = config.held(rule) is None
-    if decided:
-        reasons = [] if spares else [item.left_alone() for item in decided]
-        if spares or not all(reasons):
-            return ""
-        every = f"all {len(decided)} {what}s that it decides about are left alone, such as " if len(decided) > 1 else ""
-        return f'{every}"{decided[0].name}"{"" if every else " is left alone"}: {reasons[0]}'
-    matching = [item for item in items if item.matches(rule)]
-    if not matching:
-        return "" if spares else f"what it matches has no {what} to compress"
-    level, key = next(iter(config.rules_for(matching[0].name, matching[0].readers)), ("", ""))
-    return (
-        f'{words[level]} "{key}" goes before it for all that it matches' if level else f"no operation reads its {what}"
+    return configuration.without_effect(
+        config,
+        [
+            configuration.Item(item.name, config.rules_for(item.name, item.readers), item.matches, item.left_alone)
+            for item in items
+        ],
+        Known(
+            lambda rule: any(_fits(name, rule) for name in names_of(rule)),
+            names_of,
+            lambda _: f"what it matches has no {what} to compress",
+        ),
+        lambda rule: (words[rule.level], rule.key),
+        what,
     )
 
 
-def _fits(name: str, key: str) -> bool:
-    return name == key or fnmatchcase(name, key)
+def _fits(name: str, rule: Rule) -> bool:
+    """Whether a rule is for that name, or type."""
+    return name == rule.key or (rule.level == "op_name_configs" and fnmatchcase(name, rule.key))

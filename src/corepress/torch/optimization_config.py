@@ -9,10 +9,10 @@ from __future__ import annotations
 import importlib
 import operator
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 from pathlib import Path
-from typing import IO, Any, ClassVar, Literal, NamedTuple, TypeVar
+from typing import IO, Any, ClassVar, Literal, TypeVar
 
 import attrs
 import torch
@@ -20,6 +20,7 @@ from attrs import define, field
 from torch import nn
 
 from corepress import fields
+from corepress.configuration import GLOBAL, Levels, Rule, as_mapping, check_level, copied
 from corepress.errors import ConfigError
 from corepress.peer import as_ours
 
@@ -28,13 +29,6 @@ __all__ = ["ModuleOptimizationConfig", "OptimizationConfig", "PalettizationGranu
 M = TypeVar("M", bound="ModuleOptimizationConfig")
 O = TypeVar("O", bound="OptimizationConfig")  # noqa: E741
 ModuleType = Callable[..., Any] | str
-
-
-class Rule(NamedTuple):
-    """An entry of a configuration: `level` is "module_name_configs" or "module_type_configs"."""
-
-    level: str
-    key: ModuleType
 
 
 class QuantizationGranularity(Enum):
@@ -93,30 +87,21 @@ def _counterpart(name: str) -> Any:
     return None
 
 
-def check_level(instance: OptimizationConfig, attribute: attrs.Attribute[Any], value: Any) -> None:
-    entries = {"": value} if attribute.name == "global_config" else as_mapping(value, attribute.name)
-    for key, config in entries.items():
-        _check_entry(instance, attribute.name, key, config)
+def own_dict(entries: Any) -> Any:
+    return copied(entries, own_config)
 
 
-def _check_entry(instance: OptimizationConfig, level: str, key: Any, config: Any) -> None:
-    if config is not None and not isinstance(config, instance._module_config):
-        wanted = instance._module_config.__name__
-        raise ConfigError(f"{level} {key!r} of {type(instance).__name__} must be a {wanted} or None, not {config!r}")
-
-
-def own_dict(configs: Any) -> Any:
-    """A copy, so that the caller's dictionary stays the caller's; the validator speaks of what is none."""
-    return own_config(dict(configs)) if isinstance(configs, Mapping) else {} if configs is None else configs
+def types_of(entries: Any) -> Any:
+    """A dictionary by types, which may be given by their names, by the types themselves."""
+    return {module_type(key): value for key, value in entries.items()} if isinstance(entries, dict) else entries
 
 
 def by_type(configs: Any) -> Any:
-    own = own_dict(configs)
-    return {module_type(key): value for key, value in own.items()} if isinstance(own, dict) else own
+    return types_of(own_dict(configs))
 
 
 @define
-class OptimizationConfig:
+class OptimizationConfig(Levels):
     """Which modules of a model are compressed by which configuration; None leaves a module alone.
 
     global_config: for every supported module.
@@ -125,6 +110,7 @@ class OptimizationConfig:
         both.
     """
 
+    _levels: ClassVar[tuple[str, ...]] = ("module_name_configs", "module_type_configs")
     _module_config: ClassVar[type[ModuleOptimizationConfig]] = ModuleOptimizationConfig
     # Whether a configuration that names nothing means the defaults for everything.
     _global_by_default: ClassVar[bool] = False
@@ -152,31 +138,22 @@ class OptimizationConfig:
         self.module_name_configs = self.module_name_configs | {module_name: opt_config}
         return self
 
-    def configs(self) -> Iterator[Any]:
-        """Every configuration that is set."""
-        everything = [self.global_config, *self.module_type_configs.values(), *self.module_name_configs.values()]
-        return (config for config in everything if config is not None)
+    def _check(self, level: str, key: Any, config: Any) -> None:
+        if not isinstance(config, self._module_config):
+            wanted = self._module_config.__name__
+            raise ConfigError(f"{level} {key!r} of {type(self).__name__} must be a {wanted} or None, not {config!r}")
 
-    def rules(self) -> Iterator[tuple[Rule, Any]]:
-        """Every entry for a name or a type, with its configuration, in the order in which they count."""
-        for level in ("module_name_configs", "module_type_configs"):
-            for key, config in getattr(self, level).items():
-                yield Rule(level, key), config
-
-    def rule_of(self, scopes: Iterable[str], kinds: Iterable[Any]) -> Rule | None:
-        """The entry that decides for what has these names, the nearest first, and these types; None: the global one."""
+    def rule_of(self, scopes: Iterable[str], kinds: Iterable[Any]) -> Rule:
+        """The entry that decides for what has these names, the nearest first, and these types."""
         for scope in scopes:
             for pattern in self.module_name_configs:
                 if matches(pattern, scope):
                     return Rule("module_name_configs", pattern)
-        return next((Rule("module_type_configs", kind) for kind in kinds if kind in self.module_type_configs), None)
-
-    def config_by(self, rule: Rule | None) -> Any:
-        return self.global_config if rule is None else getattr(self, rule.level)[rule.key]
+        return next((Rule("module_type_configs", kind) for kind in kinds if kind in self.module_type_configs), GLOBAL)
 
     def get_module_config(self, name: str, module: nn.Module) -> Any:
         """The configuration of a module, or None: leave it alone."""
-        return self.config_by(self.rule_of((name,), (type(module), type(module).__name__)))
+        return self.held(self.rule_of((name,), (type(module), type(module).__name__)))
 
     @classmethod
     def from_dict(cls: type[O], config_dict: Mapping[str, Any]) -> O:
@@ -186,25 +163,18 @@ class OptimizationConfig:
         and wrong values are a ConfigError that says where.
         """
         known = {attribute.name for attribute in attrs.fields(cls) if attribute.init}
-        arguments = dict(as_mapping(config_dict, cls.__name__))
-        for key in arguments:
+        for key in as_mapping(config_dict, cls.__name__):
             if key not in known:
                 raise fields.unknown_key(cls, key)
-        if "global_config" in arguments:
-            arguments["global_config"] = cls._read(arguments["global_config"], "global_config")
-        for level in {"module_type_configs", "module_name_configs"} & set(arguments):
-            entries = as_mapping(arguments[level] or {}, level)
-            arguments[level] = {key: cls._read(value, f"{level} {key!r}") for key, value in entries.items()}
-        return cls(**arguments)
+        return cls._from_levels(config_dict, cls._read)
 
     @classmethod
-    def _read(cls, value: Any, where: str) -> Any:
-        if not isinstance(value, Mapping):
-            return value
+    def _read(cls, value: Any, rule: Rule) -> Any:
+        """An entry from its arguments; what is no mapping stays, for the validators."""
         try:
-            return cls._module_config.from_dict(value)
+            return cls._module_config.from_dict(value) if isinstance(value, Mapping) else value
         except ConfigError as error:
-            raise ConfigError(f"{where}: {error}") from error
+            raise ConfigError(f"{place_of(rule)}: {error}") from error
 
     @classmethod
     def from_yaml(cls: type[O], yml: str | Path | IO[str] | IO[bytes]) -> O:
@@ -241,10 +211,9 @@ def matches(pattern: str, name: str) -> bool:
         raise ConfigError(f"module_name_configs {pattern!r} is not a regular expression: {error}") from error
 
 
-def as_mapping(value: Any, what: str) -> Mapping[Any, Any]:
-    if not isinstance(value, Mapping):
-        raise ConfigError(f"{what} must be given as a dictionary, not as {value!r}")
-    return value
+def place_of(rule: Rule) -> str:
+    """Where a rule stands, for messages."""
+    return rule.level if rule == GLOBAL else f"{rule.level} {rule.key!r}"
 
 
 def __dir__() -> list[str]:

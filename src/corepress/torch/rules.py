@@ -5,6 +5,7 @@ A place is where a configuration is looked up: a module with a weight or, for wh
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
@@ -13,10 +14,11 @@ import attrs
 import torch
 from torch import nn
 
+from corepress.configuration import GLOBAL, Item, Known, Rule, without_effect
 from corepress.errors import ConfigError
-from corepress.fields import matches_nothing, no_effect, tied_conflict, warn_or_raise
+from corepress.fields import tied_conflict, warn_or_raise
 from corepress.torch import training
-from corepress.torch.optimization_config import OptimizationConfig, Rule, matches, type_name
+from corepress.torch.optimization_config import OptimizationConfig, matches, type_name
 from corepress.torch.parameters import Parameter, together
 
 log = logging.getLogger(__name__)
@@ -45,22 +47,22 @@ def check_places(
 
 
 def _without_effect(model: nn.Module, config: OptimizationConfig, places: list[Place], method: str) -> Iterator[str]:
-    used = {config.rule_of(*place): place for place in places}
-    for rule, held in config.rules():
-        if rule in used:
-            continue
-        word = rule.key if isinstance(rule.key, str) else type_name(rule.key)
-        near = next((place for place in places if _fits(rule, place)), None)
-        modules = [name for name, module in model.named_modules() if _fits(rule, _place_of(name, module))]
-        if near is not None:
-            first = config.rule_of(*near)
-            assert first is not None
-            other = first.key if isinstance(first.key, str) else type_name(first.key)
-            yield no_effect(rule.level, word, f'{first.level} "{other}" goes before it wherever it matches')
-        elif not modules:
-            yield matches_nothing(rule.level, word, _known(rule, places))
-        elif held is not None:  # to leave alone what is not compressed anyway is no mistake
-            yield no_effect(rule.level, word, _why(model, modules[0], places, method))
+    def matched(rule: Rule) -> Iterator[str]:
+        return (name for name, module in model.named_modules() if _fits(rule, _place_of(name, module)))
+
+    def words(rule: Rule) -> tuple[str, str]:
+        return rule.level, type_name(rule.key)
+
+    known = Known(
+        lambda rule: any(True for _ in matched(rule)),
+        lambda rule: _known(rule, places),
+        lambda rule: _why(model, next(matched(rule)), places, method),
+    )
+    items = [
+        Item("".join(place.scopes[:1]), [config.rule_of(*place)], functools.partial(_fits, place=place), str)
+        for place in places
+    ]
+    return without_effect(config, items, known, words)
 
 
 def _place_of(name: str, module: nn.Module) -> Place:
@@ -139,8 +141,8 @@ def check_weights(
 
     def spared(parameter: Parameter) -> bool:
         """Whether the configuration says of what can't be compressed that it must stay as it is."""
-        rule = None if takes(parameter) else config.rule_of(*Place.of(parameter))
-        return rule is not None and config.config_by(rule) is None
+        rule = GLOBAL if takes(parameter) else config.rule_of(*Place.of(parameter))
+        return rule != GLOBAL and config.held(rule) is None
 
     check_shared(
         [(p.key, config_of(p) if takes(p) else None) for p in group if takes(p) or spared(p)]

@@ -16,6 +16,7 @@ from attrs import define, field
 from torch import Tensor, nn
 
 from corepress.algorithms.fitted.awq import Rounding
+from corepress.configuration import Rule, check_level
 from corepress.errors import ConfigError, CorepressError, DataError
 from corepress.fields import flag, integer, matches_nothing, suggesting
 from corepress.torch.base_model_optimizer import BaseDataCalibratedModelOptimizer, Reporting
@@ -46,9 +47,9 @@ from corepress.torch.optimization_config import (
     ModuleOptimizationConfig,
     OptimizationConfig,
     by_type,
-    check_level,
     own_config,
     own_dict,
+    place_of,
 )
 from corepress.torch.parameters import Parameter, bake_parametrizations, copy_of, parameters, together
 from corepress.torch.progress import track
@@ -97,7 +98,7 @@ class LayerwiseCompressorConfig(OptimizationConfig):
     match_original: bool = flag()
 
     @classmethod
-    def _read(cls, value: Any, where: str) -> Any:
+    def _read(cls, value: Any, rule: Rule) -> Any:
         if not isinstance(value, Mapping):
             return value
         try:
@@ -105,7 +106,7 @@ class LayerwiseCompressorConfig(OptimizationConfig):
                 raise ConfigError('it needs an "algorithm", such as "gptq"')
             return LayerwiseCompressionAlgorithmConfig.get_class(value["algorithm"]).from_dict(value)
         except ConfigError as error:
-            raise ConfigError(f"{where}: {error}") from error
+            raise ConfigError(f"{place_of(rule)}: {error}") from error
 
     def get_layers(self, model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
         """The names and modules that `layers` stands for, in the model's order."""

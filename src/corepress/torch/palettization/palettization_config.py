@@ -11,6 +11,7 @@ import torch
 from attrs import define, field
 from torch import nn
 
+from corepress.configuration import Rule, check_level, copied
 from corepress.errors import ConfigError
 from corepress.fields import flag, fraction, integer, must_be, real, suggesting, value_of, weight_threshold, whole
 from corepress.torch.dtypes import torch_type
@@ -20,10 +21,8 @@ from corepress.torch.optimization_config import (
     OptimizationConfig,
     PalettizationGranularity,
     PalettizationGranularityWord,
-    Rule,
-    as_mapping,
-    module_type,
     own_config,
+    types_of,
 )
 from corepress.torch.palettization.post_training_palettization import check_palettization
 
@@ -152,31 +151,21 @@ def _by_default() -> dict[Any, ModuleDKMPalettizerConfig]:
     return {kind: ModuleDKMPalettizerConfig() for kind in _KINDS}
 
 
-def _by_threshold(configs: Any) -> Any:
-    """One configuration, or several in the order of their thresholds."""
-    configs = own_config(configs)
-    known = isinstance(configs, list) and all(isinstance(each, ModuleDKMPalettizerConfig) for each in configs)
-    return sorted(configs, key=lambda each: each.weight_threshold or 0) if known else configs
+def _own(value: Any) -> Any:
+    """Of coremltools' as ours: a configuration, several in the order of their thresholds, or a dictionary of these."""
+    if isinstance(value, dict):
+        return {key: _own(each) for key, each in value.items()}
+    own = own_config(value)
+    known = isinstance(own, list) and all(isinstance(each, ModuleDKMPalettizerConfig) for each in own)
+    return sorted(own, key=lambda each: each.weight_threshold or 0) if known else own
 
 
-def _levels(entries: Any) -> dict[Any, Any]:
-    own = {} if entries is None else dict(as_mapping(entries, "configurations"))
-    return {key: _by_threshold(value) for key, value in own.items()}
+def _own_dict(entries: Any) -> Any:
+    return copied(entries, _own)
 
 
-def _by_type(entries: Any) -> dict[Any, Any]:
-    return {module_type(key): value for key, value in _levels(entries).items()}
-
-
-def _check_configs(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
-    entries = {"": value} if attribute.name == "global_config" else value
-    for key, configs in entries.items():
-        for config in configs if isinstance(configs, list) else [configs]:
-            if config is not None and not isinstance(config, ModuleDKMPalettizerConfig):
-                raise ConfigError(
-                    f"{attribute.name} {key!r} of a DKMPalettizerConfig must be a ModuleDKMPalettizerConfig, a list of "
-                    f"some, or None, not {config!r}"
-                )
+def _by_type(entries: Any) -> Any:
+    return types_of(_own_dict(entries))
 
 
 @suggesting
@@ -190,22 +179,26 @@ class DKMPalettizerConfig(OptimizationConfig):
 
     _module_config: ClassVar[type[ModuleOptimizationConfig]] = ModuleDKMPalettizerConfig
 
-    global_config: Any = field(default=None, converter=_by_threshold, validator=_check_configs)
-    module_type_configs: dict[Any, Any] = field(
-        factory=dict,
-        converter=_by_type,
-        validator=_check_configs,
-    )
-    module_name_configs: dict[str, Any] = field(factory=dict, converter=_levels, validator=_check_configs)
+    global_config: Any = field(default=None, converter=_own, validator=check_level)
+    module_type_configs: dict[Any, Any] = field(factory=dict, converter=_by_type, validator=check_level)
+    module_name_configs: dict[str, Any] = field(factory=dict, converter=_own_dict, validator=check_level)
 
     def __attrs_post_init__(self) -> None:
         if not (self.global_config or self.module_type_configs or self.module_name_configs):
             self.module_type_configs = _by_default()
 
-    def rules(self) -> Iterator[tuple[Rule, Any]]:
+    def _check(self, level: str, key: Any, config: Any) -> None:
+        for each in config if isinstance(config, list) else [config]:
+            if each is not None and not isinstance(each, ModuleDKMPalettizerConfig):
+                raise ConfigError(
+                    f"{level} {key!r} of a DKMPalettizerConfig must be a ModuleDKMPalettizerConfig, a list of some, or "
+                    f"None, not {each!r}"
+                )
+
+    def rules(self) -> list[Rule]:
         """Every entry for a name or a type; none of the default's, which nobody has written."""
         is_default = not self.module_name_configs and self.module_type_configs == _by_default()
-        return iter(()) if is_default else super().rules()
+        return [] if is_default else super().rules()
 
     def set_global(self, global_config: Any) -> DKMPalettizerConfig:
         """Set the configuration, or configurations by size, for every module that has none of its own."""
@@ -222,16 +215,16 @@ class DKMPalettizerConfig(OptimizationConfig):
         self.module_name_configs = self.module_name_configs | {module_name: opt_config}
         return self
 
-    def configs(self) -> Any:
+    def configs(self) -> Iterator[Any]:
         """Every configuration that is set."""
         for config in super().configs():
             yield from config if isinstance(config, list) else [config]
 
     @classmethod
-    def _read(cls, value: Any, where: str) -> Any:
+    def _read(cls, value: Any, rule: Rule) -> Any:
         if isinstance(value, list):
-            return [cls._read(each, where) for each in value]
-        return super()._read(value, where)
+            return [cls._read(each, rule) for each in value]
+        return super()._read(value, rule)
 
     def choose(self, name: str, module: nn.Module, sizes: list[int]) -> ModuleDKMPalettizerConfig | None:
         """The configuration for a module whose weights have so many elements: all must exceed its threshold."""

@@ -142,7 +142,7 @@ class LinearQuantizerConfig(OptimizationConfig):
 
     def config_of(self, scope: str, kinds: tuple[Any, ...]) -> ModuleLinearQuantizerConfig | None:
         """The configuration of a module, or of a call inside the module `scope`, by its name and then its kind."""
-        found: ModuleLinearQuantizerConfig | None = self.config_by(self.rule_of(enclosing(scope), kinds))
+        found: ModuleLinearQuantizerConfig | None = self.held(self.rule_of(enclosing(scope), kinds))
         return found
 
 

@@ -23,7 +23,7 @@ def channel_axes(weight: Weight) -> tuple[int, int]:
     if not choices:
         return 1, 0
     if len(set(choices)) > 1:
-        log.info("%s: its consumers have different channel axes; those of the first one are used", weight.name)
+        log.info("%s: its readers have different channel axes; that of the first one is used", weight.name)
     return choices[0]
 
 

@@ -20,7 +20,7 @@ def config_for(weight: Weight, config: OptimizationConfig, joint_forms: Collecti
     Raises Skip for everything that is to be left alone, ConfigError when consumers disagree.
     """
     if weight.dtype not in FLOATS:
-        raise Skip(f"{weight.dtype} numbers are left as they are", quiet=True)
+        raise Skip(f"{weight.dtype} numbers are not compressed, only floating-point ones", quiet=True)
     consumers = [(consumer.op_type, consumer.name) for consumer in weight.consumers]
     if not consumers:
         raise Skip("no operation reads it", quiet=True)

@@ -78,7 +78,7 @@ METHOD = Method(
     "palettize_weights",
     (OpPalettizerConfig,),
     chooser,
-    "fewer bits, larger groups or a higher weight_threshold would do",
+    "fewer bits, larger groups or a higher weight_threshold would help",
 )
 
 
@@ -123,7 +123,7 @@ class Palettize:
 
         form = scale_into_lut(Quantized(self._clustered(data, None, None), value.scale, value.offset, value.bits))
         if form.nbytes >= value.nbytes:
-            raise Skip("its scales are so fine that a LUT for each would take more than it saves")
+            raise Skip("it has so many scales that a look-up table for each would take more bytes than it saves")
         return form
 
     def _dense(self, values: Array, mask: NDArray[np.bool_] | None) -> Palettized | Quantized:
@@ -134,7 +134,7 @@ class Palettize:
         if self.config.enable_per_channel_scale:
             form = scale_into_lut(self._scaled(values, mask))
             if form.nbytes >= values.nbytes:
-                raise Skip("it has so many channels that a LUT for each would take more than it saves")
+                raise Skip("it has so many channels that a look-up table for each would take more bytes than it saves")
         else:
             form = self._clustered(values, mask, None)
         if lut_dtype is None or not isinstance(form, Palettized):

@@ -71,7 +71,7 @@ METHOD = Method(
     "prune_weights",
     (OpThresholdPrunerConfig, OpMagnitudePrunerConfig),
     chooser,
-    "its mask takes a bit for each value, so more zeros or a higher weight_threshold would do",
+    "its mask takes a bit for each value, so more zeros or a higher weight_threshold would help",
 )
 
 

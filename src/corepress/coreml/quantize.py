@@ -79,7 +79,7 @@ METHOD = Method(
     "linear_quantize_weights",
     (OpLinearQuantizerConfig,),
     chooser,
-    "fewer bits, larger blocks or a higher weight_threshold would do",
+    "fewer bits, larger blocks or a higher weight_threshold would help",
 )
 
 
@@ -122,7 +122,7 @@ class Quantize:
         if not isinstance(value.lut, np.ndarray):
             raise Skip("its LUT is quantized already")
         if value.lut.size < MIN_BLOB_ELEMENTS:
-            raise Skip(f"its LUT has only {value.lut.size} entries, so the scale would take what it saves")
+            raise Skip(f"its LUT has only {value.lut.size} entries, so that a scale would take the bytes that it saves")
         return Palettized(value.indices, self._quantized(value.lut, None), value.vector_axis)
 
     def block_sizes(self, shape: tuple[int, ...]) -> Sequence[int]:

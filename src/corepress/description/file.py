@@ -174,7 +174,7 @@ def _abilities(model: Part, kinds: list[str]) -> Iterator[tuple[str, Ability]]:
         ways = "weights fitted to sample inputs, W8A8"
         yield "calibrate", Ability(True, ways + ("; not the neural networks in it" if network else ""))
     else:
-        yield "calibrate", Ability(False, "only ML programs, and pipelines with some that can be run, can be")
+        yield "calibrate", Ability(False, "only ML programs, and pipelines that hold some, can be calibrated")
 
 
 def _compressing(model: Part, program: bool, network: bool) -> Ability:

@@ -152,7 +152,7 @@ def _appear(partial: Path, destination: Path) -> None:
         exclusive(partial, destination)
     except FileExistsError:
         raise OutputError(
-            f"{destination}: it appeared while the output was being written, and stays; choose another output"
+            f"{destination}: it was written by another program in the meantime; choose another output"
         ) from None
 
 
@@ -163,7 +163,7 @@ def _replace(partial: Path, destination: Path, kind: Kind) -> None:
     if _exchange(partial, destination):
         if not os.path.samestat(old, partial.lstat()):
             _exchange(partial, destination)
-            raise OutputError(f"{destination}: it changed while it was to be replaced, and stays")
+            raise OutputError(f"{destination}: it was changed in the meantime, so it is not replaced; try again")
     elif not kind.folder:
         partial.replace(destination)
     else:

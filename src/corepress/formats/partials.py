@@ -73,7 +73,7 @@ def sweep(destination: Path) -> None:
             try:
                 if path.suffix == ".old" and not os.path.lexists(destination):
                     exclusive(path, destination)
-                    log.warning("%s: a run that was killed had moved it away; it is put back", destination)
+                    log.warning("%s: an interrupted run had moved it away; it has been put back", destination)
                 else:
                     remove(path)
             finally:

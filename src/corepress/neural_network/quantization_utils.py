@@ -189,7 +189,7 @@ def _warn_of_ruin(before: Model, after: Model) -> None:
     for layer in endangered(before.weights(), after.weights()):
         cause = f"amplified by the batch norm {layer.norm!r} behind it" if layer.norm else "of its smallest kernels"
         log.warning(
-            "layer %r: the rounding of its weight, %s, may be %.0f %% of the energy of what it gives; use more bits, "
+            "layer %r: the rounding of its weight, %s, may be %.0f %% of the energy of its output; use more bits, "
             "leave it alone, or compare the outputs (corepress.verify)",
             layer.name, cause, 100 * min(layer.noise, 1),
         )  # fmt: skip

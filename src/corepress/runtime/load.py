@@ -82,5 +82,5 @@ def _device(name: str) -> torch.device:
         reason = str(error).splitlines()[0]
         if reason.startswith("Expected one of"):  # PyTorch lists all that it has a name for
             raise ConfigError(f"device {name!r} is not known; use cpu, cuda or mps") from error
-        raise ConfigError(f"device {name!r} is not to be had here: {reason}") from error
+        raise ConfigError(f"device {name!r} is not available on this machine: {reason}") from error
     return device

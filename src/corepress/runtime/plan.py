@@ -180,7 +180,7 @@ class Planner:
         if known is None and node.type not in CONTROL:
             raise UnsupportedError(
                 f"{node}: the runtime does not know this operation (of {node.function.opset}); "
-                "docs/operations.md lists those that it does"
+                "docs/operations.md lists the operations that it knows"
             )
         arguments = self._arguments(node, known)
         if (state := _STATES.get(node.type)) is not None and not isinstance(arguments.get(state), Computed):

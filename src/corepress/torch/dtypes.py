@@ -22,7 +22,7 @@ def dtype_name(dtype: str | torch.dtype) -> str:
     """ "int4" for "int4", "int8" for torch.int8; ConfigError for what is neither a known word nor a known type."""
     name = dtype.lower() if isinstance(dtype, str) else _NAMES.get(dtype)
     if name not in _TYPES:
-        raise ConfigError(f"{dtype!r} is no data type that a weight can have: known are {', '.join(_TYPES)}")
+        raise ConfigError(f"{dtype!r} is not a data type that a weight can have, which are {', '.join(_TYPES)}")
     return name
 
 

@@ -82,7 +82,7 @@ def load_compressed(model: nn.Module, folder: Path) -> nn.Module:
         raise FormatError(f"{folder} does not fit the model: {error}") from error
     held = {name for name, tensor in model.state_dict().items() if tensor.is_meta}
     if found.unexpected_keys or held:
-        what = f"has {found.unexpected_keys[0]!r}, which the model has not" if found.unexpected_keys else (
+        what = f"has {found.unexpected_keys[0]!r}, which the model does not have" if found.unexpected_keys else (
             f"lacks {min(held)!r}"
         )  # fmt: skip
         raise FormatError(f"{folder} does not fit the model: it {what}")

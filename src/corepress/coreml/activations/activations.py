@@ -73,8 +73,8 @@ def linear_quantize_activations(
     warn_or_raise(_idle_rules(config, parts), log, strict)
     if not any(part.values for part in parts):
         sentence = (
-            "linear_quantize_activations quantized no activation: the configuration takes none of the operations "
-            f"{', '.join(CORE)} that compute with activations only"
+            "linear_quantize_activations quantized no activation: the configuration covers none of the operations that "
+            f"can compute with activations of 8 bits ({', '.join(CORE)})"
         )
         if strict:
             raise Missed(sentence)

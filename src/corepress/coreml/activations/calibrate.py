@@ -72,7 +72,7 @@ def calibrate(
                 progress(done, total, f"sample {done}")
     finally:
         torch.set_num_threads(threads)
-    reasons = dict.fromkeys(unreached, "calibration never saw it")
+    reasons = dict.fromkeys(unreached, "no sample reached it")
     return reasons | dict.fromkeys(broken, "a sample made it NaN or infinite")
 
 

@@ -46,7 +46,7 @@ Waiting = dict[str, tuple[Weight, Any]]
 log = logging.getLogger(__name__)
 
 UNREACHED = "no sample reaches it"
-UNSUITED = "there is no way to fit it in its operation, or in the form that is asked for"
+UNSUITED = "weights of its operation, or in this form, can't be fitted to samples"
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,7 +24,7 @@ Samples = Iterable[Mapping[Any, Any]]
 
 log = logging.getLogger(__name__)
 
-WORSE = "fitted to samples it was worse on those held back"
+WORSE = "fitted to the samples, it was worse on those held back"
 WORSE_AS_A_WHOLE = "with fitted weights the model was worse on the samples held back"
 
 
@@ -71,8 +71,8 @@ def is_better(
     if errors[0] <= errors[1] or math.isnan(errors[1]):
         return True
     log.warning(
-        "the weights are compressed without the samples: on the %d held back the outputs have an SNR of %.1f dB so, "
-        "and of %.1f dB with weights fitted to the others",
+        "the weights are compressed without the samples, which is better: on the %d held back the outputs have an SNR "
+        "of %.1f dB, and of %.1f dB with weights fitted to the others",
         len(judged), decibels(1, errors[1]), decibels(1, errors[0]),
     )  # fmt: skip
     return False

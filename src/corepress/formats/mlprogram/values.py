@@ -49,7 +49,7 @@ def elements(shape: Sequence[int], what: str) -> int:
     """Number of elements of a claimed shape, refused when it is absurd."""
     count = math.prod(shape)
     if count > MAX_ELEMENTS:
-        raise FormatError(f"{what}: a tensor of shape {tuple(shape)} can't be real")
+        raise FormatError(f"{what}: no tensor is as large as the shape {tuple(shape)}")
     return count
 
 

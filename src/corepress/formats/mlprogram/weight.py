@@ -85,7 +85,7 @@ class Weight:
         if self.argument is None:
             value = read_weight(self.node, self.model)
             if value.shape != self.shape:
-                raise FormatError(f"{self.node}: it says shape {self.shape}, but its parameters make {value.shape}")
+                raise FormatError(f"{self.node}: it says shape {self.shape}, but its parameters give {value.shape}")
             return value
         return read_tensor(self.value, self.model, f"{self.node}, {self.argument}")
 

@@ -60,7 +60,7 @@ def _single(field: Any, value: Any) -> Any:
         return known.name
     if field.message_type is None:
         if isinstance(value, int) and value > _GREATEST:
-            raise FormatError(f"its {field.name} is {value}, beyond all sizes and places")
+            raise FormatError(f"its {field.name} is {value}, which is larger than a size or a position can be")
         return value
     if field.message_type.name == "Activation":
         return _activation(value)

@@ -56,7 +56,7 @@ def convolution(
     if not isDeconvolution:
         return on_images(lambda x: conv.conv(x, weights, bias, stride, pad_type, pad, dilationFactor, nGroups), x)
     if pad_type == "same_lower":
-        raise ValueError("a transposed convolution that cuts more from the top and left is not known")
+        raise ValueError("a transposed convolution that cuts more from the top and left is not supported")
     return on_images(
         lambda x: conv.conv_transpose(x, weights, bias, pad, outputShape, pad_type, stride, dilationFactor, nGroups), x
     )

@@ -129,7 +129,7 @@ def _run_lstm(
 ) -> tuple[Tensor, Tensor, Tensor]:
     weight_ih, weight_hh, bias, peephole = weights
     if params.coupledInputAndForgetGate:
-        raise ValueError("coupled input and forget gates are not known")
+        raise ValueError("coupled input and forget gates are not supported")
     bias = bias if params.hasBiasVectors else None
     if params.forgetBias:
         one = x.new_zeros(4, weight_hh.shape[1])

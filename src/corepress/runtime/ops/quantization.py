@@ -20,7 +20,7 @@ def quantize(
         steps = steps + _along(axis, zero_point, input).to(steps.dtype)
     dtype = torch_dtype(output_dtype)
     if dtype.is_floating_point or dtype == torch.bool:
-        raise ValueError(f"output_dtype {output_dtype!r} is no type of integers")
+        raise ValueError(f"output_dtype {output_dtype!r} is not an integer type")
     return steps.clamp(torch.iinfo(dtype).min, torch.iinfo(dtype).max).to(dtype)
 
 

@@ -68,7 +68,7 @@ class Pipeline(Program):
         computed = {feature.name: feature for name in before for feature in self.stages[name].interface.outputs}
         read = [feature.name for feature in self.stages[str(stage)].interface.inputs if feature.name in computed]
         if not read:
-            raise ConfigError(f"nothing that is computed goes into the stage {stage!r}")
+            raise ConfigError(f"no earlier stage gives anything to the stage {stage!r}")
         inner = tuple(replace(computed[name], name=f"{stage}/{name}") for name in read)
         outputs = inner if alone else (*inner, *self.interface.outputs)
         return Pipeline(replace(self.interface, outputs=outputs), self.stages, self.device, self.precision)

@@ -77,7 +77,7 @@ def warn_of_conversion(config: OptimizationConfig) -> None:
     for each in config.configs():
         other = "enable_per_channel_scale" if each.enable_per_channel_scale else "cluster_dim > 1"
         if each.lut_dtype is not None and (each.enable_per_channel_scale or (each.cluster_dim or 1) > 1):
-            log.warning("coremltools 9.0 can't convert lut_dtype together with %s: give up one of them", other)
+            log.warning("coremltools 9.0 can't convert lut_dtype together with %s: use only one of them", other)
             break
 
 

@@ -64,7 +64,7 @@ def _arguments(captured: fx.GraphModule, given: Any) -> dict[fx.Node, Any]:
         named = {str(node.target): node for node in inputs}
         unknown = [name for name in given if name not in named]
         if unknown:
-            raise ConfigError(f"example_inputs: the model has no input {unknown[0]!r}: its are {', '.join(named)}")
+            raise ConfigError(f"example_inputs: the model has no input {unknown[0]!r}, but {', '.join(named)}")
         return {named[name]: _argument(named[name], value, captured) for name, value in given.items()}
     if given is None:
         return {}

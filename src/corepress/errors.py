@@ -29,7 +29,18 @@ def one_line(message: str) -> str:
 
 
 class CorepressError(Exception):
-    """The family: catch it to catch everything that corepress raises on purpose."""
+    """The family: catch it to catch everything that corepress raises on purpose.
+
+    Args:
+        message: One sentence; what can't be printed in it becomes a space, and the middle of a long one is left out.
+
+    Examples:
+        >>> try:
+        ...     cto.load("missing.mlpackage")
+        ... except cto.CorepressError as error:
+        ...     print(type(error).__name__)
+        FormatError
+    """
 
     def __init__(self, message: str):
         super().__init__(one_line(message))
@@ -39,6 +50,13 @@ class ConfigError(CorepressError, ValueError):
     """An argument, option, configuration or recipe is unknown, impossible, or contradicts another one.
 
     Raised before any work is done, wherever that can be known. It is a ValueError, as coremltools raises.
+
+    Examples:
+        >>> try:
+        ...     cto.coreml.OpPalettizerConfig(nbits=5)
+        ... except ValueError as error:
+        ...     print(type(error).__name__)
+        ConfigError
     """
 
 
@@ -46,6 +64,15 @@ class FormatError(CorepressError):
     """A file can't be read: it is missing, truncated, damaged or hostile, or not of the kind that its name says.
 
     Raised by everything that reads a model, a folder of weights or samples, at once or when a damaged part is reached.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> _ = Path("empty.mlmodel").write_bytes(b"")
+        >>> try:
+        ...     cto.load("empty.mlmodel")
+        ... except cto.FormatError:
+        ...     print("no model")
+        no model
     """
 
 
@@ -54,6 +81,11 @@ class UnsupportedError(FormatError):
 
     Raised where a later version of corepress, or another tool, could do what was asked. It is a FormatError, so that
     callers who need not tell the two apart catch both.
+
+    Examples:
+        >>> from corepress.errors import FormatError, UnsupportedError
+        >>> issubclass(UnsupportedError, FormatError)
+        True
     """
 
 
@@ -61,6 +93,14 @@ class DataError(CorepressError):
     """Values can't be worked with: a weight or a statistic that is not finite, samples that are empty or don't fit.
 
     Where it concerns one weight of many, that weight is left alone and the reason is reported.
+
+    Examples:
+        >>> from corepress.errors import DataError
+        >>> try:
+        ...     cto.verify("model.mlpackage", "small.mlpackage", "missing.npz")
+        ... except DataError as error:
+        ...     print(error)
+        missing.npz: no such file or folder
     """
 
 
@@ -68,26 +108,64 @@ class OutputError(CorepressError):
     """The result can't be written where it was asked for: something else is there, or the system refuses.
 
     What was there before stays as it was.
+
+    Examples:
+        >>> from corepress.errors import OutputError
+        >>> try:
+        ...     cto.load("small.mlpackage").save("small.mlpackage")
+        ... except OutputError:
+        ...     print("a model is not written over itself, but with overwrite=True")
+        a model is not written over itself, but with overwrite=True
     """
 
 
 class OrderError(CorepressError):
-    """A method was called before the one that it needs, such as `step` before `prepare`."""
+    """A method was called before the one that it needs, such as `step` before `prepare`.
+
+    Examples:
+        >>> from corepress.errors import OrderError
+        >>> from corepress.torch.pruning import MagnitudePruner
+        >>> try:
+        ...     MagnitudePruner(torch.nn.Linear(8, 8)).step()
+        ... except OrderError:
+        ...     print("call prepare() first")
+        call prepare() first
+    """
 
 
 class ResourceError(CorepressError):
-    """Memory, room on disk or a process was lacking; with more of it the same call would do."""
+    """Memory, room on disk or a process was lacking; with more of it the same call would do.
+
+    Examples:
+        >>> from corepress.errors import ResourceError
+        >>> issubclass(ResourceError, cto.CorepressError)
+        True
+    """
 
 
 class MissingDependencyError(CorepressError, ImportError):
     """A package that a feature needs is not installed, or the compiled part of corepress does not fit this machine.
 
     The message holds the command that installs it. It is an ImportError.
+
+    Examples:
+        >>> from corepress.errors import MissingDependencyError
+        >>> issubclass(MissingDependencyError, ImportError)
+        True
     """
 
 
 class Missed(CorepressError):
-    """Everything worked, but the model misses what was asked of it, such as a least SNR."""
+    """All went well, but the model misses what was asked of it, such as a least SNR. The commands end with exit code 1.
+
+    Examples:
+        >>> config = cto.coreml.OptimizationConfig(cto.coreml.OpPalettizerConfig(nbits=4, weight_threshold=10**9))
+        >>> try:
+        ...     cto.coreml.palettize_weights("model.mlpackage", config, strict=True)
+        ... except cto.Missed:
+        ...     print("no weight is that large")
+        no weight is that large
+    """
 
 
 def needs_torch(error: ModuleNotFoundError, what: str) -> Exception:

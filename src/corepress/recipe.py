@@ -70,8 +70,21 @@ _OF_GRANULARITY = ("group_size", "channel_axis", "smaller_group", "block_size", 
 
 @dataclass(frozen=True)
 class Step:
-    """One step: what to do, by which configuration (None for decompress), and if on compressed weights. `method`: the
-    one that learns from samples, if any."""
+    """One step of a recipe.
+
+    Args:
+        kind: "prune", "palettize", "quantize" or "decompress".
+        config: Which weight gets what; None for "decompress".
+        joint: Whether weights that are compressed already are compressed further, as they are by any step but the
+            first.
+        method: The one that learns from samples, if any.
+
+    Examples:
+        >>> from corepress import recipe
+        >>> step = recipe.parse({"steps": [{"palettize": {"nbits": 2}, "method": "lut-gptq"}]}).steps[0]
+        >>> step.config.global_config.nbits, step.method
+        (2, 'lut-gptq')
+    """
 
     kind: Kind
     config: OptimizationConfig | None
@@ -81,19 +94,64 @@ class Step:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Steps in the order in which they run, and the deployment target that the model shall have, if any."""
+    """Steps in the order in which they run, and the deployment target that the model shall have, if any.
+
+    Args:
+        target: Such as "iOS18", or None.
+        steps: The steps.
+
+    Examples:
+        >>> from corepress import recipe
+        >>> recipe.parse({"steps": ["decompress"]}).steps[0].kind
+        'decompress'
+    """
 
     target: str | None
     steps: tuple[Step, ...]
 
 
 def load(path: str | Path) -> Recipe:
-    """Read a recipe from a YAML file; a ConfigError says which line, step or key is wrong."""
+    """Read a recipe from a YAML file.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The recipe.
+
+    Raises:
+        ConfigError: The message says which line, step or key is wrong.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from corepress import recipe
+        >>> _ = Path("recipe.yaml").write_text("steps: [{prune: {target_sparsity: 0.5}}, {palettize: {nbits: 4}}]")
+        >>> [step.kind for step in recipe.load("recipe.yaml").steps]
+        ['prune', 'palettize']
+    """
     return parse(read_yaml(path), str(path))
 
 
 def parse(content: Any, where: str = "recipe") -> Recipe:
-    """A recipe from what its YAML holds, which stays unchanged; errors begin with `where`."""
+    """Make a recipe of what its YAML holds.
+
+    Args:
+        content: Nested dictionaries and lists, which stay unchanged.
+        where: What errors begin with.
+
+    Returns:
+        The recipe.
+
+    Raises:
+        ConfigError: The message says which step or key is wrong.
+
+    Examples:
+        >>> from corepress import recipe
+        >>> step = {"palettize": {"nbits": 4}, "names": {"head*": "skip"}}
+        >>> steps = recipe.parse({"target": "iOS18", "steps": [step]})
+        >>> steps.target
+        'iOS18'
+    """
     recipe = _mapping(content, where, ("target", "steps"))
     name, given = recipe.get("target"), recipe.get("steps")
     with _naming(where):
@@ -206,10 +264,30 @@ def run(
     spare_constants: bool | None = None,
     sample_data: Iterable[Mapping[Any, Any]] | None = None,
 ) -> Any:
-    """Apply the steps of a recipe to a model (a path, a `corepress.Model` or an `MLModel`) and return the result.
+    """Apply the steps of a recipe to a model.
 
-    `target` goes before the recipe's own; `sample_data`: inputs for the steps with a method that learns from them, as
-    in `corepress.coreml.calibrated`; the other arguments are those of `corepress.coreml.palettize_weights`.
+    Args:
+        model: A path, a `corepress.Model`, an `MLModel`, or a neural network where the step takes one.
+        recipe: What `load` or `parse` gave.
+        target: Goes before the recipe's own.
+        workers: Threads; by default one for each core.
+        progress: Called after each weight with the number done, of all, and a name.
+        strict: Make an error of a rule that changes nothing, where a warning would do.
+        spare_constants: As in `corepress.coreml.palettize_weights`.
+        sample_data: Inputs for the steps with a method that learns from them, as in `corepress.coreml.calibrated`.
+
+    Returns:
+        The result, of the same kind as the model (for a path: a `Model`).
+
+    Raises:
+        ConfigError: For a step that the model or its target can't take.
+
+    Examples:
+        >>> from corepress import recipe
+        >>> steps = recipe.parse({"steps": [{"prune": {"target_sparsity": 0.5}}, {"palettize": {"nbits": 4}}]})
+        >>> small = recipe.run("model.mlpackage", steps)
+        >>> small.size() < cto.load("small.mlpackage").size()
+        True
     """
     samples = None if sample_data is None else list(sample_data)
     return _run(model, recipe, target or recipe.target, workers, progress, strict, spare_constants, samples)

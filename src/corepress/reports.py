@@ -50,8 +50,24 @@ class Row:
 
 @dataclass(frozen=True)
 class Report:
-    """The rows of a compression and its sums. `size_before`, `size_after`: bytes of the whole package; `target_before`,
-    `target`: the oldest system that all its functions run on."""
+    """The rows of a compression and its sums. `report` makes it; `table()` prints it, `to_json()` feeds scripts.
+
+    Args:
+        rows: One for each weight: its name, shape, form, bits, bytes before and after, SNR in dB, and why it was left
+            alone.
+        size_before: Bytes of the whole package.
+        size_after: The same afterwards.
+        target_before: The oldest system that all its functions run on.
+        target: The same afterwards.
+
+    Examples:
+        >>> config = cto.coreml.OptimizationConfig(cto.coreml.OpPalettizerConfig(nbits=4))
+        >>> report = cto.report(cto.coreml.palettize_weights("model.mlpackage", config))
+        >>> report.worst.name, round(report.worst.snr)
+        ('hidden_weight_to_fp16', 20)
+        >>> report.skipped[0].skipped
+        'it has no more than 2048 elements (weight_threshold)'
+    """
 
     rows: tuple[Row, ...]
     size_before: int
@@ -156,10 +172,23 @@ class Report:
 def report(model: AnyModel, *, snr: bool = True) -> Report:
     """Compare a compressed model, be it an ML program or a neural network, with the one that it was made from.
 
-    `model`: what a function of `corepress.coreml` gave back, a `Model` or an `MLModel`; or the path of a package, or
-    any other model, of which there is nothing to compare with, but the weights are listed all the same.
-    Errors are computed here, from both values of each compressed weight; `snr=False` saves that time.
-    Works on the result of a compression, before and after it is saved in the same process.
+    Errors are computed here, from both values of each compressed weight. It works on the result of a compression,
+    before and after it is saved in the same process.
+
+    Args:
+        model: What a function of `corepress.coreml` gave back, a `Model` or an `MLModel`; or a path or any other model,
+            of which there is nothing to compare with, but the weights are listed all the same.
+        snr: False saves the time of computing errors.
+
+    Returns:
+        A row for each weight, and the sums.
+
+    Examples:
+        >>> config = cto.coreml.OptimizationConfig(cto.coreml.OpPalettizerConfig(nbits=4))
+        >>> small = cto.coreml.palettize_weights("model.mlpackage", config)
+        >>> report = cto.report(small)
+        >>> f"{report.ratio:.1f} times smaller, {len(report.compressed)} of {len(report.rows)} weights"
+        '3.7 times smaller, 4 of 10 weights'
     """
     if not isinstance(model, Model):
         from corepress.coreml.interop import with_history

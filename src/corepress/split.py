@@ -19,14 +19,25 @@ HELD_BACK = 0.2
 def hold_back(samples: Iterable[Sample], part: float = HELD_BACK) -> tuple[list[Sample], list[Sample]]:
     """Split samples into those to learn from and those to judge by.
 
-    `samples`: {input name: array}. `part`: of the distinct samples, from 0 (none) to below 1, goes to the second list,
-    rounded down: of fewer than five none by default. Equal samples go to the same list, so that nothing is judged by
-    what was learnt. Which ones go there depends on what they hold, not on their order; both lists keep the order.
-    Raises ConfigError for another part, and for a sample that is no dictionary.
+    Equal samples go to the same list, so that nothing is judged by what was learnt. Which ones are held back depends on
+    what they hold, not on their order; both lists keep the order.
 
-        learnt, judged = corepress.hold_back(samples)
-        small = corepress.coreml.calibrated.palettize_weights(model, config, learnt)
-        corepress.verify(model, small, judged)
+    Args:
+        samples: Dictionaries of {input name: array}.
+        part: How much of the distinct samples is held back, from 0 to below 1, rounded down; by default a fifth, and of
+            fewer than five none.
+
+    Returns:
+        Two lists: those to learn from, and those held back.
+
+    Raises:
+        ConfigError: For another part, and for a sample that is no dictionary.
+
+    Examples:
+        >>> samples = [{"image": image} for image in np.load("samples.npz")["image"]]
+        >>> learnt, judged = cto.hold_back(samples)
+        >>> len(learnt), len(judged)
+        (16, 4)
     """
     if not 0 <= part < 1:
         raise ConfigError(f"the part of the samples to hold back must be from 0 to below 1, not {part}")

@@ -22,7 +22,32 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Target:
-    """A deployment target: the oldest system that a model is made for, and the compression it can hold."""
+    """A deployment target: the oldest system that a model is made for, and the compression it can hold.
+
+    Args:
+        name: Such as "iOS18".
+        spec_version: Of the files that are made for it: 6 for iOS15 to 10 for iOS26.
+        opset: The name of its set of operations, such as "CoreML8".
+        aliases: Other systems of that year, such as "macOS15".
+        constexpr: Where its operations keep the parameters of compressed weights: "attributes", "inputs", or "none".
+        palettized_bits: Widths of an index that it can hold.
+        palettized_granularities: What may share a look-up table: "per_tensor", "per_grouped_channel".
+        lut_dtypes: Types of a table's entries.
+        vector_lut: Whether entries may be vectors.
+        per_channel_scale: Whether each channel of a palettized weight may have a scale.
+        quantized_dtypes: Types of stored integers.
+        quantized_granularities: What may share a scale: "per_tensor", "per_channel", "per_block".
+        float_offset: Whether offsets of quantization need not be integers.
+        sparse: Whether zeros need not be stored.
+        joint: Whether the other values of a sparse weight may be palettized or quantized.
+        activation_quantization: Whether activations may be int8.
+        decompression: When weights are decompressed, in words.
+
+    Examples:
+        >>> system = cto.targets.target("iOS16")
+        >>> system.spec_version, system.palettized_bits
+        (7, (1, 2, 4, 6, 8))
+    """
 
     name: str
     spec_version: int
@@ -122,9 +147,21 @@ TARGETS: tuple[Target, ...] = (_IOS15, _IOS16, _IOS17, _IOS18, _IOS26)
 
 
 def target(name_or_version: Any) -> Target:
-    """The target of that name ("iOS18", "macos15"), specification version (9), or enum (`ct.target.iOS18`).
+    """Find a deployment target.
 
-    Anything else is a ConfigError.
+    Args:
+        name_or_version: A name ("iOS18", "macos15"; upper and lower case are the same), a specification version (9), an
+            enum of coremltools (`ct.target.iOS18`), or a `Target`.
+
+    Returns:
+        The target.
+
+    Raises:
+        ConfigError: For anything else; the message names the nearest.
+
+    Examples:
+        >>> cto.targets.target("macOS15").name
+        'iOS18'
     """
     if isinstance(name_or_version, Target):
         return name_or_version
@@ -168,7 +205,21 @@ def _only(what: str, key: Any, table: dict[Any, Target]) -> Target:
 
 
 def oldest_for(*features: str) -> Target:
-    """The oldest target that has all these features, such as "3-bit palettization"; none is a ConfigError."""
+    """Find the oldest target that has some features.
+
+    Args:
+        features: In the words of `Target.features`, such as "3-bit palettization" or "joint compression".
+
+    Returns:
+        The target.
+
+    Raises:
+        ConfigError: If no target has all of them.
+
+    Examples:
+        >>> cto.targets.oldest_for("3-bit palettization").name
+        'iOS18'
+    """
     for candidate in TARGETS:
         if candidate.features.issuperset(features):
             return candidate
@@ -220,7 +271,19 @@ def _quantized(form: Quantized) -> list[str]:
 
 
 def minimum_target(form: NDArray[Any] | CompressedWeight) -> Target:
-    """The oldest target that can hold this value."""
+    """Find the oldest target that can hold a value of a weight.
+
+    Args:
+        form: A dense array, or a `CompressedWeight`, such as what `Weight.read` of a package gives.
+
+    Returns:
+        The target.
+
+    Examples:
+        >>> weight = cto.load("small.mlpackage").weights()[2]
+        >>> cto.targets.minimum_target(weight.read()).name
+        'iOS16'
+    """
     return oldest_for(*requirements(form))
 
 

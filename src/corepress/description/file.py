@@ -36,13 +36,25 @@ class Ability:
 
 @dataclass(frozen=True)
 class Description:
-    """What a model file holds.
+    """What a model file holds. `describe` makes it.
 
-    `model`: its kind, inputs, outputs and stages. `target`: the oldest system that reads it. `size`: bytes of all
-    files, `spec_size` those of the protobuf. `converter`: what made it, as far as it says; `metadata`: author, license,
-    description, version and what else is written there. `weights`: those that corepress can compress, as
-    `Weight` of `formats/mlprogram` or `LayerWeight` of `formats/neural_network`; `forms` counts how they are stored.
-    `abilities`: of "compress", "run", "verify" and "calibrate".
+    Args:
+        path: The file or package.
+        model: Its kind, inputs, outputs and stages.
+        target: The oldest system that reads it, such as "iOS18".
+        size: Bytes of all its files.
+        spec_size: Bytes of the protobuf alone.
+        converter: What made it, as far as it says.
+        metadata: Author, license, description, version and what else is written there.
+        weights: Those that corepress can compress, as `Weight` of `formats/mlprogram` or `LayerWeight` of
+            `formats/neural_network`.
+        forms: How many of them are stored how, such as {"float16": 10}.
+        abilities: Of "compress", "run", "verify" and "calibrate": whether it is possible, and how or why not.
+
+    Examples:
+        >>> found = cto.describe("model.mlpackage")
+        >>> found.target, dict(found.forms), found.abilities["compress"].possible
+        ('iOS18', {'float16': 10}, True)
     """
 
     path: str
@@ -81,12 +93,20 @@ class Description:
 
 
 def describe(path: str | Path) -> Description:
-    """Say what a Core ML model of any kind is, and what corepress can do with it.
+    """Say what a Core ML model of any kind is, and what corepress can do with it. Nothing is run.
 
-    `path`: an `.mlpackage` or an `.mlmodel`. Raises FormatError for what is no Core ML model, or a damaged one.
+    Args:
+        path: An `.mlpackage` or an `.mlmodel`.
 
-        >>> corepress.describe("net.mlmodel").model.kind
-        'tree ensemble classifier'
+    Returns:
+        Its kind, inputs, outputs, stages, weights and more.
+
+    Raises:
+        FormatError: For what is no Core ML model, or a damaged one.
+
+    Examples:
+        >>> cto.describe("net.mlmodel").model.kind
+        'neural network'
     """
     package = find_package(path)
     spec = read_spec(package)

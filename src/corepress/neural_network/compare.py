@@ -19,14 +19,26 @@ Metrics = dict[str, dict[str, float]]
 def compare_models(full_precision_model: Any, quantized_model: Any, sample_data: Any) -> Metrics:
     """Print, and return, how far the outputs of the second model are from those of the first.
 
-    `sample_data`: a list of input dictionaries, or a single one; or a folder of images, for models with one input.
-    For each numeric output and each image: "snr" and "psnr", in dB, the means over the samples; for each label and each
-    dictionary of probabilities: "top1" and "top5" (dictionaries only), the parts of the samples on which the models
-    agree, the latter being how much of the five likeliest classes they share.
-
-    The models: paths, specifications, `Model`s or `MLModel`s, which `corepress.runtime` runs, on any system; or what
-    has a method `predict` of its own. Raises CorepressError for a model that can't be run, and without PyTorch.
     Source: `coremltools.models.neural_network.quantization_utils.compare_models`, which needs macOS.
+
+    Args:
+        full_precision_model: A path, a specification, a `Model` or an `MLModel`, which `corepress.runtime` runs; or
+            what has a method `predict` of its own.
+        quantized_model: The same.
+        sample_data: A list of {input name: array}, or a single one; or a folder of images, for models with one input.
+
+    Returns:
+        For each numeric output and each image "snr" and "psnr", in dB, the means over the samples; for each label and
+        each dictionary of probabilities "top1" and "top5", the parts of the samples on which the models agree.
+
+    Raises:
+        CorepressError: For a model that can't be run, and without PyTorch.
+
+    Examples:
+        >>> from corepress.neural_network.quantization_utils import compare_models, quantize_weights
+        >>> small = quantize_weights("net.mlmodel", nbits=8)
+        >>> measures = compare_models("net.mlmodel", small, [{"x": np.ones(8, "f4")}])
+        y: snr ..., psnr ...
     """
     full, quantized = _runnable(full_precision_model), _runnable(quantized_model)
     scores: dict[str, list[dict[str, float]]] = {}

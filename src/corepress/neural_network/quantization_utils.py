@@ -69,27 +69,43 @@ def quantize_weights(
 ) -> Any:
     """Store the weights of a model's neural networks in fewer bits, or as float32 again.
 
-    `nbits`: 1 to 8, or 16 for float16, whatever the mode.
-    `quantization_mode`: "linear", even steps from the least to the greatest value of each output channel, with a scale
-    and a bias; "linear_symmetric", from -max|w| to max|w| (2 bits or more); "linear_lut", one table of even steps for
-    the weight; "kmeans" or "kmeans_lut", the table of the least squared error; "custom_lut", the table and indices that
-    `lut_function` gives; "dequantization", float32 (`nbits` is ignored).
-    `sample_data`: inputs for `compare_models`, which prints how the results differ.
-    `lut_function`: called with `nbits` and each weight, float32 of its shape; returns 2**nbits numbers and the index
-    of each element in C order.
-    `selector`: a `QuantizedLayerSelector`, to choose the layers. `weight_threshold`: weights of up to so many values
-    stay as they are. `spare_constants` leaves alone the statistics of batch norms, of which a variance near 0 decides
-    how much a channel is amplified, and constants that no product, look-up or recurrence reads, such as anchors: True
-    does so, False does not, None does not, as coremltools, but warns. `strict` makes an error (Missed) of a call that
-    compresses no weight, where a warning would do.
-    `workers`: threads, one for each core by default.
-    `progress`: called with the number of weights done, of all, and a name.
-
     Weights of updatable layers, weights with infinities or NaN, weights that float16 can't hold and damaged ones are
-    left alone, with a warning; so are quantized ones, which must be dequantized first. `Model.skipped` lists them.
-    A convolution of which too little is left, by itself or amplified by the batch norm behind it, is warned of.
-    Raises ConfigError for arguments that don't fit, FormatError for a model that can't be read.
+    left alone, with a warning; so are quantized ones, which must be dequantized first. `Model.skipped` lists them. A
+    convolution of which too little is left, by itself or amplified by the batch norm behind it, is warned of.
+
     Source: `coremltools.models.neural_network.quantization_utils`.
+
+    Args:
+        full_precision_model: A path, a specification, an `MLModel` or a `corepress.neural_network.Model`.
+        nbits: 1 to 8, or 16 for float16, whatever the mode.
+        quantization_mode: "linear", even steps from the least to the greatest value of each output channel, with a
+            scale and a bias; "linear_symmetric", from -max|w| to max|w| (2 bits or more); "linear_lut", one table of
+            even steps for the weight; "kmeans" or "kmeans_lut", the table of the least squared error; "custom_lut", the
+            table and indices that `lut_function` gives; "dequantization", float32 (`nbits` is ignored).
+        sample_data: Inputs for `compare_models`, which prints how the results differ.
+        lut_function: Called with `nbits` and each weight, float32 of its shape; returns 2**nbits numbers and the index
+            of each element in C order.
+        selector: Chooses the layers.
+        weight_threshold: Weights of up to so many values stay as they are.
+        spare_constants: Leaves alone the statistics of batch norms, of which a variance near 0 decides how much a
+            channel is amplified, and constants that no product, look-up or recurrence reads, such as anchors: True does
+            so, False does not, None does not, as coremltools, but warns.
+        strict: Make an error (Missed) of a call that compresses no weight, where a warning would do.
+        workers: Threads; by default one for each core.
+        progress: Called after each weight with the number done, of all, and a name.
+
+    Returns:
+        The result, of the same kind as the model (for a path: a `Model`).
+
+    Raises:
+        ConfigError: For arguments that don't fit.
+        FormatError: For a model that can't be read.
+
+    Examples:
+        >>> from corepress.neural_network.quantization_utils import quantize_weights
+        >>> small = quantize_weights("net.mlmodel", nbits=8)
+        >>> small.weights()[0].form, small.weights()[0].bits
+        ('linear', 8)
     """
     _check(nbits, quantization_mode, lut_function, selector)
     if quantization_mode == "dequantization":
@@ -111,9 +127,23 @@ def quantize_weights(
 def activate_int8_int8_matrix_multiplications(spec: Any, selector: QuantizedLayerSelector | None = None) -> Any:
     """Let inner products, and batched ones with a constant, multiply int8 by int8 (iOS14, specification version 5).
 
-    Their weights become int8 with one scale; the activations are quantized while the model runs. `selector`: which of
-    them, such as a `MatrixMultiplyLayerSelector`, by default all. Weights are left alone as in `quantize_weights`.
-    coremltools changes its argument; corepress gives a changed copy.
+    Their weights become int8 with one scale; the activations are quantized while the model runs. Weights are left alone
+    as in `quantize_weights`. coremltools changes its argument; corepress gives a changed copy.
+
+    Args:
+        spec: A path, a specification, an `MLModel` or a `corepress.neural_network.Model`.
+        selector: Which of them, such as a `MatrixMultiplyLayerSelector`; by default all.
+
+    Returns:
+        The result, of the same kind as the model (for a path: a `Model`).
+
+    Raises:
+        FormatError: For a model that can't be read.
+
+    Examples:
+        >>> from corepress.neural_network.quantization_utils import activate_int8_int8_matrix_multiplications
+        >>> activate_int8_int8_matrix_multiplications("net.mlmodel").weights()[0].form
+        'int8'
     """
     if selector is not None and not hasattr(selector, "do_quantize"):
         raise ConfigError(f"selector: it has no method do_quantize: {selector!r}")

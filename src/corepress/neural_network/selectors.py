@@ -13,6 +13,14 @@ class QuantizedLayerSelector:
     """All layers that can be quantized. Derive from it and override `do_quantize` to choose among them.
 
     Source: `coremltools.models.neural_network.quantization_utils`.
+
+    Examples:
+        >>> from corepress.neural_network.quantization_utils import QuantizedLayerSelector, quantize_weights
+        >>> class NotTheLast(QuantizedLayerSelector):
+        ...     def do_quantize(self, layer, **kwargs):
+        ...         return layer.name != "last"
+        >>> quantize_weights("net.mlmodel", nbits=8, selector=NotTheLast()).weights()[0].bits
+        8
     """
 
     def __init__(self) -> None:
@@ -34,11 +42,24 @@ class QuantizedLayerSelector:
 
 
 class AdvancedQuantizedLayerSelector(QuantizedLayerSelector):
-    """Leave out some types of layers ("bias" also leaves out the biases of other layers), and small convolutions.
+    """Leave out some types of layers, and small convolutions.
 
-    `skip_layer_types`: of `quantizable_layer_types`; "depthwiseConv" are convolutions with a kernel for each channel.
-    `minimum_conv_kernel_channels`, `minimum_conv_weight_count`: convolutions need at least these.
-    Raises ConfigError, a ValueError, for unknown types.
+    Source: `coremltools.models.neural_network.quantization_utils`.
+
+    Args:
+        skip_layer_types: Of `quantizable_layer_types`; "depthwiseConv" are convolutions with a kernel for each channel,
+            and "bias" also leaves out the biases of other layers.
+        minimum_conv_kernel_channels: Convolutions need at least so many channels in a kernel.
+        minimum_conv_weight_count: Convolutions need at least so many weights.
+
+    Raises:
+        ConfigError: For unknown types.
+
+    Examples:
+        >>> from corepress.neural_network.quantization_utils import AdvancedQuantizedLayerSelector, quantize_weights
+        >>> selector = AdvancedQuantizedLayerSelector(skip_layer_types=["embedding", "bias"])
+        >>> quantize_weights("net.mlmodel", nbits=8, selector=selector).weights()[0].bits
+        8
     """
 
     def __init__(
@@ -78,7 +99,24 @@ class AdvancedQuantizedLayerSelector(QuantizedLayerSelector):
 class MatrixMultiplyLayerSelector(QuantizedLayerSelector):
     """Inner products, and batched matrix products with a constant, of some sizes or some names; None for no limit.
 
-    `include_layers_with_names`: only these layers; None or empty for all.
+    Source: `coremltools.models.neural_network.quantization_utils`.
+
+    Args:
+        minimum_weight_count: The least number of weights.
+        minimum_input_channels: The least number of input channels.
+        minimum_output_channels: The least number of output channels.
+        maximum_input_channels: The greatest number of input channels.
+        maximum_output_channels: The greatest number of output channels.
+        include_layers_with_names: Only these layers; None or empty for all.
+
+    Raises:
+        ConfigError: For limits that contradict each other.
+
+    Examples:
+        >>> from corepress.neural_network.quantization_utils import MatrixMultiplyLayerSelector, quantize_weights
+        >>> selector = MatrixMultiplyLayerSelector(minimum_input_channels=8)
+        >>> quantize_weights("net.mlmodel", nbits=8, selector=selector).weights()[0].bits
+        8
     """
 
     def __init__(

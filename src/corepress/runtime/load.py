@@ -30,23 +30,33 @@ def load(
     weights: str = "ahead_of_time",
     custom: Mapping[str, Callable[..., Any]] | None = None,
 ) -> Program:
-    """Make a model callable.
+    """Make a model callable, with PyTorch, on any machine.
 
-    `source`: a path, a `corepress.Model` or a `corepress.neural_network.Model`, saved or not. `device`: "cpu", "cuda",
-    "mps". `precision`: "as_is", or "float32" or "float16" to compute all floating-point work in that type. What is
-    float16 holds float16 values after each operation; on a CPU, products of matrices, convolutions and recurrent layers
-    are computed in float32 and then rounded, and their weights take four bytes each. `function`: of an ML program with
-    several. `weights`: "ahead_of_time" decompresses the compressed ones once, here, to exactly the values that Core ML
-    computes with. "on_the_fly" keeps the palettized and the quantized ones of `linear`, and of `matmul` with a
-    transposed constant y, packed in memory, and decompresses them as they are multiplied; the others are treated as
-    before. "streamed" keeps 128 MB of decompressed weights and reads the others from the package each time that they
-    are needed, so that a large model takes little memory; neural networks are in memory as a whole.
-    `custom`: for neural networks with custom layers a function for each of their classes, by name:
-    `load(path, custom={"Swish": lambda x: x * x.sigmoid()})`. It takes the layer's inputs as tensors and returns a
-    tensor, or several; if it has parameters of these names, it also gets `parameters`, a dictionary of the layer's, and
-    `weights`, a list of tensors of one dimension.
-    A pipeline gives a `corepress.runtime.stages.pipeline.Pipeline`, which is called in the same way.
-    Raises FormatError for a model that the runtime can't run, naming the operation.
+    Args:
+        source: A path, a `corepress.Model` or a `corepress.neural_network.Model`, saved or not. A pipeline gives a
+            `Pipeline`, which is called in the same way.
+        device: "cpu", "cuda" or "mps".
+        precision: "as_is", or "float32" or "float16" to compute all floating-point work in that type. What is float16
+            holds float16 values after each operation; on a CPU, products are computed in float32 and then rounded.
+        function: Of an ML program with several.
+        weights: "ahead_of_time" decompresses compressed weights once, here, to exactly the values that Core ML computes
+            with. "on_the_fly" keeps those of linear layers packed in memory, and decompresses them as they are
+            multiplied. "streamed" keeps 128 MB of decompressed weights, and reads the others when they are needed.
+        custom: For neural networks with custom layers a function for each of their classes, by name: `{"Swish": lambda
+            x: x * x.sigmoid()}`. It takes the layer's inputs as tensors and returns a tensor, or several; if it has
+            parameters of these names, it also gets `parameters`, a dictionary, and `weights`, a list.
+
+    Returns:
+        The program, whose `predict` runs it.
+
+    Raises:
+        FormatError: For a model that the runtime can't run; the message names the operation.
+
+    Examples:
+        >>> program = cto.runtime.load("model.mlpackage")
+        >>> answers = program.predict({"image": np.zeros((1, 1, 8, 8), "f2")})
+        >>> answers["logits"].shape
+        (1, 10)
     """
     if weights not in ("ahead_of_time", "on_the_fly", "streamed"):
         raise ConfigError(f'weights must be "ahead_of_time", "on_the_fly" or "streamed", not {weights!r}')

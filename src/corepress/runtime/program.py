@@ -27,8 +27,16 @@ State = dict[str, Tensor]
 class Program:
     """One function of a model, ready to be called. Make one with `corepress.runtime.load`.
 
-    `interface`: its inputs, outputs and states. `function`: its name. `constants`: of a constant's value, the name of
-    the buffer of `module` that holds it.
+    Attributes:
+        interface: Its inputs, outputs and states.
+        function: Its name.
+
+    Examples:
+        >>> program = cto.runtime.load("small.mlpackage", weights="on_the_fly")
+        >>> program.function
+        'main'
+        >>> isinstance(program.module, torch.nn.Module)
+        True
     """
 
     def __init__(
@@ -63,11 +71,19 @@ class Program:
 
     @torch.no_grad()
     def predict(self, inputs: Mapping[str, Any], state: State | None = None, observe: Any = None) -> dict[str, Any]:
-        """Run the model on named inputs: arrays, tensors, PIL images for image inputs. Returns its named outputs.
+        """Run the model on named inputs.
 
-        `state`: what `make_state` returned; it is updated. `observe(name, value)`: called with every intermediate
-        value. Raises ConfigError for inputs that do not fit, and a CorepressError, naming the operation, for a program
-        that can't be computed.
+        Args:
+            inputs: Arrays or tensors of the inputs' shapes; PIL images for image inputs.
+            state: What `make_state` returned, of a stateful model; it is updated.
+            observe: Called with the name and the value of every intermediate result.
+
+        Returns:
+            The outputs by name: arrays, or of a classifier the label and its probabilities.
+
+        Raises:
+            ConfigError: For inputs that do not fit.
+            CorepressError: For a program that can't be computed; the message names the operation.
         """
         if self.interface.states and state is None:
             raise ConfigError("the model is stateful: pass what make_state() returned")

@@ -17,11 +17,22 @@ OPERATION_SNR = 20.0
 
 @dataclass(frozen=True)
 class Verification:
-    """How two models compare: `rows` for the outputs, `operations` for all values in program order, when asked for.
+    """How two models compare. `verify` makes it; `summary` is the verdict in a sentence.
 
-    `weak`: the inputs were random, so that good numbers prove little. `distinct`: how many of the `samples` differ
-    from all others; None where that was not counted. `notes`: sentences on what makes the evidence weaker, such as
-    outputs that are the same for every sample.
+    Args:
+        rows: One for each output.
+        operations: One for each value in program order, where that was asked for.
+        metric: What decides.
+        threshold: From where on it is good.
+        samples: How many inputs.
+        weak: The inputs were random, so that good numbers prove little.
+        distinct: How many of the samples differ from all others; None where that was not counted.
+        notes: Sentences on what makes the evidence weaker, such as outputs that are the same for every sample.
+
+    Examples:
+        >>> result = cto.verify("model.mlpackage", "small.mlpackage", "samples.npz", per_op=True)
+        >>> result.ok, result.first_wrong is None
+        (True, True)
     """
 
     rows: tuple[Row, ...]

@@ -38,10 +38,21 @@ Blobs = dict[int, BlobRecord | PendingBlob]
 class Model:
     """A model as corepress holds it: what was read, and edits on top. Compressing gives a new `Model`.
 
-    Weights stay in their file and are read through a memory map; new ones wait in a temporary file. `origin` is the
-    model as it was loaded, before the first compression; `skipped` says, by function and output name, why the last
-    compression left a weight as it was; `changed` which weights were written anew since `origin`; `unfitted` why the
-    samples of a calibrated compression have no part in a weight. Make one with `corepress.load`.
+    Weights stay in their file and are read through a memory map; new ones wait in a temporary file. Make one with
+    `corepress.load`.
+
+    Attributes:
+        origin: The model as it was loaded, before the first compression.
+        skipped: By function and output name, why the last compression left a weight as it was.
+        changed: The weights that were written anew since `origin`.
+        unfitted: Why the samples of a calibrated compression have no part in a weight.
+
+    Examples:
+        >>> model = cto.load("model.mlpackage")
+        >>> [weight.name for weight in model.weights() if len(weight.shape) == 2]
+        ['hidden_weight_to_fp16', 'scores_weight_to_fp16']
+        >>> model.save("copy.mlpackage").size() == model.size()
+        True
     """
 
     def __init__(
@@ -183,13 +194,20 @@ class Model:
         return total
 
     def save(self, path: str | Path, *, overwrite: bool | None = None) -> Model:
-        """Write the model to `path` and return it, as it lies there.
+        """Write the model, whole or not at all: a crash leaves the old model or the new one, never a mixture.
 
-        The output appears whole or not at all. `overwrite`: by default a model that exists at `path` is replaced, but
-        not the one that this model was read from; True replaces that, too, and False nothing. A crash leaves the old
-        model or the new one, never a mixture. What is not a model itself, and what a link leads to, is never replaced.
-        Raises CorepressError when the destination can't be written, and ConfigError when its name has not the ending
-        of its kind: .mlpackage, or .mlmodel for a model that was read from such a file.
+        Args:
+            path: Where to. What is not a model itself, and what a link leads to, is never replaced.
+            overwrite: By default a model that exists at `path` is replaced, but not the one that this model was read
+                from; True replaces that, too, and False nothing.
+
+        Returns:
+            The model as it lies there.
+
+        Raises:
+            OutputError: If the destination can't be written.
+            ConfigError: If its name has not the ending of its kind: .mlpackage, or .mlmodel for a model that was read
+                from such a file.
         """
         destination = Path(path)
         with replacing(destination, self.package.kind, overwrite=overwrite, sources=self._sources()) as partial:
@@ -249,8 +267,21 @@ class Model:
 def load(path: str | Path | os.PathLike[str]) -> Model:
     """Read an `.mlpackage`, or a bare `.mlmodel`, that holds ML programs.
 
-    Only the program is read into memory; weights stay in their file. Every reference into the weight file is
-    checked here. Raises FormatError, in one sentence, for anything that is not a sound ML program.
+    Only the program is read into memory; weights stay in their file. Every reference into the weight file is checked.
+
+    Args:
+        path: The package or file.
+
+    Returns:
+        The model, to look at, to compress and to save.
+
+    Raises:
+        FormatError: For anything that is not a sound ML program.
+
+    Examples:
+        >>> model = cto.load("model.mlpackage")
+        >>> model.spec_version, len(model.weights())
+        (9, 10)
     """
     package = find_package(Path(path))
     spec = read_spec(package)

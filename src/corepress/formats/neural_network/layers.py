@@ -27,11 +27,20 @@ class Selector(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class LayerWeight:
-    """One weight of one layer.
+    """One weight of one layer of a neural network.
 
-    `name`: that of the layer and of the field, after those of the models, loops and branches around it. `params`: its
-    `WeightParams` message. `axis`: that of the output channels, None for a vector. `one_scale`: it can only have one
-    scale for all. `layer`: the message of its layer.
+    Args:
+        name: That of the layer and of the field, after those of the models, loops and branches around it.
+        layer: The message of its layer.
+        params: Its `WeightParams` message.
+        shape: Of its values.
+        axis: That of the output channels; None for a vector.
+        one_scale: It can only have one scale for all.
+
+    Examples:
+        >>> weight = cto.neural_network.load("net.mlmodel").weights()[0]
+        >>> weight.form, weight.stored_bytes, weight.dense().dtype
+        ('float32', 128, dtype('float32'))
     """
 
     name: str

@@ -103,12 +103,27 @@ def limit_of(metric: str, threshold: float | None = None) -> float:
 
 @dataclass(frozen=True)
 class Row:
-    """One value of the program in both models, over all samples. `kind`: the operation that computes it.
+    """One value of the program in both models, over all samples.
 
-    `snr`, `psnr`: in dB, infinite where nothing differs, minus infinity where the copy is not finite but the original
-    is. Metrics that make no sense are None: all but `top1` of a label, `top1` of a single number, all where the
-    original holds no finite number. `elements`: how many numbers the original gave; `left_out`: those of them that are
-    NaN or infinite there, which can't be compared. `kl`: of outputs that are probabilities only.
+    Measures that make no sense are None: all but `top1` of a label, `top1` of a single number, all where the original
+    holds no finite number.
+
+    Args:
+        name: Of the output or value.
+        kind: The operation that computes it.
+        snr: In dB; infinite where nothing differs, minus infinity where the copy is not finite but the original is.
+        cosine: Of the angle between both, from -1 to 1.
+        psnr: In dB, by the greatest value of the original.
+        top1: The part of the samples with the same greatest value, or the same label.
+        max_abs: The greatest difference of one number.
+        elements: How many numbers the original gave.
+        left_out: Those of them that are NaN or infinite there, which can't be compared.
+        kl: In nats, of outputs that are probabilities; None of others.
+
+    Examples:
+        >>> row = cto.verify("model.mlpackage", "small.mlpackage", "samples.npz").rows[0]
+        >>> row.name, row.elements
+        ('logits', 200)
     """
 
     name: str

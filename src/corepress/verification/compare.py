@@ -44,22 +44,41 @@ def verify(
     custom: Mapping[str, Callable[..., Any]] | None = None,
     stage: str | int | None = None,
 ) -> Verification:
-    """Run both models on the same inputs and compare what they answer.
+    """Run two models on the same inputs and compare what they answer.
 
-    `data`: inputs by name, as an iterable of dicts, which is read once; or a path that
-    `corepress.runtime.samples.read_samples` reads; without it `samples` random ones. `metric`, `threshold`: what
-    decides `ok`, "snr", "cosine", "psnr", "top1", "kl" or "max_abs". `per_op`: compare every value that has the same
-    name in both. `custom`: for neural networks with custom layers, see `corepress.runtime.load`. A stateful model
-    starts each sample with a fresh state. `stage`: of a pipeline, the name or the index of the stage whose inputs are
-    compared instead of the outputs; -1 is the last. Where the last one suppresses overlapping boxes, its inputs are
-    compared anyway, beside the outputs; boxes that show the same object are then compared with each other, and what
-    only one model finds with zeros.
+    One model is in memory at a time (with `per_op`, both), and of an ML program no more than 128 MB of its weights and
+    the one that is needed. Where the original gives NaN or infinity, nothing is compared; a copy that gives them
+    elsewhere fails. A stateful model starts each sample with a fresh state.
 
-    One model is in memory at a time (with `per_op`, both), and of an ML program, no more than 128 MB of its weights and
-    the one that is needed.
-    What the original answers waits for the other model in a temporary file where it is large.
-    Where the original gives NaN or infinity, nothing is compared; a copy that gives them elsewhere fails.
-    Raises CorepressError where the models can't be run or compared.
+    Args:
+        original: A path, a `corepress.Model` or a `corepress.neural_network.Model`.
+        compressed: The same of what was made of it.
+        data: Inputs as an iterable of {name: array}, which is read once; or the path of an .npz, an image, or a folder
+            of them. Arrays have the shapes and types of the inputs. Without it, inputs are random, which is weak
+            evidence.
+        metric: What decides `ok`: "snr" or "psnr" (dB), "cosine", "top1", "kl" (nats) or "max_abs".
+        threshold: From where on it is good; `corepress.verification.METRICS` has the defaults.
+        per_op: Compare every value that has the same name in both.
+        samples: How many random inputs, without `data`.
+        seed: Of the random inputs.
+        device: Where PyTorch computes, such as "cpu", "cuda" or "mps".
+        precision: "float32", which leaves the rounding of float16 out of account, or "as_is".
+        function: Of a model with several, the one to run.
+        custom: Functions for custom layers of neural networks, as in `corepress.runtime.load`.
+        stage: Of a pipeline, the name or the index of the stage whose inputs are compared instead of the outputs; -1 is
+            the last. Inputs of a stage that suppresses overlapping boxes are compared anyway, beside the outputs.
+
+    Returns:
+        The verdict, a row for each output, and what makes the evidence weaker.
+
+    Raises:
+        CorepressError: Where the models can't be run or compared.
+
+    Examples:
+        >>> samples = [{"image": image} for image in np.load("samples.npz")["image"]]
+        >>> result = cto.verify("model.mlpackage", "small.mlpackage", samples)
+        >>> result.ok, round(result.worst.snr)
+        (True, 27)
     """
     limit = limit_of(metric, threshold)
     if data is None and samples < 1:

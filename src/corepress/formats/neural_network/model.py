@@ -20,11 +20,19 @@ from corepress.formats.schema import Model as ModelProto
 
 
 class Model:
-    """A model as corepress holds it. Make one with `load`; compressing gives a new one.
+    """A model of the older kind, as corepress holds it. Make one with `load`; compressing gives a new one.
 
-    `package`: where it was loaded from, or None; `spec`: its protobuf, the message `Model`;
-    `origin`: the model as it was loaded, before the first compression; `skipped` says, by name, why the last
-    compression left a weight as it was; `changed` counts those that it did not.
+    Attributes:
+        package: Where it was loaded from, or None.
+        spec: Its protobuf, in the messages of `neural_network.proto`.
+        origin: The model as it was loaded, before the first compression.
+        skipped: By name, why the last compression left a weight as it was.
+        changed: The weights that it did not.
+
+    Examples:
+        >>> network = cto.neural_network.load("net.mlmodel")
+        >>> network.save("copy.mlmodel").size() == network.size()
+        True
     """
 
     def __init__(self, package: Package | None, spec: Any, origin: Model | None = None):
@@ -66,12 +74,19 @@ class Model:
         return made
 
     def save(self, path: str | Path, *, overwrite: bool | None = None) -> Model:
-        """Write the model to `path`, and return it.
+        """Write the model, whole or not at all.
 
-        The output appears whole or not at all. `overwrite`: by default a model that exists at `path` is replaced, but
-        not the one that this model was read from; True replaces that, too, and False nothing. What is not a model
-        itself, and what a link leads to, is never replaced. Raises CorepressError when the destination can't be
-        written, and ConfigError when its name has not the ending of its kind (.mlmodel or .mlpackage).
+        Args:
+            path: Where to. What is not a model itself, and what a link leads to, is never replaced.
+            overwrite: By default a model that exists at `path` is replaced, but not the one that this model was read
+                from; True replaces that, too, and False nothing.
+
+        Returns:
+            The model as it lies there.
+
+        Raises:
+            OutputError: If the destination can't be written.
+            ConfigError: If its name has not the ending of its kind (.mlmodel or .mlpackage).
         """
         destination = Path(path)
         kind = self.package.kind if self.package is not None else MLMODEL
@@ -90,7 +105,19 @@ class Model:
 def load(path: str | Path) -> Model:
     """Read an `.mlmodel`, or an `.mlpackage`, that holds neural networks, by themselves or in pipelines.
 
-    Raises FormatError, in one sentence, for anything else.
+    Args:
+        path: The file or package.
+
+    Returns:
+        The model, to look at, to compress and to save.
+
+    Raises:
+        FormatError: For anything else.
+
+    Examples:
+        >>> network = cto.neural_network.load("net.mlmodel")
+        >>> [(weight.layer_type, weight.shape) for weight in network.weights()]
+        [('innerProduct', (4, 8))]
     """
     package = find_package(path)
     return _checked(Model(package, read_spec(package)), str(package.root))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sklearn.cluster import KMeans
 
 from corepress.algorithms.kmeans_nd import cluster_vectors, distinct_vectors, nearest_vectors
 from corepress.errors import CorepressError
+from tests.lazy import lazy
+
+KMeans = lazy("sklearn.cluster", "KMeans")
 
 
 def drawn(kind: str, n: int, d: int, seed: int = 0) -> np.ndarray:

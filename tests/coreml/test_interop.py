@@ -8,9 +8,12 @@ import sys
 
 import pytest
 
+from tests.lazy import lazy
+
+ct = lazy("coremltools")
+
 SCRIPT = """
 import sys
-import coremltools as ct
 import corepress.coreml as cto
 model = ct.models.MLModel(sys.argv[1], skip_model_load=True)
 config = cto.OptimizationConfig(cto.OpLinearQuantizerConfig())

@@ -7,14 +7,14 @@ import sys
 
 import pytest
 
-peer = pytest.importorskip("coremltools.optimize.coreml")
+import corepress.coreml as cto
+from corepress.coreml.experimental import OpActivationLinearQuantizerConfig
+from corepress.errors import ConfigError
+from tests.lazy import lazy
+from tests.packages import make_package
 
-import corepress.coreml as cto  # noqa: E402
-from corepress.coreml.experimental import OpActivationLinearQuantizerConfig  # noqa: E402
-from corepress.errors import ConfigError  # noqa: E402
-from tests.packages import make_package  # noqa: E402
-
-EXPERIMENTAL = __import__("coremltools.optimize.coreml.experimental", fromlist=["experimental"])
+PEER = "coremltools.optimize.coreml"
+peer = lazy(PEER)
 SET = {
     "OpPalettizerConfig": [
         {"nbits": 4},
@@ -28,7 +28,7 @@ SET = {
     "OpActivationLinearQuantizerConfig": [{}, {"mode": "linear", "dtype": "uint8", "weight_threshold": 7}],
 }
 OURS = {name: getattr(cto, name, OpActivationLinearQuantizerConfig) for name in SET}
-THEIRS = {name: getattr(peer, name, None) or getattr(EXPERIMENTAL, name) for name in SET}
+THEIRS = {name: lazy(f"{PEER}.experimental" if "Activation" in name else PEER, name) for name in SET}
 
 
 @pytest.mark.parametrize(("name", "fields"), [(name, each) for name, all_ in SET.items() for each in all_], ids=str)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-import coremltools as ct
 import numpy as np
 import pytest
-from coremltools.models import datatypes
-from coremltools.models.neural_network import NeuralNetworkBuilder
 
 from corepress.errors import ConfigError, CorepressError
 from corepress.neural_network import load
@@ -19,8 +17,16 @@ from corepress.neural_network.quantization_utils import (
     quantize_weights,
 )
 from tests.formats.neural_network.networks import inner_product
+from tests.lazy import lazy
 
-SPEC = inner_product(np.eye(6))
+ct = lazy("coremltools")
+datatypes = lazy("coremltools.models.datatypes")
+NeuralNetworkBuilder = lazy("coremltools.models.neural_network", "NeuralNetworkBuilder")
+
+
+@cache
+def identity() -> Any:
+    return inner_product(np.eye(6))
 
 
 class Runs:
@@ -88,13 +94,13 @@ def test_noise_is_that_of_the_weights() -> None:
 
 
 def test_any_kind_of_model_is_run(tmp_path: Path) -> None:
-    rounded = quantize_weights(SPEC, 8)
+    rounded = quantize_weights(identity(), 8)
     path = tmp_path / "old.mlmodel"
-    path.write_bytes(SPEC.SerializeToString())
+    path.write_bytes(identity().SerializeToString())
     sample = {"data": np.arange(6.0)}
-    expected = compare_models(SPEC, rounded, [sample])
+    expected = compare_models(identity(), rounded, [sample])
     assert np.isinf(expected["out"]["snr"]) or expected["out"]["snr"] > 30
-    for full in (path, str(path), load(path), ct.models.MLModel(SPEC, skip_model_load=True)):
+    for full in (path, str(path), load(path), ct.models.MLModel(identity(), skip_model_load=True)):
         assert compare_models(full, rounded, sample) == expected
 
 
@@ -109,7 +115,7 @@ def test_a_folder_of_images(images: Path, capsys: Any) -> None:
 
 def test_images_for_a_model_that_takes_none(images: Path) -> None:
     with pytest.raises(CorepressError, match="input 'data' is 6, which is not a picture"):
-        compare_models(SPEC, SPEC, images)
+        compare_models(identity(), identity(), images)
 
 
 def test_products_of_int8_answer_nearly_the_same() -> None:
@@ -135,12 +141,12 @@ def test_samples_are_checked(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="the second model has no output 'out'; it has other"):
         compare_models(Runs(out=1), Runs(other=1), [{}])
     with pytest.raises(CorepressError, match=r"no \.npz files or images"):
-        compare_models(SPEC, SPEC, tmp_path)
+        compare_models(identity(), identity(), tmp_path)
 
 
 def test_sample_data_while_quantizing(caplog: Any, capsys: Any) -> None:
     pytest.importorskip("torch")
-    assert quantize_weights(SPEC, 8, sample_data=[{"data": np.ones(6)}]) == quantize_weights(SPEC, 8)
+    assert quantize_weights(identity(), 8, sample_data=[{"data": np.ones(6)}]) == quantize_weights(identity(), 8)
     assert "out: snr" in capsys.readouterr().out and not caplog.text
-    assert quantize_weights(SPEC, 8, sample_data=[{"wrong": np.ones(6)}]) == quantize_weights(SPEC, 8)
+    assert quantize_weights(identity(), 8, sample_data=[{"wrong": np.ones(6)}]) == quantize_weights(identity(), 8)
     assert "the models are not compared: sample 0 of sample_data: there is no input 'wrong'" in caplog.text

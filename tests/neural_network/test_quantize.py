@@ -8,16 +8,18 @@ import io
 import logging
 from typing import Any
 
-import coremltools as ct
 import kmeans1d
 import numpy as np
 import pytest
-from coremltools.models.neural_network import quantization_utils as peer
 
 from corepress.errors import ConfigError
 from corepress.neural_network.quantization_utils import QuantizedLayerSelector, quantize_weights
 from tests.formats.neural_network.networks import UNTOUCHED, every_layer, inner_product
 from tests.formats.neural_network.reading import values_of, weights_of
+from tests.lazy import lazy
+
+ct = lazy("coremltools")
+peer = lazy("coremltools.models.neural_network.quantization_utils")
 
 MODES = ("linear", "linear_symmetric", "linear_lut", "kmeans", "kmeans_lut", "custom_lut")
 RUNS = {"deconv": 9}

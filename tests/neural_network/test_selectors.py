@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from coremltools.models.neural_network import quantization_utils as peer
 
 from corepress.errors import ConfigError
 from corepress.neural_network import quantization_utils as ours
 from tests.formats.neural_network.networks import every_layer
 from tests.formats.neural_network.reading import weights_of
+from tests.lazy import lazy
 from tests.neural_network.test_quantize import by_peer, copied, raw_weights
+
+peer = lazy("coremltools.models.neural_network.quantization_utils")
 
 
 @pytest.mark.parametrize("arguments", [

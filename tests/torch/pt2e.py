@@ -11,13 +11,16 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-import torchao.quantization.pt2e.quantizer as specs
 from torch import Tensor, fx, nn
-from torchao.quantization.pt2e import FakeQuantize
-from torchao.quantization.pt2e import utils as pt2e_utils
-from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e, prepare_qat_pt2e
 
 from corepress.torch.quantization import CoreMLQuantizer, LinearQuantizerConfig
+from tests.lazy import lazy
+
+specs = lazy("torchao.quantization.pt2e.quantizer")
+pt2e = lazy("torchao.quantization.pt2e")
+convert_pt2e = lazy("torchao.quantization.pt2e.quantize_pt2e", "convert_pt2e")
+prepare_pt2e = lazy("torchao.quantization.pt2e.quantize_pt2e", "prepare_pt2e")
+prepare_qat_pt2e = lazy("torchao.quantization.pt2e.quantize_pt2e", "prepare_qat_pt2e")
 
 IMAGE = (2, 3, 8, 8)
 
@@ -58,7 +61,7 @@ def operations(prepared: fx.GraphModule) -> str:
     for node in prepared.graph.nodes:
         if node.op == "call_function":
             words.append(node.target.overloadpacket.__name__.rstrip("_"))
-        elif node.op == "call_module" and isinstance(module := prepared.get_submodule(node.target), FakeQuantize):
+        elif node.op == "call_module" and isinstance(module := prepared.get_submodule(node.target), pt2e.FakeQuantize):
             is_weight = node.args[0].op == "get_attr" and node.args[0].target.endswith("weight")
             words.append("w" if is_weight else letters.setdefault(module, "abcdefgh"[len(letters)]))
     return " ".join(words)
@@ -160,7 +163,7 @@ def peers_quantizer(monkeypatch: pytest.MonkeyPatch) -> Any:
         "quantizer.xnnpack_quantizer": {"_get_module_name_filter": specs.get_module_name_filter},
         "quantizer.xnnpack_quantizer_utils": {"_is_annotated": is_annotated, "_mark_nodes_as_annotated": mark},
         "pt2e": {},
-        "pt2e.utils": vars(pt2e_utils),
+        "pt2e.utils": vars(pt2e.utils),
     }.items():
         module = types.ModuleType(name)
         vars(module).update(found)
@@ -169,5 +172,5 @@ def peers_quantizer(monkeypatch: pytest.MonkeyPatch) -> Any:
     from coremltools.optimize.torch.quantization import _annotation_config
     from coremltools.optimize.torch.quantization._coreml_quantizer import CoreMLQuantizer as Peer
 
-    monkeypatch.setattr(_annotation_config, "_aoquant", types.SimpleNamespace(FakeQuantize=FakeQuantize))
+    monkeypatch.setattr(_annotation_config, "_aoquant", types.SimpleNamespace(FakeQuantize=pt2e.FakeQuantize))
     return Peer(Config.from_dict({"global_config": {}}))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import logging
 
-import coremltools as ct
 import numpy as np
 import pytest
 import torch
@@ -17,7 +16,10 @@ from corepress.torch import layerwise_compression as layerwise
 from corepress.torch.layerwise_compression.activation_scaling import scale_activations
 from corepress.torch.layerwise_compression.input_cacher import Call
 from corepress.torch.quantization import PostTrainingQuantizer, PostTrainingQuantizerConfig
+from tests.lazy import lazy
 from tests.oracle import peer_weights
+
+ct = lazy("coremltools")
 
 GPTQ4 = {"algorithm": "gptq", "weight_dtype": "uint4"}
 INT4 = {"weight_dtype": "int4"}

@@ -17,10 +17,11 @@ from corepress.runtime import load
 from corepress.torch.metadata import array_of, read_weight
 from corepress.torch.parameters import parameters
 from corepress.weights import CompressedWeight, Palettized, Quantized, decompress
+from tests.lazy import lazy
 from tests.oracle import peer_weights
 from tests.torch.models import KINDS, compress, make, optimizer
 
-ct = pytest.importorskip("coremltools")
+ct = lazy("coremltools")
 
 GROUPED = {"granularity": "per_grouped_channel", "group_size": 4}
 # Method, options, and the first target whose operations hold the form.

@@ -22,11 +22,9 @@ from corepress.torch.quantization import LinearQuantizerConfig
 
 pytest.importorskip("torchao")
 
-import torchao.quantization.pt2e.quantizer as specs
-from torchao.quantization.pt2e import FakeQuantize, move_exported_model_to_eval
-from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
 
 from corepress.torch.quantization import CoreMLQuantizer, _coreml_quantizer
+from tests.lazy import lazy
 from tests.torch.pt2e import (
     IMAGE,
     PATTERNS,
@@ -40,6 +38,10 @@ from tests.torch.pt2e import (
     quantize,
     residual,
 )
+
+specs = lazy("torchao.quantization.pt2e.quantizer")
+pt2e = lazy("torchao.quantization.pt2e")
+convert_pt2e = lazy("torchao.quantization.pt2e.quantize_pt2e", "convert_pt2e")
 
 ROUNDING = torch.ops.quantized_decomposed
 
@@ -288,8 +290,8 @@ def test_a_prepared_model_trains_and_keeps_its_answers_when_converted() -> None:
     losses = train(prepared, IMAGE, 20)
     assert losses[-1] < 0.8 * losses[0]
     assert all(not torch.equal(parameter, before[name]) for name, parameter in prepared.named_parameters())
-    move_exported_model_to_eval(prepared)
-    prepared.apply(lambda module: module.disable_observer() if isinstance(module, FakeQuantize) else None)
+    pt2e.move_exported_model_to_eval(prepared)
+    prepared.apply(lambda module: module.disable_observer() if isinstance(module, pt2e.FakeQuantize) else None)
     expected = prepared(x)
     torch.testing.assert_close(convert_pt2e(prepared)(x), expected, rtol=0, atol=1e-6)
 
@@ -344,8 +346,8 @@ def test_batch_norms_are_trained_and_converted(name, tmp_path) -> None:
     prepared = prepare(model, x, training=True)
     losses = train(prepared, tuple(x.shape), 10)
     assert losses[-1] < losses[0]
-    move_exported_model_to_eval(prepared)
-    prepared.apply(lambda module: module.disable_observer() if isinstance(module, FakeQuantize) else None)
+    pt2e.move_exported_model_to_eval(prepared)
+    prepared.apply(lambda module: module.disable_observer() if isinstance(module, pt2e.FakeQuantize) else None)
     expected = prepared(x).detach().numpy()
     kinds, answer = kinds_and_answer(convert_pt2e(prepared), x, "iOS17", tmp_path)
     assert kinds["constexpr_affine_dequantize"] == 1 and kinds["quantize"] == kinds["dequantize"] == 2

@@ -8,13 +8,15 @@ import logging
 import numpy as np
 import pytest
 import torch
-from coremltools.optimize.torch import layerwise_compression as peer
 from torch import nn
 
 from corepress.errors import ConfigError, CorepressError
 from corepress.torch import layerwise_compression as ours
 from corepress.torch.layerwise_compression import checkpoint as checkpoints
 from corepress.torch.layerwise_compression.layout import layout_of, vectors_of
+from tests.lazy import lazy
+
+peer = lazy("coremltools.optimize.torch.layerwise_compression")
 
 GPTQ4 = {"algorithm": "gptq", "weight_dtype": "uint4"}
 

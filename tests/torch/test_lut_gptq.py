@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 
-import coremltools as ct
 import numpy as np
 import pytest
 import torch
@@ -15,7 +14,10 @@ from corepress.errors import ConfigError
 from corepress.runtime import load
 from corepress.torch.layerwise_compression import LayerwiseCompressor, LayerwiseCompressorConfig
 from corepress.torch.palettization import PostTrainingPalettizer, PostTrainingPalettizerConfig
+from tests.lazy import lazy
 from tests.oracle import peer_weights
+
+ct = lazy("coremltools")
 
 
 def net() -> nn.Sequential:

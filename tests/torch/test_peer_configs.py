@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-peer = pytest.importorskip("coremltools.optimize.torch")
+from corepress.errors import ConfigError
+from corepress.torch import layerwise_compression, palettization, pruning, quantization
+from tests.lazy import lazy
 
-from corepress.errors import ConfigError  # noqa: E402
-from corepress.torch import layerwise_compression, palettization, pruning, quantization  # noqa: E402
+peer = lazy("coremltools.optimize.torch")
 
 PACKAGES = (palettization, quantization, pruning, layerwise_compression)
 # Fields of each class that are set to something else than the default, in words that both take.

@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from coremltools.models import datatypes
-from coremltools.models.neural_network import NeuralNetworkBuilder
-from coremltools.proto import Model_pb2
+
+from tests.lazy import lazy
+
+datatypes = lazy("coremltools.models.datatypes")
+NeuralNetworkBuilder = lazy("coremltools.models.neural_network", "NeuralNetworkBuilder")
+Model_pb2 = lazy("coremltools.proto.Model_pb2")
 
 Spec = Any
 # Weights that coremltools leaves alone, too: of `ln`, `conv3d`, `prelu`, `softplus` and `custom`.

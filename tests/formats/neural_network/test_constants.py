@@ -6,12 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from coremltools.models import datatypes
-from coremltools.models.neural_network import NeuralNetworkBuilder
 
 from corepress.errors import Missed
 from corepress.formats.neural_network.model import as_model
 from corepress.neural_network.quantization_utils import quantize_weights
+from tests.lazy import lazy
+
+datatypes = lazy("coremltools.models.datatypes")
+NeuralNetworkBuilder = lazy("coremltools.models.neural_network", "NeuralNetworkBuilder")
 
 VALUE = np.random.default_rng(0).normal(size=(6, 6)).astype(np.float32)
 

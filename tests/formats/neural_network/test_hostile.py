@@ -68,26 +68,26 @@ def message(**values: Any) -> Any:
 FLOATS = bytes(8)
 
 
-@pytest.mark.parametrize("spec,reason", [
-    (message(floatValue=[bytes(20)]), "5 values don't fit the shape (2, 3)"),
-    (message(floatValue=[bytes(23)]), "don't fit"),
-    (message(float16Value=bytes(13)), "don't fit"),
-    (message(floatValue=[bytes(24)], float16Value=bytes(12)), "not define"),
-    (message(rawValue=bytes(6)), "not define"),
-    (message(rawValue=bytes(5), numberOfBits=8, scale=FLOATS, bias=FLOATS), "5 bytes are not those of 6 values"),
-    (message(rawValue=bytes(6), numberOfBits=9, scale=FLOATS, bias=FLOATS), "9 bits"),
-    (message(rawValue=bytes(6), numberOfBits=0, scale=FLOATS, bias=FLOATS), "0 bits"),
-    (message(rawValue=bytes(6), numberOfBits=1 << 63, scale=FLOATS, bias=FLOATS), "bits"),
-    (message(rawValue=bytes(6), numberOfBits=8, scale=bytes(12), bias=bytes(12)), "3 scales and 3 biases"),
-    (message(rawValue=bytes(6), numberOfBits=8, scale=FLOATS, bias=bytes(4)), "2 scales and 1 biases"),
-    (message(rawValue=bytes(6), numberOfBits=8, scale=bytes(7), bias=FLOATS), "cut off"),
-    (message(rawValue=bytes(6), numberOfBits=8, scale=b"", bias=b""), "0 scales"),
-    (message(rawValue=bytes(3), numberOfBits=4, lut=bytes(32)), "8 entries, not 16"),
-    (message(int8RawValue=bytes(5), scale=bytes(4)), "don't fit"),
-    (message(int8RawValue=bytes(6), lut=bytes(4)), "not define"),
+@pytest.mark.parametrize("fields,reason", [
+    ({"floatValue": [bytes(20)]}, "5 values don't fit the shape (2, 3)"),
+    ({"floatValue": [bytes(23)]}, "don't fit"),
+    ({"float16Value": bytes(13)}, "don't fit"),
+    ({"floatValue": [bytes(24)], "float16Value": bytes(12)}, "not define"),
+    ({"rawValue": bytes(6)}, "not define"),
+    ({"rawValue": bytes(5), "numberOfBits": 8, "scale": FLOATS, "bias": FLOATS}, "5 bytes are not those of 6 values"),
+    ({"rawValue": bytes(6), "numberOfBits": 9, "scale": FLOATS, "bias": FLOATS}, "9 bits"),
+    ({"rawValue": bytes(6), "numberOfBits": 0, "scale": FLOATS, "bias": FLOATS}, "0 bits"),
+    ({"rawValue": bytes(6), "numberOfBits": 1 << 63, "scale": FLOATS, "bias": FLOATS}, "bits"),
+    ({"rawValue": bytes(6), "numberOfBits": 8, "scale": bytes(12), "bias": bytes(12)}, "3 scales and 3 biases"),
+    ({"rawValue": bytes(6), "numberOfBits": 8, "scale": FLOATS, "bias": bytes(4)}, "2 scales and 1 biases"),
+    ({"rawValue": bytes(6), "numberOfBits": 8, "scale": bytes(7), "bias": FLOATS}, "cut off"),
+    ({"rawValue": bytes(6), "numberOfBits": 8, "scale": b"", "bias": b""}, "0 scales"),
+    ({"rawValue": bytes(3), "numberOfBits": 4, "lut": bytes(32)}, "8 entries, not 16"),
+    ({"int8RawValue": bytes(5), "scale": bytes(4)}, "don't fit"),
+    ({"int8RawValue": bytes(6), "lut": bytes(4)}, "not define"),
 ])  # fmt: skip
-def test_damaged_weights_are_left_alone(tmp_path: Path, spec: Any, reason: str, caplog: Any) -> None:
-    path = tmp_path / "bad.mlmodel"
+def test_damaged_weights_are_left_alone(tmp_path: Path, fields: Any, reason: str, caplog: Any) -> None:
+    spec, path = message(**fields), tmp_path / "bad.mlmodel"
     path.write_bytes(spec.SerializeToString())
     dense = load(path).weights()[0].form == "float32"
     result = quantize_weights(path, 8, "linear" if dense else "dequantization")

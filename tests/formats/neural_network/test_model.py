@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import coremltools as ct
 import numpy as np
 import pytest
-from coremltools.proto import Model_pb2
 
 import corepress
 from corepress.errors import ConfigError, CorepressError, FormatError
@@ -17,7 +15,11 @@ from corepress.neural_network.quantization_utils import QuantizedLayerSelector, 
 from tests.formats.mlprogram.test_model import tree
 from tests.formats.neural_network.networks import every_layer, inner_product, pipeline
 from tests.formats.neural_network.reading import weights_of
+from tests.lazy import lazy
 from tests.neural_network.test_quantize import by_peer
+
+ct = lazy("coremltools")
+Model_pb2 = lazy("coremltools.proto.Model_pb2")
 
 WEIGHT = np.arange(30).reshape(5, 6)
 
@@ -169,10 +171,10 @@ def test_a_selector_reaches_into_pipelines() -> None:
     assert first.rawValue and second.floatValue
 
 
-@pytest.mark.parametrize("given", [None, 3, b"x", Model_pb2.Pipeline()])
+@pytest.mark.parametrize("given", [None, 3, b"x", "pipeline"])
 def test_other_things(given: Any) -> None:
     with pytest.raises(ConfigError, match="a path, a specification"):
-        quantize_weights(given, 8)
+        quantize_weights(Model_pb2.Pipeline() if given == "pipeline" else given, 8)
 
 
 def test_other_models(tmp_path: Path, package: Any) -> None:

@@ -6,13 +6,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from coremltools.models import datatypes
-from coremltools.models.neural_network import NeuralNetworkBuilder
 
 from corepress import report
 from corepress.formats.neural_network.model import as_model
 from corepress.neural_network.quantization_utils import quantize_weights
 from corepress.runtime import load
+from tests.lazy import lazy
+
+datatypes = lazy("coremltools.models.datatypes")
+NeuralNetworkBuilder = lazy("coremltools.models.neural_network", "NeuralNetworkBuilder")
 
 CHANNELS = 16
 SHAPE = (CHANNELS, 12, 12)

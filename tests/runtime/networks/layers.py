@@ -6,13 +6,15 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from coremltools.models import datatypes
-from coremltools.models.neural_network import NeuralNetworkBuilder
 
 from corepress.formats.schema import Model as ModelProto
 from corepress.neural_network import Model
 from corepress.runtime import load
 from corepress.runtime.program import Program
+from tests.lazy import lazy
+
+datatypes = lazy("coremltools.models.datatypes")
+NeuralNetworkBuilder = lazy("coremltools.models.neural_network", "NeuralNetworkBuilder")
 
 Build = Callable[[NeuralNetworkBuilder], Any]
 

@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from coremltools.models.neural_network import NeuralNetworkBuilder
 
 from corepress.errors import FormatError
 from corepress.runtime import executor
+from tests.lazy import lazy
 from tests.runtime.networks.layers import network, program, run
+
+NeuralNetworkBuilder = lazy("coremltools.models.neural_network", "NeuralNetworkBuilder")
 
 
 def inside(message: Any) -> NeuralNetworkBuilder:

@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from coremltools.models.neural_network import NeuralNetworkBuilder
 
 from corepress.errors import FormatError
 from corepress.runtime.networks.needed import needed, nodes_of
+from tests.lazy import lazy
 from tests.runtime.networks.layers import network, program, run
+
+NeuralNetworkBuilder = lazy("coremltools.models.neural_network", "NeuralNetworkBuilder")
 
 
 def dead_softmax(b: Any) -> None:

@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from coremltools.models import datatypes
-from coremltools.models.neural_network import NeuralNetworkBuilder
 from PIL import Image
 from torch import nn
 
@@ -22,8 +20,12 @@ from corepress.neural_network import quantization_utils
 from corepress.runtime import load
 from corepress.verification import verify
 from tests.formats.neural_network.networks import pipeline
+from tests.lazy import lazy
 from tests.runtime.networks.layers import network, program, run
 from tests.runtime.zoo import NETWORKS
+
+datatypes = lazy("coremltools.models.datatypes")
+NeuralNetworkBuilder = lazy("coremltools.models.neural_network", "NeuralNetworkBuilder")
 
 RNG = np.random.default_rng(0)
 

@@ -11,27 +11,31 @@ import pytest
 
 from tests import packages
 
-HAS_TORCH = importlib.util.find_spec("torch") is not None
-WITHOUT_TORCH = ("No module named 'torch'", "needs PyTorch")
+# Not everywhere installed: `make lowest` has no PyTorch, and coremltools has no wheel for Windows and Linux on ARM.
+OPTIONAL = {"torch": "PyTorch", "torchao": "torchao", "coremltools": "coremltools", "sklearn": "scikit-learn"}
+MISSING = {module: name for module, name in OPTIONAL.items() if importlib.util.find_spec(module) is None}
 
 
-def skip_without_torch(report: Any, path: Path) -> None:
-    """Where PyTorch is not installed (`make lowest`), what fails for its want alone is skipped; nothing else is."""
-    if not HAS_TORCH and report.failed and any(text in str(report.longrepr) for text in WITHOUT_TORCH):
-        report.outcome = "skipped"
-        report.longrepr = (str(path), 0, "Skipped: needs PyTorch")
+def skip_what_is_missing(report: Any, path: Path) -> None:
+    """Where an optional package is not installed, what fails for its want alone is skipped; nothing else is."""
+    for module, name in MISSING.items():
+        if report.failed and any(
+            text in str(report.longrepr) for text in (f"No module named '{module}", f"needs {name}:")
+        ):
+            report.outcome = "skipped"
+            report.longrepr = (str(path), 0, f"Skipped: needs {name}")
 
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
     outcome: Any = yield
-    skip_without_torch(outcome.get_result(), collector.path)
+    skip_what_is_missing(outcome.get_result(), collector.path)
 
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     outcome: Any = yield
-    skip_without_torch(outcome.get_result(), item.path)
+    skip_what_is_missing(outcome.get_result(), item.path)
 
 
 @pytest.fixture(scope="session")

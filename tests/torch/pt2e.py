@@ -13,9 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from corepress.torch.quantization import CoreMLQuantizer, LinearQuantizerConfig
+from corepress.torch.quantization import LinearQuantizerConfig
 from tests.lazy import lazy
 
+CoreMLQuantizer = lazy("corepress.torch.quantization", "CoreMLQuantizer")
 specs = lazy("torchao.quantization.pt2e.quantizer")
 pt2e = lazy("torchao.quantization.pt2e")
 convert_pt2e = lazy("torchao.quantization.pt2e.quantize_pt2e", "convert_pt2e")

@@ -19,15 +19,11 @@ from torch import Tensor, fx, nn
 from corepress.errors import CorepressError
 from corepress.runtime import load
 from corepress.torch.quantization import LinearQuantizerConfig
-
-pytest.importorskip("torchao")
-
-
-from corepress.torch.quantization import CoreMLQuantizer, _coreml_quantizer
 from tests.lazy import lazy
 from tests.torch.pt2e import (
     IMAGE,
     PATTERNS,
+    CoreMLQuantizer,
     Fn,
     S,
     config_of,
@@ -358,6 +354,8 @@ def test_batch_norms_are_trained_and_converted(name, tmp_path) -> None:
 
 
 def test_without_torchao_one_sentence_says_so(monkeypatch) -> None:
+    from corepress.torch.quantization import _coreml_quantizer
+
     monkeypatch.setattr(_coreml_quantizer, "_KIT", None)
     with pytest.raises(CorepressError, match=r"CoreMLQuantizer needs torchao.*pip install torchao"):
         CoreMLQuantizer()
@@ -365,6 +363,8 @@ def test_without_torchao_one_sentence_says_so(monkeypatch) -> None:
 
 def test_where_export_quantization_is_looked_for(monkeypatch) -> None:
     """In torchao, then in PyTorch, which had it up to 2.9."""
+    from corepress.torch.quantization import _coreml_quantizer
+
     monkeypatch.setitem(sys.modules, "torchao.quantization.pt2e", None)  # an import of it fails
     monkeypatch.setitem(sys.modules, "torch.ao.quantization.quantizer", old := types.ModuleType("quantizer"))
     found = _coreml_quantizer._find_kit()

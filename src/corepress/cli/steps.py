@@ -92,7 +92,7 @@ def quantize_activations(
     model: Model, samples: Samples, config: OptimizationConfig, observer: str, **options: Any
 ) -> Model:
     """The model with quantized activations, by the configuration of its weights."""
-    from corepress.coreml.activations.activations import as_for_weights
+    from corepress.coreml.activations.quantize import as_for_weights
     from corepress.coreml.experimental import linear_quantize_activations
 
     config = as_for_weights(config, model)

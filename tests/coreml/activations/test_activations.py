@@ -145,10 +145,11 @@ def test_without_torch_one_sentence_says_what_to_install(tmp_path) -> None:
 import sys
 sys.modules["torch"] = None
 import corepress.coreml as cto
+from corepress.errors import ConfigError
 config = cto.OptimizationConfig(global_config=cto.experimental.OpActivationLinearQuantizerConfig())
 try:
     cto.linear_quantize_activations({str(path)!r}, config, [])
-except cto.experimental.activations.ConfigError as error:
+except ConfigError as error:
     print(error)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

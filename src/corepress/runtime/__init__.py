@@ -1,6 +1,8 @@
-"""Run ML programs with PyTorch, on CPU or GPU: `load(path).predict({name: array})`."""
+"""Run models with PyTorch, on CPU or GPU: `load(path).predict({name: array})`."""
 
 from corepress.runtime.load import load
 from corepress.runtime.program import Program
+from corepress.runtime.runnable import Runnable
+from corepress.runtime.stages.pipeline import Pipeline
 
-__all__ = ["Program", "load"]
+__all__ = ["Pipeline", "Program", "Runnable", "load"]

@@ -18,6 +18,8 @@ from corepress.opsets import KNOWN
 from corepress.runtime.features import Feature
 from corepress.runtime.plan import Computed, Held, Step
 from corepress.runtime.program import Program
+from corepress.runtime.runnable import Runnable
+from corepress.runtime.stages.pipeline import Pipeline
 
 
 @dataclass(frozen=True)
@@ -51,20 +53,18 @@ _TABLES = {
 _ORDER = ("index", "pixels", "bias", "mask")
 
 
-def domains(program: Program) -> dict[str, Domain]:
-    """The domains of a program's inputs, by name, or of those of a pipeline; inputs of which nothing is known lack."""
+def domains(model: Runnable) -> dict[str, Domain]:
+    """The domains of a model's inputs, by name, or of those of a pipeline; inputs of which nothing is known lack."""
     found: dict[str, Domain] = {}
-    stages: Mapping[str, Any] | None = getattr(program, "stages", None)
-    if stages is None:
-        found = _of_program(program)
-    else:
+    if isinstance(model, Pipeline):
         computed: set[str] = set()
-        for stage in stages.values():
-            if isinstance(stage, Program):
-                read = domains(stage)
-                found |= {name: read[name] for name in read if name not in computed and name not in found}
+        for stage in model.stages.values():
+            read = domains(stage)
+            found |= {name: read[name] for name in read if name not in computed and name not in found}
             computed |= {feature.name for feature in stage.interface.outputs}
-    return {feature.name: found[feature.name] for feature in program.interface.inputs if feature.name in found}
+    elif isinstance(model, Program):
+        found = _of_program(model)
+    return {feature.name: found[feature.name] for feature in model.interface.inputs if feature.name in found}
 
 
 def looks_like_picture(feature: Feature) -> bool:

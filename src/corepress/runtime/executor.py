@@ -13,10 +13,10 @@ from corepress.runtime.forms import TENSOR, fitted
 from corepress.runtime.packed import Packed
 from corepress.runtime.plan import Block, Computed, Held, Step
 from corepress.runtime.registry import FAULTS, OPERATIONS
+from corepress.runtime.runnable import Observe
 from corepress.runtime.streamed import Constants, Streamed
 
 Values = dict[str, Any]
-Observe = Callable[[str, Any], None]
 
 # What PyTorch says, in a plain RuntimeError, where a CPU has no memory left.
 _NO_MEMORY = "DefaultCPUAllocator"

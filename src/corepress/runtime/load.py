@@ -1,4 +1,4 @@
-"""`load`: a Core ML model of any kind that can be run as a `Program`, on Linux, macOS or Windows."""
+"""`load`: a Core ML model of any kind that can be run, on Linux, macOS or Windows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from corepress.formats.neural_network.model import load_if_networks
 from corepress.runtime.features import Interface, default_function, interface_of
 from corepress.runtime.networks import load_network
 from corepress.runtime.precision import Precision
-from corepress.runtime.program import Program, load_program
+from corepress.runtime.program import load_program
+from corepress.runtime.runnable import Runnable
 from corepress.runtime.stages.pipeline import load_pipeline, pipeline_interface, pipeline_of
 
 
@@ -29,12 +30,11 @@ def load(
     function: str | None = None,
     weights: str = "ahead_of_time",
     custom: Mapping[str, Callable[..., Any]] | None = None,
-) -> Program:
+) -> Runnable:
     """Make a model callable, with PyTorch, on any machine.
 
     Args:
-        source: A path, a `corepress.Model` or a `corepress.neural_network.Model`, saved or not. A pipeline gives a
-            `Pipeline`, which is called in the same way.
+        source: A path, a `corepress.Model` or a `corepress.neural_network.Model`, saved or not.
         device: "cpu", "cuda" or "mps".
         precision: "as_is", or "float32" or "float16" to compute all floating-point work in that type. What is float16
             holds float16 values after each operation; on a CPU, products are computed in float32 and then rounded.
@@ -47,7 +47,7 @@ def load(
             parameters of these names, it also gets `parameters`, a dictionary, and `weights`, a list.
 
     Returns:
-        The program, whose `predict` runs it.
+        A `Program` or, of a pipeline, a `Pipeline`; both are called in the same way: `predict` runs them.
 
     Raises:
         FormatError: For a model that the runtime can't run; the message names the operation.
@@ -64,6 +64,8 @@ def load(
     place = _device(device)
     kind = model.spec.WhichOneof("Type")
     if isinstance(model, Model) and kind == "mlProgram":
+        if custom:
+            raise ConfigError(f"{model.path}: custom= is for neural networks with custom layers, not for ML programs")
         return load_program(model, model.spec, place, Precision(precision), function, weights)
     if function is not None:
         raise ConfigError(f"{model.path}: a {kind} has no functions to choose from")
@@ -78,6 +80,11 @@ def interface(source: str | Path | Model | Networks, function: str | None = None
     if pipeline_of(spec) is not None:
         return pipeline_interface(spec)
     return interface_of(spec.description, function or default_function(spec.description))
+
+
+def takes_custom(source: str | Path | Model | Networks) -> bool:
+    """Whether functions of custom layers can be given for a model: for all but an ML program."""
+    return str(_opened(source).spec.WhichOneof("Type")) != "mlProgram"
 
 
 def _opened(source: str | Path | Model | Networks) -> Model | Networks:

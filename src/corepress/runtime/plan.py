@@ -104,6 +104,14 @@ class Block:
     outputs: tuple[Any, ...]
     output_names: tuple[str, ...]
 
+    def kinds(self) -> Iterator[tuple[str, str]]:
+        """The name of each value that is computed, in blocks inside it, too, and the operation that computes it."""
+        for step in self.steps:
+            yield from ((output, step.kind) for output in step.outputs)
+            for inner in step.blocks:
+                yield from ((name, step.kind) for name in inner.inputs)
+                yield from inner.kinds()
+
 
 class Planner:
     """Plans the blocks of one function. `held` collects the constant tensors. `weights`: with "on_the_fly", the

@@ -19,9 +19,8 @@ from corepress.runtime.executor import Executor
 from corepress.runtime.features import Interface, default_function, from_value, interface_of, to_tensors
 from corepress.runtime.plan import Planner, check_names
 from corepress.runtime.precision import Precision
+from corepress.runtime.runnable import Observe, State, given_state
 from corepress.runtime.wide import widen
-
-State = dict[str, Tensor]
 
 
 class Program:
@@ -29,7 +28,9 @@ class Program:
 
     Attributes:
         interface: Its inputs, outputs and states.
-        function: Its name.
+        module: The `torch.nn.Module` behind it, which takes and gives tensors; its buffers are the program's constants.
+        function: Its name; empty for a network.
+        constants: Of a constant's value, the name of the buffer that holds it.
 
     Examples:
         >>> program = cto.runtime.load("small.mlpackage", weights="on_the_fly")
@@ -45,32 +46,25 @@ class Program:
         module: Executor,
         device: torch.device,
         precision: Precision,
-        function: str,
-        constants: Mapping[str, str],
+        function: str = "",
+        constants: Mapping[str, str] | None = None,
     ):
         self.interface = interface
-        self.function = function
-        self.constants = constants
-        self._module = module.to(device)
+        self.module = module.to(device)
         self.device = device
         self.precision = precision
-
-    @property
-    def module(self) -> Executor:
-        """The `torch.nn.Module` behind it: the program's constants are its buffers; it takes and gives tensors."""
-        return self._module
+        self.function = function
+        self.constants = constants or {}
 
     def make_state(self) -> State:
         """The states of a stateful model, all zero, to be passed to every `predict` of one sequence."""
-        return {
-            feature.name: self.precision.tensor(torch.from_numpy(np.zeros(feature.shape, feature.dtype))).to(
-                self.device
-            )
-            for feature in self.interface.states
-        }
+        zeros = {state.name: torch.from_numpy(np.zeros(state.shape, state.dtype)) for state in self.interface.states}
+        return {name: self.precision.tensor(zero).to(self.device) for name, zero in zeros.items()}
 
     @torch.no_grad()
-    def predict(self, inputs: Mapping[str, Any], state: State | None = None, observe: Any = None) -> dict[str, Any]:
+    def predict(
+        self, inputs: Mapping[str, Any], state: State | None = None, observe: Observe | None = None
+    ) -> dict[str, Any]:
         """Run the model on named inputs.
 
         Args:
@@ -85,14 +79,20 @@ class Program:
             ConfigError: For inputs that do not fit.
             CorepressError: For a program that can't be computed; the message names the operation.
         """
-        if self.interface.states and state is None:
-            raise ConfigError("the model is stateful: pass what make_state() returned")
-        tensors = to_tensors(self.interface.inputs, inputs)
-        given = [self.precision.tensor(tensors[name]).to(self.device) for name in self.module.plan.inputs]
+        states = given_state(self.interface, state)
+        given = self.tensors(to_tensors(self.interface.inputs, inputs))
         with _full_float32(self.device):
-            results = self.module(*given, states=state, observe=observe)
+            results = self.module(*given, states=states, observe=observe)
         by_name = dict(zip(self.module.plan.output_names, results, strict=True))
         return {feature.name: from_value(feature, by_name[feature.name]) for feature in self.interface.outputs}
+
+    def tensors(self, inputs: Mapping[str, Tensor]) -> list[Tensor]:
+        """What `module` takes, in order: the inputs in the type in which they take part, on the device."""
+        return [self.precision.tensor(inputs[name]).to(self.device) for name in self.module.plan.inputs]
+
+    def kinds(self) -> dict[str, str]:
+        """By the name of each intermediate value, the operation that computes it."""
+        return dict(self.module.plan.kinds())
 
 
 @contextmanager

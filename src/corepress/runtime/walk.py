@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from corepress.errors import ConfigError
 from corepress.runtime.executor import Run
 from corepress.runtime.program import Program
+from corepress.runtime.runnable import Runnable
 from corepress.runtime.samples import finite_tensors
 from corepress.runtime.stages.pipeline import Pipeline
 
@@ -18,6 +19,8 @@ from corepress.runtime.stages.pipeline import Pipeline
 # it reads, by the name of the argument.
 Visit = Callable[..., Mapping[str, Tensor]]
 Samples = Iterable[Mapping[str, Any]]
+# The name of a function, its program, and the inputs that this has in each sample.
+Stage = tuple[str, Program, Sequence[Mapping[str, Any]]]
 
 
 @torch.no_grad()
@@ -52,22 +55,20 @@ def _begin(program: Program, held: Mapping[str, Any], samples: Samples) -> list[
     """A run for each sample, with the values that it begins with."""
     pairs: list[tuple[Run, dict[str, Any]]] = []
     for number, sample in enumerate(samples):
-        tensors = _tensors(program, sample, number)
-        own = {name: program.precision.tensor(tensors[name]).to(program.device) for name in program.module.plan.inputs}
-        pairs.append((Run(held, program.make_state() if program.interface.states else {}, None), own))
+        given = program.tensors(_tensors(program, sample, number))
+        own = dict(zip(program.module.plan.inputs, given, strict=True))
+        pairs.append((Run(held, program.make_state(), None), own))
     return pairs
 
 
-def _tensors(program: Program, sample: Mapping[str, Any], number: int) -> dict[str, Tensor]:
+def _tensors(program: Runnable, sample: Mapping[str, Any], number: int) -> dict[str, Tensor]:
     try:
         return finite_tensors(program.interface.inputs, sample)
     except ConfigError as error:
         raise ConfigError(f"sample {number} of sample_data: {error}") from error
 
 
-def each_program(
-    program: Any, samples: Sequence[Mapping[str, Any]], stage: str = ""
-) -> Iterator[tuple[str, Program, Sequence[Mapping[str, Any]]]]:
+def each_program(program: Runnable, samples: Sequence[Mapping[str, Any]], stage: str = "") -> Iterator[Stage]:
     """The ML program, or those of the stages of a pipeline in order: the name of its function, as weights have it, the
     program itself, and the inputs that it has in each sample.
 
@@ -76,7 +77,9 @@ def each_program(
     yield from _stages(program, samples, stage, whole=True)
 
 
-def _stages(program: Any, samples: Sequence[Mapping[str, Any]], place: str, whole: bool) -> Any:
+def _stages(
+    program: Runnable, samples: Sequence[Mapping[str, Any]], place: str, whole: bool
+) -> Generator[Stage, None, Sequence[Mapping[str, Any]]]:
     """Of one stage; returns its outputs in each sample, unless it is the `whole` model."""
     if isinstance(program, Pipeline):
         values = [{**_tensors(program, sample, number), **sample} for number, sample in enumerate(samples)]
@@ -86,6 +89,6 @@ def _stages(program: Any, samples: Sequence[Mapping[str, Any]], place: str, whol
             for own, found in zip(values, outputs, strict=True):
                 own |= found
         return values
-    if getattr(program, "function", ""):  # which networks and other stages do not have
+    if isinstance(program, Program) and program.function:  # which networks and suppressions do not have
         yield f"{place}/{program.function}" if place else program.function, program, samples
     return [] if whole else [program.predict(sample, program.make_state()) for sample in samples]

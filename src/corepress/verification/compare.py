@@ -18,8 +18,9 @@ from corepress.verification.result import Verification
 
 if TYPE_CHECKING:
     from corepress.formats.neural_network import Model as Networks
-    from corepress.runtime import Program
+    from corepress.runtime import Runnable
     from corepress.runtime.domains import Domain
+    from corepress.runtime.networks import Custom
 
     Source = str | Path | Model | Networks
 
@@ -87,13 +88,14 @@ def verify(
 
     _check_outputs(original, compressed, function)
 
-    def load(source: Source) -> Program:
+    def load(source: Source) -> Runnable:
+        functions = _custom_of(source, compressed if source is original else original, custom)
         program = runtime.load(
-            source, device, precision=precision, function=function, weights="streamed", custom=custom
+            source, device, precision=precision, function=function, weights="streamed", custom=functions
         )
         return _showing(program, stage)
 
-    def inputs(program: Program) -> Iterable[Mapping[str, Any]]:
+    def inputs(program: Runnable) -> Iterable[Mapping[str, Any]]:
         return _inputs(program, data, seed, samples)
 
     run = _side_by_side if per_op else _in_turn
@@ -119,7 +121,14 @@ def _check_outputs(original: Source, compressed: Source, function: str | None) -
         )
 
 
-def _showing(program: Program, stage: str | int | None) -> Program:
+def _custom_of(source: Source, other: Source, custom: Custom | None) -> Custom | None:
+    """The functions of custom layers that are for one of two models: those for a network beside it are not."""
+    from corepress.runtime.load import takes_custom
+
+    return None if custom and takes_custom(other) and not takes_custom(source) else custom
+
+
+def _showing(program: Runnable, stage: str | int | None) -> Runnable:
     """The program with the outputs that are compared."""
     from corepress.runtime.stages.pipeline import Pipeline
 
@@ -159,13 +168,13 @@ def _left_out(rows: tuple[Row, ...]) -> Iterator[str]:
             yield f"{count} are NaN or infinite in the original, and are left out"
 
 
-def _domains(program: Program) -> Mapping[str, Domain]:
+def _domains(program: Runnable) -> Mapping[str, Domain]:
     from corepress.runtime.domains import domains
 
     return domains(program)
 
 
-def _inputs(program: Program, data: Data | None, seed: int, count: int) -> Iterable[Mapping[str, Any]]:
+def _inputs(program: Runnable, data: Data | None, seed: int, count: int) -> Iterable[Mapping[str, Any]]:
     from corepress.runtime.random_inputs import random_inputs
     from corepress.runtime.samples import checked, read_samples
 
@@ -183,8 +192,8 @@ Compared = tuple[Evidence, dict[str, Sums], tuple[Row, ...]]
 def _in_turn(
     original: Source,
     compressed: Source,
-    load: Callable[[Source], Program],
-    inputs: Callable[[Program], Iterable[Mapping[str, Any]]],
+    load: Callable[[Source], Runnable],
+    inputs: Callable[[Runnable], Iterable[Mapping[str, Any]]],
 ) -> Compared:
     """First the original answers everything, then the other model: only one of them is in memory."""
     with _spool() as spool:
@@ -196,7 +205,9 @@ def _in_turn(
     return evidence, outputs, ()
 
 
-def _answers(program: Program, inputs: Callable[[Program], Iterable[Mapping[str, Any]]], spool: IO[bytes]) -> Evidence:
+def _answers(
+    program: Runnable, inputs: Callable[[Runnable], Iterable[Mapping[str, Any]]], spool: IO[bytes]
+) -> Evidence:
     """Write what the original answers, with what it answers to, and let go of it."""
     evidence = Evidence(program.interface, _domains(program))
     for sample in inputs(program):
@@ -209,8 +220,8 @@ def _answers(program: Program, inputs: Callable[[Program], Iterable[Mapping[str,
 def _side_by_side(
     original: Source,
     compressed: Source,
-    load: Callable[[Source], Program],
-    inputs: Callable[[Program], Iterable[Mapping[str, Any]]],
+    load: Callable[[Source], Runnable],
+    inputs: Callable[[Runnable], Iterable[Mapping[str, Any]]],
 ) -> Compared:
     """Compare what is computed on the way, too: the values of one sample wait in a file, not those of all."""
     one, other = load(original), load(compressed)
@@ -224,11 +235,11 @@ def _side_by_side(
             found = other.predict(sample, other.make_state(), _compare_values(spool, places, values))
         _compare(outputs, expected, found, other)
         evidence.add(sample, expected)
-    kinds = _program_kinds(one)
+    kinds = one.kinds()
     return evidence, outputs, tuple(sums.row(name, kinds.get(name, "")) for name, sums in values.items())
 
 
-def _common(names: Iterable[str], program: Program) -> list[str]:
+def _common(names: Iterable[str], program: Runnable) -> list[str]:
     """Of the outputs that are compared, those that the other model has, too: stages may have other names."""
     known = {feature.name for feature in program.interface.outputs}
     common = [name for name in names if name in known]
@@ -237,7 +248,9 @@ def _common(names: Iterable[str], program: Program) -> list[str]:
     return common
 
 
-def _compare(outputs: dict[str, Sums], expected: Mapping[str, Any], found: Mapping[str, Any], program: Program) -> None:
+def _compare(
+    outputs: dict[str, Sums], expected: Mapping[str, Any], found: Mapping[str, Any], program: Runnable
+) -> None:
     boxes: tuple[str, ...] = getattr(program, "detections", None) or ()
     boxes = boxes if set(boxes) <= outputs.keys() else ()
     if boxes:
@@ -277,24 +290,6 @@ def _compare_values(
             values.setdefault(name, Sums()).add(before, now)
 
     return observe
-
-
-def _program_kinds(program: Program) -> dict[str, str]:
-    """The operation that computes each value of a program, or of the stages of a pipeline."""
-    stages: Mapping[str, Program] | None = getattr(program, "stages", None)
-    if stages is None:
-        return _kinds(program.module.plan)
-    return {f"{stage}/{name}": kind for stage, inner in stages.items() for name, kind in _program_kinds(inner).items()}
-
-
-def _kinds(block: Any) -> dict[str, str]:
-    """The operation that computes each value of a plan, nested blocks included."""
-    kinds: dict[str, str] = {}
-    for step in block.steps:
-        kinds |= dict.fromkeys(step.outputs, step.kind)
-        for inner in step.blocks:
-            kinds |= dict.fromkeys(inner.inputs, step.kind) | _kinds(inner)
-    return kinds
 
 
 @contextmanager

@@ -115,3 +115,22 @@ def test_pipelines_and_verify_take_them_too(tmp_path) -> None:
     assert verify(path, path, [{"x0": X}], custom={"Swish": swish}).ok
     with pytest.raises(FormatError, match=re.escape("custom={'Swish': function}")):
         verify(path, path, [{"x0": X}])
+
+
+def test_an_ml_program_has_no_custom_layers(tmp_path) -> None:
+    from coremltools.converters.mil.mil import Builder as mb
+
+    from corepress.runtime import load
+    from corepress.verification import verify
+    from tests.coreml.test_constants import built
+
+    network_path = tmp_path / "model.mlmodel"
+    network_path.write_bytes(network(custom, X.shape).SerializeToString())
+    made = built(tmp_path / "program.mlpackage", {"x0": X.shape}, lambda x0: mb.silu(x=x0, name="y0"))
+    with pytest.raises(ConfigError, match="custom= is for neural networks"):
+        load(made, custom={"Swish": swish})
+    with pytest.raises(ConfigError, match="custom= is for neural networks"):
+        verify(made, made, [{"x0": X}], custom={"Swish": swish})
+    # Beside a network they are for that one.
+    assert verify(network_path, made, [{"x0": X}], custom={"Swish": swish}).ok
+    assert verify(made, network_path, [{"x0": X}], custom={"Swish": swish}).ok

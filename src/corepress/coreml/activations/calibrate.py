@@ -12,10 +12,10 @@ from corepress.errors import ConfigError
 from corepress.formats.mlprogram import Model
 
 if TYPE_CHECKING:
-    from corepress.runtime import Program
+    from corepress.runtime import Runnable
 
 
-def runnable(model: Model, function: str | None, device: str) -> tuple[Program, list[str]]:
+def runnable(model: Model, function: str | None, device: str) -> tuple[Runnable, list[str]]:
     """The model ready to run, and the names of the functions that run: that of each stage of a pipeline, as nodes and
     weights have it."""
     try:
@@ -28,7 +28,7 @@ def runnable(model: Model, function: str | None, device: str) -> tuple[Program, 
 
 
 def calibrate(
-    program: Program,
+    program: Runnable,
     samples: Iterable[Mapping[Any, Any]],
     observers: Mapping[str, Observer],
     *,
@@ -77,7 +77,7 @@ def calibrate(
 
 
 def _run(
-    program: Program, sample: Mapping[str, Any], observe: Callable[[str, Any], None], prefix: str = ""
+    program: Runnable, sample: Mapping[str, Any], observe: Callable[[str, Any], None], prefix: str = ""
 ) -> Mapping[str, Any]:
     """What a program, or a stage of a pipeline, answers; its inputs are observed, too."""
     from corepress.runtime.samples import finite_tensors
@@ -91,5 +91,4 @@ def _run(
         return values
     for name, tensor in tensors.items():
         observe(prefix + name, tensor)
-    state = program.make_state() if program.interface.states else None
-    return program.predict(tensors, state, lambda name, value: observe(prefix + name, value))
+    return program.predict(tensors, program.make_state(), lambda name, value: observe(prefix + name, value))

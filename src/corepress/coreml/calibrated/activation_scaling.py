@@ -236,7 +236,7 @@ def _parts(step: Step, weights: Mapping[str, Weight]) -> dict[str, int]:
 def _answers(program: Program, sample: Mapping[str, Any]) -> Answers:
     """The values of these names in one run, and the outputs."""
     tensors = finite_tensors(program.interface.inputs, sample)
-    given = [program.precision.tensor(tensors[name]).to(program.device) for name in program.module.plan.inputs]
+    given = program.tensors(tensors)
 
     def answers(names: Collection[str]) -> Mapping[str | None, list[Tensor]]:
         found: dict[str | None, list[Tensor]] = {}

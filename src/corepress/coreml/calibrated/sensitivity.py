@@ -26,6 +26,7 @@ from corepress.errors import ConfigError, CorepressError, DataError
 from corepress.formats.mlprogram import Model, Weight
 from corepress.runtime import load
 from corepress.runtime.program import Program
+from corepress.runtime.runnable import Observe
 from corepress.runtime.samples import finite_tensors
 from corepress.runtime.walk import each_program
 from corepress.weights import CompressedWeight, decompress
@@ -163,9 +164,11 @@ def of_vectors(program: Program, buffers: set[str], samples: Sequence[Mapping[st
     return {name: [each / mean + _LEAST for each in found[name]] for name, mean in means.items() if mean > 0}
 
 
-def _random_sum(program: Program, sample: Mapping[str, Any], generator: torch.Generator, observe: Any = None) -> Tensor:
+def _random_sum(
+    program: Program, sample: Mapping[str, Any], generator: torch.Generator, observe: Observe | None = None
+) -> Tensor:
     tensors = finite_tensors(program.interface.inputs, sample)
-    given = [program.precision.tensor(tensors[name]).to(program.device) for name in program.module.plan.inputs]
+    given = program.tensors(tensors)
     with torch.enable_grad():
         results = program.module(
             *given, states=program.make_state() if program.interface.states else None, observe=observe

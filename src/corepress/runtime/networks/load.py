@@ -44,7 +44,7 @@ def load_network(
     except CorepressError as error:
         raise FormatError(f"{path or 'the model'}: {error}") from error
     mark_last_uses(block)
-    return Program(interface, Executor(block, planner.held), device, precision, "", planner.buffers)
+    return Program(interface, Executor(block, planner.held), device, precision, constants=planner.buffers)
 
 
 def _step(kind: str, name: str, function: Any, arguments: Mapping[str, Any], outputs: tuple[str, ...]) -> Step:

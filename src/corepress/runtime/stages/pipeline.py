@@ -14,44 +14,57 @@ from corepress.formats.mlprogram import Model
 from corepress.formats.mlprogram.program import stage_names
 from corepress.formats.neural_network import Model as Networks
 from corepress.formats.neural_network.layers import NETWORKS
-from corepress.runtime.executor import Executor
 from corepress.runtime.features import Interface, from_value, interface_of, to_tensors
 from corepress.runtime.networks import Custom, load_network
 from corepress.runtime.precision import Precision
-from corepress.runtime.program import Program, State, load_program
-from corepress.runtime.stages import suppression
+from corepress.runtime.program import load_program
+from corepress.runtime.runnable import Observe, Runnable, State, given_state
+from corepress.runtime.stages.suppression import KIND, Suppression, load_suppression, thresholds
 
 
-class Pipeline(Program):
-    """Programs that run one after the other. `stages`: these, by name; names of states start with that of their stage,
-    as do the names that `observe` is called with."""
+class Pipeline:
+    """Models that run one after the other.
 
-    def __init__(self, interface: Interface, stages: Mapping[str, Program], device: torch.device, precision: Precision):
+    Names of states start with that of their stage and "/", as do the names that `observe` of `predict` is called with.
+
+    Attributes:
+        interface: The inputs, outputs and states of the whole.
+        stages: The models, by name, in order.
+
+    Examples:
+        >>> program = cto.runtime.load("model.mlpackage")
+        >>> pipeline = cto.runtime.Pipeline(program.interface, {"classifier": program})
+        >>> pipeline.predict({"image": np.zeros((1, 1, 8, 8), "f2")})["logits"].shape
+        (1, 10)
+    """
+
+    def __init__(self, interface: Interface, stages: Mapping[str, Runnable]):
         self.interface = interface
         self.stages = dict(stages)
-        self.function, self.constants = "", {}  # those of its stages are theirs
-        self.device = device
-        self.precision = precision
 
-    @property
-    def module(self) -> Executor:
-        raise ConfigError("a pipeline is no single module: use the modules of its stages")
+    def make_state(self) -> State:
+        """The states of all stages, zero."""
+        return {f"{name}/{key}": t for name, stage in self.stages.items() for key, t in stage.make_state().items()}
 
-    def predict(self, inputs: Mapping[str, Any], state: State | None = None, observe: Any = None) -> dict[str, Any]:
+    def predict(
+        self, inputs: Mapping[str, Any], state: State | None = None, observe: Observe | None = None
+    ) -> dict[str, Any]:
         """Run all stages; arguments, results and errors are those of `Program.predict`."""
-        if self.interface.states and state is None:
-            raise ConfigError("the model is stateful: pass what make_state() returned")
+        states = given_state(self.interface, state)
         values: dict[str, Any] = {**to_tensors(self.interface.inputs, inputs), **inputs}
         for name, stage in self.stages.items():
             given, prefix = self.inputs_of(stage, values), f"{name}/"
             values |= {prefix + key: value for key, value in given.items()}
-            own = {key.removeprefix(prefix): t for key, t in (state or {}).items() if key.startswith(prefix)}
-            values |= stage.predict(given, own, observe and _prefixed(observe, prefix))
-            if state is not None:
-                state.update({prefix + key: tensor for key, tensor in own.items()})
+            own = {key.removeprefix(prefix): t for key, t in states.items() if key.startswith(prefix)}
+            values |= stage.predict(given, own, None if observe is None else _prefixed(observe, prefix))
+            states.update({prefix + key: tensor for key, tensor in own.items()})
         return {feature.name: _as_described(feature, values[feature.name]) for feature in self.interface.outputs}
 
-    def inputs_of(self, stage: Program, values: Mapping[str, Any]) -> dict[str, Any]:
+    def kinds(self) -> dict[str, str]:
+        """By the name of each intermediate value, the operation that computes it."""
+        return {f"{name}/{key}": kind for name, stage in self.stages.items() for key, kind in stage.kinds().items()}
+
+    def inputs_of(self, stage: Runnable, values: Mapping[str, Any]) -> dict[str, Any]:
         """Of what is known so far, that which a stage takes."""
         wanted = {feature.name for feature in stage.interface.inputs}
         return {key: value for key, value in values.items() if key in wanted}
@@ -71,13 +84,13 @@ class Pipeline(Program):
             raise ConfigError(f"no earlier stage gives anything to the stage {stage!r}")
         inner = tuple(replace(computed[name], name=f"{stage}/{name}") for name in read)
         outputs = inner if alone else (*inner, *self.interface.outputs)
-        return Pipeline(replace(self.interface, outputs=outputs), self.stages, self.device, self.precision)
+        return Pipeline(replace(self.interface, outputs=outputs), self.stages)
 
     @property
     def detections(self) -> tuple[str, str] | None:
         """The outputs that hold the confidences and the coordinates of boxes, where the last stage suppresses some."""
-        last = self.stages[next(reversed(self.stages))] if self.stages else None
-        if last is None or isinstance(last, Pipeline) or not suppression.is_suppression(last):
+        last = next(reversed(self.stages.values()), None)
+        if not isinstance(last, Suppression):
             return None
         confidence, coordinates = (feature.name for feature in last.interface.outputs)
         return confidence, coordinates
@@ -85,10 +98,8 @@ class Pipeline(Program):
     @property
     def shown_coordinates(self) -> str:
         """The name that `showing` gives to the coordinates of boxes that go into the last stage; empty without one."""
-        if self.detections is None:
-            return ""
-        name = next(reversed(self.stages))
-        return f"{name}/{suppression.coordinates_of(self.stages[name])}"
+        name, last = next(reversed(self.stages.items()), ("", None))
+        return f"{name}/{last.coordinates}" if isinstance(last, Suppression) else ""
 
 
 def load_pipeline(
@@ -108,7 +119,7 @@ def load_pipeline(
         )
     interface = pipeline_interface(spec)
     known = {feature.name for feature in interface.inputs}
-    stages: dict[str, Program] = {}
+    stages: dict[str, Runnable] = {}
     for name, inner in zip(stage_names(pipeline), pipeline.models, strict=True):
         stages[name] = stage = _stage(model, inner, name, device, precision, weights, custom)
         for feature in stage.interface.inputs:
@@ -123,7 +134,7 @@ def load_pipeline(
         for name, stage in stages.items()
         for feature in stage.interface.states
     )
-    return Pipeline(replace(interface, states=states), stages, device, precision)
+    return Pipeline(replace(interface, states=states), stages)
 
 
 def pipeline_of(spec: Any) -> Any:
@@ -149,7 +160,7 @@ def pipeline_interface(spec: Any) -> Interface:
 def _thresholds(spec: Any) -> dict[str, float]:
     pipeline = pipeline_of(spec)
     if pipeline is None:
-        return suppression.thresholds(spec) if spec.WhichOneof("Type") == suppression.KIND else {}
+        return thresholds(spec) if spec.WhichOneof("Type") == KIND else {}
     return {name: value for inner in pipeline.models for name, value in _thresholds(inner).items()}
 
 
@@ -161,7 +172,7 @@ def _stage(
     precision: Precision,
     weights: str,
     custom: Custom | None,
-) -> Program:
+) -> Runnable:
     kind = str(spec.WhichOneof("Type"))
     if isinstance(model, Model) and kind == "mlProgram":
         return load_program(model, spec, device, precision, weights=weights)
@@ -169,15 +180,15 @@ def _stage(
         return load_pipeline(model, spec, device, precision, weights, custom)
     if kind in NETWORKS:
         return load_network(model.path, spec, device, precision, custom)
-    if kind == suppression.KIND:
-        return suppression.load_suppression(spec, model.path, name, precision)
+    if kind == KIND:
+        return load_suppression(spec, model.path, name, precision)
     raise UnsupportedError(
         f"{model.path}: stage {name!r} is a {kind}, but only ML programs, neural networks and non-maximum suppressions "
         "can be run"
     )
 
 
-def _prefixed(observe: Any, prefix: str) -> Any:
+def _prefixed(observe: Observe, prefix: str) -> Observe:
     return lambda name, value: observe(prefix + name, value)
 
 

@@ -65,8 +65,20 @@ def _matrix(x: Tensor) -> Tensor:
     return x.reshape(x.shape[-2:])
 
 
-def load_suppression(spec: Any, path: Any, name: str, precision: Precision) -> Program:
-    """The model that `spec` is, the stage `name` of that at `path`, as a program of one step, which runs on the CPU."""
+class Suppression(Program):
+    """A program of this one step, which runs on the CPU."""
+
+    def __init__(self, interface: Interface, step: Block, precision: Precision):
+        super().__init__(interface, Executor(step, {}), torch.device("cpu"), precision)
+
+    @property
+    def coordinates(self) -> str:
+        """The input that holds the coordinates of the boxes."""
+        return self.interface.inputs[1].name
+
+
+def load_suppression(spec: Any, path: Any, name: str, precision: Precision) -> Suppression:
+    """The model that `spec` is, the stage `name` of that at `path`."""
     what = f"{path or 'the model'}: stage {name!r}"
     message = spec.nonMaximumSuppression
     described = interface_of(spec.description, "")
@@ -88,7 +100,7 @@ def load_suppression(spec: Any, path: Any, name: str, precision: Precision) -> P
     results = tuple(f"{name} (kept)" for name in outputs)
     step = Step(KIND, name, arguments, results, function=suppress)
     block = Block(tuple(names.values()), [step], tuple(map(Computed, results)), outputs)
-    return Program(interface, Executor(block, {}), torch.device("cpu"), precision, "", {})
+    return Suppression(interface, block, precision)
 
 
 def thresholds(spec: Any) -> dict[str, float]:
@@ -102,18 +114,6 @@ def _threshold_names(message: Any) -> tuple[str, str]:
         message.iouThresholdInputFeatureName or "iouThreshold",
         message.confidenceThresholdInputFeatureName or "confidenceThreshold",
     )
-
-
-def is_suppression(program: Program) -> bool:
-    """Whether a program was made by `load_suppression`."""
-    return [step.kind for step in program.module.plan.steps] == [KIND]
-
-
-def coordinates_of(program: Program) -> str:
-    """The input of such a program that holds the coordinates of the boxes."""
-    (step,) = program.module.plan.steps
-    name: str = step.arguments["coordinates"].name
-    return name
 
 
 def _input(described: Interface, name: str, default: float | None) -> Feature:

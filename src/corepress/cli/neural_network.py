@@ -29,15 +29,13 @@ class ForNeuralNetworksToo(Checked):
     """A command that does its work here if its model holds neural networks, and in its own function if not."""
 
     def invoke(self, ctx: Any) -> Any:
-        from corepress.formats.kinds import holds_networks
-        from corepress.formats.package import find_package, read_spec
+        from corepress.formats.neural_network import Model
+        from corepress.formats.read import load
 
-        path = ctx.params["model"]
-        if not holds_networks(read_spec(find_package(path))):
-            return super().invoke(ctx)
-        from corepress.formats.neural_network import load
-
-        return _run(load(path), str(self.name), ctx)
+        ctx.obj = load(ctx.params["model"])
+        if isinstance(ctx.obj, Model):
+            return _run(ctx.obj, str(self.name), ctx)
+        return super().invoke(ctx)
 
 
 def _run(model: Model, command: str, context: Any) -> None:

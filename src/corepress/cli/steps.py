@@ -7,6 +7,8 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
+
 from corepress.cli.check import Check, Sample
 from corepress.errors import ConfigError
 
@@ -46,7 +48,9 @@ def run_step(
     if check.wanted or fits:
         # Missing PyTorch is said before the work, not after it.
         from corepress import runtime  # noqa: F401
-    original = load(source) if isinstance(source, Path) else source
+    # What a command has read already, to see what it holds, is not read again.
+    read = click.get_current_context().obj
+    original = read or load(source) if isinstance(source, Path) else source
     inputs = check.inputs(original, fits)
     with show.progress(title) as progress:
         model = step(original, progress, inputs.learnt)

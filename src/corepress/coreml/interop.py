@@ -20,7 +20,8 @@ from corepress.coreml.config import OptimizationConfig
 from corepress.coreml.op_configs import OpCompressorConfig
 from corepress.errors import ConfigError, FormatError, UnsupportedError
 from corepress.formats.kinds import refusal
-from corepress.formats.mlprogram import Model, load
+from corepress.formats.mlprogram import Model, checked, load
+from corepress.formats.package import find_package
 from corepress.formats.schema import Model as ModelProto
 
 # The models of which `MLModel`s were made here: these know what they were made from, and what was left alone.
@@ -81,15 +82,11 @@ def _from_mlmodel(mlmodel: Any) -> Model:
     """The spec as it is in memory, edits included, on top of the package on disk that holds its weights."""
     if mlmodel.package_path is None:
         raise UnsupportedError(f"the MLModel: {refusal(mlmodel.get_spec())}")
-    model = load(mlmodel.package_path)
-    spec = ModelProto()
     try:
-        spec.ParseFromString(mlmodel.get_spec().SerializeToString())
+        spec = ModelProto.FromString(mlmodel.get_spec().SerializeToString())
     except DecodeError as error:
         raise FormatError(f"the MLModel's specification can't be read: {error}") from error
-    model.spec = spec
-    model.check()
-    return model
+    return checked(find_package(mlmodel.package_path), spec)
 
 
 def to_mlmodel(model: Model, like: Any) -> Any:

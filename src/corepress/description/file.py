@@ -13,10 +13,10 @@ from google.protobuf.message import DecodeError
 
 from corepress import targets
 from corepress.description.parts import Part, part_of
-from corepress.formats import mlprogram, neural_network
 from corepress.formats.features import parsed
 from corepress.formats.kinds import NETWORKS, leaves, with_article
-from corepress.formats.package import Package, find_package, read_spec
+from corepress.formats.package import Package
+from corepress.formats.read import Other, read
 from corepress.formats.schema import Metadata
 
 _COREMLTOOLS = "com.github.apple.coremltools."
@@ -108,12 +108,12 @@ def describe(path: str | Path) -> Description:
         >>> cto.describe("net.mlmodel").model.kind
         'neural network'
     """
-    package = find_package(path)
-    spec = read_spec(package)
+    found = read(path)
+    package, spec = found.package, found.spec
+    assert package is not None  # it was read from a path
+    model = part_of(spec, found)
     kinds = list(leaves(spec))
-    opened = _opened(package, kinds)
-    model = part_of(spec, opened)
-    weights = tuple(opened.weights()) if opened is not None else ()
+    weights = () if isinstance(found, Other) else tuple(found.weights())
     metadata = _metadata(spec)
     return Description(
         str(package.root),
@@ -127,13 +127,6 @@ def describe(path: str | Path) -> Description:
         Counter(map(_form, weights)),
         dict(_abilities(model, kinds)),
     )
-
-
-def _opened(package: Package, kinds: list[str]) -> Any:
-    """The model as corepress compresses it; None for one of another kind."""
-    if "mlProgram" in kinds:
-        return mlprogram.load(package.root)
-    return neural_network.load(package.root) if set(NETWORKS) & set(kinds) else None
 
 
 def _size(package: Package) -> int:

@@ -74,28 +74,35 @@ def in_words(kind: str) -> str:
     return with_article(kind).split(" ", 1)[1]
 
 
-def stages(spec: Any) -> Iterator[tuple[str, Any]]:
-    """The stages of a pipeline with their names; nothing for a model of another kind."""
+def stages(spec: Any) -> list[tuple[str, Any]]:
+    """The stages of a pipeline; nothing for a model of another kind.
+
+    Each has a name of its own: that in the file, or its number where it has none or that of another one.
+    """
     kind = kind_of(spec)
     if kind not in PIPELINES:
-        return
+        return []
     pipeline = spec.pipeline if kind == "pipeline" else getattr(spec, kind).pipeline
+    found: dict[str, Any] = {}
     for index, model in enumerate(pipeline.models):
-        yield (pipeline.names[index] if index < len(pipeline.names) else f"stage{index}"), model
+        name = str(pipeline.names[index]) if index < len(pipeline.names) else ""
+        name = name if name and name not in found else f"stage{index}"
+        while name in found:
+            name += "_"
+        found[name] = model
+    return list(found.items())
+
+
+def models(spec: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """A model and, of a pipeline, all models within; each with the names of the stages that lead to it: "head/last"."""
+    yield name, spec
+    for stage, model in stages(spec):
+        yield from models(model, f"{name}/{stage}" if name else stage)
 
 
 def leaves(spec: Any) -> Iterator[str]:
     """The kinds of all models in a model, pipelines being nothing but their stages."""
-    if kind_of(spec) not in PIPELINES:
-        yield kind_of(spec)
-    for _, stage in stages(spec):
-        yield from leaves(stage)
-
-
-def holds_networks(spec: Any) -> bool:
-    """Whether a model is of neural networks, by themselves or in a pipeline, with no ML program among them."""
-    kinds = set(leaves(spec))
-    return bool(kinds & set(NETWORKS)) and "mlProgram" not in kinds
+    return (kind for _, model in models(spec) if (kind := kind_of(model)) not in PIPELINES)
 
 
 def refusal(spec: Any) -> str:

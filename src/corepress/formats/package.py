@@ -120,13 +120,7 @@ def find_package(path: str | Path) -> Package:
 
 def read_spec(package: Package) -> Any:
     """Parse the protobuf of a model: the message `Model`."""
-    try:
-        if package.spec.stat().st_size > MAX_SPEC_BYTES:
-            raise UnsupportedError(f"{package.spec}: larger than 2 GiB, so not a protobuf model")
-        data = package.spec.read_bytes()
-    except OSError as error:
-        raise FormatError(f"{package.spec}: can't read it: {error.strerror}") from error
-    refuse_pointer(package.spec, data)
+    data = _content(package)
     try:
         spec = ModelProto.FromString(data)
     except (DecodeError, ValueError) as error:
@@ -134,6 +128,18 @@ def read_spec(package: Package) -> Any:
     if not data or not spec.HasField("specificationVersion") or not kind_of(spec):
         raise FormatError(f"{package.spec}: not a Core ML model: no version or no model in it")
     return spec
+
+
+def _content(package: Package) -> bytes:
+    """The bytes of the protobuf."""
+    try:
+        if package.spec.stat().st_size > MAX_SPEC_BYTES:
+            raise UnsupportedError(f"{package.spec}: larger than 2 GiB, so not a protobuf model")
+        data = package.spec.read_bytes()
+    except OSError as error:
+        raise FormatError(f"{package.spec}: can't read it: {error.strerror}") from error
+    refuse_pointer(package.spec, data)
+    return data
 
 
 def _root_item(manifest_path: Path) -> str:

@@ -18,10 +18,11 @@ import numpy as np
 from corepress import engine
 from corepress.engine import Progress, Skip, skipping
 from corepress.errors import ConfigError, CorepressError, DataError, Missed
+from corepress.formats.kinds import NETWORKS, models
 from corepress.formats.neural_network import values
 from corepress.formats.neural_network.constants import reason_to_spare
 from corepress.formats.neural_network.forms import Floats, Linear, Tabled
-from corepress.formats.neural_network.layers import NETWORKS, LayerWeight, find_weights, models
+from corepress.formats.neural_network.layers import LayerWeight, find_weights
 from corepress.formats.neural_network.model import Model, takes_any_model
 from corepress.formats.neural_network.normalization import endangered
 from corepress.neural_network import quantizers

@@ -9,17 +9,16 @@ from typing import Any
 import torch
 
 from corepress.errors import ConfigError
+from corepress.formats.kinds import NETWORKS, PIPELINES
 from corepress.formats.mlprogram import Model
-from corepress.formats.mlprogram import load as load_model
 from corepress.formats.neural_network import Model as Networks
-from corepress.formats.neural_network.layers import NETWORKS
-from corepress.formats.neural_network.model import load_if_networks
+from corepress.formats.read import load as read_model
 from corepress.runtime.features import Interface, default_function, interface_of
 from corepress.runtime.networks import load_network
 from corepress.runtime.precision import Precision
 from corepress.runtime.program import load_program
 from corepress.runtime.runnable import Runnable
-from corepress.runtime.stages.pipeline import load_pipeline, pipeline_interface, pipeline_of
+from corepress.runtime.stages.pipeline import load_pipeline, pipeline_interface
 
 
 def load(
@@ -60,7 +59,7 @@ def load(
     """
     if weights not in ("ahead_of_time", "on_the_fly", "streamed"):
         raise ConfigError(f'weights must be "ahead_of_time", "on_the_fly" or "streamed", not {weights!r}')
-    model = _opened(source)
+    model = opened(source)
     place = _device(device)
     kind = model.spec.WhichOneof("Type")
     if isinstance(model, Model) and kind == "mlProgram":
@@ -76,19 +75,20 @@ def load(
 
 def interface(source: str | Path | Model | Networks, function: str | None = None) -> Interface:
     """The inputs, outputs and states of a model, or of one of its functions, without loading its weights."""
-    spec = _opened(source).spec
-    if pipeline_of(spec) is not None:
+    spec = opened(source).spec
+    if spec.WhichOneof("Type") in PIPELINES:
         return pipeline_interface(spec)
     return interface_of(spec.description, function or default_function(spec.description))
 
 
 def takes_custom(source: str | Path | Model | Networks) -> bool:
     """Whether functions of custom layers can be given for a model: for all but an ML program."""
-    return str(_opened(source).spec.WhichOneof("Type")) != "mlProgram"
+    return str(opened(source).spec.WhichOneof("Type")) != "mlProgram"
 
 
-def _opened(source: str | Path | Model | Networks) -> Model | Networks:
-    return source if isinstance(source, Model | Networks) else load_if_networks(source) or load_model(source)
+def opened(source: str | Path | Model | Networks) -> Model | Networks:
+    """The model at a path, or that was given: who needs it more than once reads it once."""
+    return source if isinstance(source, Model | Networks) else read_model(source)
 
 
 def _device(name: str) -> torch.device:

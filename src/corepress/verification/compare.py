@@ -85,7 +85,9 @@ def verify(
     if data is None and samples < 1:
         raise ConfigError(f"samples must be at least 1, not {samples}")
     from corepress import runtime
+    from corepress.runtime.load import opened
 
+    original, compressed = opened(original), opened(compressed)
     _check_outputs(original, compressed, function)
 
     def load(source: Source) -> Runnable:

@@ -21,7 +21,8 @@ from corepress.coreml import (
 from corepress.coreml.calibrated.judging import is_better
 from corepress.coreml.experimental import OpActivationLinearQuantizerConfig, linear_quantize_activations
 from corepress.errors import ConfigError
-from corepress.formats.mlprogram.program import nodes, programs, stage_names
+from corepress.formats.kinds import stages
+from corepress.formats.mlprogram.program import nodes, programs
 from corepress.runtime import load
 from corepress.runtime.walk import each_program
 from tests import structures
@@ -91,7 +92,7 @@ def test_stages_without_names_or_with_the_same_have_names_of_their_own(pipeline:
     for given, expected in ((["a", "a"], ["a", "stage1"]), ([], ["stage0", "stage1"]), (["stage1", ""], None)):
         del model.spec.pipeline.names[:]
         model.spec.pipeline.names.extend(given)
-        names = stage_names(model.spec.pipeline)
+        names = [name for name, _ in stages(model.spec)]
         assert len(set(names)) == 2 and expected in (names, None)
         assert list(load(model).stages) == names == [name for name, _ in programs(model.spec)]  # type: ignore[attr-defined]
         fitted = calibrated.palettize_weights(model, OptimizationConfig(METHODS["skm"][2]), samples(4))

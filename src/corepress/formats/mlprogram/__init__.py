@@ -1,6 +1,6 @@
 """The file format of ML programs: packages, the protobuf, weight files, and the weights in them."""
 
-from corepress.formats.mlprogram.model import Model, load
+from corepress.formats.mlprogram.model import Model, checked, load
 from corepress.formats.mlprogram.weight import Consumer, Weight
 
-__all__ = ["Consumer", "Model", "Weight", "load"]
+__all__ = ["Consumer", "Model", "Weight", "checked", "load"]

@@ -284,7 +284,11 @@ def load(path: str | Path | os.PathLike[str]) -> Model:
         (9, 10)
     """
     package = find_package(Path(path))
-    spec = read_spec(package)
+    return checked(package, read_spec(package))
+
+
+def checked(package: Package, spec: Any) -> Model:
+    """The model that was read from a package; the errors are those of `load`."""
     if not any(True for _ in programs(spec)):
         raise UnsupportedError(f"{package.root}: {refusal(spec)}")
     _name_alike(package, spec)

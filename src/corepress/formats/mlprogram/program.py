@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from corepress.errors import UnsupportedError
+from corepress.formats.kinds import PIPELINES, kind_of, models
 from corepress.formats.mlprogram.values import read_string
 
 # Nested blocks deeper than this are an attack, not a model; protobuf itself stops near 100 messages.
@@ -84,36 +85,12 @@ class Use(NamedTuple):
 
 def programs(spec: Any) -> Iterator[tuple[str, Any]]:
     """The ML programs of a model with the name of their pipeline stage; the stages of nested pipelines, too."""
-    return ((name, model.mlProgram) for name, model in _stages(spec) if model.WhichOneof("Type") == "mlProgram")
+    return ((name, model.mlProgram) for name, model in models(spec) if kind_of(model) == "mlProgram")
 
 
 def program_models(spec: Any) -> Iterator[Any]:
     """The model itself if it holds an ML program or is a pipeline, and those of its stages that are such."""
-    holding = ("mlProgram", "pipeline", "pipelineClassifier", "pipelineRegressor")
-    return (model for _, model in _stages(spec) if model.WhichOneof("Type") in holding)
-
-
-def _stages(spec: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """A model and, of a pipeline, all models within, each with the name of its stage."""
-    yield name, spec
-    kind = spec.WhichOneof("Type")
-    if kind not in ("pipeline", "pipelineClassifier", "pipelineRegressor"):
-        return
-    pipeline = spec.pipeline if kind == "pipeline" else getattr(spec, kind).pipeline
-    for stage, model in zip(stage_names(pipeline), pipeline.models, strict=True):
-        yield from _stages(model, f"{name}/{stage}" if name else stage)
-
-
-def stage_names(pipeline: Any) -> list[str]:
-    """A name for each stage of a pipeline: its own, or its number where it has none or that of another one."""
-    found: list[str] = []
-    for index in range(len(pipeline.models)):
-        name = str(pipeline.names[index]) if index < len(pipeline.names) else ""
-        name = name if name and name not in found else f"stage{index}"
-        while name in found:
-            name += "_"
-        found.append(name)
-    return found
+    return (model for _, model in models(spec) if kind_of(model) in ("mlProgram", *PIPELINES))
 
 
 def nodes(spec: Any) -> list[Node]:

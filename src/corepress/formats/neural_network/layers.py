@@ -7,13 +7,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from corepress.formats import kinds
+from corepress.formats.kinds import NETWORKS, kind_of, models
 from corepress.formats.neural_network import values
 from corepress.formats.neural_network.forms import Floats
 from corepress.formats.schema import Layer
 
 Shape = tuple[int, ...]
-NETWORKS = kinds.NETWORKS
 INNER = {"loop": ("conditionNetwork", "bodyNetwork"), "branch": ("ifBranch", "elseBranch")}
 # Layers of which a selector is asked for the weights and the bias apart.
 _BIAS_APART = ("convolution", "innerProduct", "batchedMatmul")
@@ -83,23 +82,12 @@ class LayerWeight:
         return values.read_values(self.params, self.shape, self.axis)
 
 
-def models(spec: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The model itself and, in pipelines, the models within; each with what the names of its weights begin with."""
-    yield prefix, spec
-    kind = spec.WhichOneof("Type") or ""
-    if kind.startswith("pipeline"):
-        pipeline = spec.pipeline if kind == "pipeline" else getattr(spec, kind).pipeline
-        for number, model in enumerate(pipeline.models):
-            name = pipeline.names[number] if number < len(pipeline.names) else str(number)
-            yield from models(model, f"{prefix}{name}/")
-
-
 def networks(spec: Any) -> Iterator[tuple[str, Any]]:
-    """All neural networks of a model and of its pipelines; not those in loops and branches."""
-    for prefix, model in models(spec):
-        kind = model.WhichOneof("Type")
-        if kind in NETWORKS:
-            yield prefix, getattr(model, kind)
+    """All neural networks of a model and of its pipelines, each with what the names of its weights begin with; not
+    those in loops and branches."""
+    for stage, model in models(spec):
+        if (kind := kind_of(model)) in NETWORKS:
+            yield f"{stage}/" if stage else "", getattr(model, kind)
 
 
 def all_layers(spec: Any) -> Iterator[Any]:

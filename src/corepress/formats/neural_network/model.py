@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError, EncodeError
 
 from corepress.errors import ConfigError, FormatError, OutputError, UnsupportedError
 from corepress.formats.atomic import replacing
-from corepress.formats.kinds import holds_networks, leaves, refusal
+from corepress.formats.kinds import leaves, refusal
 from corepress.formats.neural_network.layers import LayerWeight, find_weights, networks
 from corepress.formats.package import MLMODEL, Package, find_package, read_spec
 from corepress.formats.schema import Model as ModelProto
@@ -121,16 +121,6 @@ def load(path: str | Path) -> Model:
     """
     package = find_package(path)
     return _checked(Model(package, read_spec(package)), str(package.root))
-
-
-def load_if_networks(path: str | Path) -> Model | None:
-    """`load`, but None for a model of another kind, or one that holds ML programs as well.
-
-    Raises FormatError for what is no model at all.
-    """
-    package = find_package(path)
-    spec = read_spec(package)
-    return Model(package, spec) if holds_networks(spec) else None
 
 
 def as_model(source: Any) -> Model:

@@ -10,10 +10,9 @@ import numpy as np
 import torch
 
 from corepress.errors import ConfigError, FormatError, UnsupportedError
+from corepress.formats.kinds import NETWORKS, PIPELINES, models, stages
 from corepress.formats.mlprogram import Model
-from corepress.formats.mlprogram.program import stage_names
 from corepress.formats.neural_network import Model as Networks
-from corepress.formats.neural_network.layers import NETWORKS
 from corepress.runtime.features import Interface, from_value, interface_of, to_tensors
 from corepress.runtime.networks import Custom, load_network
 from corepress.runtime.precision import Precision
@@ -111,17 +110,11 @@ def load_pipeline(
     custom: Custom | None = None,
 ) -> Pipeline:
     """The pipeline that `spec` is: that of `model`, or of one stage of it. `custom`: for custom layers, see `load`."""
-    pipeline = pipeline_of(spec)
-    if pipeline is None:
-        kind = spec.WhichOneof("Type")
-        raise FormatError(
-            f"{model.path}: a {kind} can't be run, only ML programs, neural networks and pipelines of them"
-        )
     interface = pipeline_interface(spec)
     known = {feature.name for feature in interface.inputs}
-    stages: dict[str, Runnable] = {}
-    for name, inner in zip(stage_names(pipeline), pipeline.models, strict=True):
-        stages[name] = stage = _stage(model, inner, name, device, precision, weights, custom)
+    loaded: dict[str, Runnable] = {}
+    for name, inner in stages(spec):
+        loaded[name] = stage = _stage(model, inner, name, device, precision, weights, custom)
         for feature in stage.interface.inputs:
             if feature.name not in known and not feature.optional:
                 raise FormatError(f"{model.path}: nothing gives stage {name!r} its input {feature.name!r}")
@@ -131,18 +124,10 @@ def load_pipeline(
             raise FormatError(f"{model.path}: no stage gives the output {feature.name!r}")
     states = tuple(
         replace(feature, name=f"{name}/{feature.name}")
-        for name, stage in stages.items()
+        for name, stage in loaded.items()
         for feature in stage.interface.states
     )
-    return Pipeline(replace(interface, states=states), stages)
-
-
-def pipeline_of(spec: Any) -> Any:
-    """The pipeline that a model is; None where it is none."""
-    kind = spec.WhichOneof("Type")
-    if kind not in ("pipeline", "pipelineClassifier", "pipelineRegressor"):
-        return None
-    return spec.pipeline if kind == "pipeline" else getattr(spec, kind).pipeline
+    return Pipeline(replace(interface, states=states), loaded)
 
 
 def pipeline_interface(spec: Any) -> Interface:
@@ -158,10 +143,8 @@ def pipeline_interface(spec: Any) -> Interface:
 
 
 def _thresholds(spec: Any) -> dict[str, float]:
-    pipeline = pipeline_of(spec)
-    if pipeline is None:
-        return thresholds(spec) if spec.WhichOneof("Type") == KIND else {}
-    return {name: value for inner in pipeline.models for name, value in _thresholds(inner).items()}
+    suppressions = (model for _, model in models(spec) if model.WhichOneof("Type") == KIND)
+    return {name: value for model in suppressions for name, value in thresholds(model).items()}
 
 
 def _stage(
@@ -176,7 +159,7 @@ def _stage(
     kind = str(spec.WhichOneof("Type"))
     if isinstance(model, Model) and kind == "mlProgram":
         return load_program(model, spec, device, precision, weights=weights)
-    if kind.startswith("pipeline"):
+    if kind in PIPELINES:
         return load_pipeline(model, spec, device, precision, weights, custom)
     if kind in NETWORKS:
         return load_network(model.path, spec, device, precision, custom)

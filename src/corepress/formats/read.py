@@ -1,0 +1,39 @@
+"""What a file holds: it is read and parsed once, and the type of the answer says what can be done with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from corepress.errors import UnsupportedError
+from corepress.formats import mlprogram, neural_network
+from corepress.formats.kinds import NETWORKS, leaves, refusal
+from corepress.formats.package import Package, find_package, read_spec
+
+
+class Other(NamedTuple):
+    """A model that holds neither an ML program nor a neural network, such as a tree ensemble."""
+
+    package: Package
+    spec: Any
+
+
+def read(path: str | Path) -> mlprogram.Model | neural_network.Model | Other:
+    """The model in an `.mlpackage` or an `.mlmodel`, of any kind; a pipeline with ML programs is taken as one of these.
+
+    Raises FormatError, in one sentence, for what is no model, or a damaged one.
+    """
+    package = find_package(path)
+    spec = read_spec(package)
+    kinds = set(leaves(spec))
+    if "mlProgram" in kinds:
+        return mlprogram.checked(package, spec)
+    return neural_network.Model(package, spec) if kinds & set(NETWORKS) else Other(package, spec)
+
+
+def load(path: str | Path) -> mlprogram.Model | neural_network.Model:
+    """`read`, for what can be compressed and run; an UnsupportedError says what another model is."""
+    model = read(path)
+    if isinstance(model, Other):
+        raise UnsupportedError(f"{model.package.root}: {refusal(model.spec)}")
+    return model

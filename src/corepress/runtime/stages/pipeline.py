@@ -110,6 +110,11 @@ def load_pipeline(
     custom: Custom | None = None,
 ) -> Pipeline:
     """The pipeline that `spec` is: that of `model`, or of one stage of it. `custom`: for custom layers, see `load`."""
+    kind = spec.WhichOneof("Type")
+    if kind not in PIPELINES:
+        raise UnsupportedError(
+            f"{model.path}: a {kind} can't be run, only ML programs, neural networks and pipelines of them"
+        )
     interface = pipeline_interface(spec)
     known = {feature.name for feature in interface.inputs}
     loaded: dict[str, Runnable] = {}

@@ -18,7 +18,7 @@ from attrs import define
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from corepress.torch.parameters import Parameter
+from corepress.torch.parameters import Slot
 from corepress.weights import CompressedWeight, Palettized, Quantized, Sparse, decompress
 
 PREFIX, SEPARATOR = "_COREML_", "/"
@@ -87,30 +87,30 @@ def register_version(model: nn.Module) -> None:
     model.register_buffer(VERSION_BUFFER, torch.tensor(1))
 
 
-def write_weight(parameter: Parameter, form: CompressedWeight) -> None:
+def write_weight(slot: Slot, form: CompressedWeight) -> None:
     """Give a parameter the value of a compressed form, in place, and the buffers that say so."""
-    write_value(parameter, decompress(form))
-    describe(parameter, form)
+    write_value(slot, decompress(form))
+    describe(slot, form)
 
 
-def write_value(parameter: Parameter, dense: NDArray[Any]) -> None:
+def write_value(slot: Slot, dense: NDArray[Any]) -> None:
     """Give a parameter a value, in place."""
-    value = parameter.value.detach()
+    value = slot.value.detach()
     if value.device.type == "cpu" and value.dtype == torch.float32:
         np.copyto(value.numpy(), dense)  # PyTorch's own copy wakes its threads, though the others are at work
     else:
         value.copy_(torch.from_numpy(np.ascontiguousarray(dense)))
 
 
-def replace_value(parameter: Parameter, dense: NDArray[Any]) -> None:
+def replace_value(slot: Slot, dense: NDArray[Any]) -> None:
     """Give a parameter a value in other memory: that of the array, if it has the parameter's type."""
-    value = parameter.value
+    value = slot.value
     value.data = torch.from_numpy(np.ascontiguousarray(dense)).to(value.device, value.dtype)
 
 
-def describe(parameter: Parameter, form: CompressedWeight) -> None:
+def describe(slot: Slot, form: CompressedWeight) -> None:
     """Register the buffers of a form whose value the parameter has already, being shared."""
-    metadata_of(parameter.name, form).register(parameter.module)
+    metadata_of(slot.name, form).register(slot.module)
 
 
 def metadata_of(param_name: str, form: CompressedWeight) -> CompressionMetadata:
@@ -139,15 +139,15 @@ def metadata_of(param_name: str, form: CompressedWeight) -> CompressionMetadata:
     return CompressionMetadata(param_name, compression_type=types, **fields)
 
 
-def read_weight(parameter: Parameter) -> NDArray[Any] | CompressedWeight:
+def read_weight(slot: Slot) -> NDArray[Any] | CompressedWeight:
     """The form of a parameter as its buffers tell it; the plain array if it has none.
 
     bfloat16, float64 and other types that Core ML does not have come as float32.
     """
-    dense = array_of(parameter.value)
-    prefix = _buffer(parameter.name, "")
-    state = {name: buffer for name, buffer in parameter.module._buffers.items() if name.startswith(prefix)}
-    metadata = CompressionMetadata.from_state_dict(state).get(parameter.name)  # type: ignore[arg-type]
+    dense = array_of(slot.value)
+    prefix = _buffer(slot.name, "")
+    state = {name: buffer for name, buffer in slot.module._buffers.items() if name.startswith(prefix)}
+    metadata = CompressionMetadata.from_state_dict(state).get(slot.name)  # type: ignore[arg-type]
     return dense if metadata is None else form_of(metadata, dense)
 
 

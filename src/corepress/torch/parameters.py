@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
@@ -32,19 +32,12 @@ SUPPORTED = tuple(_WEIGHTS)
 
 
 @dataclass(frozen=True)
-class Parameter:
-    """A weight of a module of a model. `output_axis`, `input_axis`: those of its channels.
-
-    `owner`, `owner_name`: the module whose configuration counts, that of an attention for its output projection; and
-    its name, for the layer of a `Wrapper` that of the latter.
-    """
+class Slot:
+    """A place in a model that holds a tensor: a module, its name in the model, and the tensor's name in the module."""
 
     module: nn.Module
     module_name: str
     name: str
-    output_axis: int
-    owner: nn.Module
-    owner_name: str
 
     @property
     def key(self) -> str:
@@ -52,13 +45,29 @@ class Parameter:
         return f"{self.module_name}.{self.name}" if self.module_name else self.name
 
     @property
-    def input_axis(self) -> int:
-        return 1 - self.output_axis
-
-    @property
     def value(self) -> Tensor:
         value: Tensor = getattr(self.module, self.name)
         return value
+
+
+S = TypeVar("S", bound=Slot)
+
+
+@dataclass(frozen=True)
+class Parameter(Slot):
+    """A weight that can be compressed. `output_axis`, `input_axis`: those of its channels.
+
+    `owner`, `owner_name`: the module whose configuration counts, that of an attention for its output projection; and
+    its name, for the layer of a `Wrapper` that of the latter.
+    """
+
+    output_axis: int
+    owner: nn.Module
+    owner_name: str
+
+    @property
+    def input_axis(self) -> int:
+        return 1 - self.output_axis
 
     def __str__(self) -> str:
         return f"{self.key} of a {type(self.module).__name__}"
@@ -88,13 +97,13 @@ def parameters(model: nn.Module) -> Iterator[Parameter]:
                 yield Parameter(module, module_name, name, output_axis, owner, owner_name)
 
 
-def together(found: Iterable[Parameter]) -> list[list[Parameter]]:
+def together(found: Iterable[S]) -> list[list[S]]:
     """Those that are one tensor, or one place in memory, in one list; in the order of the first of each."""
-    groups: dict[Any, list[tuple[Parameter, Tensor]]] = {}  # holds the tensors: an `id` or a place is used again
-    for parameter in found:
-        value = parameter.value
-        groups.setdefault(_place(value), []).append((parameter, value))
-    return [[parameter for parameter, _ in group] for group in groups.values()]
+    groups: dict[Any, list[tuple[S, Tensor]]] = {}  # holds the tensors: an `id` or a place is used again
+    for slot in found:
+        value = slot.value
+        groups.setdefault(_place(value), []).append((slot, value))
+    return [[slot for slot, _ in group] for group in groups.values()]
 
 
 def _place(value: Tensor) -> Any:

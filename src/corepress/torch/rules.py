@@ -91,7 +91,7 @@ def _why(model: nn.Module, name: str, places: list[Place], method: str) -> str:
 
 def shared_weights(model: nn.Module) -> list[list[Parameter]]:
     """The weights of a model, one list for each tensor; parts that are trained with it don't run."""
-    with training.idle([part for *_, part in training.parts(model, training.Part)]), torch.no_grad():
+    with training.idle([part for _, part in training.parts(model, training.Part)]), torch.no_grad():
         return together(training.weights(model))
 
 

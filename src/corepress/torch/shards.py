@@ -5,6 +5,7 @@ The model itself may be on the meta device: only its modules' classes and names 
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import os
@@ -205,7 +206,7 @@ def _compress(job: _Job) -> _Compressed:
     # A module of its own: that of the model may have no values.
     holder, parameter = nn.Module(), job.parameter
     holder.register_parameter(parameter.name, nn.Parameter(job.value, requires_grad=False))
-    own = Parameter(holder, "", parameter.name, parameter.output_axis, holder, "")
+    own = dataclasses.replace(parameter, module=holder)
     written = write(own, job.action)
     describe(own, written.form)
     prefix = f"{parameter.module_name}." if parameter.module_name else ""

@@ -16,7 +16,7 @@ from torch.nn.utils import parametrize
 
 from corepress.errors import ConfigError
 from corepress.torch.distributed import whole
-from corepress.torch.parameters import Parameter, own_class, parameters
+from corepress.torch.parameters import Parameter, Slot, own_class, parameters
 
 P = TypeVar("P", bound="Part")
 
@@ -54,59 +54,62 @@ class Part(nn.Module):
         self.set_numbers(dict(zip(known, state.tolist(), strict=True)))
 
 
-def attach(parameter: Parameter, part: Part) -> None:
+def attach(slot: Slot, part: Part) -> None:
     """Let a weight pass through a part, in the order of stages."""
-    parametrize.register_parametrization(parameter.module, parameter.name, part, unsafe=True)
-    chain = _chains(parameter.module)[parameter.name]
+    parametrize.register_parametrization(slot.module, slot.name, part, unsafe=True)
+    chain = _chains(slot.module)[slot.name]
     for place, each in enumerate(sorted(chain, key=lambda each: getattr(each, "stage", 0))):
         chain[place] = each
     pruned = any(getattr(each, "makes_zeros", False) for each in chain)
-    for each in siblings(parameter.module, parameter.name, Part):
+    for each in siblings(slot, Part):
         each.keep_zeros = each.keep_zeros or pruned
 
 
-def detach(module: nn.Module, name: str) -> None:
+def detach(slot: Slot) -> None:
     """Make a weight a plain parameter again, the same that it was before `attach`."""
-    for part in siblings(module, name, Part):
+    for part in siblings(slot, Part):
         part.idle = True
-    own_class(module)
-    parametrize.remove_parametrizations(module, name, leave_parametrized=True)
+    own_class(slot.module)
+    parametrize.remove_parametrizations(slot.module, slot.name, leave_parametrized=True)
 
 
-def parts(model: nn.Module, kind: type[P]) -> Iterator[tuple[str, nn.Module, str, P]]:
-    """Each part of a kind in a model: the name of its module, the module, the name of its weight, and the part."""
+def parts(model: nn.Module, kind: type[P]) -> Iterator[tuple[Slot, P]]:
+    """Each part of a kind in a model, with the place of its weight."""
     for module_name, module in model.named_modules():
         for name, chain in _chains(module).items():
             for part in chain:
                 if isinstance(part, kind):
-                    yield module_name, module, name, part
+                    yield Slot(module, module_name, name), part
 
 
-def siblings(module: nn.Module, name: str, kind: type[P]) -> list[P]:
+def siblings(slot: Slot, kind: type[P]) -> list[P]:
     """The parts of a kind that a weight passes through."""
-    return [part for part in _chains(module).get(name, ()) if isinstance(part, kind)]
+    return [part for part in _chains(slot.module).get(slot.name, ()) if isinstance(part, kind)]
 
 
-def trained(module: nn.Module, name: str) -> Tensor:
+def trained(slot: Slot) -> Tensor:
     """A weight as it is trained: whole, and before it passes through any part."""
-    own = siblings(module, name, Part)
-    with idle(own), torch.no_grad():
-        value: Tensor = getattr(module, name)
-    return whole(value.detach())
+    with idle(siblings(slot, Part)), torch.no_grad():
+        return whole(slot.value.detach())
 
 
 @torch.no_grad()
-def passed(module: nn.Module, name: str, stage: int) -> Tensor:
+def passed(slot: Slot, stage: int) -> Tensor:
     """A trained weight after the parts before a stage."""
-    value = trained(module, name)
-    for part in siblings(module, name, Part):
+    value = trained(slot)
+    for part in siblings(slot, Part):
         value = part(value) if part.stage < stage else value
     return value
 
 
+def label(slot: Slot) -> str:
+    """What reports call a weight that is trained: by its module, if that has but one."""
+    return slot.module_name if slot.name == "weight" else slot.key
+
+
 def weights(model: nn.Module) -> list[Parameter]:
     """`parameters` of a model that may have parts, which don't run."""
-    with idle([part for *_, part in parts(model, Part)]), torch.no_grad():
+    with idle([part for _, part in parts(model, Part)]), torch.no_grad():
         return list(parameters(model))
 
 

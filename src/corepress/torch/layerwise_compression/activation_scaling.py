@@ -22,7 +22,7 @@ from corepress.torch.layerwise_compression.input_cacher import Call, Device, on_
 from corepress.torch.layerwise_compression.layout import is_supported, layout_of, reads, vectors_of
 from corepress.torch.layerwise_compression.stages import evaluating, hooks, observe, whole
 from corepress.torch.metadata import read_weight
-from corepress.torch.parameters import Parameter, parameters
+from corepress.torch.parameters import Parameter, Slot, parameters
 from corepress.weights import Sparse
 
 
@@ -85,7 +85,7 @@ class _Inputs:
 def _groups(model: nn.Module, layers: Mapping[str, Parameter], call: Call) -> Iterator[Group[Reader]]:
     """The layers that read one tensor in this call; what may make it are modules that were called before."""
     by_name = {parameter.module_name: parameter for parameter in layers.values()}
-    candidates = by_name | {p.module_name: p for p in _norms(model)}
+    candidates: dict[str, Slot] = {**by_name, **{norm.module_name: norm for norm in _norms(model)}}
     order = observe(list(candidates.values()), lambda: model(*call.args, **call.kwargs))
     readers: dict[Any, list[str]] = {}
     for name in order:
@@ -107,26 +107,26 @@ def _reader(parameter: Parameter) -> Reader:
     return Reader(parameter.key, parameter.value, layout_of(parameter.module)[1])
 
 
-def _source(parameter: Parameter) -> Source:
-    parts = [(parameter.value, parameter.output_axis)]
-    if (bias := getattr(parameter.module, "bias", None)) is not None:
-        parts.append((bias, 0))
-    return Source(tuple(parts), (_reader(parameter),) if is_supported(parameter.module) else ())
+def _source(slot: Slot) -> Source:
+    """What a layer, or a norm, gives its channels their scale with."""
+    axis, layers = (slot.output_axis, (_reader(slot),)) if isinstance(slot, Parameter) else (0, ())
+    bias = getattr(slot.module, "bias", None)
+    return Source(((slot.value, axis), *([] if bias is None else [(bias, 0)])), layers)
 
 
-def _norms(model: nn.Module) -> Iterator[Parameter]:
+def _norms(model: nn.Module) -> Iterator[Slot]:
     """The weights of layer norms, batch norms and others of their kind: one number to a channel, maybe with a bias."""
     for name, module in model.named_modules():
         own = dict(module.named_parameters(recurse=False))
         if "weight" in own and own.keys() <= {"weight", "bias"} and {value.ndim for value in own.values()} == {1}:
-            yield Parameter(module, name, "weight", 0, module, name)
+            yield Slot(module, name, "weight")
 
 
-def _is_plain(parameter: Parameter) -> bool:
+def _is_plain(slot: Slot) -> bool:
     """Whether it may be scaled: buffers of a compressed weight wouldn't agree with it any more."""
-    if parameter.value.is_meta or not parameter.value.is_floating_point():
+    if slot.value.is_meta or not slot.value.is_floating_point():
         return False
-    value = read_weight(parameter)
+    value = read_weight(slot)
     return isinstance(value.values if isinstance(value, Sparse) else value, np.ndarray)
 
 

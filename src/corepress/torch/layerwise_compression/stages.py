@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import re
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from corepress.errors import ConfigError
 from corepress.torch.layerwise_compression.input_cacher import Call, Device, Stop, on_device
-from corepress.torch.parameters import Parameter, copy_of
+from corepress.torch.parameters import Parameter, Slot, copy_of
 
 Forward = Callable[[Call], Any]
 Reads = tuple[tuple[int, ...], ...]
@@ -151,8 +151,8 @@ def _until(model: nn.Module, last: nn.Module | None, device: Device) -> Forward:
     return run
 
 
-def observe(parameters: list[Parameter], run: Callable[[], Any]) -> dict[str, Reads]:
-    """What the modules of these weights read in one run: for each of its calls (number of the tensor, of the call).
+def observe(slots: Sequence[Slot], run: Callable[[], Any]) -> dict[str, Reads]:
+    """What the modules of these slots read in one run: for each of its calls (number of the tensor, of the call).
 
     In the order of their first calls; a module that is not called is not there. Modules with the same numbers of
     tensors read the same ones.
@@ -171,7 +171,7 @@ def observe(parameters: list[Parameter], run: Callable[[], Any]) -> dict[str, Re
 
         return hook
 
-    with hooks(p.module.register_forward_pre_hook(note(p.module_name)) for p in parameters):
+    with hooks(slot.module.register_forward_pre_hook(note(slot.module_name)) for slot in slots):
         run()
     return {name: tuple(found) for name, found in reads.items()}
 

@@ -15,7 +15,7 @@ from corepress.torch.base_model_optimizer import BaseTrainingTimeModelOptimizer
 from corepress.torch.metadata import array_of, describe, read_weight, register_version, write_weight
 from corepress.torch.palettization.fake_palettize import FakePalettize
 from corepress.torch.palettization.palettization_config import DKMPalettizerConfig, ModuleDKMPalettizerConfig
-from corepress.torch.parameters import Parameter, together
+from corepress.torch.parameters import Parameter, Slot, together
 from corepress.torch.quantization.fake_quantize import FakeQuantize
 from corepress.torch.quantization.quantization_config import ObserverType
 from corepress.torch.report import Report, row
@@ -73,12 +73,12 @@ class DKMPalettizer(Palettizer):
 
     def _config_of(self, parameter: Parameter) -> Any:
         own = [each for each in training.weights(parameter.owner) if each.owner is parameter.owner]
-        sizes = [training.trained(each.module, each.name).numel() for each in own]
+        sizes = [training.trained(each).numel() for each in own]
         return self._config.choose(parameter.owner_name, training.class_of(parameter.owner), sizes)
 
     def _attach(self, parameter: Parameter, config: ModuleDKMPalettizerConfig, report: Report) -> None:
         try:
-            with training.idle(training.siblings(parameter.module, parameter.name, training.Part)), torch.no_grad():
+            with training.idle(training.siblings(parameter, training.Part)), torch.no_grad():
                 check(parameter)
                 form = read_weight(parameter)
                 shape, device = parameter.value.shape, parameter.value.device
@@ -96,13 +96,13 @@ class DKMPalettizer(Palettizer):
         """To be called after each step of the optimiser: at its milestone a weight begins to be palettized."""
         if not self._is_prepared:
             raise OrderError("step() comes after prepare(), which puts the tables in")
-        for *_, part in training.parts(self._model, FakePalettize):
+        for _, part in training.parts(self._model, FakePalettize):
             part.step()
             self._step_count = part.steps
 
     def enable_fake_palett(self, flag: bool) -> None:
         """Palettize all prepared weights from now on, or none."""
-        for *_, part in training.parts(self._model, FakePalettize):
+        for _, part in training.parts(self._model, FakePalettize):
             part.enable_fake_palett(flag)
 
     def finalize(self, model: nn.Module | None = None, inplace: bool = False) -> nn.Module:
@@ -116,11 +116,10 @@ class DKMPalettizer(Palettizer):
             raise OrderError("finalize() comes after prepare(), which puts the tables in")
         model = self._get_model_to_finalize(model, inplace).eval()
         found = list(training.parts(model, FakePalettize))
-        forms = {part.name: part.form(_seen(module, name)) for _, module, name, part in found}
-        for _, module, name, _ in found:
-            training.detach(module, name)
-        weights = (Parameter(module, owner, name, 0, module, owner) for owner, module, name, _ in found)
-        for first, *others in together(weights):
+        forms = {part.name: part.form(_seen(slot)) for slot, part in found}
+        for slot, _ in found:
+            training.detach(slot)
+        for first, *others in together(slot for slot, _ in found):
             write_weight(first, forms[first.key])
             for other in others:  # whose table may have seen other calls
                 describe(other, forms[first.key])
@@ -133,19 +132,19 @@ class DKMPalettizer(Palettizer):
         """A row for each weight: what its palettized form is made of, and how far it is from the trained one."""
         report = Report()
         with torch.no_grad():
-            for module_name, module, name, part in training.parts(self._model, FakePalettize):
-                weight = _seen(module, name)
+            for slot, part in training.parts(self._model, FakePalettize):
+                weight = _seen(slot)
                 part = part if part.started else copy.deepcopy(part)  # it is to start with the weight of its milestone
                 columns = row(array_of(weight), part.form(weight)) | {"device": str(weight.device)}
-                report[module_name if name == "weight" else f"{module_name}.{name}"] = columns
+                report[training.label(slot)] = columns
         report = report.normalized()
         report.skipped = dict(self._skipped)
         return report
 
 
-def _seen(module: nn.Module, name: str) -> torch.Tensor:
+def _seen(slot: Slot) -> torch.Tensor:
     """The weight as its tables see it: trained, and masked."""
-    return training.passed(module, name, FakePalettize.stage)
+    return training.passed(slot, FakePalettize.stage)
 
 
 def _quantize_outputs(module: nn.Module, config: ModuleDKMPalettizerConfig) -> None:

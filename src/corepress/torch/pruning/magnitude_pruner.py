@@ -15,9 +15,9 @@ from corepress.errors import ConfigError, CorepressError, DataError, OrderError
 from corepress.fields import fraction, must_be, suggesting, value_of, whole
 from corepress.torch import training
 from corepress.torch.base_model_optimizer import BaseTrainingTimeModelOptimizer
-from corepress.torch.metadata import array_of, metadata_of, read_weight, register_version
+from corepress.torch.metadata import array_of, describe, read_weight, register_version
 from corepress.torch.optimization_config import ModuleOptimizationConfig, OptimizationConfig
-from corepress.torch.parameters import Parameter
+from corepress.torch.parameters import Parameter, Slot
 from corepress.torch.pruning.masks import magnitude_mask, n_m_mask
 from corepress.torch.pruning.pruning_scheduler import ConstantSparsityScheduler, PruningScheduler, scheduler_of
 from corepress.torch.report import Report, sparsities
@@ -114,12 +114,12 @@ class Mask(training.Part):
         block_size = 1 if self.config.n_m_ratio else self.config.block_size
         return magnitude_mask(weight, self.sparsity, block_size, self.config.granularity)
 
-    def step(self, module: nn.Module, param_name: str) -> None:
+    def step(self, slot: Slot) -> None:
         self.steps += 1
         sparsity = self.config.scheduler.compute_sparsity(self.steps, prev_sparsity=self.sparsity, config=self.config)
         if sparsity != self.sparsity:
             self.sparsity = sparsity
-            self.mask.copy_(self.choose(training.trained(module, param_name)))
+            self.mask.copy_(self.choose(training.trained(slot)))
 
     def numbers(self) -> dict[str, float]:
         return {"steps": self.steps, "sparsity": self.sparsity}
@@ -166,7 +166,7 @@ class MagnitudePruner(BaseTrainingTimeModelOptimizer):
         try:
             if config.param_name != parameter.name:
                 raise Skip(f"its configuration is for a parameter {config.param_name!r}, which can't be pruned")
-            weight = training.trained(parameter.module, parameter.name)
+            weight = training.trained(parameter)
             check(parameter)
             training.attach(parameter, Mask(parameter.key, config, weight))
         except CorepressError as reason:
@@ -176,8 +176,8 @@ class MagnitudePruner(BaseTrainingTimeModelOptimizer):
         """To be called after each step of the optimiser: the schedule goes on. Harmless after its end."""
         if not self._is_prepared:
             raise OrderError("step() comes after prepare(), which puts the masks in")
-        for _, module, name, mask in list(training.parts(self._model, Mask)):
-            mask.step(module, name)
+        for slot, mask in list(training.parts(self._model, Mask)):
+            mask.step(slot)
             self._step_count = mask.steps
 
     def finalize(self, model: nn.Module | None = None, inplace: bool = False) -> nn.Module:
@@ -190,28 +190,26 @@ class MagnitudePruner(BaseTrainingTimeModelOptimizer):
             raise OrderError("finalize() comes after prepare(), which puts the masks in")
         model = self._get_model_to_finalize(model, inplace)
         masks = list(training.parts(model, Mask))
-        for _, module, name, mask in masks:
-            if any(part.stage > Mask.stage for part in training.siblings(module, name, training.Part)):
+        for slot, mask in masks:
+            if any(part.stage > Mask.stage for part in training.siblings(slot, training.Part)):
                 raise OrderError(f"{mask.name} is palettized too: finalize the palettizer, which keeps the zeros")
-        for module_name, module, name, mask in masks:
-            training.detach(module, name)
-            parameter = Parameter(module, module_name, name, 0, module, module_name)
-            parameter.value.detach().mul_(mask.mask)
-            form = read_weight(parameter)
-            kept = np.broadcast_to(mask.mask.cpu().bool().numpy(), tuple(parameter.value.shape))
+        for slot, mask in masks:
+            training.detach(slot)
+            slot.value.detach().mul_(mask.mask)
+            form = read_weight(slot)
+            kept = np.broadcast_to(mask.mask.cpu().bool().numpy(), tuple(slot.value.shape))
             if not isinstance(form, Sparse):
-                form = Sparse(kept & (array_of(parameter.value) != 0), form)
-            metadata_of(name, form).register(module)
+                form = Sparse(kept & (array_of(slot.value) != 0), form)
+            describe(slot, form)
         register_version(model)
         return model
 
     def report(self) -> Report:
         """The sparsities of each weight as the network sees it now, and of all: `global`."""
         report = Report()
-        for module_name, module, name, mask in training.parts(self._model, Mask):
-            pruned = training.trained(module, name) * mask.mask
-            row = {"#params": pruned.numel(), **sparsities(array_of(pruned))}
-            report[module_name if name == "weight" else f"{module_name}.{name}"] = row
+        for slot, mask in training.parts(self._model, Mask):
+            pruned = training.trained(slot) * mask.mask
+            report[training.label(slot)] = {"#params": pruned.numel(), **sparsities(array_of(pruned))}
         rows = list(report.values())
         if rows:
             total = {"#params": sum(row["#params"] for row in rows)}

@@ -15,7 +15,7 @@ from corepress.errors import DataError, OrderError
 from corepress.torch import training
 from corepress.torch.distributed import is_split
 from corepress.torch.metadata import array_of, read_weight, write_weight
-from corepress.torch.parameters import Parameter, Wrapper, parameters
+from corepress.torch.parameters import Parameter, Slot, Wrapper, parameters
 from corepress.torch.quantization.fake_quantize import FakeQuantize
 from corepress.weights import Quantized, Sparse, decompress
 
@@ -53,7 +53,7 @@ class FakeQuantizedLayer(Wrapper):
             return weight
 
     def _unmasked(self) -> AbstractContextManager[None]:
-        return training.idle(training.siblings(self.layer, "weight", training.Part))
+        return training.idle(training.siblings(Slot(self.layer, "", "weight"), training.Part))
 
     @property
     def bias(self) -> Tensor | None:

@@ -15,7 +15,7 @@ from corepress.torch import training
 from corepress.torch.base_model_optimizer import BaseTrainingTimeModelOptimizer
 from corepress.torch.distributed import has_split_weights, is_split, unwrapped, whole_copy
 from corepress.torch.metadata import register_version
-from corepress.torch.parameters import Parameter, bake_parametrizations
+from corepress.torch.parameters import bake_parametrizations
 from corepress.torch.quantization.capture import capture
 from corepress.torch.quantization.fake_quantize import FakeQuantize
 from corepress.torch.quantization.finishing import finish_activations, finish_layers
@@ -178,11 +178,11 @@ class LinearQuantizer(Quantizer):
 
 def _bake(model: nn.Module) -> None:
     """Make weights plain that are computed from others, as by weight norm; but the masks of a pruner stay at work."""
-    masks = [found for found in training.parts(model, training.Part) if found[-1].makes_zeros]
-    with training.idle([mask for *_, mask in masks]):
+    masks = [(slot, part) for slot, part in training.parts(model, training.Part) if part.makes_zeros]
+    with training.idle([mask for _, mask in masks]):
         bake_parametrizations(model)
-    for module_name, module, name, mask in masks:
-        training.attach(Parameter(module, module_name, name, 0, module, module_name), mask)
+    for slot, mask in masks:
+        training.attach(slot, mask)
 
 
 def _fake_quants(model: nn.Module) -> Iterator[FakeQuantize]:

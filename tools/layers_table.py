@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+import corepress.runtime.networks.layers  # noqa: F401 - fills LAYERS
 from corepress.formats.neural_network.layers import weight_names
 from corepress.formats.schema import Layer
-from corepress.runtime.networks import steps  # noqa: F401 - fills LAYERS
 from corepress.runtime.networks.control import CONTROL
-from corepress.runtime.networks.layers import LAYERS
+from corepress.runtime.networks.registry import LAYERS
 
 PAGE = Path(__file__).parent.parent / "docs/layers.md"
 INTRODUCTION = """# The layers of neural networks
 
-Written by `tools/layers_table.py`. These are the layers of the model type of iOS 15 and older (`neuralnetwork`), under
+Written by `make docs`. These are the layers of the model type of iOS 15 and older (`neuralnetwork`), under
 the names of their fields in the format. Only layers that an output depends on are looked at and run, so that what is
 left over from training, such as the softmax of a loss, stops no model. "Weights" are those that
 `corepress.neural_network.quantization_utils`, `corepress palettize` and `corepress quantize` can compress.

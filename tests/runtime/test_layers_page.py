@@ -8,7 +8,7 @@ from tools.layers_table import PAGE, kinds, page, status, weights
 
 from corepress.formats.neural_network.model import as_model
 from corepress.runtime.networks.control import CONTROL
-from corepress.runtime.networks.layers import LAYERS
+from corepress.runtime.networks.registry import LAYERS
 from tests.formats.neural_network.networks import every_layer
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from corepress.errors import ConfigError, FormatError
 from tests.formats.neural_network.networks import pipeline
-from tests.runtime.networks.layers import network, program
+from tests.runtime.networks.made import network, program
 
 X = np.array([[-1.0, 0.5], [2.0, 3.0]], np.float32)
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from corepress.errors import CorepressError
-from tests.runtime.networks.layers import network, program
+from tests.runtime.networks.layers.test_layers import SEVERAL, SINGLE
+from tests.runtime.networks.made import network, program
 from tests.runtime.networks.test_control import choice, counting
-from tests.runtime.networks.test_layers import SEVERAL, SINGLE
 
 CASES: list[tuple[Any, list[Any]]] = [
     *[(lambda b, case=case: add(b, case[0], case[1], 1), [case[2]]) for case in SINGLE],

@@ -10,7 +10,7 @@ import pytest
 from corepress.errors import FormatError
 from corepress.runtime.networks.needed import needed, nodes_of
 from tests.lazy import lazy
-from tests.runtime.networks.layers import network, program, run
+from tests.runtime.networks.made import network, program, run
 
 NeuralNetworkBuilder = lazy("coremltools.models.neural_network", "NeuralNetworkBuilder")
 

@@ -21,7 +21,7 @@ from corepress.runtime import load
 from corepress.verification import verify
 from tests.formats.neural_network.networks import pipeline
 from tests.lazy import lazy
-from tests.runtime.networks.layers import network, program, run
+from tests.runtime.networks.made import network, program, run
 from tests.runtime.zoo import NETWORKS
 
 datatypes = lazy("coremltools.models.datatypes")

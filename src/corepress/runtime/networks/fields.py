@@ -20,17 +20,25 @@ _ACTIVATIONS: dict[str, tuple[str, dict[str, float]]] = {
     "sigmoidHard": ("sigmoid_hard", {"alpha": 0.2, "beta": 0.5}),
 }
 
+# Of paddings of three dimensions, in the order of MIL.
+_SIDES = [f"customPadding{side}" for side in ("Front", "Back", "Top", "Bottom", "Left", "Right")]
 _GREATEST = (1 << 63) - 1  # PyTorch's numbers of elements and places are signed
 
 
 def fields_of(message: Any, always: Collection[str] = ()) -> dict[str, Any]:
-    """Those that are set, to other than 0, or named in `always`, but no weights: numbers, lists, names, namespaces."""
+    """Those that are set, to other than 0, or named in `always`, but no weights: numbers, lists, names, namespaces.
+
+    Paddings of three dimensions become one list, `customPadding`: before and after each, as operations of MIL have it.
+    """
     wanted = {field.name for field, value in message.ListFields() if value or field.message_type}.union(always)
-    return {
+    found = {
         field.name: _value(field, getattr(message, field.name))
         for field in message.DESCRIPTOR.fields
         if field.name in wanted and not _is_weight(field)
     }
+    if any(side in found for side in _SIDES):
+        found["customPadding"] = [found.pop(side, 0) for side in _SIDES]
+    return found
 
 
 def weights_of(message: Any) -> dict[str, Any]:

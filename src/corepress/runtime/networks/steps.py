@@ -12,48 +12,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+import corepress.runtime.networks.layers  # noqa: F401 - fills the registry
 from corepress.errors import CorepressError, FormatError, UnsupportedError
 from corepress.formats.neural_network.layers import weights_of_layer
 from corepress.formats.neural_network.values import form, read_values
-from corepress.runtime.networks import (  # noqa: F401 - they fill LAYERS
-    arrays,
-    channels,
-    elementwise,
-    images,
-    orders,
-    parts,
-    random,
-    recurrent,
-    volumes,
-)
 from corepress.runtime.networks.control import CONTROL, control_step
 from corepress.runtime.networks.custom import custom_function, parameters_of, raw_values
 from corepress.runtime.networks.fields import fields_of, weights_of
-from corepress.runtime.networks.layers import LAYERS
 from corepress.runtime.networks.needed import Node
+from corepress.runtime.networks.registry import IMPLIED, LAYERS, SHAPES, STACKED
 from corepress.runtime.plan import Computed, Held, Step
 from corepress.runtime.precision import Precision
-
-# Fields that only say how large a weight is, or that a file repeats.
-_IMPLIED = {
-    "hasBias",
-    "inputChannels",
-    "outputChannels",
-    "kernelChannels",
-    "kernelSize",
-    "kernelDepth",
-    "kernelHeight",
-    "kernelWidth",
-    "inputDim",
-    "vocabSize",
-    "embeddingSize",
-    "channels",
-    "weightMatrixFirstDimension",
-    "weightMatrixSecondDimension",
-    "inputVectorSize",
-    "outputVectorSize",
-    "int8DynamicQuantize",
-}
 
 
 @dataclass
@@ -135,7 +104,7 @@ class NetworkPlanner:
         for name, value in fields_of(message, needed).items():
             if name in parameters:
                 arguments[name] = value
-            elif name not in _IMPLIED:
+            elif name not in IMPLIED:
                 raise UnsupportedError(f"the runtime does not know its {name}")
         extra = {"outputs": len(layer.output), "rank5": self.rank5}
         arguments |= {name: value for name, value in extra.items() if name in needed}
@@ -152,7 +121,7 @@ def _is_input(parameter: inspect.Parameter) -> bool:
 def _weights(layer: Any, kind: str, message: Any) -> dict[str, NDArray[Any]]:
     """The weights of a layer, decompressed, by the names of the parameters that take them."""
     found = {weight.field: weight.dense() for weight in weights_of_layer(layer)}
-    shapes = volumes.SHAPES[kind](message) if kind in volumes.SHAPES else {}
+    shapes = SHAPES[kind](message) if kind in SHAPES else {}
     for name, params in weights_of(message).items():
         if name not in found and form(params) != "none":
             found[name] = read_values(params, shapes[name], None) if name in shapes else raw_values(params)
@@ -160,4 +129,4 @@ def _weights(layer: Any, kind: str, message: Any) -> dict[str, NDArray[Any]]:
                 raise FormatError("a weight is quantized that must not be")
     if "hasBias" in message.DESCRIPTOR.fields_by_name and not message.hasBias:
         found.pop("bias", None)
-    return recurrent.STACKED[kind](found) if kind in recurrent.STACKED else found
+    return STACKED[kind](found) if kind in STACKED else found

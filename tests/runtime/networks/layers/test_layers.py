@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from corepress.errors import FormatError
-from tests.runtime.networks.layers import network, program, run
+from tests.runtime.networks.made import network, program, run
 
 RNG = np.random.default_rng(0)
 

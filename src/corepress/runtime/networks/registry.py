@@ -11,15 +11,26 @@ Tensors are floats, truth and indices included. The older layers are told of the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
+from numpy.typing import NDArray
 from torch import Tensor
 
 Layer = Callable[..., Any]
 F = TypeVar("F", bound=Layer)
 
 LAYERS: dict[str, Layer] = {}
+# Of layers whose weights have no quantized form that is known: the shapes of the weights, by their names.
+SHAPES: dict[str, Callable[[Any], dict[str, tuple[int, ...]]]] = {}
+# Of layers with a weight for each gate: a function that joins them as the layer takes them.
+STACKED: dict[str, Callable[[Mapping[str, NDArray[Any]]], dict[str, NDArray[Any]]]] = {}
+# Fields that no layer takes, since they only say how large a weight is, or what a file says elsewhere, too.
+IMPLIED = frozenset({
+    "hasBias", "inputChannels", "outputChannels", "kernelChannels", "kernelSize", "kernelDepth", "kernelHeight",
+    "kernelWidth", "inputDim", "vocabSize", "embeddingSize", "channels", "weightMatrixFirstDimension",
+    "weightMatrixSecondDimension", "inputVectorSize", "outputVectorSize", "int8DynamicQuantize",
+})  # fmt: skip
 
 
 def layer(function: F) -> F:

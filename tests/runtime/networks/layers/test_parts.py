@@ -10,8 +10,8 @@ import torch
 from torch.nn import functional as F
 
 from corepress.errors import FormatError
-from tests.runtime.networks.layers import network, program, run
-from tests.runtime.networks.test_layers import close, random
+from tests.runtime.networks.layers.test_layers import close, random
+from tests.runtime.networks.made import network, program, run
 
 RNG = np.random.default_rng(5)
 WAYS = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from corepress.runtime.networks.layers import LAYERS, integers, layer, ranked
+from corepress.runtime.networks.registry import LAYERS, integers, layer, ranked
 from corepress.runtime.ops import scatter_gather, tensor_operation
 from corepress.runtime.ops import tensor_transformation as transformation
 from corepress.runtime.registry import Bools, Ints

@@ -5,7 +5,7 @@ Their weights come as one matrix for each gate; `STACKED` joins them, once, as t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from corepress.runtime.networks.layers import layer
+from corepress.runtime.networks.registry import STACKED, layer
 from corepress.runtime.ops import recurrent
 
 Weights = Mapping[str, NDArray[Any]]
@@ -53,11 +53,7 @@ def _both_lstms(weights: Weights) -> dict[str, NDArray[Any]]:
     return _stacked(weights, gates, "[0]") | {f"{name}_back": value for name, value in back.items()}
 
 
-STACKED: dict[str, Callable[[Weights], dict[str, NDArray[Any]]]] = {
-    "gru": _gru,
-    "uniDirectionalLSTM": _lstm,
-    "biDirectionalLSTM": _both_lstms,
-}
+STACKED.update({"gru": _gru, "uniDirectionalLSTM": _lstm, "biDirectionalLSTM": _both_lstms})
 
 
 def _state(given: Tensor | None, x: Tensor, weight_hh: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from corepress.runtime import limits
-from corepress.runtime.networks.layers import LAYERS, integers, layer, ranked
+from corepress.runtime.networks.registry import LAYERS, integers, layer, ranked
 from corepress.runtime.ops import linear, normalization, tensor_operation
 from corepress.runtime.ops import tensor_transformation as transformation
 from corepress.runtime.registry import Ints

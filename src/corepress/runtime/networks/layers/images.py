@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from torch import Tensor
 from torch.nn import functional as F
 
-from corepress.runtime.networks.layers import LAYERS, layer, on_images
+from corepress.runtime.networks.registry import LAYERS, layer, on_images
 from corepress.runtime.ops import (
     conv,
     image_resizing,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from corepress.runtime.networks.layers import layer
+from corepress.runtime.networks.registry import layer
 from corepress.runtime.ops import reduction, tensor_operation
 from corepress.runtime.registry import Ints
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from corepress.runtime.networks.layers import LAYERS, layer
+from corepress.runtime.networks.registry import LAYERS, layer
 from corepress.runtime.ops import activation as act
 from corepress.runtime.ops import elementwise_binary as binary
 from corepress.runtime.ops import elementwise_unary as single

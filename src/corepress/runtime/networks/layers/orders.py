@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from corepress.runtime.networks.layers import LAYERS, integers, layer, ranked
+from corepress.runtime.networks.registry import LAYERS, integers, layer, ranked
 from corepress.runtime.ops import reduction, tensor_operation
 from corepress.runtime.registry import Ints
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from corepress.runtime.networks.layers import integers, layer
+from corepress.runtime.networks.registry import integers, layer
 from corepress.runtime.ops import random
 from corepress.runtime.registry import Ints
 

@@ -9,7 +9,7 @@ import pytest
 
 from corepress.errors import FormatError
 from tests.lazy import lazy
-from tests.runtime.networks.layers import network, program
+from tests.runtime.networks.made import network, program
 
 stats = lazy("scipy.stats")
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from corepress.runtime.networks.layers import layer
+from corepress.runtime.networks.registry import SHAPES, layer
 from corepress.runtime.ops import conv, pool
 from corepress.runtime.registry import Ints
 
@@ -25,8 +24,7 @@ def _convolution(p: Any) -> dict[str, Shape]:
     return {"weights": weights, "bias": (p.outputChannels,)}
 
 
-# The shapes of weights that only the runtime reads: no quantized form of them is known.
-SHAPES: dict[str, Callable[[Any], dict[str, Shape]]] = {"convolution3d": _convolution}
+SHAPES["convolution3d"] = _convolution
 
 
 @layer
@@ -43,22 +41,15 @@ def convolution3d(
     dilationHeight: int = 1,
     dilationWidth: int = 1,
     paddingType: str,
-    customPaddingFront: int = 0,
-    customPaddingBack: int = 0,
-    customPaddingTop: int = 0,
-    customPaddingBottom: int = 0,
-    customPaddingLeft: int = 0,
-    customPaddingRight: int = 0,
+    customPadding: Ints | None = None,
     isDeconvolution: bool = False,
     outputShape: Ints | None = None,
 ) -> Tensor:
     strides, dilations = (strideDepth, strideHeight, strideWidth), (dilationDepth, dilationHeight, dilationWidth)
-    pads = [customPaddingFront, customPaddingBack, customPaddingTop, customPaddingBottom]
-    pads += [customPaddingLeft, customPaddingRight]
     kind = paddingType.lower()
     if not isDeconvolution:
-        return conv.conv(x, weights, bias, strides, kind, pads, dilations, nGroups)
-    return conv.conv_transpose(x, weights, bias, pads, outputShape, kind, strides, dilations, nGroups)
+        return conv.conv(x, weights, bias, strides, kind, customPadding, dilations, nGroups)
+    return conv.conv_transpose(x, weights, bias, customPadding, outputShape, kind, strides, dilations, nGroups)
 
 
 @layer
@@ -73,21 +64,14 @@ def pooling3d(
     strideHeight: int = 1,
     strideWidth: int = 1,
     paddingType: str,
-    customPaddingFront: int = 0,
-    customPaddingBack: int = 0,
-    customPaddingTop: int = 0,
-    customPaddingBottom: int = 0,
-    customPaddingLeft: int = 0,
-    customPaddingRight: int = 0,
+    customPadding: Ints | None = None,
     countExcludePadding: bool = False,
 ) -> Tensor:
     kernel, strides = (kernelDepth, kernelHeight, kernelWidth), (strideDepth, strideHeight, strideWidth)
-    pads = [customPaddingFront, customPaddingBack, customPaddingTop, customPaddingBottom]
-    pads += [customPaddingLeft, customPaddingRight]
     kind = paddingType.lower()
     if type == "MAX":
-        return pool.max_pool(x, kernel, kind, strides, pads)
-    return pool.avg_pool(x, kernel, kind, strides, pads, countExcludePadding)
+        return pool.max_pool(x, kernel, kind, strides, customPadding)
+    return pool.avg_pool(x, kernel, kind, strides, customPadding, countExcludePadding)
 
 
 @layer

@@ -25,35 +25,19 @@ from typing import Any, Literal, get_args
 import attrs
 
 from corepress import targets
-from corepress.coreml import decompress_weights, palettize, prune, quantize
+from corepress.coreml import decompress_weights
 from corepress.coreml.config import OptimizationConfig
 from corepress.coreml.interop import takes_any_model
-from corepress.coreml.method import Method
+from corepress.coreml.methods import METHODS
 from corepress.coreml.op_configs import (
     OpCompressorConfig,
-    OpLinearQuantizerConfig,
-    OpMagnitudePrunerConfig,
-    OpPalettizerConfig,
     OpThresholdPrunerConfig,
 )
-from corepress.coreml.rewrite import rewrite
 from corepress.errors import ConfigError
 from corepress.fields import read, read_yaml, suggestion
 
 Kind = Literal["prune", "palettize", "quantize", "decompress"]
 _KINDS: tuple[Kind, ...] = get_args(Kind)
-_CLASSES: dict[Kind, tuple[type[OpCompressorConfig], ...]] = {
-    "prune": (OpMagnitudePrunerConfig, OpThresholdPrunerConfig),
-    "palettize": (OpPalettizerConfig,),
-    "quantize": (OpLinearQuantizerConfig,),
-}
-_METHODS: dict[Kind, Method] = {
-    "prune": prune.METHOD, "palettize": palettize.METHOD, "quantize": quantize.METHOD,
-}  # fmt: skip
-# The methods of each kind that learn from samples.
-_LEARNING: dict[Kind, tuple[str, ...]] = {
-    "prune": ("sparsegpt",), "palettize": ("lut-gptq", "skm"), "quantize": ("gptq",),
-}  # fmt: skip
 # The levels of a configuration, and what a recipe calls them.
 _LEVELS = {"op_type_configs": "ops", "op_name_configs": "names"}
 # The three ways to prune exclude each other: who asks for one does not inherit the arguments of another.
@@ -180,8 +164,8 @@ def _step(entry: Any, where: str, target: targets.Target | None) -> tuple[Kind, 
             raise ConfigError(f"{where} takes no arguments: it makes every weight dense.")
         return kind, None, None
     method = step.get("method")
-    if method is not None and method not in _LEARNING[kind]:
-        raise ConfigError(f"{where}: method must be {' or '.join(_LEARNING[kind])}. Got {method!r}.")
+    if method is not None and method not in METHODS[kind].fitted:
+        raise ConfigError(f"{where}: method must be {' or '.join(METHODS[kind].fitted)}. Got {method!r}.")
     config = _config(kind, step, where)
     if target is not None:
         for held in config.configs():
@@ -208,7 +192,7 @@ def _config(kind: Kind, step: Mapping[str, Any], where: str) -> OptimizationConf
 def _arguments(kind: Kind, given: Any, where: str) -> dict[str, Any] | None:
     if given is None or given == "skip":
         return None
-    known = {field.name: None for cls in _CLASSES[kind] for field in attrs.fields(cls)}
+    known = {field.name: None for cls in METHODS[kind].kinds for field in attrs.fields(cls)}
     return dict(_mapping(given, where, known))
 
 
@@ -228,7 +212,7 @@ def _merge(kind: Kind, defaults: dict[str, Any], changed: dict[str, Any]) -> dic
 def _op_config(kind: Kind, arguments: dict[str, Any] | None, where: str) -> OpCompressorConfig | None:
     if arguments is None:
         return None
-    cls = _CLASSES[kind][0]
+    cls: type[OpCompressorConfig] = METHODS[kind].kinds[0]
     if any(_WAYS.get(key) == "threshold" for key in arguments):
         cls = OpThresholdPrunerConfig
     return read(arguments, cls, where)
@@ -308,25 +292,24 @@ def _run(
         if step.config is None:
             model = decompress_weights(model, workers=workers, progress=progress)
             continue
-        method, where = _METHODS[step.kind], f"step {number} ({step.kind})"
-        planned, choose, weights = method.plan(
+        where = f"step {number} ({step.kind})"
+        plan = METHODS[step.kind].plan(
             model,
             step.config,
             step.joint,
+            fitted=step.method,
             target=target,
             strict=strict,
             spare_constants=spare_constants,
             words={level: f"{where}, {word}:" for level, word in _LEVELS.items()},
+            where=where,
         )
-        conclude = method.concluding(model, strict, where)
         if step.method is None:
-            model = rewrite(planned, choose, weights=weights, workers=workers, progress=progress, conclude=conclude)
+            model = plan.run(workers, progress)
             continue
         if samples is None:
             raise ConfigError(f"{where}: its method, {step.method}, learns from samples: sample_data is needed")
         from corepress.coreml.calibrated.best import compressed
 
-        model = compressed(
-            planned, choose, conclude, samples, method=step.method, workers=workers, progress=progress
-        )  # fmt: skip
+        model = compressed(plan, samples, workers=workers, progress=progress)
     return model

@@ -6,21 +6,25 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from corepress.coreml.action import Action, Evidence
+from corepress.coreml.choose import config_for
 from corepress.coreml.config import OptimizationConfig, check_kinds
 from corepress.coreml.op_configs import OpCompressorConfig
 from corepress.coreml.prepare import prepared
 from corepress.coreml.readers import read_by_product
-from corepress.coreml.rewrite import Action, Outcome
+from corepress.coreml.rewrite import Outcome, rewrite
 from corepress.coreml.rules import PYTHON, Item, without_effect
-from corepress.engine import Skip
-from corepress.errors import Missed
+from corepress.engine import Progress, Skip
+from corepress.errors import ConfigError, Missed
 from corepress.fields import warn_or_raise
 from corepress.formats.mlprogram import Model, Weight
 from corepress.formats.mlprogram.program import nodes
 
 log = logging.getLogger(__name__)
 
-Choose = Callable[[Weight], Any]  # the action on a weight
+Choose = Callable[[Weight], Action]
+# By the function and the output name of each weight.
+Choices = dict[tuple[str, str], Action | Skip]
 _SPARED = (
     "no product, look-up or recurrence reads it, so that each rounding error would go straight into the answers; "
     "spare_constants=False compresses it"
@@ -28,14 +32,44 @@ _SPARED = (
 _NAMED = 3
 
 
+class Plan(NamedTuple):
+    """A compression of which nothing but the work is left to do.
+
+    `model`: a copy of the caller's, ready to be compressed, with its `weights`. `choose` gives the action on each, or
+    raises the `Skip` by which it is left alone. `conclude`: to be called with the result and what was done.
+    `evidence`: what the actions are fitted to.
+    """
+
+    model: Model
+    weights: list[Weight]
+    choose: Choose
+    conclude: Callable[[Model, Outcome], None]
+    evidence: Evidence | None
+
+    def run(self, workers: int | None = None, progress: Progress | None = None) -> Model:
+        """The model with all weights compressed without data."""
+        return rewrite(
+            self.model,
+            self.choose,
+            weights=self.weights,
+            workers=workers,
+            progress=progress,
+            conclude=self.conclude,
+        )
+
+
 class Method(NamedTuple):
-    """A way to compress. `function`: its public name; `kinds`: the configurations that it takes; `chooser`: makes of a
-    configuration and `joint_compression` the function that gives the action on a weight, or raises Skip; `smaller`:
-    what makes the result smaller, in the words of the configuration."""
+    """A way to compress.
+
+    `function`: its public name; `kinds`: the configurations that it takes; `action`: what it does with a weight;
+    `fitted`: what it does where samples are given, by the name of the method; the first is the default. `smaller`: what
+    makes the result smaller, in the words of the configuration.
+    """
 
     function: str
     kinds: tuple[type[OpCompressorConfig], ...]
-    chooser: Callable[[OptimizationConfig, bool], Choose]
+    action: type[Action]
+    fitted: Mapping[str, type[Action]]
     smaller: str
 
     def plan(
@@ -44,31 +78,36 @@ class Method(NamedTuple):
         config: OptimizationConfig,
         joint: bool,
         *,
+        fitted: str | None = None,
         target: Any = None,
         strict: bool = False,
         spare_constants: bool | None = None,
         words: Mapping[str, str] = PYTHON,
-    ) -> tuple[Model, Choose, list[Weight]]:
-        """A copy of the model, ready to be compressed, what to do with each of its weights, and these.
+        where: str = "",
+    ) -> Plan:
+        """What to do with each weight of a model, which stays as it is; `fitted`: the method that learns from samples.
 
         Raises ConfigError, before any work, for what `config` can't ask of the model; with `strict` also for rules
-        that change nothing. `words`: what the levels of the configuration are called where it was written.
+        that change nothing. `words`: what the levels of the configuration are called where it was written. `where`:
+        which of several runs this is.
         """
+        if fitted is not None and fitted not in self.fitted:
+            names = " or ".join(f'"{name}"' for name in self.fitted)
+            raise ConfigError(f"method must be {names}, not {fitted!r}")
         config = check_kinds(config, self.function, *self.kinds)
         result = prepared(model, config, joint, target)
         weights = result.weights()
-        choose = _sparing(self.chooser(config, joint), config, weights, spare_constants)
-        idle = list(_idle_rules(result, weights, config, choose, words)) if config.rules() else []
+        action = self.action if fitted is None else self.fitted[fitted]
+        choices = _choices(action, weights, config, joint)
+        _spare(choices, config, weights, spare_constants)
+        idle = list(_idle_rules(result, weights, config, choices, words)) if config.rules() else []
         if joint and words is PYTHON and not any(weight.compression for weight in weights):
             idle.append("joint_compression=True has no effect: no weight of the model is compressed.")
         warn_or_raise(idle, log, strict)
-        return result, choose, weights
+        return Plan(result, weights, chooser(choices), self._concluding(model, strict, where), action.evidence)
 
-    def concluding(self, before: Model, strict: bool, where: str = "") -> Callable[[Model, Outcome], None]:
-        """What a run says at its end when it compressed nothing (with `strict` an error) or made the model larger.
-
-        `where`: which of several runs it is.
-        """
+    def _concluding(self, before: Model, strict: bool, where: str) -> Callable[[Model, Outcome], None]:
+        """What a run says at its end when it compressed nothing (with `strict` an error) or made the model larger."""
         beginning = f"{where}: " if where else ""
 
         def conclude(result: Model, outcome: Outcome) -> None:
@@ -98,37 +137,53 @@ def nothing_done(what: str, outcome: Outcome) -> str:
     return f'{what}: the largest of {len(outcome.left)}, "{weight.name}" ({shape}), was left alone: {reason}.'
 
 
+def chooser(choices: Choices) -> Choose:
+    """The function that gives what was chosen for a weight."""
+
+    def choose(weight: Weight) -> Action:
+        chosen = choices[weight.function, weight.output]
+        if isinstance(chosen, Skip):
+            raise chosen
+        return chosen
+
+    return choose
+
+
+def _choices(kind: type[Action], weights: list[Weight], config: OptimizationConfig, joint: bool) -> Choices:
+    choices: Choices = {}
+    for weight in weights:
+        try:
+            chosen = config_for(weight, config, kind.joint_forms, joint)
+            choices[weight.function, weight.output] = kind.on(weight, chosen, weight.name in config.op_name_configs)
+        except Skip as skip:
+            choices[weight.function, weight.output] = skip
+    return choices
+
+
 def _idle_rules(
-    model: Model, weights: list[Weight], config: OptimizationConfig, choose: Choose, words: Mapping[str, str]
+    model: Model, weights: list[Weight], config: OptimizationConfig, choices: Choices, words: Mapping[str, str]
 ) -> Iterator[str]:
     operations = [node for node in nodes(model.spec) if not (node.is_const or node.is_constexpr)]
     names = dict.fromkeys([*(weight.name for weight in weights), *(node.name for node in operations)])
-    items = [
-        Item(weight.name, consumers_of(weight), lambda weight=weight: _reason(choose, weight))  # type: ignore[misc]
-        for weight in weights
-    ]
-    return without_effect(config, items, names, dict.fromkeys(node.type for node in operations), words)
+
+    def item(weight: Weight) -> Item:
+        chosen = choices[weight.function, weight.output]
+        reason = str(chosen) if isinstance(chosen, Skip) else ""
+        return Item(weight.name, consumers_of(weight), lambda: reason)
+
+    types = dict.fromkeys(node.type for node in operations)
+    return without_effect(config, [item(weight) for weight in weights], names, types, words)
 
 
 def consumers_of(weight: Weight) -> tuple[tuple[str, str], ...]:
     return tuple((consumer.op_type, consumer.name) for consumer in weight.consumers)
 
 
-def _reason(choose: Choose, weight: Weight) -> str:
-    try:
-        choose(weight)
-    except Skip as skip:
-        return str(skip)
-    return ""
+def _spare(choices: Choices, config: OptimizationConfig, weights: list[Weight], spare: bool | None) -> None:
+    """Leave constants alone that only operations read which compute with their numbers one by one.
 
-
-def _sparing(choose: Choose, config: OptimizationConfig, weights: list[Weight], spare: bool | None) -> Choose:
-    """What `choose` says, but for constants that only operations read which compute with their numbers one by one.
-
-    `spare`: leave them alone; None compresses them with a warning. Those that the configuration names are compressed.
+    `spare`: None compresses them with a warning, False without. Those that the configuration names are compressed.
     """
-    if spare is False:
-        return choose
 
     def exposed(weight: Weight) -> bool:
         named = [
@@ -137,22 +192,16 @@ def _sparing(choose: Choose, config: OptimizationConfig, weights: list[Weight], 
         exactly = {weight.name, *(consumer.name for consumer in weight.consumers)}.intersection(named)
         return not exactly and not read_by_product(weight)
 
-    def spared(weight: Weight) -> Action:
-        action: Action = choose(weight)
-        if exposed(weight):
-            raise Skip(_SPARED, quiet=True)
-        return action
-
+    if spare is False:
+        return
+    chosen = [weight for weight in weights if not isinstance(choices[weight.function, weight.output], Skip)]
+    found = [weight for weight in chosen if exposed(weight)]
     if spare:
-        return spared
-    named = [
-        weight.name for weight in weights if len(weight.shape) > 1 and exposed(weight) and not _reason(choose, weight)
-    ]
-    if named:
-        more = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
+        choices.update({(weight.function, weight.output): Skip(_SPARED, quiet=True) for weight in found})
+    elif found:
+        more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
         log.warning(
             "No product, look-up or recurrence reads %s%s, so that each rounding error goes straight into the answers, "
             "as with positions, anchors and masks: spare_constants=True leaves such constants alone",
-            *(", ".join(f'"{name}"' for name in named[:_NAMED]), more),
+            *(", ".join(f'"{weight.name}"' for weight in found[:_NAMED]), more),
         )
-    return choose

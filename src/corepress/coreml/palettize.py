@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from corepress.coreml.action import Action, Evidence
 from corepress.coreml.axes import channel_axes, conv_groups
-from corepress.coreml.choose import DENSE_FIRST, config_for
 from corepress.coreml.config import OptimizationConfig
 from corepress.coreml.granularity import CompressionGranularity
 from corepress.coreml.interop import takes_any_model
 from corepress.coreml.method import Method
 from corepress.coreml.op_configs import OpPalettizerConfig
 from corepress.coreml.prepare import largest_divisor
-from corepress.coreml.rewrite import rewrite
 from corepress.engine import Progress, Skip
 from corepress.errors import ConfigError
 from corepress.formats.mlprogram import Model, Weight
 from corepress.targets import by_opset
 from corepress.weights import CompressedWeight, Palettized, Quantized, Sparse
+
+if TYPE_CHECKING:
+    from corepress.algorithms.fitted.statistics import Sensitivity, Statistics
 
 Array = NDArray[Any]
 
@@ -54,40 +55,22 @@ def palettize_weights(
     Weights that can't be palettized as asked are left as they are, with a warning; `corepress.report` lists them.
     Raises ConfigError for a configuration that the target can't hold.
     """
-    model, choose, weights = METHOD.plan(
+    plan = METHOD.plan(
         mlmodel, config, joint_compression, target=target, strict=strict, spare_constants=spare_constants
     )
-    conclude = METHOD.concluding(mlmodel, strict)
-    return rewrite(model, choose, weights=weights, workers=workers, progress=progress, conclude=conclude)
-
-
-def chooser(config: OptimizationConfig, joint_compression: bool) -> Callable[[Weight], Palettize]:
-    """What to do with each weight; the function raises Skip for those that are left alone."""
-    joint_forms = ("sparse", "quantized")
-
-    def choose(weight: Weight) -> Palettize:
-        op_config: OpPalettizerConfig = config_for(weight, config, joint_forms, joint_compression)
-        _, channel_axis = channel_axes(weight)
-        bits = by_opset(weight.node.function.opset).palettized_bits
-        return Palettize(op_config, channel_axis, conv_groups(weight) if op_config.cluster_dim > 1 else 1, bits)
-
-    return choose
-
-
-METHOD = Method(
-    "palettize_weights",
-    (OpPalettizerConfig,),
-    chooser,
-    "fewer bits, larger groups or a higher weight_threshold would help",
-)
+    return plan.run(workers, progress)
 
 
 @dataclass(frozen=True)
-class Palettize:
-    """The action on one weight. `groups`: of the convolution that reads it; `allowed_bits`: of the target.
+class Palettize(Action):
+    """k-means, even steps, all distinct values, or the caller's table; without data.
 
-    `importance`: of the weight's shape, weighs the squared errors.
+    `groups`: of the convolution that reads the weight; `allowed_bits`: of the target. `importance`: of the weight's
+    shape, weighs the squared errors.
     """
+
+    verb = "palettized"
+    joint_forms = ("sparse", "quantized")
 
     config: OpPalettizerConfig
     channel_axis: int
@@ -95,8 +78,13 @@ class Palettize:
     allowed_bits: tuple[int, ...]
     importance: Array | None = field(default=None, compare=False)
 
-    def __call__(self, weight: Weight) -> CompressedWeight:
-        value = weight.read()
+    @classmethod
+    def on(cls, weight: Weight, config: OpPalettizerConfig, named: bool) -> Palettize:
+        _, channel_axis = channel_axes(weight)
+        bits = by_opset(weight.node.function.opset).palettized_bits
+        return cls(config, channel_axis, conv_groups(weight) if config.cluster_dim > 1 else 1, bits)
+
+    def compress(self, value: Array | CompressedWeight) -> CompressedWeight | None:
         if isinstance(value, np.ndarray):
             return self._dense(value, None)
         if isinstance(value, Sparse) and not value.mask.any():
@@ -105,7 +93,7 @@ class Palettize:
             return Sparse(*self._sparse(value.mask, value.values))
         if isinstance(value, Quantized) and isinstance(value.data, np.ndarray):
             return self._quantized(value, value.data)
-        raise Skip(f"it is {weight.compression} already, which can't be palettized further: {DENSE_FIRST}")
+        return None
 
     def _sparse(self, mask: NDArray[np.bool_], values: Array) -> tuple[NDArray[np.bool_], Palettized | Quantized]:
         dim = self.config.cluster_dim
@@ -199,3 +187,50 @@ class Palettize:
             raise Skip(
                 f"its {channels} channels on axis {axis} are not a multiple of cluster_dim {self.config.cluster_dim}"
             )
+
+
+class LutGptq(Palettize):
+    """Tables and indices that keep the outputs of the layer near: `algorithms/fitted/lut_gptq.py`."""
+
+    evidence = Evidence.INPUTS
+
+    def fit(self, value: Array | CompressedWeight, statistics: Statistics) -> CompressedWeight | None:
+        from corepress.algorithms.fitted.lut_gptq import palettize_by_hessian
+
+        config, layout = self.config, statistics.layout
+        output_axis = 1 if layout.transposed else 0
+        if not isinstance(value, np.ndarray):
+            return None
+        if config.mode != "KMEANS" or config.enable_per_channel_scale or layout.groups > 1 or config.nbits is None:
+            return None
+        grouped = config.granularity is CompressionGranularity.PER_GROUPED_CHANNEL
+        if grouped and config.channel_axis is not None and self.axis(value.ndim) != output_axis:
+            return None
+        lut_dtype: Any = config.lut_dtype
+        form = palettize_by_hessian(
+            layout.matrices(statistics.refitted(value))[0],
+            statistics.hessian.matrix[0].numpy(),
+            config.nbits,
+            group_size=self.group_size(layout.rows) if grouped else 0,
+            cluster_dim=config.cluster_dim,
+            lut_dtype=lut_dtype,
+        )
+        return layout.form([form])  # type: ignore[no-any-return]
+
+
+class SensitiveKMeans(Palettize):
+    """k-means in which an element weighs as much as the outputs of the model depend on it (arXiv 2306.07629)."""
+
+    evidence = Evidence.SENSITIVITY
+
+    def fit(self, value: Array | CompressedWeight, statistics: Sensitivity) -> CompressedWeight | None:
+        return replace(self, importance=statistics.importance).compress(value)
+
+
+METHOD = Method(
+    "palettize_weights",
+    (OpPalettizerConfig,),
+    Palettize,
+    {"lut-gptq": LutGptq, "skm": SensitiveKMeans},
+    "fewer bits, larger groups or a higher weight_threshold would help",
+)

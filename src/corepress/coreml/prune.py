@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from corepress.coreml.choose import DENSE_FIRST, config_for
+from corepress.coreml.action import Action, Evidence
 from corepress.coreml.config import OptimizationConfig
 from corepress.coreml.interop import takes_any_model
 from corepress.coreml.method import Method
 from corepress.coreml.op_configs import OpMagnitudePrunerConfig, OpThresholdPrunerConfig
-from corepress.coreml.rewrite import rewrite
 from corepress.engine import Progress, Skip
 from corepress.formats.mlprogram import Model, Weight
 from corepress.weights import CompressedWeight, Sparse, decompress
+
+if TYPE_CHECKING:
+    import torch
+
+    from corepress.algorithms.fitted.statistics import Statistics
+
+Array = NDArray[Any]
 
 
 @takes_any_model
@@ -41,54 +47,37 @@ def prune_weights(
 
     Weights that can't be pruned as asked are left as they are, with a warning; `corepress.report` lists them.
     """
-    model, choose, weights = METHOD.plan(
+    plan = METHOD.plan(
         mlmodel, config, joint_compression, target=target, strict=strict, spare_constants=spare_constants
     )
-    conclude = METHOD.concluding(mlmodel, strict)
-    return rewrite(model, choose, weights=weights, workers=workers, progress=progress, conclude=conclude)
-
-
-def chooser(config: OptimizationConfig, joint_compression: bool) -> Callable[[Weight], Prune]:
-    """What to do with each weight; the function raises Skip for those that are left alone."""
-    joint_forms = ("palettized", "quantized", "quantized+palettized", "palettized+quantized")
-
-    def choose(weight: Weight) -> Prune:
-        op_config = config_for(weight, config, joint_forms, joint_compression)
-        by_name = weight.name in config.op_name_configs
-        readers = [
-            consumer
-            for consumer in weight.consumers
-            if not op_config.accepts_input(consumer.op_type, consumer.argument)
-        ]
-        if readers and not by_name:
-            raise Skip(f"block and n:m sparsity serve the weights of conv and linear only, not {readers[0].op_type}")
-        return Prune(op_config)
-
-    return choose
-
-
-METHOD = Method(
-    "prune_weights",
-    (OpThresholdPrunerConfig, OpMagnitudePrunerConfig),
-    chooser,
-    "its mask takes a bit for each value, so more zeros or a higher weight_threshold would help",
-)
+    return plan.run(workers, progress)
 
 
 @dataclass(frozen=True)
-class Prune:
-    """The action on one weight."""
+class Prune(Action):
+    """The smallest values go; without data."""
+
+    verb = "compressed"
+    joint_forms = ("palettized", "quantized", "quantized+palettized", "palettized+quantized")
 
     config: OpThresholdPrunerConfig | OpMagnitudePrunerConfig
 
-    def __call__(self, weight: Weight) -> CompressedWeight:
-        value = weight.read()
+    @classmethod
+    def on(cls, weight: Weight, config: OpThresholdPrunerConfig | OpMagnitudePrunerConfig, named: bool) -> Prune:
+        readers = [
+            consumer for consumer in weight.consumers if not config.accepts_input(consumer.op_type, consumer.argument)
+        ]
+        if readers and not named:
+            raise Skip(f"block and n:m sparsity serve the weights of conv and linear only, not {readers[0].op_type}")
+        return cls(config)
+
+    def compress(self, value: Array | CompressedWeight) -> CompressedWeight | None:
         if isinstance(value, Sparse):
-            raise Skip(f"it is sparse already, which can't be compressed further: {DENSE_FIRST}")
+            return None
         pruned = self._pruned(decompress(value))
         return pruned if isinstance(value, np.ndarray) else Sparse(pruned.mask, value)
 
-    def _pruned(self, values: np.ndarray[Any, Any]) -> Sparse:
+    def _pruned(self, values: Array) -> Sparse:
         from corepress.algorithms.magnitude import prune_n_m, prune_sparsity, prune_threshold, sparsity
 
         config = self.config
@@ -107,3 +96,36 @@ class Prune:
             return prune_n_m(values, n, m, config.dim)
         assert config.target_sparsity is not None
         return prune_sparsity(values, config.target_sparsity, config.block_size, config.dim)
+
+
+class SparseGpt(Prune):
+    """What stays makes up for what goes: `algorithms/fitted/sparsegpt.py`."""
+
+    evidence = Evidence.INPUTS
+
+    def fit(self, value: Array | CompressedWeight, statistics: Statistics) -> CompressedWeight | None:
+        from corepress.algorithms.fitted.sparsegpt import sparsegpt
+
+        config, layout, hessian = self.config, statistics.layout, statistics.hessian
+        if not isinstance(value, np.ndarray) or isinstance(config, OpThresholdPrunerConfig):
+            return None
+        ratio, sparsity = config.n_m_ratio, config.target_sparsity
+        if (ratio is None and sparsity is None) or config.block_size is not None:
+            return None
+        if ratio is not None and (config.dim != 1 or layout.elements > 1 or layout.transposed):
+            return None
+
+        def prune_group(weight: torch.Tensor, keep: torch.Tensor | None, group: int) -> Sparse:
+            factor = hessian.factor(group)
+            return sparsegpt(weight, hessian.matrix[group], sparsity=sparsity or 0.0, n_m_ratio=ratio, factor=factor)
+
+        return layout.by_group(statistics.refitted(value), prune_group)  # type: ignore[no-any-return]
+
+
+METHOD = Method(
+    "prune_weights",
+    (OpMagnitudePrunerConfig, OpThresholdPrunerConfig),
+    Prune,
+    {"sparsegpt": SparseGpt},
+    "its mask takes a bit for each value, so more zeros or a higher weight_threshold would help",
+)

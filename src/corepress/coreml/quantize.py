@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from corepress.coreml.action import Action, Evidence
 from corepress.coreml.axes import channel_axes
-from corepress.coreml.choose import DENSE_FIRST, config_for
 from corepress.coreml.config import OptimizationConfig
 from corepress.coreml.granularity import CompressionGranularity
 from corepress.coreml.interop import takes_any_model
 from corepress.coreml.method import Method
 from corepress.coreml.op_configs import OpLinearQuantizerConfig
 from corepress.coreml.prepare import largest_divisor
-from corepress.coreml.rewrite import rewrite
 from corepress.engine import Progress, Skip
 from corepress.errors import ConfigError
 from corepress.formats.mlprogram import Model, Weight
 from corepress.formats.mlprogram.values import MIN_BLOB_ELEMENTS
 from corepress.weights import CompressedWeight, Palettized, Quantized, Sparse
+
+if TYPE_CHECKING:
+    import torch
+
+    from corepress.algorithms.fitted.statistics import Statistics
 
 Array = NDArray[Any]
 Granularity = CompressionGranularity
@@ -52,46 +56,32 @@ def linear_quantize_weights(
     Weights that can't be quantized as asked are left as they are, with a warning; `corepress.report` lists them.
     Raises ConfigError for a configuration that the target can't hold.
     """
-    model, choose, weights = METHOD.plan(
+    plan = METHOD.plan(
         mlmodel, config, joint_compression, target=target, strict=strict, spare_constants=spare_constants
     )
-    conclude = METHOD.concluding(mlmodel, strict)
-    return rewrite(model, choose, weights=weights, workers=workers, progress=progress, conclude=conclude)
-
-
-def chooser(config: OptimizationConfig, joint_compression: bool) -> Callable[[Weight], Quantize]:
-    """What to do with each weight; the function raises Skip for those that are left alone."""
-    joint_forms = ("sparse", "palettized", "sparse+palettized")
-
-    def choose(weight: Weight) -> Quantize:
-        op_config: OpLinearQuantizerConfig = config_for(weight, config, joint_forms, joint_compression)
-        if "palettized" in weight.compression and op_config.granularity is not Granularity.PER_TENSOR:
-            raise ConfigError(
-                f'{weight.name}: it is palettized, so its LUT is quantized: use granularity="per_tensor", since the '
-                "axes of a LUT are not those of the weight"
-            )
-        return Quantize(op_config, channel_axes(weight))
-
-    return choose
-
-
-METHOD = Method(
-    "linear_quantize_weights",
-    (OpLinearQuantizerConfig,),
-    chooser,
-    "fewer bits, larger blocks or a higher weight_threshold would help",
-)
+    return plan.run(workers, progress)
 
 
 @dataclass(frozen=True)
-class Quantize:
-    """The action on one weight. `axes`: its input and output channel axis."""
+class Quantize(Action):
+    """Rounding to the nearest; without data. `axes`: the input and the output channel axis of the weight."""
+
+    verb = "quantized"
+    joint_forms = ("sparse", "palettized", "sparse+palettized")
 
     config: OpLinearQuantizerConfig
     axes: tuple[int, int]
 
-    def __call__(self, weight: Weight) -> CompressedWeight:
-        value = weight.read()
+    @classmethod
+    def on(cls, weight: Weight, config: OpLinearQuantizerConfig, named: bool) -> Quantize:
+        if "palettized" in weight.compression and config.granularity is not Granularity.PER_TENSOR:
+            raise ConfigError(
+                f'{weight.name}: it is palettized, so its LUT is quantized: use granularity="per_tensor", since the '
+                "axes of a LUT are not those of the weight"
+            )
+        return cls(config, channel_axes(weight))
+
+    def compress(self, value: Array | CompressedWeight) -> CompressedWeight | None:
         if isinstance(value, np.ndarray):
             return self._quantized(value, None)
         if isinstance(value, Palettized):
@@ -102,7 +92,7 @@ class Quantize:
             return Sparse(value.mask, self._with_lut(value.values))
         if isinstance(value, Sparse) and isinstance(value.values, np.ndarray):
             return Sparse(value.mask, self._quantized(value.values, value.mask))
-        raise Skip(f"it is {weight.compression} already, which can't be quantized further: {DENSE_FIRST}")
+        return None
 
     def _quantized(self, values: Array, mask: NDArray[np.bool_] | None) -> Quantized:
         from corepress.algorithms.linear import quantize
@@ -147,3 +137,55 @@ class Quantize:
                     f"blocks of {size} don't divide an axis of {total}; smaller_block=True takes a smaller size there"
                 )
         return sizes
+
+
+class Gptq(Quantize):
+    """Rounding in which the errors of a layer's output make up for each other: `algorithms/fitted/gptq.py`."""
+
+    evidence = Evidence.INPUTS
+
+    def fit(self, value: Array | CompressedWeight, statistics: Statistics) -> CompressedWeight | None:
+        from corepress.algorithms.fitted.gptq import gptq, integers
+
+        config, layout, hessian = self.config, statistics.layout, statistics.hessian
+        per_tensor = config.granularity is Granularity.PER_TENSOR
+        dense = value.values if isinstance(value, Sparse) else value
+        if not isinstance(dense, np.ndarray) or (per_tensor and layout.groups > 1):
+            return None
+        block = None
+        if config.granularity is Granularity.PER_BLOCK:
+            if not isinstance(config.block_size, int):
+                return None
+            block = self.block_sizes(value.shape)[0 if layout.transposed else 1] * layout.elements
+        symmetric = config.mode == "LINEAR_SYMMETRIC"
+
+        def round_group(weight: torch.Tensor, keep: torch.Tensor | None, group: int) -> Quantized:
+            return gptq(
+                weight,
+                hessian.matrix[group],
+                bits=4 if config.dtype.nbits == 4 else 8,
+                symmetric=symmetric,
+                per_tensor=per_tensor,
+                block_size=block,
+                by_activation=block is None,
+                scale_search=config.scale_search,
+                keep=keep,
+                factor=hessian.factor(group, by_activation=block is None),
+            )
+
+        form: CompressedWeight = integers(
+            layout.by_group(statistics.refitted(value), round_group),
+            signed=config.dtype.signed,
+            symmetric=symmetric,
+            one_scale=per_tensor,
+        )
+        return form
+
+
+METHOD = Method(
+    "linear_quantize_weights",
+    (OpLinearQuantizerConfig,),
+    Quantize,
+    {"gptq": Gptq},
+    "fewer bits, larger blocks or a higher weight_threshold would help",
+)

@@ -11,7 +11,7 @@ import pytest
 import corepress
 from corepress.coreml import OpLinearQuantizerConfig, OptimizationConfig, calibrated
 from corepress.coreml.calibrated.activation_scaling import scale_activations
-from corepress.coreml.quantize import chooser
+from corepress.coreml.quantize import METHOD
 from corepress.runtime import load
 from tests.oracle import peer_weights
 
@@ -111,7 +111,9 @@ def answers(model: corepress.Model | Path, given: list[dict[str, np.ndarray]]) -
 
 
 def scaled(path: Path, config: OptimizationConfig = INT4, function: str | None = None) -> corepress.Model:
-    return scale_activations(corepress.load(path), chooser(config, False), samples(), function, "cpu")
+    model = corepress.load(path)
+    plan = METHOD.plan(model, config, False, fitted="gptq", target="iOS18")
+    return scale_activations(model, plan.choose, samples(), function, "cpu")
 
 
 def changes(path: Path, model: corepress.Model) -> set[str]:

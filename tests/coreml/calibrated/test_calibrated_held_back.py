@@ -13,7 +13,8 @@ import corepress
 from corepress.algorithms.fitted.layout import Layout
 from corepress.algorithms.fitted.statistics import Statistics
 from corepress.coreml import OpLinearQuantizerConfig, OpPalettizerConfig, OptimizationConfig, calibrated
-from corepress.coreml.calibrated.judging import WORSE, WORSE_AS_A_WHOLE, is_better
+from corepress.coreml.calibrated.fit import WORSE
+from corepress.coreml.calibrated.judging import WORSE_AS_A_WHOLE, is_better
 from corepress.coreml.palettize import palettize_weights
 from corepress.errors import ConfigError
 

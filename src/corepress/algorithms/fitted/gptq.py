@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,7 +17,7 @@ from corepress.algorithms.fitted.grid import Grid
 from corepress.algorithms.fitted.hessian import Factor, factorize
 from corepress.algorithms.fitted.sweep import sweep
 from corepress.errors import DataError
-from corepress.weights.forms import Quantized
+from corepress.weights.forms import Quantized, Sparse
 
 _SHARES = (1.0, 0.9, 0.8, 0.7, 0.6)
 
@@ -125,3 +126,19 @@ def finite(weight: Tensor) -> Tensor:
 
 def scale_type(weight: Tensor) -> torch.dtype:
     return torch.float16 if weight.dtype is torch.float16 else torch.float32
+
+
+def integers(form: Any, *, signed: bool, symmetric: bool, one_scale: bool) -> Any:
+    """The levels of `gptq`, 0 to 2**bits - 1, as Core ML has them; `form`: `Quantized`, or a `Sparse` of it.
+
+    `signed`: around zero, whose offset is left out if `symmetric`. `one_scale`: all rows have the same, which is stored
+    once.
+    """
+    if isinstance(form, Sparse):
+        return Sparse(form.mask, integers(form.values, signed=signed, symmetric=symmetric, one_scale=one_scale))
+    first = (slice(0, 1),) * form.data.ndim if one_scale else ...
+    data, scale, offset = form.data, form.scale[first], form.offset[first]
+    if signed:
+        middle = 2 ** (form.bits - 1)
+        data, offset = ((part.astype(np.int16) - middle).astype(np.int8) for part in (data, offset))
+    return Quantized(data, scale, None if signed and symmetric else offset, bits=form.bits)

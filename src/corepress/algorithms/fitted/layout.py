@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from corepress.weights import Palettized, Quantized, Sparse
+from corepress.weights import CompressedWeight, Palettized, Quantized, Sparse
 
 _LARGEST_UNFOLDED = 1 << 24  # elements; the windows of a convolution overlap, so that they take many times the input
 
@@ -60,6 +60,24 @@ class Layout:
             found = F.unfold(part, kernel, dilation=tuple(dilations), stride=tuple(strides))
             found = found.reshape(len(part), self.groups, self.columns, -1)
             yield found.permute(1, 0, 3, 2).reshape(self.groups, -1, self.columns)
+
+    def by_group(
+        self,
+        weight: Any,
+        fit: Callable[[Tensor, Tensor | None, int], CompressedWeight],
+        keep: Tensor | None = None,
+    ) -> Any:
+        """The compressed form of a weight, a tensor, an array or sparse, whose groups are compressed one by one.
+
+        `fit`: takes the matrix of a group, False for those of its elements that were pruned before, or None, and the
+        group's number. `keep`: where a tensor was not pruned.
+        """
+        if isinstance(weight, Sparse):
+            weight, keep = weight.values, torch.from_numpy(weight.mask)
+        matrices = self.matrices(torch.from_numpy(np.array(weight)) if isinstance(weight, np.ndarray) else weight)
+        masks = [None] * self.groups if keep is None else self.matrices(keep)
+        form = self.form([fit(*pair, group) for group, pair in enumerate(zip(matrices, masks, strict=True))])
+        return form if keep is None or isinstance(form, Sparse) else Sparse(keep.cpu().numpy(), form)
 
     def form(self, forms: Sequence[Any]) -> Any:
         """The compressed matrices of all groups as one weight of the layer's shape."""

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from corepress.algorithms.fitted.hessian import factorize
+from corepress.algorithms.lut import quantize_lut
 from corepress.algorithms.palettize import palettize
 from corepress.errors import ConfigError, DataError
 from corepress.kernels.lut import descend, entries_of, feedback, sum_by_code
@@ -43,15 +44,16 @@ def palettize_by_hessian(
     *,
     group_size: int = 0,
     cluster_dim: int = 1,
+    lut_dtype: Literal["int8", "uint8"] | None = None,
     dampening: float = 0.01,
     rounds: int = 10,
 ) -> Palettized:
     """The `Palettized` form of a weight (rows, columns) of small squared error of the layer's outputs.
 
     `hessian`: (columns, columns), X X^T of the inputs up to a factor; symmetric, positive semidefinite. `group_size`:
-    so many rows share a table; 0, all. `cluster_dim`: entries are vectors of that many neighbouring rows. `dampening`:
-    this fraction of the mean of its diagonal is added to it, against fitting noise. `rounds`: of stages 3 and 4, at
-    most.
+    so many rows share a table; 0, all. `cluster_dim`: entries are vectors of that many neighbouring rows. `lut_dtype`:
+    as which the entries are stored; None, as the weight's own type. `dampening`: this fraction of the mean of its
+    diagonal is added to it, against fitting noise. `rounds`: of stages 3 and 4, at most.
     Raises ConfigError where groups or vectors don't divide the rows, CorepressError for infinities or NaN.
     """
     rows, columns = weight.shape
@@ -73,7 +75,8 @@ def palettize_by_hessian(
     codes = _feedback(vectors, np.ascontiguousarray(unit), tables)
     codes, tables = _descend(vectors, _damped(hessian, dampening)[np.ix_(order, order)], codes, tables, rounds)
     lut = tables.astype(weight.dtype if weight.dtype == np.float16 else np.float32)
-    return Palettized(codes[:, np.argsort(order)], lut.reshape(start.lut.shape), start.vector_axis)
+    form = Palettized(codes[:, np.argsort(order)], lut.reshape(start.lut.shape), start.vector_axis)
+    return form if lut_dtype is None else quantize_lut(form, None, lut_dtype)
 
 
 def _damped(hessian: Array, dampening: float) -> Floats:

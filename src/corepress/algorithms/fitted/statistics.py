@@ -8,7 +8,7 @@ before it. (As GPTAQ, Li et al. 2025, arXiv 2504.02692, which spreads the same c
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -82,3 +82,14 @@ class Statistics:
         matrices = self.layout.matrices(weight.astype(np.float32))
         change = torch.from_numpy(matrices) @ correction.cpu()
         return self.layout.form(list(matrices + change.numpy())).astype(weight.dtype)
+
+
+class Sensitivity(NamedTuple):
+    """How much the outputs of a model depend on each element of a weight: `importance`, float32 of its shape."""
+
+    importance: NDArray[Any]
+
+    def error(self, weight: NDArray[Any], other: NDArray[Any]) -> float:
+        """The squared error of `other` in place of `weight`, each element by its importance."""
+        difference = other - weight.astype(np.float32)
+        return float((self.importance * np.square(difference)).sum(dtype=np.float64))

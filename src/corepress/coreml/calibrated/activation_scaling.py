@@ -17,10 +17,9 @@ import torch
 from torch import Tensor
 
 from corepress.algorithms.fitted.awq import Inputs, Rounding, Scaling
-from corepress.algorithms.fitted.hessian import Hessian
 from corepress.algorithms.fitted.layout import Layout
 from corepress.algorithms.fitted.scaling import NEAREST, Answers, Group, Pair, Reader, Source, pairs, warn_of_others
-from corepress.coreml.calibrated.fit import fit
+from corepress.algorithms.fitted.statistics import Statistics
 from corepress.coreml.calibrated.layers import layout_of, vectors_of
 from corepress.coreml.calibrated.sensitivity import of_vectors
 from corepress.coreml.choose import FLOATS
@@ -152,9 +151,9 @@ def _products(program: Program, sample: Mapping[str, Any], weights: Mapping[str,
 
 def _rounding(action: Any, dtype: str, layout: Layout) -> Rounding:
     def rounded(weight: Tensor, matrices: Tensor) -> Tensor:
-        hessian = Hessian(layout.columns, layout.groups)
-        hessian.matrix = matrices.cpu()
-        form = fit(action, weight.reshape(layout.shape).cpu().numpy().astype(dtype), layout, hessian)
+        statistics = Statistics(layout)
+        statistics.hessian.matrix = matrices.cpu()
+        form = action.fit(weight.reshape(layout.shape).cpu().numpy().astype(dtype), statistics)
         if form is None:
             raise DataError("it is compressed without data")
         return torch.from_numpy(decompress(form)).to(weight).reshape(weight.shape)

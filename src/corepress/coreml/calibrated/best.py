@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
-from corepress.coreml.calibrated.judging import WORSE, WORSE_AS_A_WHOLE, Samples, Split, is_better, split_of
+from corepress.coreml.action import Evidence
+from corepress.coreml.calibrated.activation_scaling import scale_activations
+from corepress.coreml.calibrated.calibration import fitted
+from corepress.coreml.calibrated.fit import WORSE
+from corepress.coreml.calibrated.judging import WORSE_AS_A_WHOLE, Samples, Split, is_better, split_of
+from corepress.coreml.calibrated.sensitivity import weighted
+from corepress.coreml.method import Choose, Plan
 from corepress.coreml.rewrite import Outcome, rewrite
 from corepress.engine import Progress
-from corepress.formats.mlprogram import Model, Weight
+from corepress.formats.mlprogram import Model
 from corepress.split import HELD_BACK
 
 log = logging.getLogger(__name__)
 
-Choose = Callable[[Weight], Any]
+# For each kind of evidence what gathers it in samples, and gives the actions that make use of it.
+_PASSES = {Evidence.INPUTS: fitted, Evidence.SENSITIVITY: weighted}
 
 
 def compressed(
-    model: Model,
-    choose: Choose,
-    conclude: Callable[[Model, Outcome], None],
+    plan: Plan,
     sample_data: Samples,
     *,
-    method: str,
     activation_aware_scale: bool = False,
     held_back: float | Samples = HELD_BACK,
     function: str | None = None,
@@ -31,34 +34,28 @@ def compressed(
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> Model:
-    """What a method makes of a model that is ready to be compressed, or the plain one where it is better.
+    """What a plan makes of its model with the forms that are fitted to samples, or without where that is better.
 
-    `choose`: the plain action on a weight; `conclude` is called with the result and what was done. `method`: "skm", or
-    one that fits weights to the outputs of their layers, which `choose` tells. The others are those of
-    `palettize_weights`.
+    The other arguments are those of `palettize_weights`.
 
     First only the samples to learn from are fitted to, and those to judge by decide, layer by layer and for the model
     as a whole; then all of them are fitted to.
     """
+    model, choose = plan.model, plan.choose
+    assert plan.evidence is not None
+    gather = _PASSES[plan.evidence]
+    # A pass through the layers compresses them on its way; else the run does.
+    on_the_way = plan.evidence is Evidence.INPUTS
     split = split_of(model, sample_data, held_back, function)
     tell = _over_attempts(progress, 2 if split.judged else 1)
     start = model
     if activation_aware_scale:
-        from corepress.coreml.calibrated.activation_scaling import scale_activations
-
         start = scale_activations(model, choose, split.learnt, function, device)
 
     def attempt(split: Split, unfitted: Mapping[tuple[str, str], str], quiet: bool) -> tuple[Model, Outcome]:
         reasons = dict(unfitted)
-        if method == "skm":
-            from corepress.coreml.calibrated.sensitivity import weighted
-
-            chosen = weighted(start, choose, split, reasons, function, device)
-        else:
-            from corepress.coreml.calibrated.calibration import fitted
-
-            chosen = fitted(start, choose, split, reasons, function, device, tell)
-        result, outcome = _run(start, chosen, workers, quiet, tell if method == "skm" else None)
+        chosen = gather(start, choose, split, reasons, function, device, tell if on_the_way else None)
+        result, outcome = _run(start, chosen, workers, quiet, None if on_the_way else tell)
         result.unfitted = reasons
         return result, outcome
 
@@ -80,7 +77,7 @@ def compressed(
                 "back", len(worse), len(outcome.done),
             )  # fmt: skip
     result.unfitted = {weight: reason for weight, reason in result.unfitted.items() if weight not in result.skipped}
-    conclude(result, outcome)
+    plan.conclude(result, outcome)
     return result
 
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from itertools import repeat
 from typing import Any
 
@@ -22,8 +21,8 @@ import torch
 from torch import Tensor
 
 from corepress.algorithms.fitted.statistics import Statistics
-from corepress.coreml.calibrated.fit import fit
-from corepress.coreml.calibrated.judging import WORSE, Split
+from corepress.coreml.calibrated.fit import Given, fitted_form
+from corepress.coreml.calibrated.judging import Split
 from corepress.coreml.calibrated.layers import layout_of, vectors_of
 from corepress.coreml.calibrated.sensitivity import of_vectors
 from corepress.engine import Progress, Skip
@@ -33,7 +32,7 @@ from corepress.runtime import load
 from corepress.runtime.plan import Step
 from corepress.runtime.stages.pipeline import Pipeline
 from corepress.runtime.walk import each_program, walk
-from corepress.weights import CompressedWeight, decompress
+from corepress.weights import decompress
 
 # What an operation reads in each sample; how much each vector counts there, by the name of the operation.
 Arguments = list[dict[str, Any]]
@@ -46,18 +45,6 @@ Waiting = dict[str, tuple[Weight, Any]]
 log = logging.getLogger(__name__)
 
 UNREACHED = "no sample reaches it"
-UNSUITED = "weights of its operation, or in this form, can't be fitted to samples"
-
-
-@dataclass(frozen=True, eq=False)
-class Given:
-    """The action that gives a form which was found before. `unfitted`: why samples have no part in it, if so."""
-
-    form: CompressedWeight
-    unfitted: str = ""
-
-    def __call__(self, weight: Weight) -> CompressedWeight:
-        return self.form
 
 
 def fitted(
@@ -206,7 +193,9 @@ class _Fitting:
                     given = Given(action(weight), reason)
                 else:
                     known = self.shared.known.get(buffer) or self._known(step, key, arguments, originals)
-                    given = _given(weight, action, known)
+                    learnt, judged = known or (None, None)
+                    has_judged = judged is not None and judged.hessian.count
+                    given = fitted_form(weight, action, learnt, judged if has_judged else None)
             except CorepressError:
                 continue  # the compression itself will find the same, and say so
             finally:
@@ -225,25 +214,3 @@ class _Fitting:
         known = Statistics(layout), Statistics(layout)
         self.shared.add(known, step, key, arguments, originals)
         return known
-
-
-def _given(weight: Weight, action: Any, known: Known | None) -> Given:
-    """The fitted form of a weight, or the plain one where it is better on the samples to judge by."""
-    if known is None:
-        return Given(action(weight), UNSUITED)
-    learnt, judged = known
-    value = weight.read()
-    form = _fit(action, value, learnt)
-    if form is None:
-        return Given(action(weight), UNSUITED)
-    if not judged.hessian.count:
-        return Given(form)
-    exact, plain = weight.dense(), action(weight)
-    if not judged.error(exact, decompress(form)) < judged.error(exact, decompress(plain)):
-        log.info("%s: %s", weight.name, WORSE)
-        return Given(plain, WORSE)
-    return Given(form)
-
-
-def _fit(action: Any, value: Any, statistics: Statistics) -> CompressedWeight | None:
-    return fit(action, statistics.refitted(value), statistics.layout, statistics.hessian)

@@ -10,7 +10,6 @@ from corepress.coreml.calibrated.judging import Samples
 from corepress.coreml.config import OptimizationConfig
 from corepress.coreml.interop import takes_any_model
 from corepress.engine import Progress
-from corepress.errors import ConfigError
 from corepress.formats.mlprogram import Model
 from corepress.split import HELD_BACK
 
@@ -46,17 +45,18 @@ def palettize_weights(
     Weights that no sample reaches, or of operations that are no products with a matrix, are palettized without data;
     `unfitted` of the result, and `corepress.report`, have each weight without part in the samples, and why.
     """
-    if method not in ("lut-gptq", "skm"):
-        raise ConfigError(f'method must be "lut-gptq" or "skm", not {method!r}')
-    model, choose, _ = palettize.METHOD.plan(
-        mlmodel, config, joint_compression, target=target, strict=strict, spare_constants=spare_constants
+    plan = palettize.METHOD.plan(
+        mlmodel,
+        config,
+        joint_compression,
+        fitted=method,
+        target=target,
+        strict=strict,
+        spare_constants=spare_constants,
     )
     return compressed(
-        model,
-        choose,
-        palettize.METHOD.concluding(mlmodel, strict),
+        plan,
         sample_data,
-        method=method,
         held_back=held_back,
         function=function,
         device=device,
@@ -89,15 +89,18 @@ def linear_quantize_weights(
     the operations before can take up the inverse; the search rounds such weights eleven times. The other arguments and
     the exceptions are those of `palettize_weights`.
     """
-    model, choose, _ = quantize.METHOD.plan(
-        mlmodel, config, joint_compression, target=target, strict=strict, spare_constants=spare_constants
+    plan = quantize.METHOD.plan(
+        mlmodel,
+        config,
+        joint_compression,
+        fitted="gptq",
+        target=target,
+        strict=strict,
+        spare_constants=spare_constants,
     )
     return compressed(
-        model,
-        choose,
-        quantize.METHOD.concluding(mlmodel, strict),
+        plan,
         sample_data,
-        method="gptq",
         activation_aware_scale=activation_aware_scale,
         held_back=held_back,
         function=function,
@@ -128,15 +131,18 @@ def prune_weights(
     For `target_sparsity` and, along the input channels of linear layers, `n_m_ratio`. Arguments and exceptions are
     those of `palettize_weights`.
     """
-    model, choose, _ = prune.METHOD.plan(
-        mlmodel, config, joint_compression, target=target, strict=strict, spare_constants=spare_constants
+    plan = prune.METHOD.plan(
+        mlmodel,
+        config,
+        joint_compression,
+        fitted="sparsegpt",
+        target=target,
+        strict=strict,
+        spare_constants=spare_constants,
     )
     return compressed(
-        model,
-        choose,
-        prune.METHOD.concluding(mlmodel, strict),
+        plan,
         sample_data,
-        method="sparsegpt",
         held_back=held_back,
         function=function,
         device=device,

@@ -24,7 +24,6 @@ Samples = Iterable[Mapping[Any, Any]]
 
 log = logging.getLogger(__name__)
 
-WORSE = "fitted to the samples, it was worse on those held back"
 WORSE_AS_A_WHOLE = "with fitted weights the model was worse on the samples held back"
 
 

@@ -8,7 +8,6 @@ squared gradient of a random signed sum of all outputs (Hutchinson's estimate), 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,10 +17,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from corepress.coreml.calibrated.judging import WORSE, Split
+from corepress.algorithms.fitted.statistics import Sensitivity
+from corepress.coreml.action import Action
+from corepress.coreml.calibrated.fit import fitted_form
+from corepress.coreml.calibrated.judging import Split
 from corepress.coreml.calibrated.layers import PRODUCTS, product_axis
-from corepress.coreml.palettize import Palettize
-from corepress.engine import Skip
+from corepress.coreml.method import Choose
+from corepress.engine import Progress, Skip
 from corepress.errors import ConfigError, CorepressError, DataError
 from corepress.formats.mlprogram import Model, Weight
 from corepress.runtime import load
@@ -29,50 +31,45 @@ from corepress.runtime.program import Program
 from corepress.runtime.runnable import Observe
 from corepress.runtime.samples import finite_tensors
 from corepress.runtime.walk import each_program
-from corepress.weights import CompressedWeight, decompress
-
-Array = NDArray[np.float32]
+from corepress.weights import CompressedWeight
 
 # What no sample touches still counts so much of the mean.
 _LEAST = 1e-3
 
 
 @dataclass(frozen=True)
-class _Sensitive:
-    """The action that weighs the squared errors of elements, if that helps.
+class _Fit:
+    """The action that is fitted to how much each element of a weight counts. Equal where the plain actions are.
 
-    `learnt`, `judged`: the importance of each element in the samples to learn from, and in those to judge by, if any.
-    `unfitted` takes the reason, by function and output name of the weight, where it does not help.
+    `learnt`, `judged`: in the samples to learn from, and in those to judge by, if any. `unfitted` takes the reason, by
+    function and output name of the weight, where it is compressed without.
     """
 
-    plain: Palettize
-    learnt: Array = field(compare=False)
-    judged: Array | None = field(compare=False)
+    plain: Action
+    learnt: Sensitivity = field(compare=False)
+    judged: Sensitivity | None = field(compare=False)
     unfitted: dict[tuple[str, str], str] = field(compare=False)
 
     def __call__(self, weight: Weight) -> CompressedWeight:
-        form = dataclasses.replace(self.plain, importance=self.learnt)(weight)
-        if self.judged is None:
-            return form
-        exact, plain = weight.dense().astype(np.float32), self.plain(weight)
-        errors = [float((self.judged * np.square(decompress(f) - exact)).sum(dtype=np.float64)) for f in (form, plain)]
-        if errors[0] < errors[1]:
-            return form
-        self.unfitted[weight.function, weight.output] = WORSE
-        return plain
+        given = fitted_form(weight, self.plain, self.learnt, self.judged)
+        if given.unfitted:
+            self.unfitted[weight.function, weight.output] = given.unfitted
+        return given.form
 
 
 def weighted(
     model: Model,
-    choose: Callable[[Weight], Palettize],
+    choose: Choose,
     split: Split,
     unfitted: dict[tuple[str, str], str],
     function: str | None,
     device: str,
+    progress: Progress | None = None,
 ) -> Callable[[Weight], Any]:
     """The function that gives what `choose` gives, with the importance of each element of a weight.
 
-    `unfitted`: why weights, by function and output name, get none; it takes more of them.
+    `unfitted`: why weights, by function and output name, get none; it takes more of them. `progress` is not called:
+    what takes time for each weight is the run.
     """
     program = load(model, device, precision="float32", function=function)
     wanted: dict[str, set[str]] = {}
@@ -81,7 +78,7 @@ def weighted(
             choose(weight)
             if (weight.function, weight.output) not in unfitted:
                 wanted.setdefault(weight.function, set()).add(weight.output)
-    known: dict[tuple[str, str], tuple[Array, Array | None]] = {}
+    known: dict[tuple[str, str], tuple[Sensitivity, Sensitivity | None]] = {}
     for name, stage, given in each_program(program, split.samples):
         buffers = {output: stage.constants[output] for output in wanted.get(name, ()) if output in stage.constants}
         if not buffers:
@@ -90,19 +87,22 @@ def weighted(
         judged = squared_gradients(stage, set(buffers.values()), given[len(split.learnt) :]) if split.judged else {}
         for output, buffer in buffers.items():
             if buffer in learnt:
-                known[name, output] = learnt[buffer], judged.get(buffer)
+                other = Sensitivity(judged[buffer]) if buffer in judged else None
+                known[name, output] = Sensitivity(learnt[buffer]), other
 
     def with_importance(weight: Weight) -> Any:
         action, key = choose(weight), (weight.function, weight.output)
         if key in known:
-            return _Sensitive(action, *known[key], unfitted)
+            return _Fit(action, *known[key], unfitted)
         unfitted.setdefault(key, "no output of the model depends on it, or no sample reaches it")
         return action
 
     return with_importance
 
 
-def squared_gradients(program: Program, buffers: set[str], samples: Iterable[Mapping[str, Any]]) -> dict[str, Array]:
+def squared_gradients(
+    program: Program, buffers: set[str], samples: Iterable[Mapping[str, Any]]
+) -> dict[str, NDArray[np.float32]]:
     """The importance of each element of some constants, which have these names in the program's module.
 
     Constants that no output depends on are left out. Raises CorepressError if a gradient is not finite.
@@ -118,21 +118,21 @@ def squared_gradients(program: Program, buffers: set[str], samples: Iterable[Map
                 loss = _random_sum(program, sample, generator)
             except ConfigError as error:
                 raise ConfigError(f"sample {done} of sample_data: {error}") from error
-            found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
-            for total, gradient in zip(sums.values(), found, strict=True):
+            gradients = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
+            for total, gradient in zip(sums.values(), gradients, strict=True):
                 if gradient is not None:
                     total += gradient.square()
             done += 1
     finally:
         for leaf in leaves.values():
             leaf.requires_grad_(False)
-    importance = {}
+    found = {}
     for name, total in sums.items():
         if not torch.isfinite(total).all():
             raise DataError("a sample makes gradients that are infinite or not a number")
         if (mean := float(total.mean())) > 0:
-            importance[name] = (total / mean + _LEAST).cpu().numpy()
-    return importance
+            found[name] = (total / mean + _LEAST).cpu().numpy()
+    return found
 
 
 def of_vectors(program: Program, buffers: set[str], samples: Sequence[Mapping[str, Any]]) -> dict[str, list[Tensor]]:

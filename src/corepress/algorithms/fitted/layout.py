@@ -45,6 +45,11 @@ class Layout:
         """A tensor or array of the weight's shape as (groups, rows, columns)."""
         return (weight.T if self.transposed else weight).reshape(self.groups, self.rows, self.columns)
 
+    def weight(self, matrices: Tensor) -> Tensor:
+        """The weight of which `matrices` gives these."""
+        whole = matrices.reshape(-1, self.columns)
+        return (whole.T if self.transposed else whole).reshape(self.shape)
+
     def vectors(self, inputs: Tensor) -> Tensor:
         """The inputs of a layer without windows, (..., columns), as (1, vectors, columns)."""
         return inputs.reshape(1, -1, self.columns)

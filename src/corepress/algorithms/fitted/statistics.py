@@ -72,16 +72,19 @@ class Statistics:
         return solved.float()
 
     def refitted(self, weight: Any) -> Any:
-        """The weight, dense or sparse, that is best for the inputs behind compressed weights."""
+        """The weight, a tensor, an array or sparse, that is best for the inputs behind compressed weights."""
         if isinstance(weight, Sparse):
             values = self.refitted(weight.values)
             return weight if values is weight.values else Sparse(weight.mask, np.where(weight.mask, values, 0))
-        correction = self.correction() if isinstance(weight, np.ndarray) else None
+        if isinstance(weight, np.ndarray):
+            given = torch.from_numpy(np.array(weight))
+            found = self.refitted(given)
+            return weight if found is given else found.numpy()
+        correction = self.correction() if isinstance(weight, Tensor) else None
         if correction is None:
             return weight
-        matrices = self.layout.matrices(weight.astype(np.float32))
-        change = torch.from_numpy(matrices) @ correction.cpu()
-        return self.layout.form(list(matrices + change.numpy())).astype(weight.dtype)
+        matrices = self.layout.matrices(weight).float()
+        return self.layout.weight((matrices + matrices @ correction.to(matrices.device)).to(weight.dtype))
 
 
 class Sensitivity(NamedTuple):

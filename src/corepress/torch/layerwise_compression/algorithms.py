@@ -212,15 +212,14 @@ class OBSCompressionAlgorithm(LayerwiseCompressionAlgorithm):
         if mask is None and not isinstance(before, np.ndarray):
             raise Skip("it is compressed already")
         keep = None if mask is None else torch.from_numpy(mask).to(parameter.value.device)
-        matrices = self._layout.matrices(parameter.value.detach())
-        masks = [None] * self._layout.groups if keep is None else self._layout.matrices(keep)
-        correction = statistics.correction()
-        if correction is not None:
-            matrices = (matrices.float() + matrices.float() @ correction).to(matrices)
-            matrices = matrices if keep is None else matrices * masks
-        weights = enumerate(zip(matrices, masks, strict=True))
-        form: Any = self._layout.form([self._compress(*pair, statistics.hessian, group) for group, pair in weights])
-        form = form if mask is None or isinstance(form, Sparse) else Sparse(mask, form)
+        weight = statistics.refitted(parameter.value.detach())
+        weight = weight if keep is None else weight * keep
+        hessian = statistics.hessian
+
+        def fit(matrix: Tensor, kept: Tensor | None, group: int) -> CompressedWeight:
+            return self._compress(matrix, kept, hessian, group)
+
+        form = self._layout.by_group(weight, fit, keep)
         write_weight(parameter, form)
         return form  # type: ignore[no-any-return]
 
@@ -269,9 +268,7 @@ class GPTQ(OBSCompressionAlgorithm):
         """What a weight of the layer's number of elements would become; `hessian`: (groups, columns, columns)."""
         given = weight.reshape(self._layout.shape).to(self._parameter.value.dtype)
         kept = given != 0 if isinstance(read_weight(self._parameter), Sparse) else None
-        masks = [None] * self._layout.groups if kept is None else self._layout.matrices(kept)
-        matrices = zip(self._layout.matrices(given), masks, hessian, strict=True)
-        form = self._layout.form([self._gptq(*arguments) for arguments in matrices])
+        form = self._layout.by_group(given, lambda matrix, mask, group: self._gptq(matrix, mask, hessian[group]), kept)
         return torch.from_numpy(form.decompress()).to(weight).reshape(weight.shape)
 
 

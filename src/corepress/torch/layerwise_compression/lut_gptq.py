@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from corepress.algorithms.fitted.hessian import Hessian
 from corepress.algorithms.fitted.lut_gptq import palettize_by_hessian
-from corepress.algorithms.lut import quantize_lut
 from corepress.engine import Skip
 from corepress.errors import ConfigError
 from corepress.fields import integer, real, suggesting, value_of
@@ -76,19 +75,17 @@ class LUTGPTQ(OBSCompressionAlgorithm):
         config: Any = self._config
         dense = weight.detach().cpu()
         values = (dense if dense.dtype is torch.float16 else dense.float()).numpy()
-        form = palettize_by_hessian(
+        lut_dtype: Any = config.lut_dtype and str(config.lut_dtype).removeprefix("torch.")
+        return palettize_by_hessian(
             values,
             hessian.matrix[group].cpu().numpy().astype(np.float32),
             config.n_bits,
             group_size=config.group_size or 0,
             cluster_dim=config.cluster_dim or 1,
+            lut_dtype=lut_dtype,
             dampening=config.hessian_dampening,
             rounds=config.rounds,
         )
-        if config.lut_dtype is None:
-            return form
-        lut_dtype: Any = str(config.lut_dtype).removeprefix("torch.")
-        return quantize_lut(form, None, lut_dtype)
 
 
 def __dir__() -> list[str]:

@@ -1,29 +1,88 @@
-"""One weight and one palettizer's configuration to a compressed form."""
+"""What palettizers that compress at once share: their configuration, and what it makes of one weight."""
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import numpy as np
+from attrs import define, field
 from numpy.typing import NDArray
 
 from corepress.algorithms.lut import quantize_lut
 from corepress.algorithms.palettize import normalize_channels, palettize
-from corepress.torch.optimization_config import PalettizationGranularity
+from corepress.errors import ConfigError
+from corepress.fields import flag
+from corepress.torch.base_model_optimizer import BaseModelOptimizer
+from corepress.torch.dtypes import lut_type
+from corepress.torch.fields import channel_axis, member, optional_integer
+from corepress.torch.optimization_config import (
+    LutType,
+    ModuleOptimizationConfig,
+    OptimizationConfig,
+    PalettizationGranularity,
+    PalettizationGranularityWord,
+)
+from corepress.torch.parameters import Parameter
 from corepress.weights import Palettized, Quantized
+
+log = logging.getLogger(__name__)
 
 Array = NDArray[Any]
 
 
+@define
+class ModulePaletteConfig(ModuleOptimizationConfig):
+    """What palettizers that compress at once have in common; see `ModulePostTrainingPalettizerConfig`."""
+
+    n_bits: int | None = field(default=4)
+    lut_dtype: LutType = field(default=None, converter=lut_type)
+    granularity: PalettizationGranularityWord = member(PalettizationGranularity, "per_tensor")
+    group_size: int | None = optional_integer(None, 1)
+    channel_axis: int = channel_axis()
+    cluster_dim: int | None = optional_integer(None, 1)
+    enable_per_channel_scale: bool = flag()
+
+    def __attrs_post_init__(self) -> None:
+        check_palettization(self)
+
+
+def check_palettization(config: Any) -> None:
+    """What the fields of a palettizer's configuration owe each other."""
+    if config.n_bits not in (None, 1, 2, 3, 4, 6, 8) or isinstance(config.n_bits, bool):
+        raise ConfigError(f'"n_bits" must be 1, 2, 3, 4, 6 or 8, not {config.n_bits!r}')
+    grouped = config.granularity is PalettizationGranularity.per_grouped_channel
+    if grouped != (config.group_size is not None):
+        raise ConfigError('group_size belongs to granularity "per_grouped_channel", which needs it')
+    if (config.cluster_dim or 1) > 1 and config.enable_per_channel_scale:
+        raise ConfigError("enable_per_channel_scale is for scalar entries: it can't go with cluster_dim > 1")
+
+
+class Palettizing(BaseModelOptimizer):
+    """A palettizer whose configurations leave a module alone with `n_bits` of None."""
+
+    def _config_of(self, parameter: Parameter) -> Any:
+        config = super()._config_of(parameter)
+        return None if config is None or config.n_bits is None else config
+
+
+def warn_of_conversion(config: OptimizationConfig) -> None:
+    """Say what `coremltools.convert` (9.0) will refuse, while it costs nothing to choose something else."""
+    for each in config.configs():
+        other = "enable_per_channel_scale" if each.enable_per_channel_scale else "cluster_dim > 1"
+        if each.lut_dtype is not None and (each.enable_per_channel_scale or (each.cluster_dim or 1) > 1):
+            log.warning("coremltools 9.0 can't convert lut_dtype together with %s: use only one of them", other)
+            break
+
+
 def palettize_weight(
-    weight: Array,
     config: Any,
     output_axis: int,
-    *,
+    weight: Array,
     mask: NDArray[np.bool_] | None = None,
     importance: Array | None = None,
 ) -> Palettized | Quantized:
-    """`weight`: float16 or float32, rank >= 2. `config`: has the fields that all palettizers share.
+    """`config`: has the fields that all palettizers share. `weight`: float16 or float32, rank >= 2.
 
     `mask`: only what is under it shapes the tables. `importance`: of the weight's shape, weighs squared errors. Raises
     ConfigError if groups or vectors do not divide the weight.

@@ -24,7 +24,7 @@ from corepress.torch.optimization_config import (
     own_config,
     types_of,
 )
-from corepress.torch.palettization.post_training_palettization import check_palettization
+from corepress.torch.palettization.cluster import check_palettization
 
 __all__ = ["DKMPalettizerConfig", "ModuleDKMPalettizerConfig"]
 

@@ -2,38 +2,28 @@
 
 from __future__ import annotations
 
-import logging
-from typing import Any, ClassVar
+import functools
+from typing import ClassVar
 
-import numpy as np
-from attrs import define, field
-from numpy.typing import NDArray
+from attrs import define
 from torch import nn
 
-from corepress.errors import ConfigError
-from corepress.fields import flag, suggesting, value_of, whole
+from corepress.fields import suggesting, value_of, whole
 from corepress.torch.base_model_optimizer import WeightByWeight
-from corepress.torch.dtypes import lut_type
-from corepress.torch.fields import channel_axis, member, optional_integer
 from corepress.torch.optimization_config import (
-    LutType,
     ModuleOptimizationConfig,
     OptimizationConfig,
-    PalettizationGranularity,
-    PalettizationGranularityWord,
 )
-from corepress.torch.palettization.cluster import palettize_weight
+from corepress.torch.palettization.cluster import ModulePaletteConfig, Palettizing, palettize_weight, warn_of_conversion
 from corepress.torch.parameters import Parameter, borrowing_copy_of
 from corepress.torch.rewrite import Action, rewrite
 
 __all__ = ["ModulePostTrainingPalettizerConfig", "PostTrainingPalettizer", "PostTrainingPalettizerConfig"]
 
-log = logging.getLogger(__name__)
-
 
 @suggesting
 @define
-class ModulePostTrainingPalettizerConfig(ModuleOptimizationConfig):
+class ModulePostTrainingPalettizerConfig(ModulePaletteConfig):
     """How the weights of a module are palettized.
 
     n_bits: of an index: 1, 2, 3, 4, 6 or 8; None leaves the module alone.
@@ -47,38 +37,8 @@ class ModulePostTrainingPalettizerConfig(ModuleOptimizationConfig):
     rounding_precision: without effect. coremltools rounds weights to so many decimals to be fast.
     """
 
-    n_bits: int | None = field(default=4)
-    lut_dtype: LutType = field(default=None, converter=lut_type)
-    granularity: PalettizationGranularityWord = member(PalettizationGranularity, "per_tensor")
-    group_size: int | None = optional_integer(None, 1)
-    channel_axis: int = channel_axis()
-    cluster_dim: int | None = optional_integer(None, 1)
-    enable_per_channel_scale: bool = flag()
     enable_fast_kmeans_mode: bool = value_of(True, "True or False", lambda v: isinstance(v, bool))
     rounding_precision: int = value_of(4, "an integer", whole)
-
-    def __attrs_post_init__(self) -> None:
-        check_palettization(self)
-
-
-def check_palettization(config: Any) -> None:
-    """What the fields of a palettizer's configuration owe each other."""
-    if config.n_bits not in (None, 1, 2, 3, 4, 6, 8) or isinstance(config.n_bits, bool):
-        raise ConfigError(f'"n_bits" must be 1, 2, 3, 4, 6 or 8, not {config.n_bits!r}')
-    grouped = config.granularity is PalettizationGranularity.per_grouped_channel
-    if grouped != (config.group_size is not None):
-        raise ConfigError('group_size belongs to granularity "per_grouped_channel", which needs it')
-    if (config.cluster_dim or 1) > 1 and config.enable_per_channel_scale:
-        raise ConfigError("enable_per_channel_scale is for scalar entries: it can't go with cluster_dim > 1")
-
-
-def warn_of_conversion(config: OptimizationConfig) -> None:
-    """Say what `coremltools.convert` (9.0) will refuse, while it costs nothing to choose something else."""
-    for each in config.configs():
-        other = "enable_per_channel_scale" if each.enable_per_channel_scale else "cluster_dim > 1"
-        if each.lut_dtype is not None and (each.enable_per_channel_scale or (each.cluster_dim or 1) > 1):
-            log.warning("coremltools 9.0 can't convert lut_dtype together with %s: use only one of them", other)
-            break
 
 
 @suggesting
@@ -90,7 +50,7 @@ class PostTrainingPalettizerConfig(OptimizationConfig):
     _global_by_default: ClassVar[bool] = True
 
 
-class PostTrainingPalettizer(WeightByWeight):
+class PostTrainingPalettizer(Palettizing, WeightByWeight):
     """Palettizes the weights of a trained model, without data.
 
     k-means with scalar entries is solved exactly; for float32 to the width of fine bins, unless
@@ -121,16 +81,6 @@ class PostTrainingPalettizer(WeightByWeight):
         )
         return self._model
 
-    def _config_of(self, parameter: Parameter) -> Any:
-        config = super()._config_of(parameter)
-        return None if config is None or config.n_bits is None else config
-
     def _choose(self, parameter: Parameter) -> Action | None:
         config = self._config_of(parameter)
-        if config is None:
-            return None
-
-        def action(weight: NDArray[Any], mask: NDArray[np.bool_] | None) -> Any:
-            return palettize_weight(weight, config, parameter.output_axis, mask=mask)
-
-        return action
+        return None if config is None else functools.partial(palettize_weight, config, parameter.output_axis)

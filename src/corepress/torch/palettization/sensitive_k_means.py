@@ -10,29 +10,24 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from attrs import define, field
+from attrs import define
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from corepress.engine import Skip
 from corepress.errors import ConfigError, DataError, FormatError
-from corepress.fields import flag, integer, suggesting
+from corepress.fields import integer, suggesting
 from corepress.torch.base_model_optimizer import BaseDataCalibratedModelOptimizer, Reporting
-from corepress.torch.dtypes import lut_type
-from corepress.torch.fields import channel_axis, member, optional_integer
 from corepress.torch.metadata import array_of
 from corepress.torch.optimization_config import (
-    LutType,
     ModuleOptimizationConfig,
     OptimizationConfig,
-    PalettizationGranularity,
-    PalettizationGranularityWord,
 )
-from corepress.torch.palettization.cluster import palettize_weight
+from corepress.torch.palettization.cluster import ModulePaletteConfig, Palettizing, palettize_weight, warn_of_conversion
 from corepress.torch.palettization.fisher import LossFunction, fisher_diagonal, normalized
-from corepress.torch.palettization.post_training_palettization import check_palettization, warn_of_conversion
 from corepress.torch.parameters import Parameter, bake_parametrizations, copy_of, has_parametrizations
 from corepress.torch.rewrite import Action, rewrite
+from corepress.weights import CompressedWeight
 
 __all__ = ["ModuleSKMPalettizerConfig", "SKMPalettizer", "SKMPalettizerConfig"]
 
@@ -41,19 +36,8 @@ log = logging.getLogger(__name__)
 
 @suggesting
 @define
-class ModuleSKMPalettizerConfig(ModuleOptimizationConfig):
+class ModuleSKMPalettizerConfig(ModulePaletteConfig):
     """How the weights of a module are palettized; the fields are those of `ModulePostTrainingPalettizerConfig`."""
-
-    n_bits: int | None = field(default=4)
-    lut_dtype: LutType = field(default=None, converter=lut_type)
-    granularity: PalettizationGranularityWord = member(PalettizationGranularity, "per_tensor")
-    group_size: int | None = optional_integer(None, 1)
-    channel_axis: int = channel_axis()
-    cluster_dim: int | None = optional_integer(None, 1)
-    enable_per_channel_scale: bool = flag()
-
-    def __attrs_post_init__(self) -> None:
-        check_palettization(self)
 
 
 @suggesting
@@ -70,7 +54,7 @@ class SKMPalettizerConfig(OptimizationConfig):
     calibration_nsamples: int = integer(128, least=1)
 
 
-class SKMPalettizer(Reporting, BaseDataCalibratedModelOptimizer):
+class SKMPalettizer(Palettizing, Reporting, BaseDataCalibratedModelOptimizer):
     """Palettizes weights by k-means in which each element weighs as much as the loss is sensitive to it.
 
     Sensitive k-means of Kim et al. 2023, "SqueezeLLM" (arXiv 2306.07629). With scalar entries the weighted k-means is
@@ -149,10 +133,6 @@ class SKMPalettizer(Reporting, BaseDataCalibratedModelOptimizer):
         self._report = rewrite(self._model, choose, workers=num_kmeans_workers, description="Palettizing")
         return self._model
 
-    def _config_of(self, parameter: Parameter) -> Any:
-        config = super()._config_of(parameter)
-        return None if config is None or config.n_bits is None else config
-
     def _choose(self, parameter: Parameter, sensitivity: Tensor | None) -> Action | None:
         config = self._config_of(parameter)
         if config is None:
@@ -160,9 +140,8 @@ class SKMPalettizer(Reporting, BaseDataCalibratedModelOptimizer):
         if sensitivity is None:
             raise Skip("there is no sensitivity for it")
 
-        def action(weight: NDArray[Any], mask: NDArray[np.bool_] | None) -> Any:
-            importance = array_of(sensitivity)
-            return palettize_weight(weight, config, parameter.output_axis, mask=mask, importance=importance)
+        def action(weight: NDArray[Any], mask: NDArray[np.bool_] | None) -> CompressedWeight:
+            return palettize_weight(config, parameter.output_axis, weight, mask, array_of(sensitivity))
 
         return action
 

@@ -71,44 +71,49 @@ class BaseModelOptimizer(ABC):
         return self._model if inplace else copy(self._model)
 
 
-class BasePostTrainingModelOptimizer(BaseModelOptimizer):
+class _CompressesAtOnce(BaseModelOptimizer):
+    """A method that compresses a trained model in one call."""
+
+    def __init__(self, model: nn.Module, config: OptimizationConfig | None = None, *, strict: bool = False):
+        super().__init__(model, config, strict=strict)
+        self._uncompressed_model: nn.Module | None = None
+
+    def _begin(self, inplace: bool) -> nn.Module:
+        """The model to be compressed: the model itself if `inplace`, else a copy; the other one is kept, unchanged."""
+        self._uncompressed_model = self._get_model_for_compression(inplace=not inplace)
+        self._model = self._get_model_for_compression(inplace=inplace)
+        return self._model
+
+
+class BasePostTrainingModelOptimizer(_CompressesAtOnce):
     """A method that compresses a trained model without data.
 
     Who derives from it calls `super().compress(inplace=inplace)`, and changes the model that comes back.
     """
 
-    _uncompressed_model: nn.Module | None = None
-
     def compress(self, *args: Any, inplace: bool = False, **kwargs: Any) -> nn.Module:
         """The model to be compressed: the model itself if `inplace`, else a copy; the other one is kept, unchanged."""
-        return _kept(self, inplace)
+        return self._begin(inplace)
 
 
-class BaseDataCalibratedModelOptimizer(BaseModelOptimizer):
+class BaseDataCalibratedModelOptimizer(_CompressesAtOnce):
     """A method that compresses a trained model with the help of some data; derived from as the one without."""
-
-    _uncompressed_model: nn.Module | None = None
 
     def compress(self, dataloader: Iterable[Any], *args: Any, inplace: bool = False, **kwargs: Any) -> nn.Module:
         """The model to be compressed: the model itself if `inplace`, else a copy; the other one is kept, unchanged."""
-        return _kept(self, inplace)
-
-
-def _kept(optimizer: Any, inplace: bool) -> nn.Module:
-    optimizer._uncompressed_model = optimizer._get_model_for_compression(inplace=not inplace)
-    optimizer._model = optimizer._get_model_for_compression(inplace=inplace)
-    model: nn.Module = optimizer._model
-    return model
+        return self._begin(inplace)
 
 
 class Reporting(BaseModelOptimizer):
     """A method of ours that compresses at once, and reports what it did."""
 
-    _report: Report | None = None
+    def __init__(self, model: nn.Module, config: OptimizationConfig | None = None, *, strict: bool = False):
+        super().__init__(model, config, strict=strict)
+        self._report = Report()
 
     def report(self) -> Report:
         """What became of each weight: a row for each that was compressed."""
-        return Report() if self._report is None else self._report.normalized()
+        return self._report.normalized()
 
 
 class WeightByWeight(Reporting, BasePostTrainingModelOptimizer):
@@ -134,6 +139,8 @@ class BaseTrainingTimeModelOptimizer(BaseModelOptimizer):
     def __init__(self, model: nn.Module, config: OptimizationConfig | None = None, *, strict: bool = False):
         super().__init__(model, config, strict=strict)
         self._step_count = 0
+        self._is_prepared = False
+        self._skipped: dict[str, str] = {}  # weights that are left alone, and why
 
     @abstractmethod
     def prepare(self, *args: Any, **kwargs: Any) -> nn.Module:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from corepress.engine import Progress
@@ -22,12 +23,15 @@ def track(items: Iterable[T], description: str, total: int | None = None) -> Ite
     yield from rich_track(items, description, total, console=Console(stderr=True), transient=True)
 
 
-def counter(description: str, total: int) -> Progress:
-    """A bar on the terminal that goes on at each call."""
-    bar = track(range(total + 1), description, total)
-    next(bar)
+@contextmanager
+def counting(description: str, total: int) -> Iterator[Progress | None]:
+    """What moves a bar on the terminal; standard error, which the bar holds meanwhile, is given back at the end."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress as Bar
 
-    def tell(done: int, total: int, name: str) -> None:
-        next(bar, None)
-
-    return tell
+    with Bar(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(description, total=total)
+        yield lambda done, _, name: bar.update(task, completed=done)

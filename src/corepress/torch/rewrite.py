@@ -14,7 +14,7 @@ from corepress import engine
 from corepress.engine import Skip, skipping
 from corepress.torch.metadata import describe, read_weight, register_version, replace_value, write_value
 from corepress.torch.parameters import Parameter, bake_parametrizations, parameters, together
-from corepress.torch.progress import counter
+from corepress.torch.progress import counting
 from corepress.torch.report import Report, row
 from corepress.weights import CompressedWeight, Sparse, decompress
 
@@ -60,14 +60,15 @@ def rewrite(
     modules = _Modules(Report())
     jobs = list(_plan(together(parameters(model)), choose, modules.report))
     try:
-        engine.run(
-            jobs,
-            lambda job: write(job.holders[0], job.action, lent),
-            modules,
-            name=lambda job: job.holders[0].key,
-            workers=workers,
-            progress=counter(description, len(jobs)),
-        )
+        with counting(description, len(jobs)) as progress:
+            engine.run(
+                jobs,
+                lambda job: write(job.holders[0], job.action, lent),
+                modules,
+                name=lambda job: job.holders[0].key,
+                workers=workers,
+                progress=progress,
+            )
     finally:
         _give_back(model, lent)
     register_version(model)

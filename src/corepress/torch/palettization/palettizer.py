@@ -41,8 +41,6 @@ class DKMPalettizer(Palettizer):
 
     def __init__(self, model: nn.Module, config: DKMPalettizerConfig | None = None, *, strict: bool = False):
         super().__init__(model, DKMPalettizerConfig() if config is None else config, strict=strict)
-        self._is_prepared = False
-        self._skipped: dict[str, str] = {}
 
     def prepare(self, inplace: bool = False) -> nn.Module:
         """The model to be trained, in training mode, whose weights pass through `FakePalettize`.

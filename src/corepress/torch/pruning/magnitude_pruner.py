@@ -139,8 +139,6 @@ class MagnitudePruner(BaseTrainingTimeModelOptimizer):
 
     def __init__(self, model: nn.Module, config: MagnitudePrunerConfig | None = None, *, strict: bool = False):
         super().__init__(model, MagnitudePrunerConfig() if config is None else config, strict=strict)
-        self._is_prepared = False
-        self._skipped: dict[str, str] = {}
 
     def prepare(self, inplace: bool = False) -> nn.Module:
         """The model to be trained, whose weights pass through masks: this model if `inplace`, else a copy.

@@ -12,7 +12,7 @@ import pytest
 import corepress
 from corepress import runtime, verify
 from corepress.errors import ConfigError, CorepressError
-from corepress.runtime.features import Feature, Interface
+from corepress.formats.features import Feature, Interface
 from corepress.verification import evidence
 from tests import structures
 

@@ -13,8 +13,8 @@ import torch
 import corepress
 from corepress import runtime, verify
 from corepress.errors import ConfigError, CorepressError, FormatError
+from corepress.formats.features import Feature, Interface
 from corepress.metrics import Sums
-from corepress.runtime.features import Feature, Interface
 from corepress.runtime.random_inputs import random_inputs
 from corepress.runtime.samples import read_inputs, read_samples
 from corepress.verification import Verification

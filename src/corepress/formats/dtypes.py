@@ -73,6 +73,14 @@ BY_MIL = {dtype.mil: dtype for dtype in TABLE}
 BY_BLOB = {dtype.blob: dtype for dtype in TABLE if dtype.blob is not None}
 
 STRING_MIL = 2
+# The names that operations take as an argument; the type system itself says float16 and float32.
+_SHORT = {"fp16": "float16", "fp32": "float32", "fp64": "float64"}
+
+
+def named(name: str) -> DType | None:
+    """The type that MIL calls `name`, also in the short form of arguments: "fp16"; None for an unknown one."""
+    lower = name.lower()
+    return BY_NAME.get(_SHORT.get(lower, lower))
 
 
 def dtype_of(numpy: np.dtype[Any], bits: int | None = None) -> DType:

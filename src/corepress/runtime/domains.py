@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from corepress.formats.features import Feature
 from corepress.formats.neural_network.constants import MOVING
 from corepress.opsets import KNOWN
-from corepress.runtime.features import Feature
 from corepress.runtime.plan import Computed, Held, Step
 from corepress.runtime.program import Program
 from corepress.runtime.runnable import Runnable

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 
 from corepress.errors import ConfigError
+from corepress.formats.features import Interface, default_function, interface_of
 from corepress.formats.kinds import NETWORKS, PIPELINES
 from corepress.formats.mlprogram import Model
 from corepress.formats.neural_network import Model as Networks
 from corepress.formats.read import load as read_model
-from corepress.runtime.features import Interface, default_function, interface_of
 from corepress.runtime.networks import load_network
 from corepress.runtime.precision import Precision
 from corepress.runtime.program import load_program

@@ -12,14 +12,15 @@ from torch import Tensor
 
 from corepress.errors import ConfigError, FormatError, UnsupportedError
 from corepress.formats.dtypes import BY_MIL
+from corepress.formats.features import Interface, default_function, interface_of
 from corepress.formats.mlprogram import Model
 from corepress.formats.mlprogram.program import Function, block_nodes
 from corepress.runtime.dtypes import torch_dtype
 from corepress.runtime.executor import Executor
-from corepress.runtime.features import Interface, default_function, from_value, interface_of, to_tensors
 from corepress.runtime.plan import Planner, check_names
 from corepress.runtime.precision import Precision
 from corepress.runtime.runnable import Observe, State, given_state
+from corepress.runtime.values import from_value, to_tensors
 from corepress.runtime.wide import widen
 
 

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corepress.errors import ConfigError
+from corepress.formats.features import Feature, Interface
 from corepress.runtime.domains import Domain, looks_like_picture
-from corepress.runtime.features import Feature, Interface
 
 Sample = dict[str, Any]
 

@@ -13,9 +13,10 @@ from torch import Tensor, float16
 
 from corepress.errors import ConfigError, DataError, FormatError, MissingDependencyError
 from corepress.formats.atomic import Kind, replacing
+from corepress.formats.features import Feature, Interface
 from corepress.runtime.domains import Domain
-from corepress.runtime.features import Feature, Interface, to_tensors
 from corepress.runtime.random_inputs import Sample, needed, random_inputs
+from corepress.runtime.values import to_tensors
 
 _IMAGES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
 NPZ = Kind("an .npz file", ".npz", False, lambda path: path.is_file() and path.suffix.lower() == ".npz")

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from corepress.metrics import numbers
 
 if TYPE_CHECKING:
+    from corepress.formats.features import Feature, Interface
     from corepress.runtime.domains import Domain
-    from corepress.runtime.features import Feature, Interface
 
 # Answers that differ by less than that part of their length (80 dB) are the same.
 _SAME = 1e-4

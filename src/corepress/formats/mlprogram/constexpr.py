@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corepress.errors import FormatError, UnsupportedError
-from corepress.formats.dtypes import BY_NAME, DType, dtype_of
+from corepress.formats.dtypes import BY_NAME, DType, dtype_of, named
 from corepress.formats.mlprogram.program import Node, Operand
 from corepress.formats.mlprogram.values import (
     BlobSource,
@@ -211,7 +211,7 @@ def _scatter(node: Node, mask: NDArray[np.bool_], values: Array) -> Array:
 
 def _read_cast(node: Node, blobs: BlobSource) -> Array:
     name = read_string(_need(node, "output_dtype").value) or ""
-    dtype = BY_NAME.get({"fp16": "float16", "fp32": "float32"}.get(name, name))
+    dtype = named(name)
     if dtype is None:
         raise UnsupportedError(f"{node}: unknown output_dtype {name!r}")
     return _read(node, "source_val", blobs).astype(dtype.numpy)

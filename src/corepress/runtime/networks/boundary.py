@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from corepress.errors import FormatError
-from corepress.runtime.features import Feature
+from corepress.formats.features import Feature
 
 _CHANNELS = {"rgb": ("red", "green", "blue"), "bgr": ("blue", "green", "red")}
 

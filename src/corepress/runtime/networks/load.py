@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from corepress.errors import CorepressError, FormatError, UnsupportedError
+from corepress.formats.features import Interface, interface_of
 from corepress.runtime.executor import Executor
-from corepress.runtime.features import Interface, interface_of
 from corepress.runtime.forms import ANY
 from corepress.runtime.networks.boundary import as_array, as_image, as_output, described, preparation
 from corepress.runtime.networks.custom import Custom, check_custom

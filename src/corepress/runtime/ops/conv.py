@@ -56,9 +56,7 @@ def conv(
     dilations: Ints | None = None,
     groups: int = 1,
 ) -> Tensor:
-    ones = [1] * _spatial(x, weight)
-    strides, dilations = strides or ones, dilations or ones
-    extents = extents_of(weight.shape[2:], dilations)
+    strides, dilations, extents = _windows(x, weight, strides, dilations)
     pads = padding(pad_type, pad, x.shape[2:], extents, strides)
     wide = [size + before + after for size, (before, after) in zip(x.shape[2:], pads, strict=True)]
     windows = ((w - extent) // stride + 1 for w, extent, stride in zip(wide, extents, strides, strict=True))
@@ -66,7 +64,7 @@ def conv(
     if all(before == after for before, after in pads):
         inside = [before for before, _ in pads]
     else:
-        x, inside = padded(x, pads), [0] * len(ones)
+        x, inside = padded(x, pads), [0] * len(strides)
     weight, bias = weight.to(x.dtype), None if bias is None else bias.to(x.dtype)
     return torch.convolution(x, weight, bias, strides, inside, dilations, False, [0], groups)
 
@@ -83,20 +81,17 @@ def conv_transpose(
     dilations: Ints | None = None,
     groups: int = 1,
 ) -> Tensor:
-    ones = [1] * _spatial(x, weight)
-    strides, dilations = strides or ones, dilations or ones
-    extents = extents_of(weight.shape[2:], dilations)
+    strides, dilations, extents = _windows(x, weight, strides, dilations)
     full = [(d - 1) * s + extent for d, s, extent in zip(x.shape[2:], strides, extents, strict=True)]
+    given = output_shape[-len(strides) :] if output_shape else None
     if pad_type == "same":
-        sizes = (
-            output_shape[-len(ones) :] if output_shape else [d * s for d, s in zip(x.shape[2:], strides, strict=True)]
-        )
+        sizes = given or [d * s for d, s in zip(x.shape[2:], strides, strict=True)]
         starts = [max(0, whole - size) // 2 for whole, size in zip(full, sizes, strict=True)]
     else:
         pads = padding(pad_type, pad, x.shape[2:], extents, strides)
         starts = [before for before, _ in pads]
         left = [whole - before - after for whole, (before, after) in zip(full, pads, strict=True)]
-        sizes = output_shape[-len(ones) :] if output_shape else left
+        sizes = given or left
 
     for shape in (full, sizes):
         limits.check(len(x), weight.shape[1] * groups, *shape)
@@ -134,11 +129,13 @@ def conv_quantized(
     return conv(x, dense, bias, strides, pad_type, pad, dilations, groups)
 
 
-def _spatial(x: Tensor, weight: Tensor) -> int:
-    """The number of spatial dimensions."""
+def _windows(x: Tensor, weight: Tensor, strides: Ints | None, dilations: Ints | None) -> tuple[Ints, Ints, list[int]]:
+    """For each spatial dimension the stride, the dilation, and the size of the kernel with it."""
     if x.dim() != weight.dim() or x.dim() < 3:
         raise ValueError(f"x and weight have the ranks {x.dim()} and {weight.dim()}, which don't go together")
-    return x.dim() - 2
+    ones = [1] * (x.dim() - 2)
+    dilations = dilations or ones
+    return strides or ones, dilations, extents_of(weight.shape[2:], dilations)
 
 
 def extents_of(kernel: Sequence[int], dilations: Ints) -> list[int]:

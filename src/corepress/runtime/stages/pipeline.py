@@ -10,15 +10,16 @@ import numpy as np
 import torch
 
 from corepress.errors import ConfigError, FormatError, UnsupportedError
+from corepress.formats.features import Interface, interface_of
 from corepress.formats.kinds import NETWORKS, PIPELINES, models, stages
 from corepress.formats.mlprogram import Model
 from corepress.formats.neural_network import Model as Networks
-from corepress.runtime.features import Interface, from_value, interface_of, to_tensors
 from corepress.runtime.networks import Custom, load_network
 from corepress.runtime.precision import Precision
 from corepress.runtime.program import load_program
 from corepress.runtime.runnable import Observe, Runnable, State, given_state
 from corepress.runtime.stages.suppression import KIND, Suppression, load_suppression, thresholds
+from corepress.runtime.values import from_value, to_tensors
 
 
 class Pipeline:

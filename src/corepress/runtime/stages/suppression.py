@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from corepress.errors import FormatError
+from corepress.formats.features import Feature, Interface, interface_of
 from corepress.runtime import limits
 from corepress.runtime.executor import Executor
-from corepress.runtime.features import Feature, Interface, interface_of
 from corepress.runtime.plan import Block, Computed, Step
 from corepress.runtime.precision import Precision
 from corepress.runtime.program import Program

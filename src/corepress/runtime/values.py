@@ -1,4 +1,4 @@
-"""What a model takes and gives, checked and turned into tensors and back."""
+"""The values that a model takes and gives, checked and turned into tensors and back."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from corepress.errors import ConfigError, FormatError
-from corepress.formats.features import Feature, Interface, default_function, interface_of
-
-__all__ = ["Feature", "Interface", "default_function", "from_value", "interface_of", "to_tensors"]
+from corepress.formats.features import Feature
 
 _PIL_MODES = {"grayscale": "L", "rgb": "RGB", "bgr": "RGB", "grayscale_float16": "F"}
 

@@ -23,7 +23,8 @@ def as_ours(value: Any, counterpart: Callable[[str], Any]) -> Any:
     if type(value) is dict:
         return {key: as_ours(each, counterpart) for key, each in value.items()}
     if isinstance(value, type):  # a registered one, such as an input cacher
-        return counterpart(value.__name__) or value if value.__module__.startswith(_PEER) else value
+        ours = counterpart(value.__name__) if value.__module__.startswith(_PEER) else None
+        return ours or value
     kind = next((cls for cls in type(value).__mro__ if cls.__module__.startswith(_PEER)), None)
     if kind is None or not attrs.has(kind):
         return value

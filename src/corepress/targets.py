@@ -77,6 +77,14 @@ class Target:
     @property
     def features(self) -> frozenset[str]:
         """All that this target can hold, in the words that `requirements` and error messages use."""
+        flags = {
+            "vector palettization": self.vector_lut,
+            "per_channel_scale palettization": self.per_channel_scale,
+            "float-offset quantization": self.float_offset,
+            "pruning": self.sparse,
+            "joint compression": self.joint,
+            "activation quantization": self.activation_quantization,
+        }
         return frozenset(
             [
                 *(f"{bits}-bit palettization" for bits in self.palettized_bits),
@@ -84,12 +92,7 @@ class Target:
                 *(f"{dtype}-LUT palettization" for dtype in self.lut_dtypes),
                 *(f"{dtype.removeprefix('u')[3:]}-bit quantization" for dtype in self.quantized_dtypes),
                 *(f"{granularity} quantization" for granularity in self.quantized_granularities),
-                *["vector palettization"] * self.vector_lut,
-                *["per_channel_scale palettization"] * self.per_channel_scale,
-                *["float-offset quantization"] * self.float_offset,
-                *["pruning"] * self.sparse,
-                *["joint compression"] * self.joint,
-                *["activation quantization"] * self.activation_quantization,
+                *(feature for feature, held in flags.items() if held),
             ]
         )
 
@@ -326,8 +329,8 @@ def table_rows() -> list[tuple[str, ...]]:
             f"{t.spec_version} ({t.opset})",
             ", ".join(t.aliases),
             _palettization_cell(t),
-            _cell(", ".join(t.quantized_dtypes), *t.quantized_granularities, *["float offset"] * t.float_offset),
-            _cell(*["sparse"] * t.sparse, *["non-zero values palettized or quantized"] * t.joint),
+            _cell(", ".join(t.quantized_dtypes), *t.quantized_granularities, "float offset" if t.float_offset else ""),
+            _cell("sparse" if t.sparse else "", "non-zero values palettized or quantized" if t.joint else ""),
             "int8" if t.activation_quantization else "-",
             t.decompression,
         )
@@ -340,8 +343,8 @@ def _palettization_cell(t: Target) -> str:
         f"{', '.join(map(str, t.palettized_bits))} bits" if t.palettized_bits else "",
         *t.palettized_granularities,
         f"LUT of {', '.join(t.lut_dtypes)}" if t.lut_dtypes else "",
-        *["vectors"] * t.vector_lut,
-        *["per-channel scale"] * t.per_channel_scale,
+        "vectors" if t.vector_lut else "",
+        "per-channel scale" if t.per_channel_scale else "",
     )
 
 

@@ -197,7 +197,7 @@ def test_what_enters_a_stage_can_be_shown(package) -> None:
             np.testing.assert_array_equal(array, inner[name.removeprefix("suppression/")])
     both = program.showing(-1).predict({"image": IMAGE})  # type: ignore[attr-defined]
     assert set(both) == set(shown) | {"confidence", "coordinates"}
-    for stage, words in (("nowhere", "detector, suppression"), (5, "detector, suppression"), (0, "nothing")):
+    for stage, words in (("nowhere", "detector, suppression"), (5, "detector, suppression"), (0, "no earlier stage")):
         with pytest.raises(ConfigError, match=words):
             program.showing(stage)  # type: ignore[attr-defined]
 

@@ -51,7 +51,7 @@ def read_weight(node: Node, blobs: BlobSource) -> Array | CompressedWeight:
         raise UnsupportedError(f"{node}: corepress does not know this operation")
     try:
         return reader(node, blobs)
-    except (ValueError, IndexError, TypeError, AssertionError) as error:
+    except (ValueError, IndexError, TypeError) as error:
         # Shapes that do not fit each other surface in NumPy; the file is at fault.
         raise FormatError(f"{node}: its parameters do not fit each other: {error}") from error
 
@@ -89,11 +89,13 @@ def _optional(node: Node, argument: str, blobs: BlobSource) -> Array | None:
 
 
 def _vector_axis(node: Node, lut: Any, rank: int, blobs: BlobSource) -> int | None:
-    if lut.shape[-1] == 1:
-        return None
-    axis = int(_read(node, "vector_axis", blobs))
+    return None if lut.shape[-1] == 1 else _axis(node, "vector_axis", rank, blobs)
+
+
+def _axis(node: Node, argument: str, rank: int, blobs: BlobSource) -> int:
+    axis = int(_read(node, argument, blobs))
     if not -rank <= axis < rank:
-        raise FormatError(f"{node}: vector_axis {axis} does not exist in a tensor of rank {rank}")
+        raise FormatError(f"{node}: {argument} {axis} does not exist in a tensor of rank {rank}")
     return axis % rank
 
 
@@ -124,7 +126,7 @@ def _checked(node: Node, weight: Palettized) -> Palettized:
         n == 0 or size % n for size, n in zip(weight.indices.shape, groups, strict=True)
     ):
         raise FormatError(f"{node}: a LUT of shape {weight.lut.shape} does not fit indices {weight.indices.shape}")
-    if weight.lut.shape[-2] != 1 << weight.bits or (
+    if not weight.cluster_dim or weight.lut.shape[-2] != 1 << weight.bits or (
         weight.indices.size and int(weight.indices.max()) >= weight.lut.shape[-2]
     ):
         raise FormatError(f"{node}: an index points outside its LUT of {weight.lut.shape[-2]} entries")
@@ -135,7 +137,7 @@ def _read_affine_dequantize(node: Node, blobs: BlobSource) -> Quantized:
     data = _read(node, "quantized_data", blobs)
     scale = _read(node, "scale", blobs)
     zero_point = _read(node, "zero_point", blobs)
-    axis = int(_read(node, "axis", blobs)) % data.ndim
+    axis = _axis(node, "axis", data.ndim, blobs)
     shape = [1] * data.ndim
     shape[axis] = max(scale.size, zero_point.size)
     scale = np.broadcast_to(scale.reshape(-1), shape[axis]).reshape(shape)

@@ -170,24 +170,40 @@ def edit(
 
     All changes of one view must come in one call: positions are those of the view.
     """
-    blocks: dict[int, tuple[int, Any, dict[int, Sequence[Any]], dict[int, list[Any]]]] = {}
+    edits: dict[int, _Edits] = {}
     for node, operations in replacements:
-        blocks.setdefault(id(node.block), (node.depth, node.block, {}, {}))[2][node.index] = operations
+        _edits_of(node, edits).replaced[node.index] = operations
     for node, operations in insertions:
-        found = blocks.setdefault(id(node.block), (node.depth, node.block, {}, {}))
-        found[3].setdefault(node.index, []).extend(operations)
+        _edits_of(node, edits).inserted.setdefault(node.index, []).extend(operations)
     # The innermost first: an outer block copies what its operations hold.
-    for _, block, replaced, inserted in sorted(blocks.values(), key=lambda item: -item[0]):
+    for block_edits in sorted(edits.values(), key=lambda found: found.depth, reverse=True):
+        block_edits.apply()
+
+
+@dataclass
+class _Edits:
+    """The changes of one block: by the index of an operation, what takes its place, and what is put before it."""
+
+    block: Any
+    depth: int
+    replaced: dict[int, Sequence[Any]] = field(default_factory=dict)
+    inserted: dict[int, list[Any]] = field(default_factory=dict)
+
+    def apply(self) -> None:
         changed: list[Any] = []
-        for index, op in enumerate(block.operations):
-            changed += inserted.get(index, [])
-            if index in replaced:
-                changed += replaced[index]
+        for index, op in enumerate(self.block.operations):
+            changed += self.inserted.get(index, [])
+            if index in self.replaced:
+                changed += self.replaced[index]
             else:
                 # A copy, since clearing the field below would invalidate what it holds.
                 changed.append(type(op).FromString(op.SerializeToString()))
-        del block.operations[:]
-        block.operations.extend(changed)
+        del self.block.operations[:]
+        self.block.operations.extend(changed)
+
+
+def _edits_of(node: Node, edits: dict[int, _Edits]) -> _Edits:
+    return edits.setdefault(id(node.block), _Edits(node.block, node.depth))
 
 
 def values(spec: Any) -> Iterator[Any]:

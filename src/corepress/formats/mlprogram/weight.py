@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from corepress.errors import FormatError
 from corepress.formats.dtypes import BY_MIL, BY_NAME, DType
 from corepress.formats.mlprogram.constexpr import read_weight
-from corepress.formats.mlprogram.program import Node, Use, nodes
+from corepress.formats.mlprogram.program import Node, nodes
 from corepress.formats.mlprogram.values import MIN_BLOB_ELEMENTS, BlobSource, read_tensor, tensor_type
 from corepress.weights import CompressedWeight, packed_size
 
@@ -104,7 +104,7 @@ class Weight:
     @property
     def key(self) -> tuple[Any, ...]:
         """Equal for weights of one opset that share their data in the weight file."""
-        held = [item for item in self._held() if self.argument in (None, item[1])]
+        held = [item for item in _held(self.node) if self.argument in (None, item[1])]
         if any(value.WhichOneof("value") == "blobFileValue" for _, _, value in held):
             parts = (
                 (kind, argument, value.SerializeToString()) for kind, argument, value in held if argument != "name"
@@ -115,7 +115,7 @@ class Weight:
     @property
     def file(self) -> str | None:
         """The weight file that holds it, as the program names it; None when all of it is inline."""
-        return next((str(reference.fileName) for reference in self._references()), None)
+        return next((str(reference.fileName) for reference in _references(self.node)), None)
 
     def chain(self) -> list[Node]:
         """The producing nodes, from the outside in: the last operation first, then those only it reads."""
@@ -123,28 +123,26 @@ class Weight:
 
     def release(self) -> None:
         """Let go of the memory that reading took."""
-        for reference in self._references():
-            self.model.release(reference.fileName, reference.offset)
-
-    def _references(self) -> Iterator[Any]:
-        return (value.blobFileValue for _, _, value in self._held() if value.WhichOneof("value") == "blobFileValue")
-
-    def _held(self) -> Iterator[tuple[str, str, Any]]:
-        """Every value that its nodes hold: operation type, argument, value."""
-        for node in self.chain() or [self.node]:
-            for argument, operands in sorted(node.operands.items()):
-                for operand in operands:
-                    if operand.value is not None:
-                        yield node.type, argument, operand.value
+        release(self.node, self.model)
 
 
 def release(node: Node, model: Holder) -> None:
     """Let go of the memory that reading the constant of a node took."""
+    for reference in _references(node):
+        model.release(reference.fileName, reference.offset)
+
+
+def _references(node: Node) -> Iterator[Any]:
+    return (value.blobFileValue for _, _, value in _held(node) if value.WhichOneof("value") == "blobFileValue")
+
+
+def _held(node: Node) -> Iterator[tuple[str, str, Any]]:
+    """Every value that a node and those below it hold: operation type, argument, value."""
     for link in _chain(node):
-        for operand in (operand for operands in link.operands.values() for operand in operands):
-            if operand.value is not None and operand.value.WhichOneof("value") == "blobFileValue":
-                reference = operand.value.blobFileValue
-                model.release(reference.fileName, reference.offset)
+        for argument, operands in sorted(link.operands.items()):
+            for operand in operands:
+                if operand.value is not None:
+                    yield link.type, argument, operand.value
 
 
 def find_weights(model: Holder) -> list[Weight]:
@@ -229,7 +227,9 @@ def _in_place(node: Node, model: Holder) -> list[Weight]:
 def _chain(node: Node) -> list[Node]:
     """`node`, then the constant and constexpr nodes below it that only it reads, the weight's numbers last."""
     chain = [node]
-    for argument in sorted(node.operands, key=_DATA.__contains__):
+    others = [argument for argument in node.operands if argument not in _DATA]
+    numbers = [argument for argument in node.operands if argument in _DATA]
+    for argument in (*others, *numbers):
         for operand in node.operands[argument]:
             below = operand.node
             if below is None or below in chain or not (below.is_const or below.is_constexpr):
@@ -273,6 +273,3 @@ def _parameter_bytes(node: Node) -> int:
             if kind is not None and argument not in ("name", "shape", "axis", "vector_axis", "output_dtype"):
                 total += packed_size(math.prod(kind[1]), kind[0].bits)
     return total
-
-
-__all__ = ["Consumer", "Use", "Weight", "find_weights"]

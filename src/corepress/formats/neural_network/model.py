@@ -35,13 +35,13 @@ class Model:
         True
     """
 
-    def __init__(self, package: Package | None, spec: Any, origin: Model | None = None):
+    def __init__(self, package: Package | None, spec: Any, origin: Model | None = None, source: Path | None = None):
         self.package = package
         self.spec = spec
         self.origin = origin
         self.skipped: dict[str, str] = {}
         self.changed = 0
-        self._source = self.path  # stays when the model is saved
+        self._source = source or self.path  # stays when the model is saved
 
     @property
     def path(self) -> Path | None:
@@ -69,9 +69,7 @@ class Model:
         """An independent model of the same content."""
         spec = type(self.spec)()
         spec.CopyFrom(self.spec)
-        made = Model(self.package, spec, self.origin or self)
-        made._source = self._source
-        return made
+        return Model(self.package, spec, self.origin or self, self._source)
 
     def save(self, path: str | Path, *, overwrite: bool | None = None) -> Model:
         """Write the model, whole or not at all.

@@ -126,8 +126,10 @@ def _checked(node: Node, weight: Palettized) -> Palettized:
         n == 0 or size % n for size, n in zip(weight.indices.shape, groups, strict=True)
     ):
         raise FormatError(f"{node}: a LUT of shape {weight.lut.shape} does not fit indices {weight.indices.shape}")
-    if not weight.cluster_dim or weight.lut.shape[-2] != 1 << weight.bits or (
-        weight.indices.size and int(weight.indices.max()) >= weight.lut.shape[-2]
+    if (
+        not weight.cluster_dim
+        or weight.lut.shape[-2] != 1 << weight.bits
+        or (weight.indices.size and int(weight.indices.max()) >= weight.lut.shape[-2])
     ):
         raise FormatError(f"{node}: an index points outside its LUT of {weight.lut.shape[-2]} entries")
     return weight

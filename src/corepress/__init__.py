@@ -19,7 +19,6 @@ from corepress.errors import (
     OutputError,
     ResourceError,
     UnsupportedError,
-    needs_torch,
 )
 from corepress.version import __version__ as __version__
 
@@ -81,8 +80,5 @@ def __getattr__(name: str) -> Any:
     if name in _LAZY:
         return getattr(importlib.import_module(_LAZY[name]), name)
     if name in ("coreml", "neural_network", "runtime", "targets", "torch"):
-        try:
-            return importlib.import_module(f"corepress.{name}")
-        except ModuleNotFoundError as error:
-            raise needs_torch(error, "running models" if name == "runtime" else f"corepress.{name}") from error
+        return importlib.import_module(f"corepress.{name}")
     raise AttributeError(f"module 'corepress' has no attribute {name!r}")

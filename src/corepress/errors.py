@@ -18,6 +18,9 @@ A new class belongs here, into the tree below, and into `tests/test_errors.py`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 _BEGINNING, _END = 500, 300
 
 
@@ -168,8 +171,34 @@ class Missed(CorepressError):
     """
 
 
-def needs_torch(error: ModuleNotFoundError, what: str) -> Exception:
-    """What to raise where importing a part failed: the same error, or for lack of PyTorch what to install."""
-    if error.name != "torch":
-        return error
-    return MissingDependencyError(f"{what} needs PyTorch: pip install 'corepress[torch]'")
+# Packages that some features need: the module, its name among people, and the extra of corepress that installs it.
+EXTRAS = {
+    "torch": ("PyTorch", "torch"),
+    "coremltools": ("coremltools", "convert"),
+    "PIL": ("Pillow", "images"),
+    "safetensors": ("safetensors", "checkpoints"),
+    "torchao": ("torchao", "pt2e"),
+}
+
+
+def missing(module: str, what: str) -> MissingDependencyError:
+    """The error for `what`, which needs one of EXTRAS."""
+    name, extra = EXTRAS[module]
+    error = MissingDependencyError(f"{what} needs {name}: pip install 'corepress[{extra}]'")
+    error.name = module
+    return error
+
+
+@contextmanager
+def importing(what: str) -> Iterator[None]:
+    """Around imports: where one of EXTRAS is not installed, the error says that `what` needs it.
+
+    Of several around each other the outermost, which is what the caller asked for, is named.
+    """
+    try:
+        yield
+    except (ModuleNotFoundError, MissingDependencyError) as error:
+        module = (error.name or "").partition(".")[0]
+        if module not in EXTRAS:
+            raise
+        raise missing(module, what) from error

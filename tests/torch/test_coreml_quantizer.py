@@ -357,7 +357,7 @@ def test_without_torchao_one_sentence_says_so(monkeypatch) -> None:
     from corepress.torch.quantization import _coreml_quantizer
 
     monkeypatch.setattr(_coreml_quantizer, "_KIT", None)
-    with pytest.raises(CorepressError, match=r"CoreMLQuantizer needs torchao.*pip install torchao"):
+    with pytest.raises(CorepressError, match=r"CoreMLQuantizer needs torchao: pip install 'corepress\[pt2e\]'"):
         CoreMLQuantizer()
 
 

@@ -21,14 +21,6 @@ from corepress.errors import ConfigError, CorepressError, FormatError, Missed, M
 
 # Shows the traceback of every failure, for those who look for its cause.
 TRACEBACK = "COREPRESS_TRACEBACK"
-# What to install for an import that is missing.
-_EXTRAS = {
-    "PIL": "pillow",
-    "coremltools": "'corepress[convert]'",
-    "torch": "'corepress[torch]'",
-    "torchao": "'corepress[pt2e]'",
-}
-
 _REPORT = f"please report it, with what the command prints when {TRACEBACK}=1 is in its environment"
 _SHOWN = 200
 _MOMENT = 0.01
@@ -134,7 +126,7 @@ def failure_of(error: BaseException) -> Failure:
         return Failure("format", "the input is nested too deeply to be read", 3)
     if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("corepress"):
         name = error.name.partition(".")[0]
-        return Failure("missing", f"{name} is not installed: pip install {_EXTRAS.get(name, name)}", 3)
+        return Failure("missing", f"{name} is not installed: pip install {name}", 3)
     if isinstance(error, zipfile.BadZipFile):
         return Failure("format", "a file of arrays (.npz) is damaged", 3)
     if isinstance(error, BrokenPipeError):

@@ -12,7 +12,6 @@ from corepress.coreml.op_configs import (
     OpPalettizerConfig,
     OpThresholdPrunerConfig,
 )
-from corepress.errors import needs_torch
 
 if TYPE_CHECKING:
     from corepress.coreml import calibrated as calibrated
@@ -62,14 +61,9 @@ _LAZY = {
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
         return getattr(importlib.import_module(_LAZY[name]), name)
-    if name == "experimental":
-        return importlib.import_module("corepress.coreml.experimental")
-    if name != "calibrated":
-        raise AttributeError(f"module 'corepress.coreml' has no attribute {name!r}")
-    try:  # it imports PyTorch
-        return importlib.import_module("corepress.coreml.calibrated")
-    except ModuleNotFoundError as error:
-        raise needs_torch(error, "corepress.coreml.calibrated") from error
+    if name in ("calibrated", "experimental"):  # calibrated imports PyTorch
+        return importlib.import_module(f"corepress.coreml.{name}")
+    raise AttributeError(f"module 'corepress.coreml' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

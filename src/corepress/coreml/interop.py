@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError
 
 from corepress.coreml.config import OptimizationConfig
 from corepress.coreml.op_configs import OpCompressorConfig
-from corepress.errors import ConfigError, FormatError, UnsupportedError
+from corepress.errors import ConfigError, FormatError, UnsupportedError, importing
 from corepress.formats.kinds import refusal
 from corepress.formats.mlprogram import Model, checked, load
 from corepress.formats.package import find_package
@@ -116,7 +116,8 @@ def to_coremltools(config: OptimizationConfig) -> Any:
 
     A ConfigError for what coremltools does not have: a pattern for names, or a field of ours that is set.
     """
-    import coremltools.optimize.coreml as peer
+    with importing("to_coremltools"):
+        import coremltools.optimize.coreml as peer
 
     names = config.op_name_configs
     if patterns := [name for name in names if any(sign in name for sign in "*?[")]:

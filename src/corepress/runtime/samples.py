@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, float16
 
-from corepress.errors import ConfigError, DataError, FormatError, MissingDependencyError
+from corepress.errors import ConfigError, DataError, FormatError, importing
 from corepress.formats.atomic import Kind, replacing
 from corepress.formats.features import Feature, Interface
 from corepress.runtime.domains import Domain
@@ -107,10 +107,8 @@ def _read_value(text: str, feature: Feature) -> Any:
 
 def read_image(path: Path, feature: Feature) -> Any:
     """A picture in the size that an input wants: a PIL image for an image input, else an array from 0 to 1."""
-    try:
+    with importing("reading images"):
         from PIL import Image, UnidentifiedImageError
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError("reading images needs Pillow: pip install pillow") from error
     if len(feature.shape) != 4 or feature.shape[1] not in (1, 3):
         raise ConfigError(f"{path}: input {feature.name!r} is {feature.describe()}, which is not a picture")
     _, channels, height, width = feature.shape

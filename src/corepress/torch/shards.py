@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from corepress import engine
 from corepress.engine import Skip
-from corepress.errors import ConfigError, FormatError, MissingDependencyError
+from corepress.errors import ConfigError, FormatError, importing
 from corepress.formats.atomic import Kind, replacing
 from corepress.torch.metadata import PREFIX, VERSION_BUFFER, describe
 from corepress.torch.parameters import Parameter, parameters
@@ -91,10 +91,8 @@ def load_compressed(model: nn.Module, folder: Path) -> nn.Module:
 
 
 def _library() -> Any:
-    try:
+    with importing("a checkpoint in safetensors files"):
         import safetensors.torch
-    except ImportError as error:
-        raise MissingDependencyError("checkpoints need the package safetensors: pip install safetensors") from error
     return safetensors.torch
 
 
@@ -147,8 +145,9 @@ def _weight_map(index: Path) -> dict[str, str]:
 
 
 def _keys(file: Path) -> list[str]:
+    library = _library()
     try:
-        with _library().safe_open(file, framework="pt") as opened:
+        with library.safe_open(file, framework="pt") as opened:
             return list(opened.keys())
     except Exception as error:  # the library has errors of its own, derived from nothing else
         raise FormatError(f"{file}: not a safetensors file: {error}") from error

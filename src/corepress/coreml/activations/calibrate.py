@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from corepress.coreml.activations.observers import Observer
 from corepress.engine import Progress
-from corepress.errors import ConfigError
+from corepress.errors import ConfigError, importing
 from corepress.formats.mlprogram import Model
 
 if TYPE_CHECKING:
@@ -18,11 +18,9 @@ if TYPE_CHECKING:
 def runnable(model: Model, function: str | None, device: str) -> tuple[Runnable, list[str]]:
     """The model ready to run, and the names of the functions that run: that of each stage of a pipeline, as nodes and
     weights have it."""
-    try:
+    with importing("calibration, which runs the model,"):
         from corepress.runtime import load
         from corepress.runtime.walk import each_program
-    except ImportError as error:
-        raise ConfigError("calibration runs the model with PyTorch: install 'corepress[torch]'") from error
     program = load(model, device, function=function)
     return program, [name for name, _, _ in each_program(program, [])]
 

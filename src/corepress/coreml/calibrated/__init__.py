@@ -3,6 +3,9 @@
 The functions have the names and configurations of `corepress.coreml`, and one more argument: samples.
 """
 
-from corepress.coreml.calibrated.compress import linear_quantize_weights, palettize_weights, prune_weights
+from corepress.errors import importing
+
+with importing("corepress.coreml.calibrated"):
+    from corepress.coreml.calibrated.compress import linear_quantize_weights, palettize_weights, prune_weights
 
 __all__ = ["linear_quantize_weights", "palettize_weights", "prune_weights"]

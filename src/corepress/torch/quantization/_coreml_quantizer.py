@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import fx
 
-from corepress.errors import MissingDependencyError
+from corepress.errors import missing
 from corepress.torch.quantization.annotation import Kit, annotate, forget_batch_counts
 from corepress.torch.quantization.quantization_config import LinearQuantizerConfig
 
@@ -48,13 +48,13 @@ class CoreMLQuantizer(_Base):  # type: ignore[misc]
     and `preserved_attributes` have no meaning here; None: its defaults, W8A8. With `activation_dtype` float32, weights
     alone are quantized. The graph is that of `torch.export`, so that branches on Python values are no hindrance.
 
-    It is a `Quantizer` of torchao (the extra `pt2e`), or without that of PyTorch up to 2.9; CorepressError if there is
-    neither.
+    It is a `Quantizer` of torchao (the extra `pt2e`), or without that of PyTorch up to 2.9; MissingDependencyError if
+    there is neither.
     """
 
     def __init__(self, config: LinearQuantizerConfig | None = None):
         if _KIT is None:
-            raise MissingDependencyError("CoreMLQuantizer needs torchao, which is not installed: pip install torchao")
+            raise missing("torchao", "CoreMLQuantizer")
         self._kit = _KIT
         self._config = LinearQuantizerConfig() if config is None else config
         if self._config.leading.algorithm == "learnable":

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from corepress.torch import engine
+from corepress.torch import rewrite
 from corepress.torch.palettization import PostTrainingPalettizer, PostTrainingPalettizerConfig
 from corepress.torch.quantization import PostTrainingQuantizer, PostTrainingQuantizerConfig
 
@@ -72,14 +72,14 @@ def test_the_model_stays_as_it_is_and_shares_no_memory_with_its_copy(method) -> 
 def test_so_it_is_when_the_work_is_interrupted(method, monkeypatch) -> None:
     model = Net()
     before, places = copy.deepcopy(model.state_dict()), {start for start, _ in spans(model)}
-    put, done = engine._put, []
+    put, done = rewrite._Modules.put, []
 
     def interrupted(*arguments):
         if len(done) == 2:
             raise KeyboardInterrupt
         done.append(put(*arguments))
 
-    monkeypatch.setattr(engine, "_put", interrupted)
+    monkeypatch.setattr(rewrite._Modules, "put", interrupted)
     config, settings = SETTINGS[method]
     optimizer = method(model, config.from_dict({"global_config": settings}))
     with pytest.raises(KeyboardInterrupt):

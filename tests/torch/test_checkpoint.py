@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import corepress
+from corepress import version
 from corepress.errors import ConfigError, CorepressError
 from corepress.torch.layerwise_compression import LayerwiseCompressor, LayerwiseCompressorConfig, fingerprint
 
@@ -82,7 +82,7 @@ def test_another_run_is_refused_and_what_differs_is_named(what, arguments, tmp_p
 @pytest.mark.parametrize("package", ["corepress", "PyTorch"])
 def test_another_version_is_refused(package, tmp_path, monkeypatch) -> None:
     run(tmp_path)
-    monkeypatch.setattr({"corepress": corepress, "PyTorch": torch}[package], "__version__", "99")
+    monkeypatch.setattr({"corepress": version, "PyTorch": torch}[package], "__version__", "99")
     with pytest.raises(CorepressError, match=f"differs in the version of {package}:"):
         run(tmp_path)
 

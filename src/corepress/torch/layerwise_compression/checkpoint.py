@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from corepress import version
 from corepress.errors import ConfigError, FormatError
 from corepress.torch.layerwise_compression import fingerprint
 from corepress.torch.report import Report
-from corepress.version import __version__
 
 FORMAT = 2  # of the files below
 
@@ -31,7 +31,7 @@ def run_of(model: nn.Module, config: Any, layers: Any, batches: Sequence[Any]) -
         "the modules of the model": fingerprint.of_text(model),
         "the calibration data or their order": fingerprint.of_values(batches),
         "the configuration": fingerprint.of_text((config, layers)),
-        "the version of corepress": fingerprint.of_text(__version__),
+        "the version of corepress": fingerprint.of_text(version.__version__),
         "the version of PyTorch": fingerprint.of_text(torch.__version__),
     }
 

@@ -1,6 +1,6 @@
 """Compresses a model, verifies it, holds it to a size, and writes a table in Markdown of what came out.
 
-It needs nothing but the command `corepress` of the Python that runs it. The exit code is 0 when all is good, 1 when the
+It runs the command `corepress` of the Python that runs it. The exit code is 0 when all is good, 1 when the
 model misses what was asked of it, and that of the command where it fails. `docs/continuous_integration.md` has the use.
 """
 
@@ -9,19 +9,19 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-UNITS = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+from corepress.cli.committed import bytes_of
+from corepress.cli.show import size
 
 
 def main() -> int:
     options = parsed()
-    limit = parse_size(options.max_size) if options.max_size else None
+    limit = bytes_of(options.max_size) if options.max_size else None
     report, failed = corepress([*shlex.split(options.command), options.model, "-o", options.output, "--overwrite"])
     if "size_after" not in report:
         return told(options, [], [f"`corepress {options.command}` failed: {error_of(report)}"], failed or 3)
@@ -112,22 +112,6 @@ def write_outputs(**values: object) -> None:
     if place := os.environ.get("GITHUB_OUTPUT"):
         with Path(place).open("a", encoding="utf-8") as file:
             file.writelines(f"{name}={value}\n" for name, value in values.items())
-
-
-def parse_size(text: str) -> int:
-    """Bytes from words: "10 MB", "1.5GiB", "200000"."""
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", text)
-    unit = found and (found[2].lower() or "b")
-    if not found or unit not in UNITS:
-        sys.exit(f'{text!r} is no size: write a number and one of {", ".join(UNITS)}, such as "10 MB"')
-    return int(float(found[1]) * UNITS[unit])
-
-
-def size(count: int) -> str:
-    value, unit = next(
-        (count / UNITS[unit], unit) for unit in ("gb", "mb", "kb", "b") if count >= UNITS[unit] or unit == "b"
-    )
-    return f"{value:.0f} bytes" if unit == "b" else f"{value:.2f} {unit.upper().replace('K', 'k')}"
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 import yaml
-from action.compress import parse_size, size
 
 ROOT = Path(__file__).parent.parent.parent
 EXAMPLE = ROOT / "examples" / "digits.mlpackage"
@@ -79,28 +78,6 @@ def test_a_command_that_fails_is_told_with_its_exit_code(tmp_path: Path) -> None
     assert "failed" in run.table and "missing.mlpackage" in run.table
     run = Run(tmp_path, command="palettize --nbits 5", verify="false")
     assert run.code == 2 and "nbits" in run.table
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"), [("200000", 200_000), ("10 MB", 10**7), ("1.5GiB", 3 * 2**29), (" 7 kB ", 7000), ("3 B", 3)]
-)
-def test_sizes_are_read(text: str, expected: int) -> None:
-    assert parse_size(text) == expected
-
-
-@pytest.mark.parametrize("text", ["", "MB", "10 potatoes", "-3 MB", "1,5 MB"])
-def test_what_is_no_size_is_refused(text: str) -> None:
-    with pytest.raises(SystemExit, match="is no size"):
-        parse_size(text)
-
-
-def test_sizes_are_written() -> None:
-    assert [size(count) for count in (999, 1000, 462_550, 3 * 10**9)] == [
-        "999 bytes",
-        "1.00 kB",
-        "462.55 kB",
-        "3.00 GB",
-    ]
 
 
 class Forge(http.server.BaseHTTPRequestHandler):

@@ -66,11 +66,22 @@ def _own_dict(entries: Any) -> Any:
 class OptimizationConfig(Levels):
     """Which weight is compressed by which configuration; None leaves a weight alone.
 
-    global_config: for every weight.
-    op_type_configs: by the type of the operation that uses the weight; goes before `global_config`.
-    op_name_configs: by the name of the weight (its const) or of the operation that uses it; goes before both.
-        Where no key is that very name, keys are shell-style patterns such as `"decoder.*"` (`*`, `?`,
-        `[...]`), and the first that matches counts.
+    Args:
+        global_config: For every weight.
+        op_type_configs: By the type of the operation that uses the weight, such as "conv"; goes before `global_config`.
+        op_name_configs: By the name of the weight (its const) or of the operation that uses it; goes before both. Where
+            no key is that very name, keys are shell-style patterns such as "decoder.*" (`*`, `?`, `[...]`), and the
+            first that matches counts.
+
+    Raises:
+        ConfigError: For values that are neither None nor the configuration of an operation.
+
+    Examples:
+        >>> from corepress.coreml import OpPalettizerConfig, OptimizationConfig
+        >>> config = OptimizationConfig(OpPalettizerConfig(nbits=4), op_name_configs={"scores*": None})
+        >>> small = cto.coreml.palettize_weights("model.mlpackage", config)
+        >>> [row.name for row in cto.report(small).compressed]
+        ['conv2_weight_to_fp16', 'conv3_weight_to_fp16', 'hidden_weight_to_fp16']
     """
 
     _levels: ClassVar[tuple[str, ...]] = ("op_type_configs", "op_name_configs")

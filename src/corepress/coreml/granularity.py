@@ -14,7 +14,13 @@ DtypeName = Literal["int8", "uint8", "int4", "uint4"]
 
 
 class CompressionGranularity(Enum):
-    """How many elements of a weight share one set of parameters (a scale, or a look-up table)."""
+    """How many elements of a weight share one set of parameters (a scale, or a look-up table). Its words do as well.
+
+    Examples:
+        >>> from corepress.coreml import CompressionGranularity, OpPalettizerConfig
+        >>> OpPalettizerConfig(nbits=4, granularity=CompressionGranularity.PER_GROUPED_CHANNEL).group_size
+        32
+    """
 
     PER_TENSOR = 1
     PER_GROUPED_CHANNEL = 2

@@ -111,10 +111,22 @@ def to_mlmodel(model: Model, like: Any) -> Any:
 
 
 def to_coremltools(config: OptimizationConfig) -> Any:
-    """The configuration as coremltools' own object, for the passes of `coremltools.convert`:
-    `pipeline.set_options("compression::palettize_weights", {"config": to_coremltools(config)})`.
+    """Make coremltools' own object of a configuration, for the passes of `coremltools.convert`.
 
-    A ConfigError for what coremltools does not have: a pattern for names, or a field of ours that is set.
+    Args:
+        config: Ours.
+
+    Returns:
+        A `coremltools.optimize.coreml.OptimizationConfig`.
+
+    Raises:
+        ConfigError: For what coremltools does not have: a pattern for names, or a field of ours that is set.
+
+    Examples:
+        >>> import coremltools as ct
+        >>> config = cto.coreml.OptimizationConfig(cto.coreml.OpPalettizerConfig(nbits=4))
+        >>> pipeline = ct.PassPipeline.DEFAULT_PALETTIZATION
+        >>> pipeline.set_options("compression::palettize_weights", {"config": cto.coreml.to_coremltools(config)})
     """
     with importing("to_coremltools"):
         import coremltools.optimize.coreml as peer

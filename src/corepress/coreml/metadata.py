@@ -18,7 +18,18 @@ _ZERO = 1e-12
 
 @define(frozen=True)
 class CoreMLOpMetaData:
-    """An operation that reads a weight: its type, its name, and its large constant parameters by argument."""
+    """An operation that reads a weight, as `get_weights_metadata` gives it.
+
+    Args:
+        op_type: Such as "conv".
+        name: Of the operation.
+        params_name_mapping: Its large constant parameters: the name of each weight by that of the argument.
+
+    Examples:
+        >>> held = cto.coreml.get_weights_metadata("model.mlpackage")["scores_weight_to_fp16"]
+        >>> held.child_ops[0].params_name_mapping["weight"]
+        'scores_weight_to_fp16'
+    """
 
     op_type: str = field(validator=validators.instance_of(str))
     name: str = field(validator=validators.instance_of(str))
@@ -31,7 +42,19 @@ class CoreMLOpMetaData:
 
 @define(frozen=True)
 class CoreMLWeightMetaData:
-    """A weight: its value, the part of it that is zero, the number of its distinct values, and its readers."""
+    """A weight and its readers, as `get_weights_metadata` gives it.
+
+    Args:
+        val: Its value, of its own shape and type.
+        sparsity: The part of it that is zero, from 0 to 1.
+        unique_values: The number of its distinct values.
+        child_ops: The operations that read it.
+
+    Examples:
+        >>> held = cto.coreml.get_weights_metadata("model.mlpackage")["scores_weight_to_fp16"]
+        >>> held.val.dtype, held.sparsity, held.child_ops[0].op_type
+        (dtype('float16'), 0.0, 'linear')
+    """
 
     val: NDArray[Any] = field(validator=validators.instance_of(np.ndarray))
     sparsity: float | None = field(validator=validators.instance_of(float))
@@ -68,9 +91,22 @@ class WeightsMetaData(OrderedDict[str, CoreMLWeightMetaData]):
 
 @takes_any_model
 def get_weights_metadata(mlmodel: Model, weight_threshold: int = 2048) -> WeightsMetaData:
-    """The metadata of every plain weight of at least `weight_threshold` elements, by its name.
+    """Look at the values of every plain weight. They are copies: this holds all weights in memory.
 
-    `mlmodel`: a path, a `corepress.Model` or an `MLModel`. Values are copies: this holds all weights in memory.
+    Args:
+        mlmodel: A path, a `corepress.Model` or an `MLModel` of coremltools.
+        weight_threshold: Only weights of at least so many elements.
+
+    Returns:
+        A dictionary of `CoreMLWeightMetaData` by name.
+
+    Raises:
+        FormatError: For a model that can't be read.
+
+    Examples:
+        >>> metadata = cto.coreml.get_weights_metadata("model.mlpackage", weight_threshold=100_000)
+        >>> {name: held.val.shape for name, held in metadata.items()}
+        {'hidden_weight_to_fp16': (256, 512)}
     """
     large = [w for w in mlmodel.weights() if not w.compression and w.size >= weight_threshold]
     parameters: dict[tuple[str, str], dict[str, str]] = {}

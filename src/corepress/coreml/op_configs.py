@@ -53,15 +53,26 @@ class OpCompressorConfig:
 class OpLinearQuantizerConfig(OpCompressorConfig):
     """Linear quantization: `weight = scale * (data - offset)`.
 
-    mode: `"linear_symmetric"` (default; the range is [-R, R]) or `"linear"` (from minimum to maximum).
-    dtype: int8 (default), uint8, int4 or uint4; a string, or a type of NumPy, ml_dtypes or coremltools.
-    granularity: `"per_tensor"`, `"per_channel"` (default) or `"per_block"`.
-    block_size: with `"per_block"` only: the elements of a block along the input axis (an integer), or the
-        block's size on every axis of the weight (a tuple); 0 stands for the whole axis.
-    weight_threshold: only weights of more elements than this are quantized; None for all.
-    scale_search: look for the scale of least squared error instead of taking it from the range.
-    smaller_block: where a block size does not divide its axis, use the largest divisor below it instead of
-        leaving the weight alone.
+    Args:
+        mode: "linear_symmetric" (default; the range is [-R, R]) or "linear" (from minimum to maximum).
+        dtype: int8 (default), uint8, int4 or uint4; a string, or a type of NumPy, ml_dtypes or coremltools.
+        granularity: "per_tensor", "per_channel" (default) or "per_block".
+        block_size: With "per_block" only: the elements of a block along the input axis (an integer), or the block's
+            size on every axis of the weight (a tuple); 0 stands for the whole axis.
+        weight_threshold: Only weights of more elements than this are quantized; None for all.
+        scale_search: An addition: look for the scale of least squared error instead of taking it from the range.
+        smaller_block: An addition: where a block size does not divide its axis, use the largest divisor below it
+            instead of leaving the weight alone.
+
+    Raises:
+        ConfigError: For values that are unknown or contradict each other.
+
+    Examples:
+        >>> from corepress.coreml import OpLinearQuantizerConfig, OptimizationConfig
+        >>> options = OpLinearQuantizerConfig(dtype="int4", granularity="per_block", block_size=32, scale_search=True)
+        >>> small = cto.coreml.linear_quantize_weights("model.mlpackage", OptimizationConfig(options))
+        >>> small.size() < cto.load("model.mlpackage").size() / 3
+        True
     """
 
     mode: LinearMode = fields.choice(
@@ -111,19 +122,43 @@ class OpLinearQuantizerConfig(OpCompressorConfig):
 @fields.suggesting
 @define
 class OpActivationLinearQuantizerConfig(OpLinearQuantizerConfig):
-    """How the activations of an operation are quantized: `mode` and `dtype` (int8 or uint8) as for weights.
+    """How the activations of an operation are quantized. Every activation has one scale.
 
-    Every activation has one scale; the other fields, those of `OpLinearQuantizerConfig`, do not matter here.
+    Args:
+        mode: "linear_symmetric" or "linear", as for weights.
+        dtype: int8 or uint8.
+        granularity: Without meaning here, as are the other fields of `OpLinearQuantizerConfig`.
+        block_size: Without meaning here.
+        weight_threshold: Without meaning here.
+        scale_search: Without meaning here.
+        smaller_block: Without meaning here.
+
+    Examples:
+        >>> from corepress.coreml.experimental import OpActivationLinearQuantizerConfig
+        >>> OpActivationLinearQuantizerConfig(mode="linear", dtype="uint8").dtype.name
+        'UINT8'
     """
 
 
 @fields.suggesting
 @define
 class OpThresholdPrunerConfig(OpCompressorConfig):
-    """Set every value of magnitude up to `threshold` (>= 0) to zero, and store what is left as sparse.
+    """Set every value of small magnitude to zero, and store what is left as sparse.
 
-    minimum_sparsity_percentile: from 0 to 1; a weight with a smaller part of zeros than this stays dense.
-    weight_threshold: only weights of more elements than this are pruned; None for all.
+    Args:
+        threshold: At least 0: values of magnitude up to this become zero.
+        minimum_sparsity_percentile: From 0 to 1; a weight with a smaller part of zeros than this stays dense.
+        weight_threshold: Only weights of more elements than this are pruned; None for all.
+
+    Raises:
+        ConfigError: For values that are out of range.
+
+    Examples:
+        >>> from corepress.coreml import OpThresholdPrunerConfig, OptimizationConfig
+        >>> config = OptimizationConfig(OpThresholdPrunerConfig(threshold=0.03, minimum_sparsity_percentile=0.3))
+        >>> sparse = cto.coreml.prune_weights("model.mlpackage", config)
+        >>> sparse.size() < cto.load("model.mlpackage").size()
+        True
     """
 
     threshold: float = fields.real(1e-12, "a finite number >= 0", lambda v: v >= 0)
@@ -144,13 +179,25 @@ def _is_ratio(value: Any) -> bool:
 class OpMagnitudePrunerConfig(OpCompressorConfig):
     """Set the values of least magnitude to zero; give either `target_sparsity` or `n_m_ratio`.
 
-    target_sparsity: from 0 to 1, the part of the weight that becomes zero.
-    block_size: > 1, with `target_sparsity`: zero whole runs of so many values along `dim`.
-    n_m_ratio: (n, m) with n <= m: zero the n smallest of every m values along `dim`.
-    dim: 0 (output channels, the default of `block_size`) or 1 (input channels, the default of `n_m_ratio`).
-    weight_threshold: only weights of more elements than this are pruned; None for all.
-
     `block_size` and `n_m_ratio` serve the weights of conv and linear only.
+
+    Args:
+        target_sparsity: From 0 to 1, the part of the weight that becomes zero.
+        block_size: Above 1, with `target_sparsity`: zero whole runs of so many values along `dim`.
+        n_m_ratio: (n, m) with n <= m: zero the n smallest of every m values along `dim`.
+        dim: 0 (output channels, the default of `block_size`) or 1 (input channels, the default of `n_m_ratio`).
+        weight_threshold: Only weights of more elements than this are pruned; None for all.
+
+    Raises:
+        ConfigError: For values that are unknown or contradict each other.
+
+    Examples:
+        >>> from corepress.coreml import OpMagnitudePrunerConfig, OptimizationConfig
+        >>> config = OptimizationConfig(OpMagnitudePrunerConfig(n_m_ratio=(2, 4)))
+        >>> sparse = cto.coreml.prune_weights("model.mlpackage", config)
+        >>> weight = next(weight.dense() for weight in sparse.weights() if weight.name == "scores_weight_to_fp16")
+        >>> int((weight[0, :4] == 0).sum())
+        2
     """
 
     target_sparsity: float | None = fields.fraction(None)
@@ -192,21 +239,32 @@ class OpMagnitudePrunerConfig(OpCompressorConfig):
 class OpPalettizerConfig(OpCompressorConfig):
     """Palettization: every value becomes an index into a look-up table (LUT) of 2**nbits entries.
 
-    mode: `"kmeans"` (default), `"uniform"` (entries at even steps), `"unique"` (the weight's own values, up
-        to 256), or `"custom"` (by `lut_function`).
-    nbits: 1, 2, 3, 4, 6 or 8; needed by kmeans and uniform, not allowed with unique and custom.
-    lut_function: with `"custom"` only: called with the weight, gives back `(lut, indices)`.
-    granularity: `"per_tensor"` (default) or `"per_grouped_channel"`: one LUT for each `group_size` channels.
-    group_size: >= 0, default 32; 0 for all channels.
-    channel_axis: the axis of the groups; None takes it from the operation.
-    cluster_dim: >= 1; above 1, each entry is a vector of so many neighbouring output channels.
-    enable_per_channel_scale: bring every output channel to one range before it is palettized.
-    num_kmeans_workers: how many weights or groups to cluster at a time.
-    weight_threshold: only weights of more elements than this are palettized; None for all.
-    lut_dtype: None (as the weight), `"int8"` or `"uint8"`: quantize the entries of the LUT.
-    smaller_group: where `group_size` does not divide the channels, use the largest divisor below it instead
-        of leaving the weight alone.
-    restarts: >= 1; vector k-means keeps the best of so many runs.
+    Args:
+        mode: "kmeans" (default), "uniform" (entries at even steps), "unique" (the weight's own values, up to 256), or
+            "custom" (by `lut_function`).
+        nbits: 1, 2, 3, 4, 6 or 8; needed by kmeans and uniform, not allowed with unique and custom.
+        lut_function: With "custom" only: called with the weight, gives back `(lut, indices)`.
+        granularity: "per_tensor" (default) or "per_grouped_channel": one LUT for each `group_size` channels.
+        group_size: At least 0, default 32; 0 for all channels.
+        channel_axis: The axis of the groups; None takes it from the operation.
+        cluster_dim: At least 1; above 1, each entry is a vector of so many neighbouring output channels.
+        enable_per_channel_scale: Bring every output channel to one range before it is palettized.
+        num_kmeans_workers: How many weights or groups to cluster at a time.
+        weight_threshold: Only weights of more elements than this are palettized; None for all.
+        lut_dtype: An addition: None (as the weight), "int8" or "uint8": quantize the entries of the LUT.
+        smaller_group: An addition: where `group_size` does not divide the channels, use the largest divisor below it
+            instead of leaving the weight alone.
+        restarts: An addition: at least 1; vector k-means keeps the best of so many runs.
+
+    Raises:
+        ConfigError: For values that are unknown or contradict each other.
+
+    Examples:
+        >>> from corepress.coreml import OpPalettizerConfig, OptimizationConfig
+        >>> options = OpPalettizerConfig(nbits=3, granularity="per_grouped_channel", group_size=16)
+        >>> small = cto.coreml.palettize_weights("model.mlpackage", OptimizationConfig(options))
+        >>> small.size() < cto.load("small.mlpackage").size()
+        True
     """
 
     mode: PaletteMode = fields.choice("KMEANS", "UNIFORM", "UNIQUE", "CUSTOM")

@@ -42,18 +42,33 @@ def palettize_weights(
 ) -> Model:
     """Replace each chosen weight by indices of 1, 2, 3, 4, 6 or 8 bits into one or more look-up tables.
 
-    `mlmodel`: a path, a `corepress.Model` or an `MLModel`; the result is of the same kind (for a path: a `Model`).
-    `config`: what to palettize and how, with `OpPalettizerConfig`s.
-    `joint_compression`: palettize also the non-zero values of sparse weights and the integers of quantized ones.
-    Additions: `target` raises the model to a deployment target ("iOS18") first; `workers` threads (default: one for
-    each core); `progress(done, total, name)` is called after each weight; `strict` makes an error of a rule in `config`
-    that changes nothing, and of a call that compresses no weight (Missed), where a warning would do; `spare_constants`
-    leaves alone what no product, look-up or recurrence reads, such as anchors and added positions: True does so, False
-    does not, None does not but warns. What `op_name_configs` names exactly is never spared.
-
-    k-means is solved exactly for scalar entries (see `corepress.algorithms.kmeans1d`).
     Weights that can't be palettized as asked are left as they are, with a warning; `corepress.report` lists them.
-    Raises ConfigError for a configuration that the target can't hold.
+    k-means with scalar entries is solved exactly (Lagrangian search over shortest paths with Monge costs: Aggarwal,
+    Schieber and Tokuyama 1994; see `corepress.algorithms.kmeans1d`).
+
+    Args:
+        mlmodel: A path, a `corepress.Model` or an `MLModel` of coremltools.
+        config: What to palettize and how, with `OpPalettizerConfig`s.
+        joint_compression: Palettize also the non-zero values of sparse weights and the integers of quantized ones.
+        target: Raise the model to this deployment target first, such as "iOS18".
+        workers: Threads; by default one for each core.
+        progress: Called after each weight with the number done, of all, and a name.
+        strict: Make an error of a rule in `config` that changes nothing, and of a call that compresses no weight
+            (Missed), where a warning would do.
+        spare_constants: Leave alone what no product, look-up or recurrence reads, such as anchors and added positions:
+            True does so, False does not, None does not but warns. What `op_name_configs` names exactly is never spared.
+
+    Returns:
+        The result, of the same kind as the model (for a path: a `Model`).
+
+    Raises:
+        ConfigError: For a configuration that the target can't hold.
+
+    Examples:
+        >>> config = cto.coreml.OptimizationConfig(cto.coreml.OpPalettizerConfig(nbits=4))
+        >>> small = cto.coreml.palettize_weights("model.mlpackage", config)
+        >>> small.save("four_bits.mlpackage").size() < cto.load("model.mlpackage").size() / 3
+        True
     """
     plan = METHOD.plan(
         mlmodel, config, joint_compression, target=target, strict=strict, spare_constants=spare_constants

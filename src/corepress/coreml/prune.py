@@ -39,13 +39,30 @@ def prune_weights(
 ) -> Model:
     """Set values of small magnitude to zero and store the others with a bit mask.
 
-    `mlmodel`: a path, a `corepress.Model` or an `MLModel`; the result is of the same kind (for a path: a `Model`).
-    `config`: what to prune and how, with `OpThresholdPrunerConfig`s or `OpMagnitudePrunerConfig`s.
-    `joint_compression`: prune also palettized and quantized weights: of those only the indices or integers of values
-    that stay are kept.
-    Additions: `target`, `workers`, `progress`, `strict`, `spare_constants` as in `palettize_weights`.
-
     Weights that can't be pruned as asked are left as they are, with a warning; `corepress.report` lists them.
+
+    Args:
+        mlmodel: A path, a `corepress.Model` or an `MLModel` of coremltools.
+        config: What to prune and how, with `OpThresholdPrunerConfig`s or `OpMagnitudePrunerConfig`s.
+        joint_compression: Prune also palettized and quantized weights: of those only the indices or integers of values
+            that stay are kept.
+        target: Raise the model to this deployment target first, such as "iOS18".
+        workers: Threads; by default one for each core.
+        progress: Called after each weight with the number done, of all, and a name.
+        strict: As in `palettize_weights`.
+        spare_constants: As in `palettize_weights`.
+
+    Returns:
+        The result, of the same kind as the model (for a path: a `Model`).
+
+    Raises:
+        ConfigError: For a configuration that the target can't hold.
+
+    Examples:
+        >>> config = cto.coreml.OptimizationConfig(cto.coreml.OpMagnitudePrunerConfig(target_sparsity=0.75))
+        >>> sparse = cto.coreml.prune_weights("model.mlpackage", config)
+        >>> cto.report(sparse).compressed[0].compression
+        'sparse'
     """
     plan = METHOD.plan(
         mlmodel, config, joint_compression, target=target, strict=strict, spare_constants=spare_constants

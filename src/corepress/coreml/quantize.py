@@ -44,17 +44,33 @@ def linear_quantize_weights(
     strict: bool = False,
     spare_constants: bool | None = None,
 ) -> Model:
-    """Replace each chosen weight by int4, uint4, int8 or uint8 numbers with a scale (and offset) per tensor, channel
-    or block.
-
-    `mlmodel`: a path, a `corepress.Model` or an `MLModel`; the result is of the same kind (for a path: a `Model`).
-    `config`: what to quantize and how, with `OpLinearQuantizerConfig`s.
-    `joint_compression`: quantize also the non-zero values of sparse weights and the LUTs of palettized ones; for a LUT
-    the granularity must be "per_tensor", since its axes are not those of the weight.
-    Additions: `target`, `workers`, `progress`, `strict`, `spare_constants` as in `palettize_weights`.
+    """Replace each chosen weight by int4, uint4, int8 or uint8 numbers with a scale (and offset) per tensor, channel or
+    block.
 
     Weights that can't be quantized as asked are left as they are, with a warning; `corepress.report` lists them.
-    Raises ConfigError for a configuration that the target can't hold.
+
+    Args:
+        mlmodel: A path, a `corepress.Model` or an `MLModel` of coremltools.
+        config: What to quantize and how, with `OpLinearQuantizerConfig`s.
+        joint_compression: Quantize also the non-zero values of sparse weights and the LUTs of palettized ones; for a
+            LUT the granularity must be "per_tensor", since its axes are not those of the weight.
+        target: Raise the model to this deployment target first, such as "iOS18".
+        workers: Threads; by default one for each core.
+        progress: Called after each weight with the number done, of all, and a name.
+        strict: As in `palettize_weights`.
+        spare_constants: As in `palettize_weights`.
+
+    Returns:
+        The result, of the same kind as the model (for a path: a `Model`).
+
+    Raises:
+        ConfigError: For a configuration that the target can't hold.
+
+    Examples:
+        >>> options = cto.coreml.OpLinearQuantizerConfig(dtype="int4", granularity="per_block", block_size=32)
+        >>> small = cto.coreml.linear_quantize_weights("model.mlpackage", cto.coreml.OptimizationConfig(options))
+        >>> cto.report(small).compressed[0].bits
+        4
     """
     plan = METHOD.plan(
         mlmodel, config, joint_compression, target=target, strict=strict, spare_constants=spare_constants

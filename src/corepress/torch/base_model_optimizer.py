@@ -28,10 +28,20 @@ __all__ = [
 
 
 class BaseModelOptimizer(ABC):
-    """A method of compression, a model and a configuration.
+    """A method of compression, a model and a configuration: the base of all methods.
 
-    `strict`: an addition: a rule of the configuration for a name or a type that decides nothing is a ConfigError,
-    instead of a warning.
+    Args:
+        model: Of PyTorch.
+        config: Which modules, and how.
+        strict: An addition: a rule of the configuration for a name or a type that decides nothing is a ConfigError,
+            instead of a warning.
+
+    Examples:
+        >>> from corepress.torch.base_model_optimizer import BaseModelOptimizer
+        >>> from corepress.torch.palettization import PostTrainingPalettizer
+        >>> palettizer = PostTrainingPalettizer(torch.nn.Linear(8, 8))
+        >>> isinstance(palettizer, BaseModelOptimizer), torch.nn.Linear in palettizer.supported_modules
+        (True, True)
     """
 
     _supported_modules: ClassVar[tuple[type[nn.Module], ...]] = SUPPORTED
@@ -89,6 +99,24 @@ class BasePostTrainingModelOptimizer(_CompressesAtOnce):
     """A method that compresses a trained model without data.
 
     Who derives from it calls `super().compress(inplace=inplace)`, and changes the model that comes back.
+
+    Args:
+        model: Of PyTorch.
+        config: Which modules, and how.
+        strict: As in `BaseModelOptimizer`.
+
+    Examples:
+        >>> from corepress.torch.base_model_optimizer import BasePostTrainingModelOptimizer
+        >>> class Halve(BasePostTrainingModelOptimizer):
+        ...     def compress(self, inplace=False):
+        ...         model = super().compress(inplace=inplace)
+        ...         model.weight.data /= 2
+        ...         return model
+        ...     def report(self):
+        ...         return {}
+        >>> layer = torch.nn.Linear(8, 8)
+        >>> bool((Halve(layer).compress().weight * 2 == layer.weight).all())
+        True
     """
 
     def compress(self, *args: Any, inplace: bool = False, **kwargs: Any) -> nn.Module:
@@ -97,7 +125,19 @@ class BasePostTrainingModelOptimizer(_CompressesAtOnce):
 
 
 class BaseDataCalibratedModelOptimizer(_CompressesAtOnce):
-    """A method that compresses a trained model with the help of some data; derived from as the one without."""
+    """A method that compresses a trained model with the help of some data; derived from as the one without.
+
+    Args:
+        model: Of PyTorch.
+        config: Which modules, and how.
+        strict: As in `BaseModelOptimizer`.
+
+    Examples:
+        >>> from corepress.torch.base_model_optimizer import BaseDataCalibratedModelOptimizer
+        >>> from corepress.torch.layerwise_compression import LayerwiseCompressor
+        >>> issubclass(LayerwiseCompressor, BaseDataCalibratedModelOptimizer)
+        True
+    """
 
     def compress(self, dataloader: Iterable[Any], *args: Any, inplace: bool = False, **kwargs: Any) -> nn.Module:
         """The model to be compressed: the model itself if `inplace`, else a copy; the other one is kept, unchanged."""
@@ -134,7 +174,19 @@ class WeightByWeight(Reporting, BasePostTrainingModelOptimizer):
 
 
 class BaseTrainingTimeModelOptimizer(BaseModelOptimizer):
-    """A method that learns the compressed form while the model is trained."""
+    """A method that learns the compressed form while the model is trained: `prepare`, `step`, `finalize`.
+
+    Args:
+        model: Of PyTorch.
+        config: Which modules, and how.
+        strict: As in `BaseModelOptimizer`.
+
+    Examples:
+        >>> from corepress.torch.base_model_optimizer import BaseTrainingTimeModelOptimizer
+        >>> from corepress.torch.pruning import MagnitudePruner
+        >>> issubclass(MagnitudePruner, BaseTrainingTimeModelOptimizer)
+        True
+    """
 
     def __init__(self, model: nn.Module, config: OptimizationConfig | None = None, *, strict: bool = False):
         super().__init__(model, config, strict=strict)

@@ -32,7 +32,13 @@ ModuleType = Callable[..., Any] | str
 
 
 class QuantizationGranularity(Enum):
-    """How many elements of a weight share a scale."""
+    """How many elements of a weight share a scale. Its words do as well.
+
+    Examples:
+        >>> from corepress.torch.optimization_config import QuantizationGranularity
+        >>> [each.value for each in QuantizationGranularity]
+        ['per_tensor', 'per_channel', 'per_block']
+    """
 
     per_tensor = "per_tensor"
     per_channel = "per_channel"
@@ -40,7 +46,13 @@ class QuantizationGranularity(Enum):
 
 
 class PalettizationGranularity(Enum):
-    """How many elements of a weight share a look-up table."""
+    """How many elements of a weight share a look-up table. Its words do as well.
+
+    Examples:
+        >>> from corepress.torch.optimization_config import PalettizationGranularity
+        >>> [each.value for each in PalettizationGranularity]
+        ['per_tensor', 'per_grouped_channel']
+    """
 
     per_tensor = "per_tensor"
     per_grouped_channel = "per_grouped_channel"
@@ -54,7 +66,13 @@ LutType = torch.dtype | Literal["int8", "uint8"] | None
 
 @define
 class ModuleOptimizationConfig:
-    """How the weights of one module are compressed."""
+    """How the weights of one module are compressed: the base of the configurations of a module.
+
+    Examples:
+        >>> from corepress.torch.palettization import ModulePostTrainingPalettizerConfig
+        >>> ModulePostTrainingPalettizerConfig.from_dict({"n_bits": 6}).as_dict()["n_bits"]
+        6
+    """
 
     @classmethod
     def from_dict(cls: type[M], data_dict: Mapping[str, Any]) -> M:
@@ -104,10 +122,21 @@ def by_type(configs: Any) -> Any:
 class OptimizationConfig(Levels):
     """Which modules of a model are compressed by which configuration; None leaves a module alone.
 
-    global_config: for every supported module.
-    module_type_configs: by the class of the module, or its name such as "Linear"; goes before `global_config`.
-    module_name_configs: by the module's name in the model, or a regular expression that matches all of it; goes before
-        both.
+    Args:
+        global_config: For every supported module.
+        module_type_configs: By the class of the module, or its name such as "Linear"; goes before `global_config`.
+        module_name_configs: By the module's name in the model, or a regular expression that matches all of it; goes
+            before both.
+
+    Raises:
+        ConfigError: For names and values that are unknown.
+
+    Examples:
+        >>> from corepress.torch.palettization import ModulePostTrainingPalettizerConfig, PostTrainingPalettizerConfig
+        >>> config = PostTrainingPalettizerConfig()
+        >>> _ = config.set_module_name("head", ModulePostTrainingPalettizerConfig(n_bits=8))
+        >>> config.module_name_configs["head"].n_bits
+        8
     """
 
     _levels: ClassVar[tuple[str, ...]] = ("module_name_configs", "module_type_configs")

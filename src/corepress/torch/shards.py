@@ -69,7 +69,30 @@ def compress_shards(
 
 
 def load_compressed(model: nn.Module, folder: Path) -> nn.Module:
-    """Give a model the values of a compressed checkpoint, and the buffers that say how it is compressed."""
+    """Give a model the values of a compressed checkpoint, and the buffers that say how it is compressed.
+
+    Args:
+        model: Of the class that was compressed; it may be on the meta device.
+        folder: With `.safetensors` files: those of `compress_checkpoint`, or a `state_dict` of a compressed model.
+
+    Returns:
+        The model itself.
+
+    Raises:
+        FormatError: If the files don't fit the model, or are missing or damaged.
+        MissingDependencyError: Without safetensors.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from safetensors.torch import save_file
+        >>> from corepress.torch.palettization import PostTrainingPalettizer
+        >>> from corepress.torch.shards import load_compressed
+        >>> Path("compressed").mkdir()
+        >>> small = PostTrainingPalettizer(torch.nn.Linear(64, 64)).compress()
+        >>> save_file(small.state_dict(), "compressed/model.safetensors")
+        >>> len(load_compressed(torch.nn.Linear(64, 64), Path("compressed")).weight.unique())
+        16
+    """
     state: dict[str, Tensor] = {}
     for file in _files(folder):
         state |= _library().load_file(file)

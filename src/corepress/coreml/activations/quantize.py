@@ -41,23 +41,43 @@ def linear_quantize_activations(
     progress: Progress | None = None,
     strict: bool = False,
 ) -> Model:
-    """Quantize what goes into and comes out of conv, linear, add and pooling operations to 8 bits; with
-    `linear_quantize_weights` on the result, these run as W8A8. A model older than iOS17 is raised to it.
+    """Quantize what goes into and comes out of conv, linear, add and pooling operations to 8 bits.
 
-    `mlmodel`: a path, a `corepress.Model` or an `MLModel`; the result is of the same kind (for a path: a `Model`).
-    `config`: which operations, by type and name, and how: `OpActivationLinearQuantizerConfig`s.
-    `sample_data`: a list, generator or other iterable of {input name: array}, read once; for a model of one input the
-    name may be None. All samples count.
-    `calibration_op_group_size`: accepted for compatibility; every activation is observed in a single run.
-    Additions: `observer`: how ranges are found: "min_max", "moving_average", "percentile" (99.99 % of the values) or
-    "mse" (least squared error). `function`: the one to calibrate and quantize, of a model with several (default: its
-    default function). Of a pipeline all stages that are ML programs are quantized. `target`: raise the model further.
-    `device`: where PyTorch computes. `workers`: its threads. `progress`: called after each sample with the samples
-    done, all samples (0 for a generator) and a text. `strict`: make an error of a rule in `config` that changes
-    nothing, and of a call that quantizes no activation (Missed).
-
+    With `linear_quantize_weights` on the result, these run as W8A8. A model older than iOS17 is raised to it.
     Activations without a finite range are left as they are, with a warning; `skipped` of the model lists them.
-    Raises ConfigError for samples that do not fit the model, and without PyTorch (install 'corepress[torch]').
+
+    Args:
+        mlmodel: A path, a `corepress.Model` or an `MLModel` of coremltools.
+        config: Which operations, by type and name, and how: `OpActivationLinearQuantizerConfig`s.
+        sample_data: A list, generator or other iterable of {input name: array of the input's shape and type}, read
+            once; for a model of one input the name may be None. All samples count.
+        calibration_op_group_size: Accepted for compatibility; every activation is observed in a single run.
+        observer: How ranges are found: "min_max", "moving_average", "percentile" (99.99 % of the values) or "mse"
+            (least squared error).
+        function: Of a model with several, the one to calibrate and quantize; by default its default function. Of a
+            pipeline all stages that are ML programs are quantized.
+        target: Raise the model to this deployment target first, such as "iOS18".
+        device: Where PyTorch computes, such as "cpu" or "cuda".
+        workers: Its threads.
+        progress: Called after each sample with the samples done, of all (0 for a generator), and a text.
+        strict: Make an error of a rule in `config` that changes nothing, and of a call that quantizes no activation
+            (Missed).
+
+    Returns:
+        The result, of the same kind as the model (for a path: a `Model`).
+
+    Raises:
+        ConfigError: For samples that do not fit the model.
+        MissingDependencyError: Without PyTorch.
+
+    Examples:
+        >>> samples = [{"image": image} for image in np.load("samples.npz")["image"]]
+        >>> config = cto.coreml.OptimizationConfig(cto.coreml.experimental.OpActivationLinearQuantizerConfig())
+        >>> quantized = cto.coreml.experimental.linear_quantize_activations("model.mlpackage", config, samples)
+        >>> weights = cto.coreml.OptimizationConfig(cto.coreml.OpLinearQuantizerConfig())
+        >>> w8a8 = cto.coreml.linear_quantize_weights(quantized, weights)
+        >>> cto.verify("model.mlpackage", w8a8, samples).ok
+        True
     """
     config = check_kinds(config, "linear_quantize_activations", OpLinearQuantizerConfig)
     for op_config in config.configs():

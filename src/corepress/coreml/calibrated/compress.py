@@ -31,19 +31,48 @@ def palettize_weights(
     strict: bool = False,
     spare_constants: bool | None = None,
 ) -> Model:
-    """`corepress.coreml.palettize_weights` with look-up tables and indices that were fitted to samples.
+    """Palettize a package with look-up tables and indices that are fitted to samples.
 
-    `sample_data`: inputs, {input name: array}; a few hundred typical ones, a few dozen at least. `method`: "lut-gptq"
-    keeps the outputs of each layer near those of the original model (`algorithms/fitted/lut_gptq.py`);
-    "skm" weighs each element by how much the model's outputs depend on it (`corepress.coreml.calibrated.sensitivity`).
-    `held_back`: the part of the samples, chosen by `corepress.hold_back`, on which it is tried whether what was fitted
-    to the others is better than what `corepress.coreml.palettize_weights` gives: layer by layer, and for the model as a
-    whole. Where it is not, the plain form is taken, with a warning; once that is settled, all samples are fitted to,
-    which doubles the time. 0 holds none back; an iterable of other samples is judged by instead.
-    `function`: of a model with several, the one that the samples are for. A pipeline takes samples for its first stage,
-    and those behind it get what the stages before them make of these.
     Weights that no sample reaches, or of operations that are no products with a matrix, are palettized without data;
-    `unfitted` of the result, and `corepress.report`, have each weight without part in the samples, and why.
+    `unfitted` of the result, and `corepress.report`, have each of them, and why. A pipeline takes samples for its first
+    stage, and those behind it get what the stages before them make of these.
+
+    Args:
+        mlmodel: A path, a `corepress.Model` or an `MLModel` of coremltools.
+        config: What to palettize and how, with `OpPalettizerConfig`s.
+        sample_data: Inputs, {input name: array of the input's shape and type}; a few hundred typical ones, a few dozen
+            at least.
+        joint_compression: As in `corepress.coreml.palettize_weights`.
+        method: "lut-gptq" keeps the outputs of each layer near those of the original model
+            (`algorithms/fitted/lut_gptq.py`); "skm" weighs each element by how much the model's outputs depend on it
+            (SqueezeLLM, arXiv 2306.07629).
+        held_back: The part of the samples, chosen by `corepress.hold_back`, on which it is tried whether what was
+            fitted to the others is better than the plain form: layer by layer, and for the model as a whole. Where it
+            is not, the plain form is taken, with a warning; then all samples are fitted to, which doubles the time. 0
+            holds none back; an iterable of other samples is judged by instead.
+        function: Of a model with several, the one that the samples are for.
+        target: Raise the model to this deployment target first, such as "iOS18".
+        device: Where PyTorch computes, such as "cpu" or "cuda".
+        workers: Threads; by default one for each core.
+        progress: Called after each weight with the number done, of all, and a name.
+        strict: As in `corepress.coreml.palettize_weights`.
+        spare_constants: As in `corepress.coreml.palettize_weights`.
+
+    Returns:
+        The result, of the same kind as the model (for a path: a `Model`).
+
+    Raises:
+        ConfigError: For samples that do not fit the model, or a configuration that the target can't hold.
+        MissingDependencyError: Without PyTorch.
+
+    Examples:
+        >>> samples = [{"image": image} for image in np.load("samples.npz")["image"]]
+        >>> config = cto.coreml.OptimizationConfig(cto.coreml.OpPalettizerConfig(nbits=2))
+        >>> fitted = cto.coreml.calibrated.palettize_weights("model.mlpackage", config, samples, held_back=0)
+        >>> plain = cto.coreml.palettize_weights("model.mlpackage", config)
+        >>> results = [cto.verify("model.mlpackage", small, samples) for small in (plain, fitted)]
+        >>> results[1].worst.snr > results[0].worst.snr + 10
+        True
     """
     plan = palettize.METHOD.plan(
         mlmodel,
@@ -82,12 +111,39 @@ def linear_quantize_weights(
     strict: bool = False,
     spare_constants: bool | None = None,
 ) -> Model:
-    """`corepress.coreml.linear_quantize_weights` by GPTQ: rounding errors make up for each other in the layers' outputs
-    on the samples.
+    """Quantize a package by GPTQ: rounding errors make up for each other in the layers' outputs on the samples.
 
-    `activation_aware_scale`: scale input channels first, as AWQ does (`algorithms/fitted/awq.py`), where a constant of
-    the operations before can take up the inverse; the search rounds such weights eleven times. The other arguments and
-    the exceptions are those of `palettize_weights`.
+    Source: Frantar et al. 2022, arXiv 2210.17323; AWQ: Lin et al. 2023, arXiv 2306.00978.
+
+    Args:
+        mlmodel: A path, a `corepress.Model` or an `MLModel` of coremltools.
+        config: What to quantize and how, with `OpLinearQuantizerConfig`s.
+        sample_data: As in `calibrated.palettize_weights`.
+        joint_compression: As in `corepress.coreml.linear_quantize_weights`.
+        activation_aware_scale: Scale input channels first, as AWQ does, where a constant of the operations before can
+            take up the inverse; the search rounds such weights eleven times.
+        held_back: As in `calibrated.palettize_weights`.
+        function: Of a model with several, the one that the samples are for.
+        target: Raise the model to this deployment target first, such as "iOS18".
+        device: Where PyTorch computes, such as "cpu" or "cuda".
+        workers: Threads; by default one for each core.
+        progress: Called after each weight with the number done, of all, and a name.
+        strict: As in `corepress.coreml.palettize_weights`.
+        spare_constants: As in `corepress.coreml.palettize_weights`.
+
+    Returns:
+        The result, of the same kind as the model (for a path: a `Model`).
+
+    Raises:
+        ConfigError: For samples that do not fit the model, or a configuration that the target can't hold.
+        MissingDependencyError: Without PyTorch.
+
+    Examples:
+        >>> samples = [{"image": image} for image in np.load("samples.npz")["image"]]
+        >>> config = cto.coreml.OptimizationConfig(cto.coreml.OpLinearQuantizerConfig(dtype="int4"))
+        >>> small = cto.coreml.calibrated.linear_quantize_weights("model.mlpackage", config, samples, held_back=0)
+        >>> cto.verify("model.mlpackage", small, samples).ok
+        True
     """
     plan = quantize.METHOD.plan(
         mlmodel,
@@ -126,10 +182,38 @@ def prune_weights(
     strict: bool = False,
     spare_constants: bool | None = None,
 ) -> Model:
-    """`corepress.coreml.prune_weights` by SparseGPT: what stays makes up for what goes.
+    """Prune a package by SparseGPT: what stays makes up for what goes.
 
-    For `target_sparsity` and, along the input channels of linear layers, `n_m_ratio`. Arguments and exceptions are
-    those of `palettize_weights`.
+    It serves `target_sparsity` and, along the input channels of linear layers, `n_m_ratio`.
+    Source: Frantar and Alistarh 2023, arXiv 2301.00774.
+
+    Args:
+        mlmodel: A path, a `corepress.Model` or an `MLModel` of coremltools.
+        config: What to prune and how, with `OpMagnitudePrunerConfig`s.
+        sample_data: As in `calibrated.palettize_weights`.
+        joint_compression: As in `corepress.coreml.prune_weights`.
+        held_back: As in `calibrated.palettize_weights`.
+        function: Of a model with several, the one that the samples are for.
+        target: Raise the model to this deployment target first, such as "iOS18".
+        device: Where PyTorch computes, such as "cpu" or "cuda".
+        workers: Threads; by default one for each core.
+        progress: Called after each weight with the number done, of all, and a name.
+        strict: As in `corepress.coreml.palettize_weights`.
+        spare_constants: As in `corepress.coreml.palettize_weights`.
+
+    Returns:
+        The result, of the same kind as the model (for a path: a `Model`).
+
+    Raises:
+        ConfigError: For samples that do not fit the model, or a configuration that the target can't hold.
+        MissingDependencyError: Without PyTorch.
+
+    Examples:
+        >>> samples = [{"image": image} for image in np.load("samples.npz")["image"]]
+        >>> config = cto.coreml.OptimizationConfig(cto.coreml.OpMagnitudePrunerConfig(target_sparsity=0.5))
+        >>> sparse = cto.coreml.calibrated.prune_weights("model.mlpackage", config, samples, held_back=0)
+        >>> cto.verify("model.mlpackage", sparse, samples).ok
+        True
     """
     plan = prune.METHOD.plan(
         mlmodel,

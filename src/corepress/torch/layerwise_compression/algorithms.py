@@ -49,7 +49,13 @@ __all__ = [
 
 
 class LayerwiseCompressionAlgorithmConfig(Registry, ModuleOptimizationConfig):
-    """How a layer is compressed. Its field `algorithm` is the name under which the algorithm is registered."""
+    """How a layer is compressed. Its field `algorithm` is the name under which the algorithm is registered.
+
+    Examples:
+        >>> from corepress.torch.layerwise_compression import LayerwiseCompressionAlgorithmConfig
+        >>> LayerwiseCompressionAlgorithmConfig.get_class("gptq").__name__
+        'ModuleGPTQConfig'
+    """
 
 
 def _ratio(value: Any) -> bool:
@@ -76,18 +82,32 @@ def _named(name: str) -> Any:
 class ModuleGPTQConfig(LayerwiseCompressionAlgorithmConfig):
     """How GPTQ quantizes a layer.
 
-    weight_dtype: uint8, uint4 or uint3; float32 leaves the layer alone.
-    granularity: "per_tensor", "per_channel" (of the output), or "per_block" with `block_size`.
-    quantization_scheme: "symmetric", with the zero point in the middle of the range, or "affine".
-    block_size: so many input channels share a scale.
-    enable_normal_float: levels are quantiles of the normal distribution; 3 or 4 bits.
-    hessian_dampening: times the mean of the Hessian's diagonal, is added to it.
-    use_activation_order_heuristic: the columns of the largest inputs first; the scales of blocks are fixed before.
-    processing_group_size: columns that are settled between two matrix products; concerns speed.
-    scale_search: an addition: of several scales each row takes those with the least output error; six times the work.
-    activation_aware_scale: an addition: scale input channels first, as AWQ does (`algorithms/fitted/awq.py`), where the
-        norm or layer before can take up the inverse. The search rounds each layer eleven times. Where most norms also
-        feed a residual, as in BERT, it gains next to nothing.
+    Source: Frantar et al. 2022, arXiv 2210.17323.
+
+    Args:
+        weight_dtype: uint8, uint4 or uint3; float32 leaves the layer alone.
+        granularity: "per_tensor", "per_channel" (of the output), or "per_block" with `block_size`.
+        quantization_scheme: "symmetric", with the zero point in the middle of the range, or "affine".
+        block_size: So many input channels share a scale.
+        enable_normal_float: Levels are quantiles of the normal distribution; 3 or 4 bits.
+        hessian_dampening: Times the mean of the Hessian's diagonal, is added to it.
+        use_activation_order_heuristic: The columns of the largest inputs first; the scales of blocks are fixed before.
+        processing_group_size: Columns that are settled between two matrix products; concerns speed.
+        algorithm: "gptq".
+        scale_search: An addition: of several scales each row takes those with the least output error; six times the
+            work.
+        activation_aware_scale: An addition: scale input channels first, as AWQ does (arXiv 2306.00978), where the norm
+            or layer before can take up the inverse. The search rounds each layer eleven times. Where most norms also
+            feed a residual, as in BERT, it gains next to nothing.
+
+    Raises:
+        ConfigError: For values that are unknown or contradict each other.
+
+    Examples:
+        >>> from corepress.torch.layerwise_compression import LayerwiseCompressorConfig, ModuleGPTQConfig
+        >>> config = LayerwiseCompressorConfig(global_config=ModuleGPTQConfig(weight_dtype="uint4", scale_search=True))
+        >>> config.global_config.weight_n_bits
+        4
     """
 
     weight_dtype: Any = "uint8"
@@ -121,11 +141,32 @@ class ModuleGPTQConfig(LayerwiseCompressionAlgorithmConfig):
 class ModuleSparseGPTConfig(LayerwiseCompressionAlgorithmConfig):
     """How SparseGPT prunes a layer, and maybe quantizes what is left.
 
-    target_sparsity: the fraction of zeros.
-    n_m_ratio: (n, m): instead, n zeros among every m neighbouring columns of a row.
-    weight_dtype: uint8, uint4 or uint3; float16 and float32 don't quantize, float16 rounds to its precision.
-    quantization_granularity: "per_tensor" or "per_channel"; "per_block" is taken as the latter.
-    The others are those of `ModuleGPTQConfig`.
+    Source: Frantar and Alistarh 2023, arXiv 2301.00774.
+
+    Args:
+        target_sparsity: The fraction of zeros, from 0 to 1.
+        n_m_ratio: (n, m): instead, n zeros among every m neighbouring columns of a row.
+        weight_dtype: uint8, uint4 or uint3; float16 and float32 don't quantize, float16 rounds to its precision.
+        quantization_granularity: "per_tensor" or "per_channel"; "per_block" is taken as the latter.
+        quantization_scheme: As in `ModuleGPTQConfig`.
+        enable_normal_float: As in `ModuleGPTQConfig`.
+        hessian_dampening: As in `ModuleGPTQConfig`.
+        processing_group_size: As in `ModuleGPTQConfig`.
+        algorithm: "sparse_gpt".
+        scale_search: As in `ModuleGPTQConfig`.
+
+    Raises:
+        ConfigError: For values that are unknown or contradict each other.
+
+    Examples:
+        >>> from corepress.torch.layerwise_compression import LayerwiseCompressor, LayerwiseCompressorConfig
+        >>> from corepress.torch.layerwise_compression import ModuleSparseGPTConfig
+        >>> model = torch.nn.Sequential(torch.nn.Linear(64, 64))
+        >>> options = ModuleSparseGPTConfig(target_sparsity=0.5, weight_dtype="float32")
+        >>> compressor = LayerwiseCompressor(model, LayerwiseCompressorConfig(global_config=options))
+        >>> sparse = compressor.compress([torch.randn(16, 64) for _ in range(8)])
+        >>> f"{float((sparse[0].weight == 0).float().mean()):.1f}"
+        '0.5'
     """
 
     target_sparsity: float = fraction(0.5)
@@ -152,7 +193,25 @@ class ModuleSparseGPTConfig(LayerwiseCompressionAlgorithmConfig):
 class LayerwiseCompressionAlgorithm(Registry):
     """Compresses one layer: sees its inputs and outputs batch by batch, then rewrites its weight.
 
-    The constructor takes the layer and its configuration; a ValueError of it leaves the layer alone.
+    Derive from it, and register the class under the name of its configuration's `algorithm`.
+
+    Args:
+        layer: The layer.
+        config: How. A ValueError of the constructor leaves the layer alone.
+
+    Examples:
+        >>> from corepress.torch.layerwise_compression import LayerwiseCompressionAlgorithm
+        >>> class Halve(LayerwiseCompressionAlgorithm):
+        ...     def __init__(self, layer, config):
+        ...         self.layer = layer
+        ...     def add_batch(self, inp, out):
+        ...         pass
+        ...     def compress(self):
+        ...         self.layer.weight.data /= 2
+        ...     def cleanup(self):
+        ...         pass
+        >>> layer = torch.nn.Linear(8, 8)
+        >>> Halve(layer, None).compress()
     """
 
     @abstractmethod
@@ -233,7 +292,27 @@ class OBSCompressionAlgorithm(LayerwiseCompressionAlgorithm):
 
 @LayerwiseCompressionAlgorithm.register("gptq")
 class GPTQ(OBSCompressionAlgorithm):
-    """GPTQ (arXiv 2210.17323) on a layer; ConfigError if blocks don't divide its input channels."""
+    """GPTQ on one layer. `LayerwiseCompressor` makes it; derive from it to change how a layer is rounded.
+
+    Source: Frantar et al. 2022, arXiv 2210.17323.
+
+    Args:
+        layer: The layer, whose weight `compress` rewrites.
+        config: How.
+
+    Raises:
+        ConfigError: If blocks don't divide its input channels.
+
+    Examples:
+        >>> from corepress.torch.layerwise_compression import GPTQ, ModuleGPTQConfig
+        >>> layer, inputs = torch.nn.Linear(64, 8), torch.randn(100, 64)
+        >>> gptq = GPTQ(layer, ModuleGPTQConfig(weight_dtype="uint4"))
+        >>> gptq.add_batch(inputs, layer(inputs))
+        >>> before = layer.weight.clone()
+        >>> _ = gptq.compress()
+        >>> bool((layer.weight != before).any())
+        True
+    """
 
     def __init__(self, layer: nn.Module, config: ModuleGPTQConfig):
         super().__init__(layer, config)
@@ -274,7 +353,23 @@ class GPTQ(OBSCompressionAlgorithm):
 
 @LayerwiseCompressionAlgorithm.register("sparse_gpt")
 class SparseGPT(OBSCompressionAlgorithm):
-    """SparseGPT (arXiv 2301.00774) on a layer."""
+    """SparseGPT on one layer. `LayerwiseCompressor` makes it; derive from it to change how a layer is pruned.
+
+    Source: Frantar and Alistarh 2023, arXiv 2301.00774.
+
+    Args:
+        layer: The layer, whose weight `compress` rewrites.
+        config: How.
+
+    Examples:
+        >>> from corepress.torch.layerwise_compression import ModuleSparseGPTConfig, SparseGPT
+        >>> layer, inputs = torch.nn.Linear(64, 8), torch.randn(100, 64)
+        >>> sparse_gpt = SparseGPT(layer, ModuleSparseGPTConfig(target_sparsity=0.5, weight_dtype="float32"))
+        >>> sparse_gpt.add_batch(inputs, layer(inputs))
+        >>> _ = sparse_gpt.compress()
+        >>> f"{float((layer.weight == 0).float().mean()):.1f}"
+        '0.5'
+    """
 
     def _compress(self, weight: Tensor, keep: Tensor | None, hessian: Hessian, group: int) -> CompressedWeight:
         config = self._config

@@ -69,9 +69,16 @@ def on_device(modules: Iterable[nn.Module], device: Device) -> Iterator[None]:
 
 
 class FirstLayerInputCacher(Registry, ABC):
-    """Finds the inputs of the first layer to be compressed.
+    """Finds the inputs of the first layer to be compressed. Derive from it for models that call their layers otherwise.
 
-    `layers`: as in `LayerwiseCompressorConfig`: modules, names or regular expressions; None for all children.
+    Args:
+        model: Of PyTorch.
+        layers: As in `LayerwiseCompressorConfig`: modules, names or regular expressions; None for all children.
+
+    Examples:
+        >>> from corepress.torch.layerwise_compression import FirstLayerInputCacher
+        >>> FirstLayerInputCacher.get_class("default").__name__
+        'DefaultInputCacher'
     """
 
     def __init__(self, model: nn.Module, layers: Any):
@@ -85,7 +92,19 @@ class FirstLayerInputCacher(Registry, ABC):
 
 @FirstLayerInputCacher.register("default")
 class DefaultInputCacher(FirstLayerInputCacher):
-    """The model's own inputs; if `layers` are given, what reaches the first of them when the model runs."""
+    """Takes the model's own inputs; if `layers` are given, what reaches the first of them when the model runs.
+
+    Args:
+        model: Of PyTorch.
+        layers: As in `LayerwiseCompressorConfig`.
+
+    Examples:
+        >>> from corepress.torch.layerwise_compression import DefaultInputCacher
+        >>> model = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Linear(8, 8))
+        >>> calls, common = DefaultInputCacher(model, None).cache([torch.zeros(1, 8)], 1, "cpu")
+        >>> len(calls)
+        1
+    """
 
     def cache(self, dataloader: Iterable[Any], nsamples: int, device: Device) -> tuple[list[Any], dict[str, Any]]:
         if self._layers is None:
@@ -123,7 +142,17 @@ class DefaultInputCacher(FirstLayerInputCacher):
 
 @FirstLayerInputCacher.register("gpt")
 class GPTFirstLayerInputCacher(DefaultInputCacher):
-    """For models in the style of GPT: what the embeddings and the like make of the model's inputs."""
+    """For models in the style of GPT: takes what the embeddings and the like make of the model's inputs.
+
+    Args:
+        model: Of PyTorch.
+        layers: As in `LayerwiseCompressorConfig`.
+
+    Examples:
+        >>> from corepress.torch.layerwise_compression import FirstLayerInputCacher
+        >>> FirstLayerInputCacher.get_class("gpt").__name__
+        'GPTFirstLayerInputCacher'
+    """
 
 
 class Stop(BaseException):

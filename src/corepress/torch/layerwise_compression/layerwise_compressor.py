@@ -76,14 +76,27 @@ def _cacher(value: Any) -> Any:
 class LayerwiseCompressorConfig(OptimizationConfig):
     """Which layers are compressed, and how: by a `ModuleGPTQConfig`, a `ModuleSparseGPTConfig`, or one of your own.
 
-    layers: modules, or names or regular expressions of names, of layers each of which reads the output of the one
-        before. None: the children of an nn.Sequential; of any other model everything, by running all of it for each
-        of its blocks.
-    input_cacher: how the first layer's inputs are found: "default", "gpt", or a class of your own.
-    calibration_nsamples: how many batches of the data are used, at most.
-    match_original: an addition: bring the outputs of each layer near those that it had while nothing was compressed, so
-        that it makes up for the errors of the layers before it; takes more runs, and the memory of a second model, or,
-        with layers, of one layer and of its inputs.
+    Args:
+        layers: Modules, or names or regular expressions of names, of layers each of which reads the output of the one
+            before. None: the children of an nn.Sequential; of any other model everything, by running all of it for each
+            of its blocks.
+        global_config: The configuration of an algorithm for every layer, or None.
+        module_type_configs: The same by the class of the module, or its name.
+        module_name_configs: The same by the module's name, or a regular expression that matches all of it.
+        input_cacher: How the first layer's inputs are found: "default", "gpt", or a class of your own.
+        calibration_nsamples: How many batches of the data are used, at most.
+        match_original: An addition: bring the outputs of each layer near those that it had while nothing was
+            compressed, so that it makes up for the errors of the layers before it; takes more runs, and the memory of a
+            second model, or, with layers, of one layer and of its inputs.
+
+    Raises:
+        ConfigError: For names and values that are unknown.
+
+    Examples:
+        >>> from corepress.torch.layerwise_compression import LayerwiseCompressorConfig
+        >>> gptq = {"algorithm": "gptq", "weight_dtype": "uint4"}
+        >>> LayerwiseCompressorConfig.from_dict({"layers": ["layers.*"], "global_config": gptq}).calibration_nsamples
+        128
     """
 
     _module_config: ClassVar[type[ModuleOptimizationConfig]] = LayerwiseCompressionAlgorithmConfig
@@ -123,7 +136,26 @@ def _names(layer: nn.Module | str, name: str, module: nn.Module) -> bool:
 
 
 class LayerwiseCompressor(Reporting, BaseDataCalibratedModelOptimizer):
-    """Compresses the linear and convolutional layers of a model with the help of some samples of its input."""
+    """Compresses the linear and convolutional layers of a model with the help of some samples of its input.
+
+    Each layer is compressed so that its outputs on the samples change little: by GPTQ (arXiv 2210.17323), SparseGPT
+    (arXiv 2301.00774), or `lut_gptq`, which fits look-up tables.
+
+    Args:
+        model: Of PyTorch; it stays as it is.
+        config: Which layers, and how.
+        strict: An addition: make an error of a rule that decides nothing, where a warning would do.
+
+    Examples:
+        >>> from corepress.torch.layerwise_compression import LayerwiseCompressor, LayerwiseCompressorConfig
+        >>> model = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 10))
+        >>> gptq = {"algorithm": "gptq", "weight_dtype": "uint4"}
+        >>> config = LayerwiseCompressorConfig.from_dict({"global_config": gptq})
+        >>> compressor = LayerwiseCompressor(model, config)
+        >>> small = compressor.compress([torch.randn(16, 64) for _ in range(4)])
+        >>> list(compressor.report())
+        ['0.weight', '2.weight']
+    """
 
     _supported_modules = SUPPORTED
 
@@ -139,15 +171,23 @@ class LayerwiseCompressor(Reporting, BaseDataCalibratedModelOptimizer):
         *,
         checkpoint_dir: str | Path | None = None,
     ) -> nn.Module:
-        """The compressed model: this model if `inplace`, else a copy.
+        """Compress the model. A layer that can't be is left as it is, with a warning; `report().skipped` says why.
 
-        `dataloader`: batches of the model's input: a tensor, a tuple of arguments or a dictionary of keyword arguments.
-        `device`: where the work is done; None: where the model is. `checkpoint_dir`: each finished stage is saved here,
-        and a second call with the same model, data (in the same order) and configuration goes on behind the last one,
-        to the same result. CorepressError says which of them is another one.
-        A layer that can't be compressed is left as it is, with a warning; `report().skipped` says why. Raises
-        CorepressError without samples, or if a layer can't take what the one before it gives; ConfigError if the
-        configuration names modules that can't be compressed.
+        Args:
+            dataloader: Batches of the model's input: a tensor, a tuple of arguments or a dictionary of keyword
+                arguments.
+            device: Where the work is done; None: where the model is.
+            inplace: Change the model itself instead of a copy.
+            checkpoint_dir: An addition: each finished stage is saved here, and a second call with the same model, data
+                (in the same order) and configuration goes on behind the last one, to the same result.
+
+        Returns:
+            The compressed model, with the buffers by which `coremltools.convert` knows it.
+
+        Raises:
+            DataError: Without samples.
+            ConfigError: If the configuration names modules that can't be compressed.
+            CorepressError: If a layer can't take what the one before it gives, or `checkpoint_dir` is of another run.
         """
         self._check_names()
         self._check_config()

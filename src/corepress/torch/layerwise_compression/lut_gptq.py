@@ -31,14 +31,30 @@ __all__ = ["LUTGPTQ", "ModuleLUTGPTQConfig"]
 @suggesting
 @define
 class ModuleLUTGPTQConfig(LayerwiseCompressionAlgorithmConfig):
-    """How a layer is palettized to its inputs.
+    """How a layer is palettized to its inputs. It is an addition.
 
-    n_bits: of an index: 1, 2, 3, 4, 6 or 8.
-    lut_dtype: int8 or uint8, as which the entries of a table are stored; None: as the weight's own type.
-    granularity, group_size: "per_tensor", or "per_grouped_channel" with a table for each `group_size` output channels.
-    cluster_dim: entries are vectors of that many neighbouring output channels.
-    hessian_dampening: times the mean of the Hessian's diagonal, is added to it.
-    rounds: of refitting tables and indices to each other, at most; 0 stops after one pass as in GPTQ.
+    Args:
+        n_bits: Of an index: 1, 2, 3, 4, 6 or 8.
+        lut_dtype: int8 or uint8, as which the entries of a table are stored; None: as the weight's own type.
+        granularity: "per_tensor", or "per_grouped_channel" with a table for each `group_size` output channels.
+        group_size: How many output channels share a table.
+        cluster_dim: Entries are vectors of that many neighbouring output channels.
+        hessian_dampening: Times the mean of the Hessian's diagonal, is added to it.
+        rounds: Of refitting tables and indices to each other, at most; 0 stops after one pass as in GPTQ.
+        algorithm: "lut_gptq".
+
+    Raises:
+        ConfigError: For values that are unknown or contradict each other.
+
+    Examples:
+        >>> from corepress.torch.layerwise_compression import LayerwiseCompressor, LayerwiseCompressorConfig
+        >>> from corepress.torch.layerwise_compression import ModuleLUTGPTQConfig
+        >>> model = torch.nn.Sequential(torch.nn.Linear(64, 64))
+        >>> config = LayerwiseCompressorConfig(global_config=ModuleLUTGPTQConfig(n_bits=2))
+        >>> compressor = LayerwiseCompressor(model, config)
+        >>> small = compressor.compress([torch.randn(16, 64) for _ in range(8)])
+        >>> len(small[0].weight.unique())
+        4
     """
 
     n_bits: int = value_of(4, "1, 2, 3, 4, 6 or 8", lambda v: not isinstance(v, bool) and v in (1, 2, 3, 4, 6, 8))
@@ -57,7 +73,24 @@ class ModuleLUTGPTQConfig(LayerwiseCompressionAlgorithmConfig):
 
 @LayerwiseCompressionAlgorithm.register("lut_gptq")
 class LUTGPTQ(OBSCompressionAlgorithm):
-    """`corepress.algorithms.fitted.lut_gptq` on a layer; ConfigError for one that its tables don't fit."""
+    """Look-up tables fitted to the outputs of one layer (`corepress.algorithms.fitted.lut_gptq`). It is an addition.
+
+    Args:
+        layer: The layer, whose weight `compress` rewrites.
+        config: How.
+
+    Raises:
+        ConfigError: For a layer that its tables don't fit.
+
+    Examples:
+        >>> from corepress.torch.layerwise_compression import LUTGPTQ, ModuleLUTGPTQConfig
+        >>> layer, inputs = torch.nn.Linear(64, 8), torch.randn(100, 64)
+        >>> fit = LUTGPTQ(layer, ModuleLUTGPTQConfig(n_bits=2))
+        >>> fit.add_batch(inputs, layer(inputs))
+        >>> _ = fit.compress()
+        >>> len(layer.weight.unique())
+        4
+    """
 
     def __init__(self, layer: nn.Module, config: ModuleLUTGPTQConfig):
         super().__init__(layer, config)

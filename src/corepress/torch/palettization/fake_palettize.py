@@ -25,10 +25,24 @@ __all__ = ["FakePalettize"]
 class FakePalettize(Part):
     """The weight as DKM sees it: in training a soft mixture of table entries, in evaluation the nearest ones.
 
-    `config`: a `ModuleDKMPalettizerConfig` with all fields set. `shape`: of the weight. `output_axis`: of its output
-    channels. `name`: of the weight, for messages.
-    Buffers: `centroids`, float32 (groups, 2**n_bits, cluster_dim); `scale`, float32, one for each output channel.
-    Raises ConfigError if groups or vectors don't divide the weight. Cho et al. 2022, arXiv 2108.12659.
+    `DKMPalettizer.prepare` makes it. Its buffers are `centroids`, float32 (groups, 2**n_bits, cluster_dim), and
+    `scale`, float32, one for each output channel. Source: Cho et al. 2022, arXiv 2108.12659.
+
+    Args:
+        config: A `ModuleDKMPalettizerConfig` with all fields set.
+        shape: Of the weight.
+        output_axis: Of its output channels.
+        name: Of the weight, for messages.
+
+    Raises:
+        ConfigError: If groups or vectors don't divide the weight.
+
+    Examples:
+        >>> from corepress.torch.palettization import DKMPalettizer, DKMPalettizerConfig, FakePalettize
+        >>> config = DKMPalettizerConfig.from_dict({"global_config": {"n_bits": 2, "weight_threshold": 0}})
+        >>> prepared = DKMPalettizer(torch.nn.Linear(64, 64), config).prepare()
+        >>> [tuple(part.centroids.shape) for part in prepared.modules() if isinstance(part, FakePalettize)]
+        [(1, 4, 1)]
     """
 
     stage: ClassVar[int] = 2

@@ -56,32 +56,45 @@ def _not_negative(default: float) -> Any:
 class ModuleDKMPalettizerConfig(ModuleOptimizationConfig):
     """How the weights of a module are palettized while they are trained.
 
-    n_bits: of an index: 1, 2, 3, 4, 6 or 8; None: 4 for linear layers, 2 for others.
-    weight_threshold: only weights of more elements are palettized.
-    granularity: "per_tensor", or "per_grouped_channel" with a table for each `group_size` output channels.
-    channel_axis: 0, the output channels.
-    enable_per_channel_scale: output channels are divided by a scale first, which is found once and stored:
-        `per_channel_scaling_factor_scheme` "min_max", half their range, or "abs", their greatest magnitude.
-    milestone: the calls of `step` after which palettization begins.
-    cluster_dim: entries are vectors of that many neighbouring channels. None: 1.
-    lut_dtype: of the entries: "f32", "f16", "bf16", "i8" or "u8".
-    quantize_activations: outputs of the module are rounded while it is trained, to `dtype` (qint8, quint8) from
-        `quant_min` to `quant_max`.
-
-    Of the method (`corepress.algorithms.learned.dkm.Options`):
-    palett_mode: "dkm", soft attention; "gsm", with Gumbel noise; "hard", the nearest entry.
-    palett_tau: the temperature of the attention. zero_threshold: its least value.
-    kmeans_max_iter, palett_epsilon: iterations, at most, and the change of the error at which they end.
-    prune_threshold: how much nearer, in squared distance, the entry nearest to zero is taken to be.
-    enforce_zero: that entry is zero.
-    palett_cluster_tol: the share of entries that may be equal before they are moved apart.
-    percentage_palett_enable: the share of groups that learn; others keep the tables that they begin with.
-    cluster_permute: its first member is the axis of groups and vectors, in place of the output channels.
-
     Without effect, as the memory and the search that they are about are not needed: palett_max_mem, palett_min_tsize,
     palett_unique, palett_shard, palett_batch_mode, palett_dist, kmeans_init, kmeans_opt1d_threshold, kmeans_n_init,
     kmeans_batch_threshold, kmeans_error_bnd; and palett_lambda and add_extra_centroid, which coremltools does not use
     either. Deprecated: partition_size, without effect; cluster_dtype, of which "oc_last" sets `cluster_permute`.
+
+    Args:
+        n_bits: Of an index: 1, 2, 3, 4, 6 or 8; None: 4 for linear layers, 2 for others.
+        weight_threshold: Only weights of more elements are palettized.
+        granularity: "per_tensor", or "per_grouped_channel" with a table for each `group_size` output channels.
+        group_size: How many output channels share a table.
+        channel_axis: 0, the output channels.
+        enable_per_channel_scale: Output channels are divided by a scale first, which is found once and stored.
+        per_channel_scaling_factor_scheme: That scale: "min_max", half the channel's range, or "abs", its greatest
+            magnitude.
+        milestone: The calls of `step` after which palettization begins.
+        cluster_dim: Entries are vectors of that many neighbouring channels. None: 1.
+        lut_dtype: Of the entries: "f32", "f16", "bf16", "i8" or "u8".
+        quantize_activations: Outputs of the module are rounded while it is trained.
+        dtype: To which type: qint8 or quint8.
+        quant_min: From which integer.
+        quant_max: To which integer.
+        palett_mode: "dkm", soft attention; "gsm", with Gumbel noise; "hard", the nearest entry.
+        palett_tau: The temperature of the attention.
+        zero_threshold: The least value of the temperature.
+        kmeans_max_iter: Iterations, at most.
+        palett_epsilon: The change of the error at which they end.
+        prune_threshold: How much nearer, in squared distance, the entry nearest to zero is taken to be.
+        enforce_zero: That entry is zero.
+        palett_cluster_tol: The share of entries that may be equal before they are moved apart.
+        percentage_palett_enable: The share of groups that learn; others keep the tables that they begin with.
+        cluster_permute: Its first member is the axis of groups and vectors, in place of the output channels.
+
+    Raises:
+        ConfigError: For values that are unknown or contradict each other.
+
+    Examples:
+        >>> from corepress.torch.palettization import ModuleDKMPalettizerConfig
+        >>> ModuleDKMPalettizerConfig(n_bits=2, lut_dtype="f16", milestone=100).milestone
+        100
     """
 
     n_bits: int | None = field(default=None)
@@ -171,10 +184,27 @@ def _by_type(entries: Any) -> Any:
 @suggesting
 @define
 class DKMPalettizerConfig(OptimizationConfig):
-    """Which modules are palettized, and how: `ModuleDKMPalettizerConfig`s.
+    """Which modules are palettized, and how.
 
-    In place of one there may be a list, for weights of different sizes: the greatest `weight_threshold` that a weight
-    exceeds decides. By default, linear layers get 4 bits, other modules 2.
+    In place of one configuration there may be a list, for weights of different sizes: the greatest `weight_threshold`
+    that a weight exceeds decides.
+
+    Args:
+        global_config: A `ModuleDKMPalettizerConfig` for every module, a list of them, or None; by default 4 bits for
+            linear layers and 2 for others.
+        module_type_configs: The same by the class of the module, or its name.
+        module_name_configs: The same by the module's name, or a regular expression that matches all of it.
+
+    Raises:
+        ConfigError: For names and values that are unknown.
+
+    Examples:
+        >>> from corepress.torch.palettization import DKMPalettizerConfig
+        >>> large = {"n_bits": 2, "weight_threshold": 10_000}
+        >>> small = {"n_bits": 4, "weight_threshold": 1_000}
+        >>> config = DKMPalettizerConfig.from_dict({"global_config": [large, small]})
+        >>> [held.n_bits for held in config.global_config]
+        [4, 2]
     """
 
     _module_config: ClassVar[type[ModuleOptimizationConfig]] = ModuleDKMPalettizerConfig

@@ -30,11 +30,29 @@ class Palettizer(BaseTrainingTimeModelOptimizer):
 
 
 class DKMPalettizer(Palettizer):
-    """Palettizes weights by differentiable k-means while a model is trained (Cho et al. 2022, arXiv 2108.12659).
+    """Palettizes weights by differentiable k-means while a model is trained.
 
     Its cost grows with the number of distinct values, not of weights (`algorithms/learned/dkm.py`). Weights that are
-    pruned, by a `MagnitudePruner` at work or before, keep their zeros: tables are of the other values. The state of
-    the method is in the prepared model's `state_dict`.
+    pruned, by a `MagnitudePruner` at work or before, keep their zeros: tables are of the other values. The state of the
+    method is in the prepared model's `state_dict`. Source: Cho et al. 2022, arXiv 2108.12659.
+
+    Args:
+        model: Of PyTorch; it stays as it is.
+        config: Which modules, and how; by default 4 bits for linear layers and 2 for others.
+        strict: An addition: make an error of a rule that decides nothing, where a warning would do.
+
+    Examples:
+        >>> from corepress.torch.palettization import DKMPalettizer, DKMPalettizerConfig
+        >>> model = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 10))
+        >>> config = DKMPalettizerConfig.from_dict({"global_config": {"n_bits": 2, "weight_threshold": 0}})
+        >>> palettizer = DKMPalettizer(model, config)
+        >>> prepared = palettizer.prepare()
+        >>> optimizer = torch.optim.Adam(prepared.parameters())
+        >>> prepared(torch.randn(8, 64)).square().mean().backward()
+        >>> _ = optimizer.step()
+        >>> palettizer.step()
+        >>> len(palettizer.finalize()[0].weight.unique())
+        4
     """
 
     _supported_modules = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Embedding, nn.MultiheadAttention)
@@ -43,10 +61,15 @@ class DKMPalettizer(Palettizer):
         super().__init__(model, DKMPalettizerConfig() if config is None else config, strict=strict)
 
     def prepare(self, inplace: bool = False) -> nn.Module:
-        """The model to be trained, in training mode, whose weights pass through `FakePalettize`.
+        """Make the model to be trained.
 
-        This model if `inplace`, else a copy. A weight that can't be palettized as asked is left as it is, with a
-        warning; `report().skipped` says why.
+        A weight that can't be palettized is left as it is, with a warning; `report().skipped` says why.
+
+        Args:
+            inplace: Change the model itself instead of a copy.
+
+        Returns:
+            The model in training mode, whose weights pass through `FakePalettize`.
         """
         if self._is_prepared:
             return self._model
@@ -104,11 +127,15 @@ class DKMPalettizer(Palettizer):
             part.enable_fake_palett(flag)
 
     def finalize(self, model: nn.Module | None = None, inplace: bool = False) -> nn.Module:
-        """The palettized model, in evaluation mode, with the buffers by which `coremltools.convert` knows it.
+        """Make the palettized model. Masks of a `MagnitudePruner` are finished, too.
 
-        `model`: that of `prepare` or a copy of it, by default the former; it is changed itself if `inplace`. Masks of
-        a `MagnitudePruner` are finished too. If the model was split by `fully_shard`, each process calls this, and
-        gets a whole one on the CPU.
+        Args:
+            model: That of `prepare` or a copy of it, by default the former. If it was split by `fully_shard`, each
+                process calls this, and gets a whole one on the CPU.
+            inplace: Change that model itself instead of a copy.
+
+        Returns:
+            The model in evaluation mode, with the buffers by which `coremltools.convert` knows it.
         """
         if not self._is_prepared:
             raise OrderError("finalize() comes after prepare(), which puts the tables in")

@@ -26,15 +26,26 @@ __all__ = ["ModulePostTrainingPalettizerConfig", "PostTrainingPalettizer", "Post
 class ModulePostTrainingPalettizerConfig(ModulePaletteConfig):
     """How the weights of a module are palettized.
 
-    n_bits: of an index: 1, 2, 3, 4, 6 or 8; None leaves the module alone.
-    lut_dtype: int8 or uint8, as which the entries of a table are stored; None: as the weight's own type.
-    granularity: "per_tensor", or "per_grouped_channel" with a table for each `group_size` channels.
-    channel_axis: the axis of these channels, and of the vectors: 0, the output channels; 1, the input channels.
-    cluster_dim: entries are vectors of that many neighbouring channels.
-    enable_per_channel_scale: each output channel is brought to -1..1 first; its scale is stored. Scalar entries only.
-    enable_fast_kmeans_mode: float32 weights with scalar entries are clustered by 65,536 bins, whose means are exact;
-        see `kmeans1d.quantize_rows`. Without it, by every single value: some 30 times slower, hardly better.
-    rounding_precision: without effect. coremltools rounds weights to so many decimals to be fast.
+    Args:
+        n_bits: Of an index: 1, 2, 3, 4, 6 or 8; None leaves the module alone.
+        lut_dtype: int8 or uint8, as which the entries of a table are stored; None: as the weight's own type.
+        granularity: "per_tensor", or "per_grouped_channel" with a table for each `group_size` channels.
+        group_size: How many channels share a table.
+        channel_axis: The axis of these channels, and of the vectors: 0, the output channels; 1, the input channels.
+        cluster_dim: Entries are vectors of that many neighbouring channels.
+        enable_per_channel_scale: Each output channel is brought to -1..1 first; its scale is stored. Scalar entries
+            only.
+        enable_fast_kmeans_mode: float32 weights with scalar entries are clustered by 65,536 bins, whose means are
+            exact. Without it, by every single value: some 30 times slower, hardly better.
+        rounding_precision: Without effect. coremltools rounds weights to so many decimals to be fast.
+
+    Raises:
+        ConfigError: For values that are unknown or contradict each other.
+
+    Examples:
+        >>> from corepress.torch.palettization import ModulePostTrainingPalettizerConfig
+        >>> ModulePostTrainingPalettizerConfig(n_bits=3, granularity="per_grouped_channel", group_size=16).n_bits
+        3
     """
 
     enable_fast_kmeans_mode: bool = value_of(True, "True or False", lambda v: isinstance(v, bool))
@@ -44,7 +55,25 @@ class ModulePostTrainingPalettizerConfig(ModulePaletteConfig):
 @suggesting
 @define
 class PostTrainingPalettizerConfig(OptimizationConfig):
-    """Which modules are palettized, and how: `ModulePostTrainingPalettizerConfig`s. By default all, to 4 bits."""
+    """Which modules are palettized, and how.
+
+    Args:
+        global_config: A `ModulePostTrainingPalettizerConfig` for every module, or None; by default 4 bits.
+        module_type_configs: The same by the class of the module, or its name.
+        module_name_configs: The same by the module's name, or a regular expression that matches all of it.
+
+    Raises:
+        ConfigError: For names and values that are unknown.
+
+    Examples:
+        >>> from corepress.torch.palettization import PostTrainingPalettizerConfig
+        >>> config = PostTrainingPalettizerConfig.from_dict({
+        ...     "global_config": {"n_bits": 4},
+        ...     "module_name_configs": {"head": {"n_bits": 8}, "embed.*": None},
+        ... })
+        >>> config.module_name_configs["head"].n_bits
+        8
+    """
 
     _module_config: ClassVar[type[ModuleOptimizationConfig]] = ModulePostTrainingPalettizerConfig
     _global_by_default: ClassVar[bool] = True
@@ -55,6 +84,20 @@ class PostTrainingPalettizer(Palettizing, WeightByWeight):
 
     k-means with scalar entries is solved exactly; for float32 to the width of fine bins, unless
     `enable_fast_kmeans_mode` is off (`corepress.algorithms.kmeans1d`).
+
+    Args:
+        model: Of PyTorch; it stays as it is.
+        config: Which modules, and how; by default all, to 4 bits.
+        strict: An addition: make an error of a rule that decides nothing, where a warning would do.
+
+    Examples:
+        >>> from corepress.torch.palettization import PostTrainingPalettizer, PostTrainingPalettizerConfig
+        >>> model = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 10))
+        >>> config = PostTrainingPalettizerConfig.from_dict({"global_config": {"n_bits": 4}})
+        >>> palettizer = PostTrainingPalettizer(model, config)
+        >>> small = palettizer.compress()
+        >>> len(small[0].weight.unique()), list(palettizer.report())
+        (16, ['0.weight', '2.weight'])
     """
 
     def __init__(self, model: nn.Module, config: PostTrainingPalettizerConfig | None = None, *, strict: bool = False):
@@ -63,10 +106,14 @@ class PostTrainingPalettizer(Palettizing, WeightByWeight):
     def compress(  # type: ignore[override]  # the arguments are coremltools'
         self, num_kmeans_workers: int | None = None, inplace: bool = False
     ) -> nn.Module:
-        """The palettized model: this model if `inplace`, else a copy.
+        """Palettize the model. A weight that can't be is left as it is, with a warning; `report().skipped` says why.
 
-        `num_kmeans_workers`: threads; by default one for each core. A weight that can't be palettized as asked is left
-        as it is, with a warning; `report().skipped` says why.
+        Args:
+            num_kmeans_workers: Threads; by default one for each core.
+            inplace: Change the model itself instead of a copy.
+
+        Returns:
+            The palettized model, with the buffers by which `coremltools.convert` knows it.
         """
         warn_of_conversion(self._config)
         self._check_config()

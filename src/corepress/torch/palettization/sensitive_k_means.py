@@ -37,15 +37,47 @@ log = logging.getLogger(__name__)
 @suggesting
 @define
 class ModuleSKMPalettizerConfig(ModulePaletteConfig):
-    """How the weights of a module are palettized; the fields are those of `ModulePostTrainingPalettizerConfig`."""
+    """How the weights of a module are palettized; the fields are those of `ModulePostTrainingPalettizerConfig`.
+
+    Args:
+        n_bits: Of an index: 1, 2, 3, 4, 6 or 8; None leaves the module alone.
+        lut_dtype: int8 or uint8, as which the entries of a table are stored; None: as the weight's own type.
+        granularity: "per_tensor", or "per_grouped_channel" with a table for each `group_size` channels.
+        group_size: How many channels share a table.
+        channel_axis: The axis of these channels, and of the vectors: 0, the output channels; 1, the input channels.
+        cluster_dim: Entries are vectors of that many neighbouring channels.
+        enable_per_channel_scale: Each output channel is brought to -1..1 first; its scale is stored.
+
+    Raises:
+        ConfigError: For values that are unknown or contradict each other.
+
+    Examples:
+        >>> from corepress.torch.palettization import ModuleSKMPalettizerConfig, SKMPalettizerConfig
+        >>> config = SKMPalettizerConfig(global_config=ModuleSKMPalettizerConfig(n_bits=3))
+        >>> config.global_config.n_bits
+        3
+    """
 
 
 @suggesting
 @define
 class SKMPalettizerConfig(OptimizationConfig):
-    """Which modules are palettized, and how: `ModuleSKMPalettizerConfig`s. By default all, to 4 bits.
+    """Which modules are palettized, and how.
 
-    calibration_nsamples: so many samples of the dataloader are used, at most.
+    Args:
+        global_config: A `ModuleSKMPalettizerConfig` for every module, or None; by default 4 bits.
+        module_type_configs: The same by the class of the module, or its name.
+        module_name_configs: The same by the module's name, or a regular expression that matches all of it.
+        calibration_nsamples: So many samples of the dataloader are used, at most.
+
+    Raises:
+        ConfigError: For names and values that are unknown.
+
+    Examples:
+        >>> from corepress.torch.palettization import SKMPalettizerConfig
+        >>> config = SKMPalettizerConfig.from_dict({"global_config": {"n_bits": 3}, "calibration_nsamples": 64})
+        >>> config.calibration_nsamples
+        64
     """
 
     _module_config: ClassVar[type[ModuleOptimizationConfig]] = ModuleSKMPalettizerConfig
@@ -57,8 +89,21 @@ class SKMPalettizerConfig(OptimizationConfig):
 class SKMPalettizer(Palettizing, Reporting, BaseDataCalibratedModelOptimizer):
     """Palettizes weights by k-means in which each element weighs as much as the loss is sensitive to it.
 
-    Sensitive k-means of Kim et al. 2023, "SqueezeLLM" (arXiv 2306.07629). With scalar entries the weighted k-means is
-    solved exactly (`corepress.algorithms.kmeans1d`); a vector weighs as much as its elements do on average.
+    With scalar entries the weighted k-means is solved exactly (`corepress.algorithms.kmeans1d`); a vector weighs as
+    much as its elements do on average. Source: Kim et al. 2023, "SqueezeLLM", arXiv 2306.07629.
+
+    Args:
+        model: Of PyTorch; it stays as it is.
+        config: Which modules, and how; by default all, to 4 bits.
+        strict: An addition: make an error of a rule that decides nothing, where a warning would do.
+
+    Examples:
+        >>> from corepress.torch.palettization import SKMPalettizer
+        >>> model = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 10))
+        >>> samples = [torch.randn(1, 64) for _ in range(8)]
+        >>> small = SKMPalettizer(model).compress(samples, loss_fn=lambda model, sample: model(sample).square().sum())
+        >>> len(small[0].weight.unique())
+        16
     """
 
     def __init__(self, model: nn.Module, config: SKMPalettizerConfig | None = None, *, strict: bool = False):
@@ -72,15 +117,21 @@ class SKMPalettizer(Palettizing, Reporting, BaseDataCalibratedModelOptimizer):
         num_sensitivity_workers: int = 1,
         fsdp_auto_wrap_policy: Any = None,
     ) -> dict[str, Tensor]:
-        """How sensitive the loss is to each parameter, by its name: float32 of its shape, at most 1.
+        """Measure how sensitive the loss is to each parameter. The model stays as it is.
 
-        The sum over samples of the squared gradient (`fisher.fisher_diagonal`), divided by its largest element; zeros
-        become the least of the others, and nothing is below 1e-12. The model stays as it is.
+        It is the sum over samples of the squared gradient, divided by its largest element; zeros become the least of
+        the others, and nothing is below 1e-12.
 
-        `dataloader`: gives samples, of which `calibration_nsamples` are used. `loss_fn(model, sample)`: a scalar loss.
-        `sensitivity_path`: a file to save the result to, with `torch.save`. `num_sensitivity_workers`: processes that
-        share the samples, on any device; the model and `loss_fn` must be picklable then. `fsdp_auto_wrap_policy`: for
-        coremltools' sake; it is without effect, as each process holds the whole model.
+        Args:
+            dataloader: Gives samples, of which `calibration_nsamples` are used.
+            loss_fn: Called with the model and a sample; returns a scalar loss.
+            sensitivity_path: A file to save the result to, with `torch.save`.
+            num_sensitivity_workers: Processes that share the samples, on any device; the model and `loss_fn` must be
+                picklable then.
+            fsdp_auto_wrap_policy: For coremltools' sake; without effect, as each process holds the whole model.
+
+        Returns:
+            By the name of each parameter, float32 of its shape, at most 1.
         """
         if fsdp_auto_wrap_policy is not None:
             log.warning("fsdp_auto_wrap_policy is not needed: each process holds the whole model")
@@ -106,11 +157,19 @@ class SKMPalettizer(Palettizing, Reporting, BaseDataCalibratedModelOptimizer):
         inplace: bool = False,
         fsdp_auto_wrap_policy: Any = None,
     ) -> nn.Module:
-        """The palettized model: this model if `inplace`, else a copy.
+        """Palettize the model. A weight that can't be is left as it is, with a warning; `report().skipped` says why.
 
-        `sensitivity_path`: a file of `compute_sensitivity` to read; else it is called with the other arguments.
-        `num_kmeans_workers`: threads; by default one for each core. A weight that can't be palettized as asked is left
-        as it is, with a warning; `report().skipped` says why.
+        Args:
+            dataloader: As in `compute_sensitivity`.
+            loss_fn: As in `compute_sensitivity`.
+            sensitivity_path: A file of `compute_sensitivity` to read; else it is called with the other arguments.
+            num_kmeans_workers: Threads; by default one for each core.
+            num_sensitivity_workers: As in `compute_sensitivity`.
+            inplace: Change the model itself instead of a copy.
+            fsdp_auto_wrap_policy: As in `compute_sensitivity`.
+
+        Returns:
+            The palettized model, with the buffers by which `coremltools.convert` knows it.
         """
         warn_of_conversion(self._config)
         self._check_config()

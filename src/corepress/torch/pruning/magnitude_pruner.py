@@ -40,14 +40,25 @@ def _is_ratio(value: Any) -> bool:
 class ModuleMagnitudePrunerConfig(ModuleOptimizationConfig):
     """How the weight of a module is pruned.
 
-    scheduler: `ConstantSparsityScheduler` or `PolynomialDecayScheduler`, or its arguments in a dictionary.
-    initial_sparsity, target_sparsity: the fraction of zeros at the beginning and at the end.
-    granularity: what is pruned as a whole: "per_scalar", single values; for convolutions "per_kernel" or "per_channel"
-        (of the output), by their Euclidean norms. "per_layer": as "per_scalar", for matrices only.
-    block_size: above 1, blocks of so many output channels are pruned as a whole.
-    n_m_ratio: (n, m), of each m neighbours on axis `dim` n become zero; target_sparsity is n / m then.
-    dim: the axis of n:m sparsity: 0, the output channels; 1, the input channels.
-    param_name: of the weight in its module.
+    Args:
+        scheduler: `ConstantSparsityScheduler` or `PolynomialDecayScheduler`, or its arguments in a dictionary.
+        initial_sparsity: The fraction of zeros at the beginning, from 0 to 1.
+        target_sparsity: That at the end.
+        granularity: What is pruned as a whole: "per_scalar", single values; for convolutions "per_kernel" or
+            "per_channel" (of the output), by their Euclidean norms. "per_layer": as "per_scalar", for matrices only.
+        block_size: Above 1, blocks of so many output channels are pruned as a whole.
+        n_m_ratio: (n, m), of each m neighbours on axis `dim` n become zero; target_sparsity is n / m then.
+        dim: The axis of n:m sparsity: 0, the output channels; 1, the input channels.
+        param_name: Of the weight in its module.
+
+    Raises:
+        ConfigError: For values that are unknown or contradict each other.
+
+    Examples:
+        >>> from corepress.torch.pruning import ModuleMagnitudePrunerConfig
+        >>> config = ModuleMagnitudePrunerConfig(target_sparsity=0.75, scheduler={"update_steps": [0, 100, 200]})
+        >>> type(config.scheduler).__name__
+        'PolynomialDecayScheduler'
     """
 
     scheduler: PruningScheduler = field(
@@ -73,7 +84,22 @@ class ModuleMagnitudePrunerConfig(ModuleOptimizationConfig):
 @suggesting
 @define
 class MagnitudePrunerConfig(OptimizationConfig):
-    """Which modules are pruned, and how: `ModuleMagnitudePrunerConfig`s. By default all, to half."""
+    """Which modules are pruned, and how.
+
+    Args:
+        global_config: A `ModuleMagnitudePrunerConfig` for every module, or None; by default to half.
+        module_type_configs: The same by the class of the module, or its name.
+        module_name_configs: The same by the module's name, or a regular expression that matches all of it.
+
+    Raises:
+        ConfigError: For names and values that are unknown.
+
+    Examples:
+        >>> from corepress.torch.pruning import MagnitudePrunerConfig
+        >>> config = MagnitudePrunerConfig.from_dict({"global_config": {"n_m_ratio": [2, 4]}})
+        >>> config.global_config.target_sparsity
+        0.5
+    """
 
     _module_config: ClassVar[type[ModuleOptimizationConfig]] = ModuleMagnitudePrunerConfig
     _global_by_default: ClassVar[bool] = True
@@ -129,10 +155,28 @@ class Mask(training.Part):
 
 
 class MagnitudePruner(BaseTrainingTimeModelOptimizer):
-    """Prunes the smallest values of weights while a model is trained (Zhu and Gupta 2017, arXiv 1710.01878).
+    """Prunes the smallest values of weights while a model is trained.
 
     The trained weights stay dense, and come back where a later mask wants them. The state of the schedule is in the
-    prepared model's `state_dict`.
+    prepared model's `state_dict`. Source: Zhu and Gupta 2017, arXiv 1710.01878.
+
+    Args:
+        model: Of PyTorch; it stays as it is.
+        config: Which modules, and how; by default all, to half.
+        strict: An addition: make an error of a rule that decides nothing, where a warning would do.
+
+    Examples:
+        >>> from corepress.torch.pruning import MagnitudePruner, MagnitudePrunerConfig
+        >>> model = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 10))
+        >>> config = MagnitudePrunerConfig.from_dict({"global_config": {"target_sparsity": 0.75}})
+        >>> pruner = MagnitudePruner(model, config)
+        >>> prepared = pruner.prepare()
+        >>> optimizer = torch.optim.Adam(prepared.parameters())
+        >>> prepared(torch.randn(8, 64)).square().mean().backward()
+        >>> _ = optimizer.step()
+        >>> pruner.step()
+        >>> float((pruner.finalize()[0].weight == 0).float().mean())
+        0.75
     """
 
     _supported_modules = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -141,9 +185,13 @@ class MagnitudePruner(BaseTrainingTimeModelOptimizer):
         super().__init__(model, MagnitudePrunerConfig() if config is None else config, strict=strict)
 
     def prepare(self, inplace: bool = False) -> nn.Module:
-        """The model to be trained, whose weights pass through masks: this model if `inplace`, else a copy.
+        """Make the model to be trained. A weight that can't be pruned is left as it is; `report().skipped` says why.
 
-        A weight that can't be pruned as asked is left as it is, with a warning; `report().skipped` says why.
+        Args:
+            inplace: Change the model itself instead of a copy.
+
+        Returns:
+            The model, whose weights pass through masks.
         """
         if self._is_prepared:
             return self._model
@@ -179,10 +227,15 @@ class MagnitudePruner(BaseTrainingTimeModelOptimizer):
             self._step_count = mask.steps
 
     def finalize(self, model: nn.Module | None = None, inplace: bool = False) -> nn.Module:
-        """The pruned model, its zeros written, with the buffers by which `coremltools.convert` knows it.
+        """Make the pruned model.
 
-        `model`: that of `prepare` or a copy of it, by default the former; it is changed itself if `inplace`.
-        If it was split by `fully_shard`, each process calls this, and gets a whole one on the CPU.
+        Args:
+            model: That of `prepare` or a copy of it, by default the former. If it was split by `fully_shard`, each
+                process calls this, and gets a whole one on the CPU.
+            inplace: Change that model itself instead of a copy.
+
+        Returns:
+            The model, its zeros written, with the buffers by which `coremltools.convert` knows it.
         """
         if not self._is_prepared:
             raise OrderError("finalize() comes after prepare(), which puts the masks in")

@@ -49,10 +49,20 @@ def _steps(value: Any) -> Tensor:
 @suggesting
 @define
 class PolynomialDecayScheduler(PruningScheduler):
-    """From the initial to the target sparsity in steps that become smaller (Zhu and Gupta 2017, arXiv 1710.01878).
+    """From the initial to the target sparsity in steps that become smaller.
 
-    At the i-th of n `update_steps` the sparsity is target + (initial - target) * (1 - i / (n - 1))**power; between
-    them it stays.
+    At the i-th of n `update_steps` the sparsity is target + (initial - target) * (1 - i / (n - 1))**power; between them
+    it stays. Source: Zhu and Gupta 2017, arXiv 1710.01878.
+
+    Args:
+        update_steps: The steps at which it changes, rising.
+        power: Of the polynomial.
+
+    Examples:
+        >>> from corepress.torch.pruning import ModuleMagnitudePrunerConfig, PolynomialDecayScheduler
+        >>> config = ModuleMagnitudePrunerConfig(scheduler=PolynomialDecayScheduler(update_steps=[0, 10, 20], power=1))
+        >>> float(config.scheduler.compute_sparsity(10, 0.0, config))
+        0.25
     """
 
     update_steps: Tensor = field(converter=_steps, eq=attrs.cmp_using(eq=torch.equal))
@@ -70,7 +80,17 @@ class PolynomialDecayScheduler(PruningScheduler):
 @suggesting
 @define
 class ConstantSparsityScheduler(PruningScheduler):
-    """The target sparsity from step `begin_step` on."""
+    """The target sparsity from one step on.
+
+    Args:
+        begin_step: That step.
+
+    Examples:
+        >>> from corepress.torch.pruning import ConstantSparsityScheduler, ModuleMagnitudePrunerConfig
+        >>> config = ModuleMagnitudePrunerConfig(scheduler=ConstantSparsityScheduler(begin_step=100))
+        >>> [config.scheduler.compute_sparsity(step, 0.0, config) for step in (99, 100)]
+        [0.0, 0.5]
+    """
 
     begin_step: int = integer(0, 0)
 

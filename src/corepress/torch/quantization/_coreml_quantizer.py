@@ -34,22 +34,26 @@ _Base: Any = object if _KIT is None else _KIT.specs.Quantizer
 class CoreMLQuantizer(_Base):  # type: ignore[misc]
     """Annotates an exported model with what Core ML computes in integers, for `torchao.quantization.pt2e`.
 
-        exported = torch.export.export(model, (example,)).module()
-        prepared = prepare_pt2e(exported, CoreMLQuantizer(config))  # or prepare_qat_pt2e, and train
-        for images in samples:
-            prepared(images)
-        quantized = convert_pt2e(prepared)
-        package = coremltools.convert(
-            torch.export.export(quantized, (example,)).run_decompositions({}),
-            minimum_deployment_target=coremltools.target.iOS17,
-        )
+    It is a `Quantizer` of torchao (the extra `pt2e`), or without that of PyTorch up to 2.9. The graph is that of
+    `torch.export`, so that branches on Python values are no hindrance.
 
-    config: the same as that of `LinearQuantizer`, from which `milestones`, `algorithm`, `non_traceable_module_names`
-    and `preserved_attributes` have no meaning here; None: its defaults, W8A8. With `activation_dtype` float32, weights
-    alone are quantized. The graph is that of `torch.export`, so that branches on Python values are no hindrance.
+    Args:
+        config: The same as that of `LinearQuantizer`, from which `milestones`, `algorithm`,
+            `non_traceable_module_names` and `preserved_attributes` have no meaning here; None: its defaults, W8A8. With
+            `activation_dtype` float32, weights alone are quantized.
 
-    It is a `Quantizer` of torchao (the extra `pt2e`), or without that of PyTorch up to 2.9; MissingDependencyError if
-    there is neither.
+    Raises:
+        MissingDependencyError: Without torchao.
+
+    Examples:
+        >>> from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+        >>> from corepress.torch.quantization import CoreMLQuantizer
+        >>> model = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 10)).eval()
+        >>> exported = torch.export.export(model, (torch.randn(8, 64),)).module()
+        >>> prepared = prepare_pt2e(exported, CoreMLQuantizer())  # or prepare_qat_pt2e, and train
+        >>> _ = prepared(torch.randn(8, 64))
+        >>> convert_pt2e(prepared)(torch.randn(8, 64)).shape
+        torch.Size([8, 10])
     """
 
     def __init__(self, config: LinearQuantizerConfig | None = None):

@@ -49,15 +49,24 @@ def _block_size(value: Any) -> tuple[int, ...] | None:
 class ModulePostTrainingQuantizerConfig(ModuleOptimizationConfig):
     """How the weights of a module are quantized.
 
-    weight_dtype: int8, uint8, int4 or uint4; float32 leaves the module alone. A word, or a type of PyTorch.
-    granularity: "per_tensor", "per_channel" (of the output), or "per_block".
-    quantization_scheme: "symmetric", with the zero point in the middle of the range, or "affine".
-    block_size: with "per_block": the elements of a block along the input channels, or the block's size on the output
-        and the input channels; 0 stands for the whole axis.
-    scale_search: an addition: look for the scale of least squared error instead of taking it from the range.
-    activation_aware_scale: an addition: scale the input channels of linear and convolutional layers first, as AWQ does
-        (`algorithms/fitted/awq.py`), where the norm or layer before can take up the inverse; `compress` then needs
-        data.
+    Args:
+        weight_dtype: int8, uint8, int4 or uint4; float32 leaves the module alone. A word, or a type of PyTorch.
+        granularity: "per_tensor", "per_channel" (of the output), or "per_block".
+        quantization_scheme: "symmetric", with the zero point in the middle of the range, or "affine".
+        block_size: With "per_block": the elements of a block along the input channels, or the block's size on the
+            output and the input channels; 0 stands for the whole axis.
+        scale_search: An addition: look for the scale of least squared error instead of taking it from the range.
+        activation_aware_scale: An addition: scale the input channels of linear and convolutional layers first, as AWQ
+            does (arXiv 2306.00978), where the norm or layer before can take up the inverse; `compress` then needs data.
+
+    Raises:
+        ConfigError: For values that are unknown or contradict each other.
+
+    Examples:
+        >>> from corepress.torch.quantization import ModulePostTrainingQuantizerConfig
+        >>> config = ModulePostTrainingQuantizerConfig(weight_dtype="int4", granularity="per_block", block_size=32)
+        >>> config.block_size
+        (32,)
     """
 
     weight_dtype: Any = "int8"
@@ -91,7 +100,22 @@ class ModulePostTrainingQuantizerConfig(ModuleOptimizationConfig):
 @suggesting
 @define
 class PostTrainingQuantizerConfig(OptimizationConfig):
-    """Which modules are quantized, and how: `ModulePostTrainingQuantizerConfig`s. By default all, to int8."""
+    """Which modules are quantized, and how.
+
+    Args:
+        global_config: A `ModulePostTrainingQuantizerConfig` for every module, or None; by default int8.
+        module_type_configs: The same by the class of the module, or its name.
+        module_name_configs: The same by the module's name, or a regular expression that matches all of it.
+
+    Raises:
+        ConfigError: For names and values that are unknown.
+
+    Examples:
+        >>> from corepress.torch.quantization import PostTrainingQuantizerConfig
+        >>> config = PostTrainingQuantizerConfig.from_dict({"module_name_configs": {"head": None, "embed.*": None}})
+        >>> list(config.module_name_configs)
+        ['head', 'embed.*']
+    """
 
     _module_config: ClassVar[type[ModuleOptimizationConfig]] = ModulePostTrainingQuantizerConfig
     _global_by_default: ClassVar[bool] = True
@@ -103,7 +127,22 @@ class PostTrainingQuantizerConfig(OptimizationConfig):
 
 
 class PostTrainingQuantizer(WeightByWeight):
-    """Quantizes the weights of a trained model, without data; values stay floating point until it is converted."""
+    """Quantizes the weights of a trained model, without data; values stay floating point until it is converted.
+
+    Args:
+        model: Of PyTorch; it stays as it is.
+        config: Which modules, and how; by default all, to int8.
+        strict: An addition: make an error of a rule that decides nothing, where a warning would do.
+
+    Examples:
+        >>> from corepress.torch.quantization import PostTrainingQuantizer, PostTrainingQuantizerConfig
+        >>> model = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 10))
+        >>> config = PostTrainingQuantizerConfig.from_dict({"global_config": {"weight_dtype": "int4"}})
+        >>> quantizer = PostTrainingQuantizer(model, config)
+        >>> small = quantizer.compress()
+        >>> bool(quantizer.report()["0.weight"]["snr"] > 15)
+        True
+    """
 
     def __init__(self, model: nn.Module, config: PostTrainingQuantizerConfig | None = None, *, strict: bool = False):
         super().__init__(model, PostTrainingQuantizerConfig() if config is None else config, strict=strict)
@@ -111,12 +150,20 @@ class PostTrainingQuantizer(WeightByWeight):
     def compress(  # type: ignore[override]  # the arguments are coremltools'
         self, inplace: bool = False, *, dataloader: Iterable[Any] | None = None, workers: int | None = None
     ) -> nn.Module:
-        """The quantized model: this model if `inplace`, else a copy.
+        """Quantize the model. A weight that can't be is left as it is, with a warning; `report().skipped` says why.
 
-        `dataloader`: for `activation_aware_scale`: batches of the model's input, a tensor, a tuple of arguments or a
-        dictionary of keyword arguments. `workers`: threads; by default one for each core. A weight that can't be
-        quantized as asked is left as it is, with a warning; `report().skipped` says why. Raises ConfigError if
-        `dataloader` is missing or empty.
+        Args:
+            inplace: Change the model itself instead of a copy.
+            dataloader: For `activation_aware_scale`: batches of the model's input, a tensor, a tuple of arguments or a
+                dictionary of keyword arguments.
+            workers: Threads; by default one for each core.
+
+        Returns:
+            The quantized model, with the buffers by which `coremltools.convert` knows it.
+
+        Raises:
+            ConfigError: If `dataloader` is missing.
+            DataError: If it is empty.
         """
         self._check_config()
         scales = any(config.activation_aware_scale for config in self._config.configs())

@@ -17,7 +17,14 @@ from corepress.torch.optimization_config import ModuleOptimizationConfig, Optimi
 
 
 class QuantizationScheme(Enum):
-    """Whether the zero point is fixed in the middle of the range (symmetric), or anywhere in it (affine)."""
+    """Whether the zero point is fixed in the middle of the range (symmetric), or anywhere in it (affine).
+
+    Examples:
+        >>> from corepress.torch.quantization import ModulePostTrainingQuantizerConfig, QuantizationScheme
+        >>> config = ModulePostTrainingQuantizerConfig(quantization_scheme="affine")
+        >>> config.quantization_scheme is QuantizationScheme.affine
+        True
+    """
 
     symmetric = "symmetric"
     affine = "affine"
@@ -27,7 +34,13 @@ QuantizationSchemeWord = QuantizationScheme | Literal["symmetric", "affine"]
 
 
 class ObserverType(Enum):
-    """How the ranges of the batches become one range: how fast the old one is forgotten."""
+    """How the ranges of the batches become one range: how fast the old one is forgotten. Its words do as well.
+
+    Examples:
+        >>> from corepress.torch.quantization import ModuleLinearQuantizerConfig, ObserverType
+        >>> ModuleLinearQuantizerConfig(activation_observer="min_max").activation_observer is ObserverType.min_max
+        True
+    """
 
     moving_average_min_max = "moving_average_min_max"
     min_max = "min_max"
@@ -56,16 +69,27 @@ _ACTIVATION_TYPES = ("quint8", "float32", torch.quint8, torch.float32)
 class ModuleLinearQuantizerConfig(ModuleOptimizationConfig):
     """How a module is quantized while it is trained.
 
-    algorithm: "vanilla", scales from the observed ranges (Jacob et al. 2017, arXiv:1712.05877); or "learnable", scales
-        that are trained from there on (LSQ, arXiv:1902.08153; LSQ+, arXiv:2004.09576).
-    weight_dtype: "qint8", "quint8", "qint4" or "quint4", or a type of PyTorch; float32 leaves weights alone.
-    weight_observer, activation_observer: an `ObserverType`, or its word.
-    weight_per_channel: one scale for each output channel; otherwise one for the tensor.
-    activation_dtype: "quint8"; float32 leaves activations alone.
-    quantization_scheme: "symmetric": the zero point is the middle of the range, but 0 for activations that can't be
-        negative; or "affine": the zero point is where the range puts it.
-    milestones: the steps at which observers are switched on, quantization is simulated, observers are switched off, and
-        batch norms keep their statistics; -1 for never. None: the first two hold from the beginning, the others never.
+    Args:
+        algorithm: "vanilla", scales from the observed ranges (Jacob et al. 2017, arXiv 1712.05877); or "learnable",
+            scales that are trained from there on (LSQ, arXiv 1902.08153; LSQ+, arXiv 2004.09576).
+        weight_dtype: "qint8", "quint8", "qint4" or "quint4", or a type of PyTorch; float32 leaves weights alone.
+        weight_observer: An `ObserverType`, or its word.
+        weight_per_channel: One scale for each output channel; otherwise one for the tensor.
+        activation_dtype: "quint8"; float32 leaves activations alone.
+        activation_observer: An `ObserverType`, or its word.
+        quantization_scheme: "symmetric": the zero point is the middle of the range, but 0 for activations that can't be
+            negative; or "affine": the zero point is where the range puts it.
+        milestones: The steps at which observers are switched on, quantization is simulated, observers are switched off,
+            and batch norms keep their statistics; -1 for never. None: the first two hold from the beginning, the others
+            never.
+
+    Raises:
+        ConfigError: For values that are unknown or contradict each other.
+
+    Examples:
+        >>> from corepress.torch.quantization import ModuleLinearQuantizerConfig
+        >>> ModuleLinearQuantizerConfig(weight_dtype="qint4", activation_dtype="float32").milestones is None
+        True
     """
 
     algorithm: Literal["vanilla", "learnable"] = field(
@@ -111,15 +135,28 @@ class ModuleLinearQuantizerConfig(ModuleOptimizationConfig):
 @suggesting
 @define
 class LinearQuantizerConfig(OptimizationConfig):
-    """Which modules and functions are quantized, and how: `ModuleLinearQuantizerConfig`s. By default all, W8A8.
+    """Which modules and functions are quantized, and how. The scheme and the algorithm must be the same in all.
 
-    module_type_configs: by class or function, such as "Linear", "torch.cat", "operator.add", or a method such as "add".
-    module_name_configs: by the name of a module, which counts for all inside it that has none of its own; for functions
-        that of the module that calls them.
-    non_traceable_module_names: modules that are not looked into, being beyond `torch.fx`; they stay as they are.
-    preserved_attributes: attributes and methods of the model that the prepared and the finalized model keep.
+    Args:
+        global_config: A `ModuleLinearQuantizerConfig` for everything, or None; by default W8A8.
+        module_type_configs: The same by class or function, such as "Linear", "torch.cat", "operator.add", or a method
+            such as "add".
+        module_name_configs: The same by the name of a module, which counts for all inside it that has none of its own;
+            for functions that of the module that calls them.
+        non_traceable_module_names: Modules that are not looked into, being beyond `torch.fx`; they stay as they are.
+        preserved_attributes: Attributes and methods of the model that the prepared and the finalized model keep.
 
-    The scheme and the algorithm must be the same in all.
+    Raises:
+        ConfigError: For names and values that are unknown or contradict each other.
+
+    Examples:
+        >>> from corepress.torch.quantization import LinearQuantizerConfig
+        >>> config = LinearQuantizerConfig.from_dict({
+        ...     "global_config": {"weight_dtype": "qint4", "milestones": [0, 100, 400, 300]},
+        ...     "module_name_configs": {"head": None},
+        ... })
+        >>> config.global_config.milestones
+        [0, 100, 400, 300]
     """
 
     _module_config: ClassVar[type[ModuleOptimizationConfig]] = ModuleLinearQuantizerConfig

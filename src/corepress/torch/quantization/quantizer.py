@@ -38,15 +38,26 @@ class Quantizer(BaseTrainingTimeModelOptimizer):
 class LinearQuantizer(Quantizer):
     """Quantization-aware training: weights and activations are rounded in the forward pass, gradients pass through.
 
-        quantizer = LinearQuantizer(model, config)
-        model = quantizer.prepare((example,))
-        for images, labels in batches:
-            ...  # forward, backward, optimizer.step()
-            quantizer.step()
-        model = quantizer.finalize()
+    The graph of the model is that of `torch.fx`; `patterns.py` is the table of what is quantized.
+    Source: Jacob et al. 2017, "Quantization and training of neural networks for efficient integer-arithmetic-only
+    inference", arXiv 1712.05877.
 
-    Jacob et al. 2017, "Quantization and training of neural networks for efficient integer-arithmetic-only inference",
-    arXiv:1712.05877. The graph of the model is that of `torch.fx`; `patterns.py` is the table of what is quantized.
+    Args:
+        model: Of PyTorch; it stays as it is.
+        config: Which modules and functions, and how; by default all, W8A8.
+        strict: An addition: make an error of a rule that decides nothing, where a warning would do.
+
+    Examples:
+        >>> from corepress.torch.quantization import LinearQuantizer
+        >>> model = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 10))
+        >>> quantizer = LinearQuantizer(model)
+        >>> prepared = quantizer.prepare((torch.randn(8, 64),))
+        >>> optimizer = torch.optim.Adam(prepared.parameters())
+        >>> prepared(torch.randn(8, 64)).square().mean().backward()
+        >>> _ = optimizer.step()
+        >>> quantizer.step()
+        >>> quantizer.finalize()(torch.randn(8, 64)).shape
+        torch.Size([8, 10])
     """
 
     def __init__(self, model: nn.Module, config: LinearQuantizerConfig | None = None, *, strict: bool = False):
@@ -54,15 +65,23 @@ class LinearQuantizer(Quantizer):
         self._milestones = self._config.leading.milestones
 
     def prepare(self, example_inputs: Any = None, inplace: bool = False) -> nn.Module:
-        """The model with fake quantization, in training mode, a `torch.fx.GraphModule`.
+        """Put fake quantization into the model.
 
-        example_inputs: the arguments of `forward`: a tensor or array, several in a tuple or list, or by their names in
-        a dictionary. They tell which values are tensors of floating-point numbers, mostly without a run: so a shape,
-        such as [1, 3, 224, 224], will do in place of a tensor, and None where no integers are computed from tensors.
-        inplace: share the parameters with the model, instead of with a copy.
+        Modules of PyTorch without weights of their own in the table, such as LSTM, and functions on weights stay as
+        they are.
 
-        Raises CorepressError, with the module and the line, for a `forward` that `torch.fx` can't capture. Modules of
-        PyTorch without weights of their own in the table, such as LSTM, and functions on weights stay as they are.
+        Args:
+            example_inputs: The arguments of `forward`: a tensor or array, several in a tuple or list, or by their names
+                in a dictionary. They tell which values are tensors of floating-point numbers, mostly without a run: so
+                a shape, such as [1, 3, 224, 224], will do in place of a tensor, and None where no integers are computed
+                from tensors.
+            inplace: Share the parameters with the model, instead of with a copy.
+
+        Returns:
+            The model in training mode, a `torch.fx.GraphModule`.
+
+        Raises:
+            CorepressError: For a `forward` that `torch.fx` can't capture; the message names the module and the line.
         """
         if self._is_prepared:
             log.warning("the model is prepared already")
@@ -123,15 +142,23 @@ class LinearQuantizer(Quantizer):
         self._step_count = step + 1
 
     def finalize(self, model: nn.Module | None = None, inplace: bool = False) -> nn.Module:
-        """The quantized model, in evaluation mode, ready for `torch.jit.trace` and `coremltools.convert`.
+        """Make the quantized model.
 
-        model: the prepared one, trained; by default that of `prepare`. Batch norms are folded; weights are dense, with
-        the buffers that say which integers they are; activations pass through `quantize_per_tensor` and `dequantize`.
-        Values that no data was observed of stay in floating point, with a warning.
+        Batch norms are folded; weights are dense, with the buffers that say which integers they are; activations pass
+        through `quantize_per_tensor` and `dequantize`. Values that no data was observed of stay in floating point, with
+        a warning.
 
-        If the model was split by `fully_shard`, each process calls this, and gets a whole one on the CPU.
+        Args:
+            model: The prepared one, trained; by default that of `prepare`. If it was split by `fully_shard`, each
+                process calls this, and gets a whole one on the CPU.
+            inplace: Change that model itself instead of a copy.
 
-        Raises CorepressError before `prepare`, and if a weight or a scale is not finite.
+        Returns:
+            The model in evaluation mode, ready for `torch.jit.trace` and `coremltools.convert`.
+
+        Raises:
+            OrderError: Before `prepare`.
+            DataError: If a weight or a scale is not finite.
         """
         if not self._is_prepared:
             raise OrderError("finalize() needs a prepared model: call prepare(example_inputs) and train it first")

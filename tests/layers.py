@@ -43,7 +43,7 @@ ALLOWED: dict[str, set[str]] = {
         "algorithms", "formats/atomic", "weights", "errors", "fields", "configuration", "peer", "threads", "metrics",
         "version", "engine",
     },
-    "description": {"formats", "targets", "errors"},
+    "description": {"formats", "opsets", "targets", "errors"},
     "verification": {"runtime", "formats", "metrics", "tables", "json_numbers", "errors"},
     "reports": {"coreml", "formats", "targets", "metrics", "tables", "json_numbers", "errors"},
     "recipe": {"coreml", "targets", "fields", "errors"},

@@ -15,9 +15,13 @@ from corepress import describe
 from corepress.description.parts import described_feature
 from corepress.errors import FormatError
 from corepress.formats.kinds import _NAMES
+from corepress.formats.mlprogram.program import nodes
+from corepress.formats.schema import Model
 from tests import structures
 from tests.cli.test_cli import corepress as command
 from tests.cli.test_cli import fails
+
+EXAMPLE = Path(__file__).parent.parent / "examples/digits.mlpackage"
 
 
 @pytest.fixture(scope="module")
@@ -300,3 +304,47 @@ def test_the_target_is_what_the_programs_inside_need(tmp_path) -> None:
     spec.write_bytes(outer.SerializeToString())
     described = describe(path)
     assert described.model.spec_version == 5 and described.target == "iOS18"
+
+
+def test_operations_that_corepress_does_not_know_are_named(package, tmp_path) -> None:
+    """Also those within a branch; it can be compressed all the same."""
+    path = Path(shutil.copytree(package(), tmp_path / "new.mlpackage"))
+    file = next(path.rglob("*.mlmodel"))
+    spec = Model.FromString(file.read_bytes())
+    block = spec.mlProgram.functions[0].value.block_specializations[0].value
+    block.operations[-1].type = "hologram"
+    block.operations.add(type="cond").blocks.add().operations.add(type="teleport")
+    file.write_bytes(spec.SerializeToString())
+    described = describe(path)
+    assert described.model.facts["unknown operations"] == ["hologram", "teleport"]
+    for name in ("run", "verify", "calibrate"):
+        ability = described.abilities[name]
+        assert not ability.possible and "does not know: hologram, teleport" in ability.text
+    assert described.abilities["compress"].possible
+    with pytest.raises(FormatError):
+        corepress.runtime.load(path)
+    assert "does not know: hologram, teleport" in " ".join(command("info", path).stdout.split())
+
+
+def test_every_operation_of_the_runtime_is_known_without_it() -> None:
+    """What `describe` says of running needs no PyTorch: it rests on this."""
+    from corepress.opsets import BY_INTERPRETER, KNOWN
+    from corepress.runtime.registry import OPERATIONS
+
+    corepress.runtime.load(EXAMPLE)  # with it come all operations
+    assert {name for name, known in KNOWN.items() if known.group not in BY_INTERPRETER} == set(OPERATIONS)
+
+
+def test_quantized_activations_are_told(tmp_path) -> None:
+    from corepress.coreml import OpLinearQuantizerConfig, OptimizationConfig
+    from corepress.coreml.experimental import linear_quantize_activations
+
+    config = OptimizationConfig(OpLinearQuantizerConfig(mode="linear_symmetric", weight_threshold=0))
+    samples = [{"image": np.full((1, 1, 8, 8), 0.5, np.float16)}]
+    model = linear_quantize_activations(EXAMPLE, config, samples)
+    count = sum(node.type == "quantize" for node in nodes(model.spec))
+    model.save(tmp_path / "a8.mlpackage")
+    facts = describe(tmp_path / "a8.mlpackage").model.facts
+    assert facts is not None and count > 3
+    assert (facts["quantized activations"], facts["types of activations"]) == (count, ["int8"])
+    assert "quantized activations" not in (describe(EXAMPLE).model.facts or {})

@@ -183,9 +183,11 @@ def _abilities(model: Part, kinds: list[str]) -> Iterator[tuple[str, Ability]]:
     running = _running(model, others, program or network)
     yield "run", running
     yield "verify", running
-    if program and not others:
+    if program and running.possible:
         ways = "weights fitted to sample inputs, W8A8"
         yield "calibrate", Ability(True, ways + ("; not the neural networks in it" if network else ""))
+    elif program:
+        yield "calibrate", running
     else:
         yield "calibrate", Ability(False, "only ML programs, and pipelines that hold some, can be calibrated")
 
@@ -200,7 +202,13 @@ def _compressing(model: Part, program: bool, network: bool) -> Ability:
 
 
 def _running(model: Part, others: list[str], holds_any: bool) -> Ability:
-    custom = [name for part in model.all() for name in (part.facts or {}).get("custom layers", ())]
+    custom, unknown = (
+        [name for part in model.all() for name in (part.facts or {}).get(fact, ())]
+        for fact in ("custom layers", "unknown operations")
+    )
+    if unknown:
+        names = ", ".join(dict.fromkeys(unknown))
+        return Ability(False, f"it holds operations that corepress does not know: {names}")
     if others:
         return Ability(False, f"it holds {', '.join(others)}" if holds_any else f"{_ADVICE} run")
     if custom:

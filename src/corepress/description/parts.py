@@ -11,10 +11,12 @@ from google.protobuf.message import DecodeError
 
 from corepress.errors import FormatError
 from corepress.formats import schema
+from corepress.formats.dtypes import BY_MIL
 from corepress.formats.features import Feature, feature_of, parsed
 from corepress.formats.kinds import NETWORKS, in_words, kind_of, stages
-from corepress.formats.mlprogram.program import Function, Node, block_nodes
+from corepress.formats.mlprogram.program import Function, Node, block_nodes, flat
 from corepress.formats.mlprogram.values import read_tensor, tensor_type
+from corepress.opsets import KNOWN
 
 _LABELED = frozenset({
     "glmClassifier", "supportVectorClassifier", "treeEnsembleClassifier", "kNearestNeighborsClassifier",
@@ -233,10 +235,24 @@ def _network_facts(network: Any) -> dict[str, Any]:
 
 
 def _program_facts(program: Any) -> dict[str, Any]:
-    return {
+    facts: dict[str, Any] = {
         "operations": sum(node.type != "const" and not node.is_constexpr for node in _nodes(program)),
         "operation sets": sorted({entry.value.opset for entry in program.functions}),
     }
+    everywhere = list(flat(_nodes(program)))
+    types = [node.op.outputs[0].type.tensorType.dataType for node in everywhere if _quantizes_an_activation(node)]
+    if types:
+        facts["quantized activations"] = len(types)
+        facts["types of activations"] = sorted({BY_MIL[number].name if number in BY_MIL else "?" for number in types})
+    if unknown := {node.type for node in everywhere} - KNOWN.keys():
+        facts["unknown operations"] = sorted(unknown)
+    return facts
+
+
+def _quantizes_an_activation(node: Node) -> bool:
+    source = node.operand("input")
+    constant = source is not None and (source.value is not None or (source.node is not None and source.node.is_const))
+    return node.type == "quantize" and bool(node.op.outputs) and not constant
 
 
 def _tree_facts(content: bytes) -> dict[str, Any]:

@@ -1,1 +1,14 @@
-"""What lies on disk: packages, weight files, the protobuf, and how files appear whole."""
+"""What lies on disk: packages, weight files, the protobuf, and how files appear whole.
+
+- `read.py` tells what a file is, and reads it once; `kinds.py` has the kinds in words, and the one way to walk the
+  stages of a pipeline; `mistaken.py` knows what people give instead of a model.
+- `package.py` finds the files of a model, `atomic.py` puts them in place; `partials.py` and `renaming.py` serve it.
+- `blobs.py` is the weight file, `spill.py` where new blobs wait, `dtypes.py` the table of data types, `features.py`
+  what a model takes and gives.
+- `schema/` holds the messages, `mlprogram/` and `neural_network/` what each of the two formats means.
+
+Only `weights` and `errors` may be imported, never an algorithm or a runtime. Readers believe nothing that they have not
+checked, and raise FormatError in one sentence; nobody but `atomic.replacing` writes to a destination. One more thing
+that is given by mistake: a line in `mistaken.py`. One more format: a folder with a `Model` (`package`, `spec`,
+`weights()`, `copy()`, `save()`, `size()`), and its kind in `read.py`.
+"""

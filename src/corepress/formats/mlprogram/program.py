@@ -5,7 +5,7 @@ The protobuf stays the one truth. A view is made from it when it is needed, and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -100,15 +100,16 @@ def nodes(spec: Any) -> list[Node]:
         for entry in program.functions:
             function = Function(program_name, entry.key, entry.value.opset)
             for specialization in entry.value.block_specializations:
-                found += _flat(block_nodes(function, specialization.value))
+                found += flat(block_nodes(function, specialization.value))
     return found
 
 
-def _flat(level: list[Node]) -> Iterator[Node]:
+def flat(level: Iterable[Node]) -> Iterator[Node]:
+    """Operations and all within their blocks, in order."""
     for node in level:
         yield node
         for inner in node.inner:
-            yield from _flat(inner)
+            yield from flat(inner)
 
 
 def block_nodes(function: Function, block: Any, outer: dict[str, Operand] | None = None, depth: int = 0) -> list[Node]:

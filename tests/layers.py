@@ -17,6 +17,7 @@ ALLOWED: dict[str, set[str]] = {
     "version": set(),
     "threads": set(),
     "json_numbers": set(),
+    "names": set(),
     "engine": {"threads", "errors"},
     "tables": set(),
     "opsets": set(),
@@ -46,10 +47,10 @@ ALLOWED: dict[str, set[str]] = {
     "description": {"formats", "opsets", "targets", "errors"},
     "verification": {"runtime", "formats", "metrics", "tables", "json_numbers", "errors"},
     "reports": {"coreml", "formats", "targets", "metrics", "tables", "json_numbers", "errors"},
-    "recipe": {"coreml", "targets", "fields", "errors"},
+    "recipe": {"names", "coreml", "targets", "fields", "errors"},
     "cli": {
         "description", "verification", "reports", "recipe", "coreml", "neural_network", "runtime", "formats", "targets",
-        "tables", "json_numbers", "metrics", "split", "fields", "errors", "version",
+        "tables", "names", "json_numbers", "metrics", "split", "fields", "errors", "version",
         "engine",
     },
 }  # fmt: skip

@@ -41,6 +41,21 @@ def config(entry: Any) -> OptimizationConfig:
     return made
 
 
+def test_short_names_are_those_of_the_command_line() -> None:
+    whole = {"prune": {"target_sparsity": 0.5}, "ops": {"conv": {"n_m_ratio": [2, 4]}}}
+    assert config({"prune": {"sparsity": 0.5}, "ops": {"conv": {"n_m": [2, 4]}}}) == config(whole)
+    assert config({"prune": {"threshold": 0.1, "minimum_sparsity": 0.2}}).global_config == (
+        OpThresholdPrunerConfig(0.1, minimum_sparsity_percentile=0.2)
+    )
+    assert config({"palettize": {"bits": 3, "per_channel_scale": True}}).global_config == (
+        OpPalettizerConfig(nbits=3, enable_per_channel_scale=True)
+    )
+    with pytest.raises(ConfigError, match="nbits and bits are two names of one setting"):
+        step({"palettize": {"bits": 3, "nbits": 4}})
+    with pytest.raises(ConfigError, match="unknown key 'sparsity'"):
+        step({"palettize": {"sparsity": 0.5}})
+
+
 def test_the_example(tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text(EXAMPLE)

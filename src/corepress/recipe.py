@@ -35,6 +35,7 @@ from corepress.coreml.op_configs import (
 )
 from corepress.errors import ConfigError
 from corepress.fields import read, read_yaml, suggestion
+from corepress.names import API, SHORT
 
 Kind = Literal["prune", "palettize", "quantize", "decompress"]
 _KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -193,7 +194,14 @@ def _arguments(kind: Kind, given: Any, where: str) -> dict[str, Any] | None:
     if given is None or given == "skip":
         return None
     known = {field.name: None for cls in METHODS[kind].kinds for field in attrs.fields(cls)}
-    return dict(_mapping(given, where, known))
+    short = {word: name for word, name in API.items() if name in known}
+    arguments: dict[str, Any] = {}
+    for key, value in _mapping(given, where, known, short).items():
+        name = short.get(key, key)
+        if name in arguments:
+            raise ConfigError(f"{where}: {name} and {SHORT[name]} are two names of one setting. Leave one of them out.")
+        arguments[name] = value
+    return arguments
 
 
 def _merge(kind: Kind, defaults: dict[str, Any], changed: dict[str, Any]) -> dict[str, Any]:
@@ -218,12 +226,14 @@ def _op_config(kind: Kind, arguments: dict[str, Any] | None, where: str) -> OpCo
     return read(arguments, cls, where)
 
 
-def _mapping(value: Any, where: str, known: Collection[str] | None = None) -> Mapping[str, Any]:
-    """The value, if it is a mapping and has no key beside the known ones."""
+def _mapping(
+    value: Any, where: str, known: Collection[str] | None = None, short: Collection[str] = ()
+) -> Mapping[str, Any]:
+    """The value, if it is a mapping and has no key beside the known ones and their short names."""
     if not isinstance(value, Mapping):
         raise ConfigError(f"{where} must be a mapping of keys to values. Got {value!r}.")
     for key in value:
-        if known is not None and key not in known:
+        if known is not None and key not in known and key not in short:
             raise ConfigError(f"{where}: unknown key {key!r}. {suggestion(key, known)}")
     return value
 

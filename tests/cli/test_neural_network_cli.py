@@ -55,7 +55,7 @@ def test_info(old: Path) -> None:
 
 
 @pytest.mark.parametrize("arguments,sentence", [
-    (["palettize", "--cluster-dim", 2], "--cluster-dim: "),
+    (["palettize", "--cluster-dim", 2], "--cluster-dim has no effect here: neural networks"),
     (["palettize", "--mode", "unique"], "kmeans and uniform only"),
     (["palettize", "--nbits", 9], "nbits must be 1 to 8"), (["quantize", "--target", "iOS18"], "neural network"),
     (["quantize", "--granularity", "per_block"], "no such option"),

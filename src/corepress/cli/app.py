@@ -5,21 +5,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Literal
 
 import click
 
-from corepress.cli import completion, options, streams
+from corepress.cli import completion, options, settings, streams
 from corepress.cli.check import Check
 from corepress.cli.declare import Argument, Command, Option
 from corepress.cli.guard import Guarded
-from corepress.cli.neural_network import ForNeuralNetworksToo
-from corepress.cli.steps import compressed, config_of, option_of, quantize_activations, ratio_of, run_step
-from corepress.cli.usage import Checked
-from corepress.errors import ConfigError
-
-if TYPE_CHECKING:
-    from corepress.formats.mlprogram import Model
+from corepress.cli.steps import holds_networks, made_dense, of_networks, of_package, run_step, with_activations
+from corepress.cli.usage import Checked, TakesNetworks
 
 
 @click.group(
@@ -29,7 +24,7 @@ if TYPE_CHECKING:
     subcommand_metavar="COMMAND [ARGS]...",
     help="Make the weights of Core ML packages small, on any machine.",
     epilog="Exit codes: 0 good; 1 the model misses what was asked of it; 2 wrong usage; 3 anything else; "
-    "130 and 143 when stopped. See docs/cli.md, also for the fields of --json.",
+    "130 and 143 when stopped. docs/cli.md says more, and lists the fields of --json.",
 )
 @click.option("--version", is_flag=True, help="Print the version and exit.")
 @completion.option("--install-completion", completion.install, "Install completion for bash, zsh or fish.")
@@ -69,249 +64,154 @@ def info(
     show(describe(model), everything, as_json)
 
 
-@command(ForNeuralNetworksToo)
+@command(TakesNetworks)
 def palettize(
-    model: options.Input,
-    output: options.Output,
-    nbits: Annotated[int | None, Option(help="Bits of an index: 1, 2, 3, 4, 6 or 8. [default: 4]")] = None,
-    mode: Annotated[options.PaletteMode, Option(help="How the LUT is made.")] = options.PaletteMode.kmeans,
-    granularity: Annotated[
-        options.LutGranularity, Option(help="What has a LUT of its own.")
-    ] = options.LutGranularity.per_tensor,
-    group_size: Annotated[int, Option(min=1, help="Channels of a group.")] = 32,
-    channel_axis: Annotated[int | None, Option(help="Axis of the groups; by operation if not given.")] = None,
-    cluster_dim: Annotated[int, Option(min=1, help="Length of the entries of a vector LUT.")] = 1,
-    per_channel_scale: Annotated[bool, Option(help="Scale each output channel first.")] = False,
-    lut_dtype: Annotated[options.LutDtype | None, Option(help="Quantize the LUT itself.")] = None,
-    smaller_group: Annotated[bool, Option(help="Use a smaller group where the size does not divide.")] = False,
+    model: options.Model,
+    to: options.Destination,
+    how: settings.Palettization,
+    choice: options.Choice,
+    limits: options.Limits,
+    running: options.Running,
+    check: Check,
     method: Annotated[
-        options.PaletteMethod | None, Option(help="Fit to --data: layers' outputs, or sensitivities.")
+        Literal["lut-gptq", "skm"] | None,
+        Option(help="Learn from --data: fit to the layers' outputs (lut-gptq), or weigh by sensitivity (skm)."),
     ] = None,
-    weight_threshold: options.Threshold = 2048,
-    config: options.Config = None,
-    joint: options.Joint = False,
-    strict: options.Strict = False,
-    all_constants: options.AllConstants = False,
-    target: options.Target = None,
-    overwrite: options.Overwrite = False,
-    workers: options.Workers = None,
-    verify: options.Verify = False,
-    data: options.LearningData = None,
-    test_data: options.TestData = None,
-    metric: options.JudgedBy = None,
-    verify_threshold: options.VerifyThreshold = None,
-    min_snr: options.MinSnr = None,
-    as_json: options.Json = False,
 ) -> None:
     """Replace weights by indices into look-up tables (k-means and others)."""
-    from corepress.coreml import OpPalettizerConfig
-
-    bits = nbits if nbits is not None or mode is options.PaletteMode.unique else 4
-    chosen = config_of(config, lambda: OpPalettizerConfig(
-        mode=mode.value, nbits=bits, granularity=granularity.value, group_size=group_size, channel_axis=channel_axis,
-        cluster_dim=cluster_dim, enable_per_channel_scale=per_channel_scale, weight_threshold=weight_threshold,
-        lut_dtype=lut_dtype.value if lut_dtype else None, smaller_group=smaller_group,
-    ))  # fmt: skip
-
-    check = Check(verify, data, test_data, metric, verify_threshold, min_snr)
-    run_step("palettize", model, output, overwrite, as_json, lambda source, progress, samples: compressed(
-        source, "palettize_weights", chosen, joint, method, samples, target=target, workers=workers, progress=progress,
-        strict=strict, spare_constants=not all_constants,
-    ), check, option_of(method))  # fmt: skip
+    if holds_networks(model):
+        step = of_networks(*how.of_network(), running, choice, limits)
+    else:
+        more = {"method": method} if method else {}
+        step = of_package(
+            "palettize_weights", choice.config_of(how.config), choice.joint, limits, running, method, **more
+        )
+    run_step("palettize", model, to, running, step, check, f"--method {method}" if method else "")
 
 
-@command(ForNeuralNetworksToo)
+@command(TakesNetworks)
 def quantize(
-    model: options.Input,
-    output: options.Output,
-    dtype: Annotated[
-        options.Dtype, Option(help="Type of the stored integers; float16: of neural networks.")
-    ] = options.Dtype.int8,
-    mode: Annotated[options.LinearMode, Option(help="Symmetric range, or from minimum to maximum.")] = (
-        options.LinearMode.linear_symmetric
-    ),
-    granularity: Annotated[
-        options.LinearGranularity, Option(help="What has a scale of its own.")
-    ] = options.LinearGranularity.per_channel,
-    block_size: Annotated[int, Option(min=1, help="Elements of a block, along the input channels.")] = 32,
-    scale_search: Annotated[bool, Option(help="Search the scales of least squared error.")] = False,
-    smaller_block: Annotated[bool, Option(help="Use smaller blocks where the size does not divide.")] = False,
-    method: Annotated[options.LinearMethod | None, Option(help="Fit to the layers' outputs on --data.")] = None,
+    model: options.Model,
+    to: options.Destination,
+    how: settings.Quantization,
+    choice: options.Choice,
+    limits: options.Limits,
+    running: options.Running,
+    check: Check,
+    method: Annotated[
+        Literal["gptq"] | None, Option(help="Learn from --data: fit to the layers' outputs (gptq).")
+    ] = None,
     activation_aware_scale: Annotated[
-        bool, Option("--activation-aware-scale", help="With --method: scale channels first, as AWQ does.")
+        bool, Option("--activation-aware-scale", help="With --method: scale input channels first, as AWQ does.")
     ] = False,
     activations: Annotated[
-        bool, Option("--activations", help="Activations of 8 bits, too, signed as --dtype is; needs --data.")
+        bool,
+        Option("--activations", help="Quantize activations to 8 bits, too (W8A8), signed as --dtype is; needs --data."),
     ] = False,
     observer: Annotated[
-        options.Observer, Option(help="How the range of an activation is found.")
-    ] = options.Observer.min_max,
-    weight_threshold: options.Threshold = 2048,
-    config: options.Config = None,
-    joint: options.Joint = False,
-    strict: options.Strict = False,
-    all_constants: options.AllConstants = False,
-    target: options.Target = None,
-    overwrite: options.Overwrite = False,
-    workers: options.Workers = None,
-    verify: options.Verify = False,
-    data: options.LearningData = None,
-    test_data: options.TestData = None,
-    metric: options.JudgedBy = None,
-    verify_threshold: options.VerifyThreshold = None,
-    min_snr: options.MinSnr = None,
-    as_json: options.Json = False,
+        Literal["min_max", "moving_average", "percentile", "mse"],
+        Option(help="With --activations: how the range of an activation is found."),
+    ] = "min_max",
 ) -> None:
     """Replace weights by 4- or 8-bit integers with scales; with --activations, compute in 8 bits, too (W8A8)."""
-    from corepress.coreml import OpLinearQuantizerConfig
-
-    if dtype is options.Dtype.float16:
-        raise ConfigError(f"--dtype float16: {model} is no neural network; ML programs get their type when converted")
-    chosen = config_of(config, lambda: OpLinearQuantizerConfig(
-        mode=mode.value, dtype=dtype.value, granularity=granularity.value, block_size=block_size,
-        weight_threshold=weight_threshold, scale_search=scale_search, smaller_block=smaller_block,
-    ))  # fmt: skip
-    more = {"activation_aware_scale": True} if activation_aware_scale else {}
-
-    def step(source: Model, progress: Any, samples: Any) -> Model:
+    fits = f"--method {method}" if method else "--activations" if activations else ""
+    if holds_networks(model):
+        step = of_networks(*how.of_network(), running, choice, limits)
+    else:
+        config = choice.config_of(how.config)
+        more = {"activation_aware_scale": True} if activation_aware_scale else {}
+        step = of_package("linear_quantize_weights", config, choice.joint, limits, running, method, **more)
         if activations:
-            source = quantize_activations(
-                source, samples, chosen, observer.value,
-                target=target, workers=workers, progress=progress, strict=strict,
-            )  # fmt: skip
-        return compressed(
-            source, "linear_quantize_weights", chosen, joint, method, samples,
-            target=target, workers=workers, progress=progress, strict=strict, spare_constants=not all_constants, **more,
-        )  # fmt: skip
-
-    check = Check(verify, data, test_data, metric, verify_threshold, min_snr)
-    fits = option_of(method) or ("--activations" if activations else "")
-    run_step("quantize", model, output, overwrite, as_json, step, check, fits)
+            step = with_activations(step, config, observer, limits, running)
+    run_step("quantize", model, to, running, step, check, fits)
 
 
 @command(Checked)
 def prune(
     model: options.Input,
-    output: options.Output,
-    sparsity: Annotated[float | None, Option(min=0, max=1, help="Part of the values to set to zero.")] = None,
-    threshold: Annotated[float | None, Option(min=0, help="Set values up to this magnitude to zero.")] = None,
-    minimum_sparsity: Annotated[float, Option(min=0, max=1, help="With --threshold: else stay dense.")] = 0.5,
-    n_m: Annotated[str | None, Option("--n-m", help="N:M, zero the N smallest of every M values.")] = None,
-    block_size: Annotated[int | None, Option(min=2, help="Zero whole runs of this many channels.")] = None,
-    dim: Annotated[int | None, Option(min=0, max=1, help="Axis of --n-m and --block-size.")] = None,
-    method: Annotated[options.PruneMethod | None, Option(help="Fit to the layers' outputs on --data.")] = None,
-    weight_threshold: options.Threshold = 2048,
-    config: options.Config = None,
-    joint: options.Joint = False,
-    strict: options.Strict = False,
-    all_constants: options.AllConstants = False,
-    target: options.Target = None,
-    overwrite: options.Overwrite = False,
-    workers: options.Workers = None,
-    verify: options.Verify = False,
-    data: options.LearningData = None,
-    test_data: options.TestData = None,
-    metric: options.JudgedBy = None,
-    verify_threshold: options.VerifyThreshold = None,
-    min_snr: options.MinSnr = None,
-    as_json: options.Json = False,
+    to: options.Destination,
+    how: settings.Pruning,
+    choice: options.Choice,
+    limits: options.Limits,
+    running: options.Running,
+    check: Check,
+    method: Annotated[
+        Literal["sparsegpt"] | None, Option(help="Learn from --data: fit to the layers' outputs (sparsegpt).")
+    ] = None,
 ) -> None:
     """Set small values to zero and store the others with a bit mask."""
-    from corepress.coreml import OpMagnitudePrunerConfig, OpThresholdPrunerConfig
+    from corepress.formats.mlprogram import load
 
-    def from_flags() -> Any:
-        if sum(given is not None for given in (sparsity, threshold, n_m)) != 1:
-            raise ConfigError("prune needs exactly one of --sparsity, --threshold and --n-m (or --config)")
-        if threshold is not None:
-            return OpThresholdPrunerConfig(threshold, minimum_sparsity, weight_threshold)
-        return OpMagnitudePrunerConfig(sparsity, block_size, ratio_of(n_m), dim, weight_threshold)
-
-    chosen = config_of(config, from_flags)
-
-    check = Check(verify, data, test_data, metric, verify_threshold, min_snr)
-    run_step("prune", model, output, overwrite, as_json, lambda source, progress, samples: compressed(
-        source, "prune_weights", chosen, joint, method, samples, target=target, workers=workers, progress=progress,
-        strict=strict, spare_constants=not all_constants,
-    ), check, option_of(method))  # fmt: skip
+    step = of_package("prune_weights", choice.config_of(how.config), choice.joint, limits, running, method)
+    run_step("prune", load(model), to, running, step, check, f"--method {method}" if method else "")
 
 
-@command(ForNeuralNetworksToo)
-def decompress(
-    model: options.Input,
-    output: options.Output,
-    overwrite: options.Overwrite = False,
-    workers: options.Workers = None,
-    as_json: options.Json = False,
-) -> None:
+@command(TakesNetworks)
+def decompress(model: options.Model, to: options.Destination, running: options.Running) -> None:
     """Make compressed weights plain float tensors again."""
-    from corepress.coreml import decompress_weights
-
-    run_step("decompress", model, output, overwrite, as_json, lambda source, progress, _: decompress_weights(
-        source, workers=workers, progress=progress
-    ))  # fmt: skip
+    if holds_networks(model):
+        step = of_networks(8, "dequantization", running)
+    else:
+        step = made_dense(running)
+    run_step("decompress", model, to, running, step)
 
 
 @command(Checked)
 def compress(
     model: options.Input,
-    output: options.Output,
+    to: options.Destination,
     recipe: Annotated[Path, Option("--recipe", help="A YAML file with the steps; see docs/recipes.md.")],
-    strict: options.Strict = False,
-    all_constants: options.AllConstants = False,
-    target: options.Target = None,
-    overwrite: options.Overwrite = False,
-    workers: options.Workers = None,
-    verify: options.Verify = False,
-    data: options.LearningData = None,
-    test_data: options.TestData = None,
-    metric: options.JudgedBy = None,
-    verify_threshold: options.VerifyThreshold = None,
-    min_snr: options.MinSnr = None,
-    as_json: options.Json = False,
+    limits: options.Limits,
+    running: options.Running,
+    check: Check,
 ) -> None:
     """Run several steps (prune, palettize, quantize) as a recipe says."""
     from corepress import recipe as recipes
+    from corepress.formats.mlprogram import load
 
     steps = recipes.load(recipe)
-    check = Check(verify, data, test_data, metric, verify_threshold, min_snr)
     learning = next((f"method: {step.method} of the recipe" for step in steps.steps if step.method), "")
-    run_step("compress", model, output, overwrite, as_json, lambda source, progress, samples: recipes.run(
-        source, steps, target=target, workers=workers, progress=progress,
-        strict=strict, spare_constants=not all_constants, sample_data=samples or None,
+    run_step("compress", load(model), to, running, lambda source, progress, samples: recipes.run(
+        source, steps, workers=running.workers, progress=progress, sample_data=samples or None, **limits.keywords(),
     ), check, learning)  # fmt: skip
 
 
 @command(Checked)
 def verify(
     original: options.Input,
-    compressed: Annotated[Path, Argument(metavar="COMPRESSED", help="What was made of it.")],
-    data: options.Data = None,
-    per_op: Annotated[bool, Option("--per-op", help="Compare every operation, to find the first wrong.")] = False,
+    compressed: Annotated[Path, Argument(metavar="COMPRESSED", help="The model that was made of it.")],
+    data: Annotated[
+        Path | None,
+        Option(
+            "--data",
+            exists=True,
+            help="Inputs: an .npz file, an image, or a folder of them. [default: random]",
+        ),
+    ] = None,
+    per_op: Annotated[
+        bool, Option("--per-op", help="Compare every operation, to find the first that went wrong.")
+    ] = False,
     stage: Annotated[
         str | None,
-        Option(help="Compare what goes into this stage of a pipeline (name or index; -1 is the last)."),
+        Option(help="Compare what goes into this stage of a pipeline: its name or index; -1 is the last."),
     ] = None,
-    metric: Annotated[options.Metric, Option(help="What decides.")] = options.Metric.snr,
-    threshold: Annotated[
-        float | None,
-        Option(help="The least value of the metric that will do; of kl and max_abs the greatest. [default: by metric]"),
-    ] = None,
-    min_snr: Annotated[float | None, Option(help="The threshold of --metric snr, in dB. [default: 20]")] = None,
-    samples: Annotated[int, Option(min=1, help="How many random inputs, without --data.")] = 4,
+    metric: Annotated[options.Metric, Option(help="What decides whether the models are near enough.")] = "snr",
+    threshold: Annotated[float | None, Option(help=options.THRESHOLD)] = None,
+    min_snr: options.MinSnr = None,
+    samples: Annotated[int, Option(min=1, help="Number of random inputs, without --data.")] = 4,
     seed: options.Seed = 0,
     device: options.Device = "cpu",
     function: options.Function = None,
     as_json: options.Json = False,
 ) -> None:
-    """Run two models on the same inputs and compare the outputs; exit code 1 when they are too far apart."""
+    """Run two models on the same inputs and compare the outputs; exit code 1 if they are too far apart."""
     from corepress.cli import show
     from corepress.errors import Missed
     from corepress.verification import verify as compare
 
-    if min_snr is not None and (metric is not options.Metric.snr or threshold is not None):
-        raise ConfigError("--min-snr is the threshold of --metric snr; use --threshold for other metrics, not both")
     result = compare(
-        original, compressed, data, metric=metric.value, threshold=min_snr if threshold is None else threshold,
+        original, compressed, data,
+        metric=metric, threshold=options.threshold_of(metric, threshold, min_snr, "--threshold"),
         per_op=per_op, samples=samples, seed=seed, device=device, function=function,
         stage=int(stage) if stage is not None and stage.removeprefix("-").isdecimal() else stage,
     )  # fmt: skip
@@ -325,9 +225,14 @@ def run(
     model: options.Input,
     given: Annotated[
         list[str] | None,
-        Option("--input", "-i", metavar="NAME=VALUE", help="A .npy, .npz or image file, or a number."),
+        Option(
+            "--input",
+            "-i",
+            metavar="NAME=VALUE",
+            help="An input and its value: a .npy, .npz or image file, or a number.",
+        ),
     ] = None,
-    random: Annotated[bool, Option("--random", help="Make random values for the inputs not given.")] = False,
+    random: Annotated[bool, Option("--random", help="Make random values for the inputs that are not given.")] = False,
     seed: options.Seed = 0,
     output: Annotated[Path | None, Option("--output", "-o", help="Write the outputs to this .npz file.")] = None,
     overwrite: options.Overwrite = False,
@@ -335,7 +240,7 @@ def run(
     function: options.Function = None,
     as_json: options.Json = False,
 ) -> None:
-    """Run a model once and show what it answers."""
+    """Run a model once and show its outputs."""
     from corepress import runtime
     from corepress.cli import show
     from corepress.formats.atomic import check_destination

@@ -6,9 +6,10 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
-from corepress.cli.options import Metric
+from corepress.cli.declare import Option
+from corepress.cli.options import THRESHOLD, Metric, MinSnr, threshold_of
 from corepress.errors import ConfigError, Missed
 
 if TYPE_CHECKING:
@@ -28,16 +29,27 @@ FEW = 30
 class Check:
     """What the options of a command say about judging its result."""
 
-    verify: bool = False
-    data: Path | None = None
-    test_data: Path | None = None
-    metric: Metric | None = None
-    threshold: float | None = None
-    min_snr: float | None = None
+    verify: Annotated[
+        bool,
+        Option("--verify", help="Compare the outputs with the original's; exit code 1 if they are too far apart."),
+    ] = False
+    data: Annotated[
+        Path | None,
+        Option(
+            "--data", "--sample-data", exists=True,
+            help="Inputs like those of the app: an .npz file, an image, or a folder of them. A method that learns from "
+            "them leaves a fifth to compare on; without one all are compared on.",
+        ),
+    ] = None  # fmt: skip
+    test_data: Annotated[
+        Path | None,
+        Option("--test-data", exists=True, help="Other inputs to compare on, so that all of --data are learnt from."),
+    ] = None
+    metric: Annotated[Metric | None, Option("--metric", help="What decides, as in verify. [default: snr]")] = None
+    verify_threshold: Annotated[float | None, Option("--verify-threshold", help=THRESHOLD)] = None
+    min_snr: MinSnr = None
 
     def __post_init__(self) -> None:
-        if self.min_snr is not None and (self.metric not in (None, Metric.snr) or self.threshold is not None):
-            raise ConfigError("--min-snr is the threshold of --metric snr; use --verify-threshold for others, not both")
         if self._limit is not None:
             from corepress.metrics import limit_of
 
@@ -45,11 +57,11 @@ class Check:
 
     @property
     def _metric(self) -> str:
-        return str(Metric(self.metric or Metric.snr).value)
+        return self.metric or "snr"
 
     @property
     def _limit(self) -> float | None:
-        return self.min_snr if self.threshold is None else self.threshold
+        return threshold_of(self._metric, self.verify_threshold, self.min_snr, "--verify-threshold")
 
     @property
     def wanted(self) -> bool:
@@ -59,7 +71,7 @@ class Check:
     @property
     def decides(self) -> bool:
         """Whether the command fails when the comparison misses its threshold."""
-        return self.verify or any(given is not None for given in (self.metric, self.threshold, self.min_snr))
+        return self.verify or any(given is not None for given in (self.metric, self.verify_threshold, self.min_snr))
 
     def inputs(self, model: Model | Networks, fits: str) -> Inputs:
         """The inputs to learn from and to compare on. `fits`: the option that learns from some, if any."""

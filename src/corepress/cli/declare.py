@@ -1,18 +1,21 @@
 """Commands of click from functions: the type of a parameter says which option or argument it is.
 
-`nbits: Annotated[int | None, Option(help="Bits of an index.")] = None` becomes the option `--nbits`. typer reads
-functions in the same way, but takes longer to start than it takes to compress a small model.
+`nbits: Annotated[int | None, Option(help="Bits of an index.")] = None` becomes the option `--nbits`, and also `--bits`,
+for both are names of it (`names.py`). A parameter whose type is a dataclass stands for a group of options, its fields.
+typer reads functions in the same way, but takes longer to start than it takes to compress a small model.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from enum import Enum
+from collections.abc import Callable, Iterator
+from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, get_args, get_origin
+from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 import click
+
+from corepress.names import API, SHORT
 
 
 class Argument(NamedTuple):
@@ -52,12 +55,11 @@ class Command(click.Command):
     """A command from a function, with a list of arguments in its help."""
 
     def __init__(self, function: Callable[..., None]):
-        parameters = inspect.signature(function, eval_str=True).parameters.values()
         super().__init__(
             function.__name__,
-            callback=function,
+            callback=_grouping(function),
             help=inspect.getdoc(function),
-            params=[_parameter(parameter) for parameter in parameters],
+            params=[_parameter(leaf) for parameter in _parameters(function) for leaf in _leaves(parameter)],
         )
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -72,17 +74,6 @@ class _Positional(click.Argument):
     def __init__(self, name: str, declared: Argument):
         super().__init__([name], type=_Place(exists=False), metavar=declared.metavar)
         self.declared = declared
-
-
-class _Word(click.Choice):  # type: ignore[type-arg]
-    """One of the words of an enumeration, of which the function gets the member."""
-
-    def __init__(self, kind: type[Enum]):
-        super().__init__([member.value for member in kind])
-        self.kind = kind
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return self.kind(super().convert(getattr(value, "value", value), param, ctx))
 
 
 class _Number(click.ParamType):  # type: ignore[type-arg]
@@ -114,6 +105,35 @@ class _Place(click.Path):
         return super().convert(value, param, ctx)
 
 
+def _parameters(made_from: Callable[..., Any]) -> list[inspect.Parameter]:
+    return list(inspect.signature(made_from, eval_str=True).parameters.values())
+
+
+def _is_group(parameter: inspect.Parameter) -> bool:
+    return isinstance(parameter.annotation, type) and is_dataclass(parameter.annotation)
+
+
+def _leaves(parameter: inspect.Parameter) -> Iterator[inspect.Parameter]:
+    """The parameter itself, or the fields of the group that it stands for."""
+    if _is_group(parameter):
+        yield from _parameters(parameter.annotation)
+    else:
+        yield parameter
+
+
+def _grouping(function: Callable[..., None]) -> Callable[..., None]:
+    """The function, called with all options one by one."""
+
+    def call(**given: Any) -> None:
+        arguments = {}
+        for parameter in _parameters(function):
+            found = {leaf.name: given[leaf.name] for leaf in _leaves(parameter)}
+            arguments[parameter.name] = parameter.annotation(**found) if _is_group(parameter) else found[parameter.name]
+        function(**arguments)
+
+    return call
+
+
 def _parameter(parameter: inspect.Parameter) -> click.Parameter:
     annotation, declared = get_args(parameter.annotation)
     if isinstance(declared, Argument):
@@ -122,16 +142,18 @@ def _parameter(parameter: inspect.Parameter) -> click.Parameter:
 
 
 def _option(parameter: inspect.Parameter, annotation: Any, declared: Option) -> click.Option:
-    kind = next((part for part in get_args(annotation) if part is not type(None)), annotation)
+    kind = _kind(annotation)
     several = get_origin(kind) is list
-    flag = f"--{parameter.name.replace('_', '-')}"
+    flag = _flag(parameter.name)
     both = f"{flag}/--no-{flag.removeprefix('--')}"
+    other = SHORT.get(parameter.name) or API.get(parameter.name)
+    flags = [*(declared.flags or (both if kind is bool else flag,)), *([_flag(other)] if other else [])]
     required = parameter.default is parameter.empty
-    default = None if required else getattr(parameter.default, "value", parameter.default)
+    default = None if required else parameter.default
     shown = f"default: {default}" if default is not None and kind is not bool else ""
     facts = [fact for fact in (shown, declared.range) if fact]
     return click.Option(
-        [parameter.name, *(declared.flags or (both if kind is bool else flag,))],
+        [parameter.name, *flags],
         type=None if kind is bool or several else _type(kind, declared),
         is_flag=True if kind is bool else None,  # False would let click leave out the value
         multiple=several,
@@ -141,9 +163,20 @@ def _option(parameter: inspect.Parameter, annotation: Any, declared: Option) -> 
     )
 
 
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _kind(annotation: Any) -> Any:
+    """The type of a value that is given: of `X | None` that is X."""
+    if get_origin(annotation) is Literal:
+        return annotation
+    return next((part for part in get_args(annotation) if part is not type(None)), annotation)
+
+
 def _type(kind: Any, declared: Option) -> click.ParamType:  # type: ignore[type-arg]
-    if issubclass(kind, Enum):
-        return _Word(kind)
+    if get_origin(kind) is Literal:
+        return click.Choice(get_args(kind))
     if issubclass(kind, Path):
         return _Place(declared.exists)
     return _Number(kind, declared) if kind in (int, float) else click.STRING

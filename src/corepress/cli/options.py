@@ -1,129 +1,105 @@
-"""Arguments and options that several commands share."""
+"""Options that several commands share: single ones, and groups of those that belong together.
+
+A group is a dataclass; a command that has a parameter of its type has its options, and is given them as one value.
+"""
 
 from __future__ import annotations
 
-from enum import Enum
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from corepress.cli.declare import Argument, Option
+from corepress.errors import ConfigError
+
+if TYPE_CHECKING:
+    from corepress.coreml import OptimizationConfig
+
+Metric = Literal["snr", "cosine", "psnr", "top1", "kl", "max_abs"]
 
 Input = Annotated[Path, Argument(metavar="MODEL", help="An .mlpackage or an .mlmodel.")]
-Output = Annotated[Path, Option("--output", "-o", help="Where to write the result.")]
-Overwrite = Annotated[bool, Option("--overwrite", help="Replace the output when it exists, even the input.")]
-Config = Annotated[
-    Path | None,
-    Option("--config", help="A YAML file in the form of OptimizationConfig.from_yaml, instead of the flags."),
-]
-Joint = Annotated[bool, Option("--joint", help="Compress weights further that are compressed already.")]
-Strict = Annotated[
-    bool,
-    Option("--strict", help="Fail where rules change nothing (exit code 2), or no weight is compressed (1)."),
-]
-AllConstants = Annotated[
-    bool,
-    Option("--all-constants", help="Compress constants that no product or look-up reads, too, such as anchors."),
-]
-Target = Annotated[str | None, Option("--target", help="Raise the model to this target first, e.g. iOS18.")]
-Workers = Annotated[int | None, Option("--workers", min=1, help="Threads; one for each core by default.")]
-Json = Annotated[bool, Option("--json", help="Print JSON on standard output, and nothing else.")]
-Threshold = Annotated[int, Option("--weight-threshold", min=0, help="Leave weights of up to so many elements alone.")]
-Verify = Annotated[
-    bool, Option("--verify", help="Compare outputs with the original's; exit code 1 when they are too far apart.")
-]
-Data = Annotated[
-    Path | None,
-    Option("--data", exists=True, help="Inputs to compare on: .npz, image, or a folder of these; else random."),
-]
-LearningData = Annotated[
-    Path | None,
-    Option(
-        "--data",
-        exists=True,
-        help="Inputs like those of the app: .npz, image, or a folder. A method that learns from them leaves a fifth "
-        "to compare on; without one all are to compare on.",
-    ),
-]
-TestData = Annotated[
-    Path | None,
-    Option("--test-data", exists=True, help="Inputs to compare on; all of --data serve to learn from, then."),
-]
-Device = Annotated[str, Option("--device", help="Where to run: cpu, cuda, mps.")]
-Function = Annotated[str | None, Option("--function", help="Which function, of a model with several.")]
-Seed = Annotated[int, Option("--seed", min=0, help="A number that fixes the random inputs.")]
-
-
-class PaletteMode(str, Enum):
-    kmeans = "kmeans"
-    uniform = "uniform"
-    unique = "unique"
-
-
-class LinearMode(str, Enum):
-    linear_symmetric = "linear_symmetric"
-    linear = "linear"
-
-
-class Dtype(str, Enum):
-    int8 = "int8"
-    uint8 = "uint8"
-    int4 = "int4"
-    uint4 = "uint4"
-    float16 = "float16"
-
-
-class LutGranularity(str, Enum):
-    per_tensor = "per_tensor"
-    per_grouped_channel = "per_grouped_channel"
-
-
-class LinearGranularity(str, Enum):
-    per_tensor = "per_tensor"
-    per_channel = "per_channel"
-    per_block = "per_block"
-
-
-class LutDtype(str, Enum):
-    int8 = "int8"
-    uint8 = "uint8"
-
-
-class Observer(str, Enum):
-    min_max = "min_max"
-    moving_average = "moving_average"
-    percentile = "percentile"
-    mse = "mse"
-
-
-class Metric(str, Enum):
-    snr = "snr"
-    cosine = "cosine"
-    psnr = "psnr"
-    top1 = "top1"
-    kl = "kl"
-    max_abs = "max_abs"
-
-
-class PaletteMethod(str, Enum):
-    lut_gptq = "lut-gptq"
-    skm = "skm"
-
-
-class LinearMethod(str, Enum):
-    gptq = "gptq"
-
-
-class PruneMethod(str, Enum):
-    sparsegpt = "sparsegpt"
-
-
-# Of the commands that compress; `verify` calls the threshold --threshold, which `prune` has for something else.
-JudgedBy = Annotated[Metric | None, Option("--metric", help="What decides, as in verify. [default: snr]")]
-VerifyThreshold = Annotated[
-    float | None,
-    Option(
-        "--verify-threshold",
-        help="The least value of the metric that will do; of kl and max_abs the greatest. [default: by metric]",
-    ),
-]
+# What a command is given in its place that reads the model first (`usage.TakesNetworks`).
+Model = Annotated[Any, Argument(metavar="MODEL", help="An .mlpackage or an .mlmodel.")]
+Json = Annotated[bool, Option("--json", help="Print one JSON document on standard output, and nothing else.")]
+Overwrite = Annotated[bool, Option("--overwrite", help="Replace the output if it exists, even if it is the input.")]
+THRESHOLD = "The least value of the metric that is good enough; of kl and max_abs the greatest. [default: by metric]"
 MinSnr = Annotated[float | None, Option("--min-snr", help="The threshold of --metric snr, in dB. [default: 20]")]
+Device = Annotated[str, Option("--device", help="Where to run the model: cpu, cuda or mps.")]
+Function = Annotated[str | None, Option("--function", help="The function to run, if the model has several.")]
+Seed = Annotated[int, Option("--seed", min=0, help="Another number gives other random inputs.")]
+
+
+@dataclass(frozen=True)
+class Destination:
+    """Where the result goes."""
+
+    output: Annotated[Path, Option("--output", "-o", help="Where to write the result.")]
+    overwrite: Overwrite = False
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which weights are compressed, apart from the rules that hold for all of them."""
+
+    weight_threshold: Annotated[
+        int, Option("--weight-threshold", min=0, help="Leave weights of up to this many elements as they are.")
+    ] = 2048
+    config: Annotated[
+        Path | None,
+        Option(
+            "--config", help="A YAML file of settings as OptimizationConfig.from_yaml reads it, instead of options."
+        ),
+    ] = None
+    joint: Annotated[bool, Option("--joint", help="Compress weights further that are compressed already.")] = False
+
+    def config_of(self, from_options: Callable[[int], Any]) -> OptimizationConfig:
+        """The configuration in the file, by whose name its faults are told, or the one that the options ask for."""
+        from corepress.coreml import OptimizationConfig
+        from corepress.fields import read_yaml
+
+        if self.config is None:
+            return OptimizationConfig(global_config=from_options(self.weight_threshold))
+        content = read_yaml(self.config)
+        try:
+            return OptimizationConfig.from_dict(content)
+        except ConfigError as error:
+            raise ConfigError(f"{self.config}: {error}") from error
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a compression may do to the model, and when it fails."""
+
+    strict: Annotated[
+        bool,
+        Option("--strict", help="Fail if a rule changes nothing (exit code 2), or no weight is compressed (1)."),
+    ] = False
+    all_constants: Annotated[
+        bool,
+        Option("--all-constants", help="Also compress constants that no product or look-up reads, such as anchors."),
+    ] = False
+    target: Annotated[
+        str | None, Option("--target", help="Raise the model to this system first, for example iOS18.")
+    ] = None
+
+    def keywords(self) -> dict[str, Any]:
+        """As the functions of `corepress.coreml` take it."""
+        return {"target": self.target, "strict": self.strict, "spare_constants": not self.all_constants}
+
+
+@dataclass(frozen=True)
+class Running:
+    """How the work is done, and told."""
+
+    workers: Annotated[
+        int | None, Option("--workers", min=1, help="Number of threads. [default: one for each core]")
+    ] = None
+    as_json: Json = False
+
+
+def threshold_of(metric: str, threshold: float | None, min_snr: float | None, flag: str) -> float | None:
+    """The threshold that decides, however it was given; `flag`: the option that gives it for any metric."""
+    if min_snr is not None and (metric != "snr" or threshold is not None):
+        raise ConfigError(f"--min-snr is the threshold of --metric snr; use {flag} for other metrics, not both")
+    return min_snr if threshold is None else threshold

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from corepress.cli.declare import Command
+from corepress.cli.steps import holds_networks
 from corepress.errors import ConfigError
 
 
@@ -29,13 +30,12 @@ def _no_config(*options: str) -> Needs:
     )
 
 
-def word(value: Any) -> Any:
-    """The text of an option that is one of a few words."""
-    return getattr(value, "value", value)
+def _packages_only(*options: str) -> Needs:
+    return Needs(options, lambda given: not given["networks"], "neural networks have no such option")
 
 
 def _is(option: str, *words: str) -> Callable[[Mapping[str, Any]], bool]:
-    return lambda given: word(given[option]) in words
+    return lambda given: given[option] in words
 
 
 def _set(option: str) -> Callable[[Mapping[str, Any]], bool]:
@@ -61,8 +61,17 @@ TABLE: dict[str, tuple[Needs, ...]] = {
         Needs(("method",), _is("mode", "kmeans"), "only --mode kmeans can be fitted to data"),
         Needs(
             ("method",),
-            lambda given: word(given["method"]) != "lut-gptq" or not given["per_channel_scale"],
+            lambda given: given["method"] != "lut-gptq" or not given["per_channel_scale"],
             "--method lut-gptq can't fit tables with --per-channel-scale; --method skm can",
+        ),
+        _packages_only(
+            *("granularity", "group_size", "channel_axis", "cluster_dim", "per_channel_scale", "lut_dtype"),
+            *("smaller_group", "method", "config", "joint", "target"),
+        ),
+        Needs(
+            ("mode",),
+            lambda given: not given["networks"] or given["mode"] != "unique",
+            "neural networks have kmeans and uniform only",
         ),
     ),
     "quantize": (
@@ -72,6 +81,16 @@ TABLE: dict[str, tuple[Needs, ...]] = {
         ),
         Needs(("activation_aware_scale",), _set("method"), "it needs --method gptq and --data"),
         Needs(("observer",), _set("activations"), "it needs --activations and --data"),
+        _packages_only(
+            *("granularity", "block_size", "scale_search", "smaller_block", "method", "activation_aware_scale"),
+            *("activations", "observer", "config", "joint", "target"),
+        ),
+        Needs(
+            ("dtype",),
+            lambda given: given["networks"] or given["dtype"] != "float16",
+            "float16 is for neural networks; the numbers of ML programs get their type when the model is converted",
+        ),
+        Needs(("mode",), lambda given: given["dtype"] != "float16", "--dtype float16 has no steps"),
     ),
     "prune": (
         _no_config("sparsity", "threshold", "minimum_sparsity", "n_m", "block_size", "dim"),
@@ -104,17 +123,33 @@ class Checked(Command):
         return super().invoke(ctx)
 
 
-def check(command: str, context: Any) -> None:
-    """Raise ConfigError for the first option that is given in vain, or is a number without a meaning."""
+class TakesNetworks(Command):
+    """A command for neural networks as well. It is given the model, and not its path: what the model holds decides
+    which options have an effect."""
+
+    def invoke(self, ctx: Any) -> Any:
+        from corepress.formats.read import load
+
+        model = ctx.params["model"] = load(ctx.params["model"])
+        check(str(self.name), ctx, holds_networks(model))
+        return super().invoke(ctx)
+
+
+def check(command: str, context: Any, networks: bool = False) -> None:
+    """Raise ConfigError for the first option that is given in vain, or is a number without a meaning.
+
+    `networks`: whether the model holds neural networks.
+    """
     flags = {parameter.name: parameter.opts[0] for parameter in context.command.params}
     given = set(on_command_line(context))
+    values = {**context.params, "networks": networks}
     for name in sorted(given):
-        value = context.params[name]
+        value = values[name]
         if isinstance(value, float) and not math.isfinite(value):
             raise ConfigError(f"{flags[name]} {value}: it must be a finite number")
     for needs in TABLE.get(command, ()):
         for option in needs.options:
-            if option in given and not needs.holds(context.params):
+            if option in given and not needs.holds(values):
                 raise ConfigError(f"{flags[option]} has no effect here: {needs.because}")
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from corepress.coreml.action import Action, Evidence
 from corepress.coreml.choose import config_for
 from corepress.coreml.config import OptimizationConfig, check_kinds
-from corepress.coreml.op_configs import OpCompressorConfig
+from corepress.coreml.op_configs import OpCompressorConfig, OpMagnitudePrunerConfig
 from corepress.coreml.prepare import prepared
 from corepress.coreml.readers import read_by_product
 from corepress.coreml.rewrite import Outcome, rewrite
@@ -95,6 +95,7 @@ class Method(NamedTuple):
             names = " or ".join(f'"{name}"' for name in self.fitted)
             raise ConfigError(f"method must be {names}, not {fitted!r}")
         config = check_kinds(config, self.function, *self.kinds)
+        _warn_of_zeros(config)
         result = prepared(model, config, joint, target)
         weights = result.weights()
         action = self.action if fitted is None else self.fitted[fitted]
@@ -135,6 +136,12 @@ def nothing_done(what: str, outcome: Outcome) -> str:
     weight, reason = max(outcome.left, key=lambda item: item[0].stored_bytes)
     shape = "x".join(map(str, weight.shape))
     return f'{what}: the largest of {len(outcome.left)}, "{weight.name}" ({shape}), was left alone: {reason}.'
+
+
+def _warn_of_zeros(config: OptimizationConfig) -> None:
+    for held in config.configs():
+        if isinstance(held, OpMagnitudePrunerConfig) and held.target_sparsity == 1:
+            log.warning("target_sparsity=1 sets all values of the weights to zero: give a smaller part of them")
 
 
 def chooser(choices: Choices) -> Choose:

@@ -1,0 +1,15 @@
+"""The short names of settings, on the command line and in recipes, beside those of the API. Both are understood."""
+
+from __future__ import annotations
+
+# By the name of the field of a configuration, or of the argument, its short name.
+SHORT = {
+    "enable_per_channel_scale": "per_channel_scale",
+    "joint_compression": "joint",
+    "minimum_sparsity_percentile": "minimum_sparsity",
+    "n_m_ratio": "n_m",
+    "nbits": "bits",
+    "target_sparsity": "sparsity",
+}
+# And the other way round.
+API = {short: name for name, short in SHORT.items()}

@@ -1,0 +1,50 @@
+"""The table of methods: what the public functions, recipes and the command line know is the same."""
+
+from __future__ import annotations
+
+import inspect
+
+import click
+import pytest
+
+from corepress import coreml
+from corepress.coreml.action import Action
+from corepress.coreml.methods import METHODS
+from corepress.recipe import parse
+
+FITTED = [(verb, name) for verb, method in METHODS.items() for name in method.fitted]
+ARGUMENTS = {"palettize": {"nbits": 4}, "quantize": {}, "prune": {"target_sparsity": 0.5}}
+
+
+@pytest.mark.parametrize("verb", METHODS)
+def test_a_method_is_a_public_function_and_has_an_action(verb) -> None:
+    method = METHODS[verb]
+    assert callable(getattr(coreml, method.function))
+    assert issubclass(method.action, Action) and method.action.evidence is None
+
+
+@pytest.mark.parametrize(("verb", "name"), FITTED)
+def test_a_fitted_method_adds_a_fit_to_the_action_without_data(verb, name) -> None:
+    kind = METHODS[verb].fitted[name]
+    assert issubclass(kind, METHODS[verb].action)
+    assert kind.evidence is not None and kind.fit is not Action.fit and kind.compress is METHODS[verb].action.compress
+
+
+@pytest.mark.parametrize(("verb", "name"), FITTED)
+def test_recipes_and_the_calibrated_functions_know_it(verb, name) -> None:
+    step = {verb: ARGUMENTS[verb], "method": name}
+    assert parse({"steps": [step]}).steps[0].method == name
+    from corepress.coreml import calibrated
+
+    function = getattr(calibrated, METHODS[verb].function)
+    default = inspect.signature(function).parameters.get("method")
+    assert default is None or default.default == next(iter(METHODS[verb].fitted))
+
+
+@pytest.mark.parametrize("verb", METHODS)
+def test_the_command_line_offers_the_same(verb) -> None:
+    from corepress.cli import app
+
+    command = app.app.get_command(click.Context(app.app), verb)
+    choices = next(parameter.type.choices for parameter in command.params if parameter.name == "method")
+    assert [getattr(choice, "value", choice) for choice in choices] == list(METHODS[verb].fitted)

@@ -10,6 +10,7 @@ import pytest
 from corepress import coreml
 from corepress.coreml.action import Action
 from corepress.coreml.methods import METHODS
+from corepress.errors import ConfigError
 from corepress.recipe import parse
 
 FITTED = [(verb, name) for verb, method in METHODS.items() for name in method.fitted]
@@ -37,8 +38,15 @@ def test_recipes_and_the_calibrated_functions_know_it(verb, name) -> None:
     from corepress.coreml import calibrated
 
     function = getattr(calibrated, METHODS[verb].function)
-    default = inspect.signature(function).parameters.get("method")
-    assert default is None or default.default == next(iter(METHODS[verb].fitted))
+    assert inspect.signature(function).parameters["method"].default == next(iter(METHODS[verb].fitted))
+
+
+@pytest.mark.parametrize("verb", METHODS)
+def test_another_name_is_answered_with_those_that_there_are(verb) -> None:
+    method = METHODS[verb]
+    config = coreml.OptimizationConfig(method.kinds[0](**ARGUMENTS[verb]))
+    with pytest.raises(ConfigError, match=f"method must be .*\"{list(method.fitted)[-1]}\", not 'other'"):
+        method.plan(None, config, False, "other")
 
 
 @pytest.mark.parametrize("verb", METHODS)

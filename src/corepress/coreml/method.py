@@ -77,11 +77,11 @@ class Method(NamedTuple):
         model: Model,
         config: OptimizationConfig,
         joint: bool,
-        *,
         fitted: str | None = None,
         target: Any = None,
         strict: bool = False,
         spare_constants: bool | None = None,
+        *,
         words: Mapping[str, str] = PYTHON,
         where: str = "",
     ) -> Plan:

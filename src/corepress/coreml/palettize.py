@@ -70,9 +70,7 @@ def palettize_weights(
         >>> small.save("four_bits.mlpackage").size() < cto.load("model.mlpackage").size() / 3
         True
     """
-    plan = METHOD.plan(
-        mlmodel, config, joint_compression, target=target, strict=strict, spare_constants=spare_constants
-    )
+    plan = METHOD.plan(mlmodel, config, joint_compression, None, target, strict, spare_constants)
     return plan.run(workers, progress)
 
 

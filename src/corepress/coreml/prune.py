@@ -64,9 +64,7 @@ def prune_weights(
         >>> cto.report(sparse).compressed[0].compression
         'sparse'
     """
-    plan = METHOD.plan(
-        mlmodel, config, joint_compression, target=target, strict=strict, spare_constants=spare_constants
-    )
+    plan = METHOD.plan(mlmodel, config, joint_compression, None, target, strict, spare_constants)
     return plan.run(workers, progress)
 
 

@@ -72,9 +72,7 @@ def linear_quantize_weights(
         >>> cto.report(small).compressed[0].bits
         4
     """
-    plan = METHOD.plan(
-        mlmodel, config, joint_compression, target=target, strict=strict, spare_constants=spare_constants
-    )
+    plan = METHOD.plan(mlmodel, config, joint_compression, None, target, strict, spare_constants)
     return plan.run(workers, progress)
 
 

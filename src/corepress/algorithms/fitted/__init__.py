@@ -18,6 +18,6 @@ To add a fitted method, in five files:
 4. `cli/app.py`: the name among the choices of `--method`; `tests/coreml/test_methods.py` fails until it is there.
 5. `CHANGELOG.md`: a line.
 
-Samples held back, the choice between fitted and plain form, several passes and pipelines come by themselves. For PyTorch
-modules: a configuration and an algorithm, registered under one name in `torch/layerwise_compression`.
+Samples held back, the choice between fitted and plain form, several passes and pipelines come by themselves. For
+PyTorch modules: a configuration and an algorithm, registered under one name in `torch/layerwise_compression`.
 """

@@ -26,13 +26,12 @@ _PASSES = {Evidence.INPUTS: fitted, Evidence.SENSITIVITY: weighted}
 def compressed(
     plan: Plan,
     sample_data: Samples,
-    *,
-    activation_aware_scale: bool = False,
     held_back: float | Samples = HELD_BACK,
     function: str | None = None,
     device: str = "cpu",
     workers: int | None = None,
     progress: Progress | None = None,
+    activation_aware_scale: bool = False,
 ) -> Model:
     """What a plan makes of its model with the forms that are fitted to samples, or without where that is better.
 

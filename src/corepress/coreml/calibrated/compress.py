@@ -74,24 +74,8 @@ def palettize_weights(
         >>> results[1].worst.snr > results[0].worst.snr + 10
         True
     """
-    plan = palettize.METHOD.plan(
-        mlmodel,
-        config,
-        joint_compression,
-        fitted=method,
-        target=target,
-        strict=strict,
-        spare_constants=spare_constants,
-    )
-    return compressed(
-        plan,
-        sample_data,
-        held_back=held_back,
-        function=function,
-        device=device,
-        workers=workers,
-        progress=progress,
-    )
+    plan = palettize.METHOD.plan(mlmodel, config, joint_compression, method, target, strict, spare_constants)
+    return compressed(plan, sample_data, held_back, function, device, workers, progress)
 
 
 @takes_any_model
@@ -101,6 +85,7 @@ def linear_quantize_weights(
     sample_data: Samples,
     joint_compression: bool = False,
     *,
+    method: str = "gptq",
     activation_aware_scale: bool = False,
     held_back: float | Samples = HELD_BACK,
     function: str | None = None,
@@ -120,6 +105,7 @@ def linear_quantize_weights(
         config: What to quantize and how, with `OpLinearQuantizerConfig`s.
         sample_data: As in `calibrated.palettize_weights`.
         joint_compression: As in `corepress.coreml.linear_quantize_weights`.
+        method: "gptq" is the only one.
         activation_aware_scale: Scale input channels first, as AWQ does, where a constant of the operations before can
             take up the inverse; the search rounds such weights eleven times.
         held_back: As in `calibrated.palettize_weights`.
@@ -145,25 +131,8 @@ def linear_quantize_weights(
         >>> cto.verify("model.mlpackage", small, samples).ok
         True
     """
-    plan = quantize.METHOD.plan(
-        mlmodel,
-        config,
-        joint_compression,
-        fitted="gptq",
-        target=target,
-        strict=strict,
-        spare_constants=spare_constants,
-    )
-    return compressed(
-        plan,
-        sample_data,
-        activation_aware_scale=activation_aware_scale,
-        held_back=held_back,
-        function=function,
-        device=device,
-        workers=workers,
-        progress=progress,
-    )
+    plan = quantize.METHOD.plan(mlmodel, config, joint_compression, method, target, strict, spare_constants)
+    return compressed(plan, sample_data, held_back, function, device, workers, progress, activation_aware_scale)
 
 
 @takes_any_model
@@ -173,6 +142,7 @@ def prune_weights(
     sample_data: Samples,
     joint_compression: bool = False,
     *,
+    method: str = "sparsegpt",
     held_back: float | Samples = HELD_BACK,
     function: str | None = None,
     target: Any = None,
@@ -192,6 +162,7 @@ def prune_weights(
         config: What to prune and how, with `OpMagnitudePrunerConfig`s.
         sample_data: As in `calibrated.palettize_weights`.
         joint_compression: As in `corepress.coreml.prune_weights`.
+        method: "sparsegpt" is the only one.
         held_back: As in `calibrated.palettize_weights`.
         function: Of a model with several, the one that the samples are for.
         target: Raise the model to this deployment target first, such as "iOS18".
@@ -215,21 +186,5 @@ def prune_weights(
         >>> cto.verify("model.mlpackage", sparse, samples).ok
         True
     """
-    plan = prune.METHOD.plan(
-        mlmodel,
-        config,
-        joint_compression,
-        fitted="sparsegpt",
-        target=target,
-        strict=strict,
-        spare_constants=spare_constants,
-    )
-    return compressed(
-        plan,
-        sample_data,
-        held_back=held_back,
-        function=function,
-        device=device,
-        workers=workers,
-        progress=progress,
-    )
+    plan = prune.METHOD.plan(mlmodel, config, joint_compression, method, target, strict, spare_constants)
+    return compressed(plan, sample_data, held_back, function, device, workers, progress)

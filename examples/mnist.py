@@ -1,15 +1,19 @@
-"""What the MNIST examples share: the images, a small convolutional network, how to train and to measure it."""
+"""What the MNIST examples share: images, a small convolutional network, how to train, to convert and to measure it."""
 
 from __future__ import annotations
 
+import argparse
 import gzip
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from rich.console import Console
 from rich.progress import track
+from rich.table import Table
 from torch import Tensor, nn
 
 Data = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -32,6 +36,23 @@ class Net(nn.Module):
         x = nn.functional.max_pool2d(self.conv1(images).relu(), 2)
         x = nn.functional.max_pool2d(self.conv2(x).relu(), 2)
         return self.dense2(self.dense1(x.flatten(1)).relu())
+
+
+def begin(doc: str | None, fine_tuning: float, output: str) -> tuple[argparse.Namespace, Data, Net]:
+    """The arguments of an example (`epochs`, `fine_tuning`, `output`), its images, and a network trained on them.
+
+    `doc`: of the example. `fine_tuning`, `output`: epochs and the package, where no arguments name others.
+    """
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, help="folder of the four files of MNIST")
+    parser.add_argument("--epochs", type=float, default=1.0, help="of the first training")
+    parser.add_argument("--fine-tuning", type=float, default=fine_tuning, help="epochs of the second")
+    parser.add_argument("--output", default=output)
+    arguments = parser.parse_args()
+    torch.manual_seed(0)
+    data, net = load(arguments.data), Net()
+    train(net, data, arguments.epochs)
+    return arguments, data, net
 
 
 def load(path: str | Path) -> Data:
@@ -92,3 +113,25 @@ def accuracy(model: nn.Module, data: Data) -> float:
     model.eval()
     answers = [model(batch).argmax(dim=1) for batch in images.split(1000)]
     return float((torch.cat(answers) == labels).float().mean())
+
+
+def convert(model: nn.Module, data: Data, path: str, target: Any) -> None:
+    """Write a package for a deployment target of Core ML Tools."""
+    import coremltools as ct
+
+    image = data[2][:1]
+    package = ct.convert(
+        torch.jit.trace(model, image),
+        inputs=[ct.TensorType(name="image", shape=image.shape)],
+        minimum_deployment_target=target,
+        skip_model_load=True,
+    )
+    package.save(path)
+
+
+def show(title: str, models: Mapping[str, nn.Module], data: Data) -> None:
+    """Print how often each model, by its name, is right."""
+    table = Table("network", "accuracy, %", title=f"MNIST; {title}")
+    for name, model in models.items():
+        table.add_row(name, f"{100 * accuracy(model, data):.2f}")
+    Console().print(table)

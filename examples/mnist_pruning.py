@@ -7,15 +7,12 @@ The table compares the trained network, the same pruned at once, and the one pru
 
 from __future__ import annotations
 
-import argparse
 import copy
 from typing import Any
 
 import coremltools as ct
 import mnist
 import torch
-from rich.console import Console
-from rich.table import Table
 
 from corepress.torch.pruning import MagnitudePruner, MagnitudePrunerConfig
 
@@ -23,16 +20,7 @@ SPARSITY = 0.75
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, help="folder of the four files of MNIST")
-    parser.add_argument("--epochs", type=float, default=1.0, help="of the first training")
-    parser.add_argument("--fine-tuning", type=float, default=0.5, help="epochs of the second")
-    parser.add_argument("--output", default="mnist_sparse.mlpackage")
-    arguments = parser.parse_args()
-    torch.manual_seed(0)
-    data = mnist.load(arguments.data)
-    net = mnist.Net()
-    mnist.train(net, data, arguments.epochs)
+    arguments, data, net = mnist.begin(__doc__, fine_tuning=0.5, output="mnist_sparse.mlpackage")
 
     at_once = pruner(net, {"begin_step": 0})
     at_once.prepare()
@@ -44,21 +32,11 @@ def main() -> None:
     mnist.train(model, data, arguments.fine_tuning, gradual.step, learning_rate=5e-4, description="Fine-tuning")
     finished = gradual.finalize()
 
-    image = data[2][:1]
-    package = ct.convert(
-        torch.jit.trace(finished, image),
-        inputs=[ct.TensorType(name="image", shape=image.shape)],
-        minimum_deployment_target=ct.target.iOS16,
-        skip_model_load=True,
-    )
-    package.save(arguments.output)
+    mnist.convert(finished, data, arguments.output, ct.target.iOS16)
 
     zeros = gradual.report()["global"]["unstructured_weight_sparsity"]
-    table = Table("network", "accuracy, %", title=f"MNIST; {zeros:.0%} zeros in {arguments.output}")
-    rows = {"trained, dense": net, "pruned at once": at_once.finalize(), "pruned step by step": finished}
-    for name, model in rows.items():
-        table.add_row(name, f"{100 * mnist.accuracy(model, data):.2f}")
-    Console().print(table)
+    models = {"trained, dense": net, "pruned at once": at_once.finalize(), "pruned step by step": finished}
+    mnist.show(f"{zeros:.0%} zeros in {arguments.output}", models, data)
 
 
 def pruner(model: torch.nn.Module, scheduler: dict[str, Any]) -> MagnitudePruner:

@@ -7,14 +7,10 @@ The table compares the trained network, the same with its weights rounded to 4 b
 
 from __future__ import annotations
 
-import argparse
 import copy
 
 import coremltools as ct
 import mnist
-import torch
-from rich.console import Console
-from rich.table import Table
 
 from corepress.torch.quantization import (
     LinearQuantizer,
@@ -25,16 +21,7 @@ from corepress.torch.quantization import (
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, help="folder of the four files of MNIST")
-    parser.add_argument("--epochs", type=float, default=1.0, help="of the first training")
-    parser.add_argument("--fine-tuning", type=float, default=0.3, help="epochs of the second")
-    parser.add_argument("--output", default="mnist_w4a8.mlpackage")
-    arguments = parser.parse_args()
-    torch.manual_seed(0)
-    data = mnist.load(arguments.data)
-    net = mnist.Net()
-    mnist.train(net, data, arguments.epochs)
+    arguments, data, net = mnist.begin(__doc__, fine_tuning=0.3, output="mnist_w4a8.mlpackage")
 
     rounding = PostTrainingQuantizerConfig.from_dict({"global_config": {"weight_dtype": "int4"}})
     rounded = PostTrainingQuantizer(net, rounding).compress()
@@ -48,20 +35,10 @@ def main() -> None:
     mnist.train(model, data, arguments.fine_tuning, quantizer.step, learning_rate=2e-4, description="Fine-tuning")
     finished = quantizer.finalize()
 
-    image = data[2][:1]
-    package = ct.convert(
-        torch.jit.trace(finished, image),
-        inputs=[ct.TensorType(name="image", shape=image.shape)],
-        minimum_deployment_target=ct.target.iOS18,
-        skip_model_load=True,
-    )
-    package.save(arguments.output)
+    mnist.convert(finished, data, arguments.output, ct.target.iOS18)
 
-    table = Table("network", "accuracy, %", title=f"MNIST; written to {arguments.output}")
-    rows = {"trained, float32": net, "weights rounded to 4 bits": rounded, "fine-tuned, W4A8": finished}
-    for name, model in rows.items():
-        table.add_row(name, f"{100 * mnist.accuracy(model, data):.2f}")
-    Console().print(table)
+    models = {"trained, float32": net, "weights rounded to 4 bits": rounded, "fine-tuned, W4A8": finished}
+    mnist.show(f"written to {arguments.output}", models, data)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,16 @@
-"""Compression of PyTorch models, with the public interface of `coremltools.optimize.torch`."""
+"""Compression of PyTorch models, with the public interface of `coremltools.optimize.torch`.
+
+A folder is a kind of compression, with names of the peer: `palettization`, `quantization`, `pruning`, and
+`layerwise_compression` for methods that are fitted to data layer by layer. Beside them is what they share: which module
+gets which configuration (`optimization_config.py`, `rules.py`), where weights are (`parameters.py`), what is done with
+them (`rewrite.py`, `shards.py`, and `training.py` for what learns), and how a compressed weight lives in a module
+(`metadata.py`). Algorithms are in `corepress.algorithms`; nothing here may import `coreml`, `runtime` or `formats`, but
+for `formats.atomic`. `import corepress.torch` must take no longer than `import torch`: the compiler of PyTorch,
+torchao, cattrs and rich are imported on first use (`tests/torch/test_import.py`).
+
+One more method: a configuration (`ModuleOptimizationConfig`) and an optimizer that derives from one of the classes of
+`base_model_optimizer.py`; a layer-wise one is two registered classes (`layerwise_compression/algorithms.py`).
+"""
 
 from corepress.errors import importing
 

@@ -5,7 +5,7 @@ May import what `algorithms` may, `algorithms` itself, and PyTorch. Who gathers 
 
 `statistics.py`, `hessian.py`, `layout.py`   what is known of the inputs of a layer; how its weight is a matrix
 `gptq.py`, `sparsegpt.py`, `lut_gptq.py`     a method each; `grid.py`, `sweep.py`: what they share
-`scaling.py`, `awq.py`                       scales of input channels before a weight is rounded
+`awq.py`, `scaling.py`                       scales of input channels before a weight is rounded; where they fit
 
 To add a fitted method, in five files:
 

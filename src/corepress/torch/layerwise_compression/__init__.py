@@ -1,4 +1,12 @@
-"""Compression of PyTorch models layer by layer, with calibration data: GPTQ, SparseGPT, and look-up tables."""
+"""Compression of PyTorch models layer by layer, with calibration data: GPTQ, SparseGPT, and look-up tables.
+
+`layerwise_compressor.py` goes through the layers, `stages.py` says which are compressed from one run, `input_cacher.py`
+finds what the first one reads, `algorithms.py` and `lut_gptq.py` are the methods on a layer, `activation_scaling.py`
+scales their inputs first, and `checkpoint.py` lets a run go on where it ended.
+
+One more method: a configuration and an algorithm, registered under one name (`algorithms.py`); one that needs the
+Hessian of a layer's inputs derives from `OBSCompressionAlgorithm` and says what becomes of one matrix.
+"""
 
 from corepress.torch.layerwise_compression import algorithms, input_cacher, layerwise_compressor, lut_gptq
 from corepress.torch.layerwise_compression.algorithms import (

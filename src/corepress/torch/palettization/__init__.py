@@ -1,4 +1,9 @@
-"""Palettization of PyTorch models."""
+"""Palettization of PyTorch models.
+
+Without data (`post_training_palettization.py`), by sensitivities from gradients (`sensitive_k_means.py`, `fisher.py`),
+and while a model is trained (`palettizer.py`, `fake_palettize.py`). `cluster.py` makes of a weight and the fields that
+their configurations share what `algorithms/palettize.py` takes: one more palettizer calls it, too.
+"""
 
 from corepress.torch.palettization import (
     fake_palettize,

@@ -1,4 +1,12 @@
-"""Quantization of PyTorch models."""
+"""Quantization of PyTorch models.
+
+Without data (`post_training_quantization.py`), and while a model is trained (`quantizer.py`): `capture.py` makes a
+graph of the model, `patterns.py` is the table of what is rounded, `plan.py` groups values that share a scale,
+`insertion.py` puts fake quantization in, and `finishing.py` makes integers of it. `annotation.py` and
+`_coreml_quantizer.py` give the same table and plan to PyTorch 2 export.
+
+One more operation with integers: its line in `patterns.py`, which both kinds of graph read.
+"""
 
 from typing import TYPE_CHECKING, Any
 

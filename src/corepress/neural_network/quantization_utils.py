@@ -21,7 +21,7 @@ from corepress.errors import ConfigError, CorepressError, DataError, Missed
 from corepress.formats.kinds import NETWORKS, models
 from corepress.formats.neural_network import values
 from corepress.formats.neural_network.constants import reason_to_spare
-from corepress.formats.neural_network.forms import Floats, Linear, Tabled
+from corepress.formats.neural_network.forms import Floats, Linear
 from corepress.formats.neural_network.layers import LayerWeight, find_weights
 from corepress.formats.neural_network.model import Model, takes_any_model
 from corepress.formats.neural_network.normalization import endangered
@@ -33,6 +33,7 @@ from corepress.neural_network.selectors import (
     MatrixMultiplyLayerSelector,
     QuantizedLayerSelector,
 )
+from corepress.weights import Palettized
 
 __all__ = [
     "AdvancedQuantizedLayerSelector",
@@ -307,7 +308,7 @@ def _action(nbits: int, mode: str, lut_function: LutFunction | None) -> Action:
 
 def _quantized(
     weight: LayerWeight, dense: Floats, bits: int, mode: str, lut_function: LutFunction | None
-) -> Linear | Tabled:
+) -> Linear | Palettized:
     axis = None if weight.one_scale else weight.axis
     if mode == "linear":
         return quantizers.linear(dense, bits, axis)

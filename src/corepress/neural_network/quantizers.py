@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corepress.errors import ConfigError, DataError
-from corepress.formats.neural_network.forms import Floats, Indices, Linear, Tabled, channel_counts
+from corepress.formats.neural_network.forms import Floats, Indices, Linear, channel_counts, tabled
+from corepress.weights import Palettized
 from corepress.weights.blocks import from_rows, to_rows
 
 Array = NDArray[Any]
@@ -42,22 +43,22 @@ def linear_symmetric(weight: Floats, bits: int, axis: int | None) -> Linear:
     return Linear(indices, scale, bias, bits, axis)
 
 
-def linear_lut(weight: Floats, bits: int) -> Tabled:
+def linear_lut(weight: Floats, bits: int) -> Palettized:
     """One table of 2**bits even steps from the least to the greatest value of the weight."""
     even = linear(weight, bits, None)
     lut = even.scale.astype(np.float64) * np.arange(2**bits) + even.bias
-    return Tabled(even.indices, lut.astype(np.float32), bits)
+    return tabled(even.indices, lut.astype(np.float32))
 
 
-def kmeans(weight: Floats, bits: int) -> Tabled:
+def kmeans(weight: Floats, bits: int) -> Palettized:
     """The table of the least squared error: exact, see `algorithms.kmeans1d`. Zeros follow the last entry in use."""
     from corepress.algorithms.kmeans1d import quantize_values  # with it comes a compiler, which takes a second
 
     lut, indices = quantize_values(weight, 2**bits)
-    return Tabled(indices, lut, bits)
+    return tabled(indices, lut)
 
 
-def custom_lut(weight: Floats, bits: int, lut_function: LutFunction) -> Tabled:
+def custom_lut(weight: Floats, bits: int, lut_function: LutFunction) -> Palettized:
     """What `lut_function(bits, weight)` gives: 2**bits numbers, and the index of each element in C order.
 
     Raises ConfigError for anything else.
@@ -76,7 +77,7 @@ def custom_lut(weight: Floats, bits: int, lut_function: LutFunction) -> Tabled:
     whole = (indices == np.floor(indices)).all() if indices.dtype.kind == "f" else indices.dtype.kind in "iu"
     if not whole or indices.min() < 0 or indices.max() >= lut.size:
         raise ConfigError(f"lut_function gave indices that are not integers from 0 to {lut.size - 1}")
-    return Tabled(indices.reshape(weight.shape).astype(np.uint8), lut, bits)
+    return tabled(indices.reshape(weight.shape).astype(np.uint8), lut)
 
 
 def _within_range(values: Floats) -> Floats:

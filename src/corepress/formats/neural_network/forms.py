@@ -1,4 +1,7 @@
-"""The values that a network can hold in place of a dense weight: a table of up to 256 entries, or even steps."""
+"""The values that a network can hold in place of a dense weight: a table of up to 256 entries, or even steps.
+
+A table is a `Palettized` as in ML programs. Even steps are not a `Quantized`: their arithmetic is another.
+"""
 
 from __future__ import annotations
 
@@ -13,17 +16,9 @@ Floats = NDArray[np.float32]
 Indices = NDArray[np.uint8]
 
 
-@dataclass(frozen=True, eq=False)
-class Tabled:
-    """`lut[indices]`. `indices`: uint8, of the weight's shape; `lut`: float32 (2**bits,)."""
-
-    indices: Indices
-    lut: Floats
-    bits: int
-
-    def decompress(self) -> Floats:
-        lut = self.lut.reshape(*(1,) * self.indices.ndim, -1, 1)
-        return Palettized(self.indices, lut).decompress()
+def tabled(indices: Indices, lut: Floats) -> Palettized:
+    """One table for the whole weight. `indices`: uint8, of the weight's shape; `lut`: float32 (2**bits,)."""
+    return Palettized(indices, lut.reshape(*(1 for _ in indices.shape), -1, 1))
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corepress.errors import DataError, FormatError, UnsupportedError
-from corepress.formats.neural_network.forms import Floats, Linear, Tabled
+from corepress.formats.neural_network.forms import Floats, Linear, tabled
 from corepress.formats.neural_network.packing import pack_first_high, unpack_first_high
-from corepress.weights import packed_size
+from corepress.weights import Palettized, decompress, packed_size
 
 _FIELDS = ("floatValue", "float16Value", "rawValue", "int8RawValue")
 
@@ -61,7 +61,7 @@ def read_values(params: Any, shape: tuple[int, ...], axis: int | None) -> Floats
     return _quantized(params, kind, shape, axis).decompress()
 
 
-def _quantized(params: Any, kind: str, shape: tuple[int, ...], axis: int | None) -> Linear | Tabled:
+def _quantized(params: Any, kind: str, shape: tuple[int, ...], axis: int | None) -> Linear | Palettized:
     bits = bits_of(params)
     if not 1 <= bits <= 8:
         raise FormatError(f"its values have {bits} bits each, not 1 to 8")
@@ -78,7 +78,7 @@ def _quantized(params: Any, kind: str, shape: tuple[int, ...], axis: int | None)
         lut = _floats(params.quantization.lookupTableQuantization.floatValue)
         if lut.size != 2**bits:
             raise FormatError(f"its look-up table has {lut.size} entries, not {2**bits}")
-        return Tabled(indices, lut, bits)
+        return tabled(indices, lut)
     line = params.quantization.linearQuantization
     return _checked(Linear(indices, _floats(line.scale), _floats(line.bias), bits, axis))
 
@@ -108,14 +108,15 @@ def write_halves(params: Any, values: Floats) -> None:
     params.float16Value = halves.tobytes()
 
 
-def write_quantized(params: Any, weight: Linear | Tabled) -> None:
+def write_quantized(params: Any, weight: Linear | Palettized) -> None:
     """Store indices, packed, and their scales or table."""
     packed = pack_first_high(weight.indices, weight.bits).tobytes()
     _clear(params)
     params.rawValue = packed
     params.quantization.numberOfBits = weight.bits
-    if isinstance(weight, Tabled):
-        params.quantization.lookupTableQuantization.floatValue.append(weight.lut.astype("<f4").tobytes())
+    if isinstance(weight, Palettized):
+        lut = decompress(weight.lut).astype("<f4")
+        params.quantization.lookupTableQuantization.floatValue.append(lut.tobytes())
     else:
         params.quantization.linearQuantization.scale.append(weight.scale.astype("<f4").tobytes())
         params.quantization.linearQuantization.bias.append(weight.bias.astype("<f4").tobytes())

@@ -15,6 +15,8 @@ from corepress import targets
 from corepress.description.parts import Part, part_of
 from corepress.formats.features import parsed
 from corepress.formats.kinds import NETWORKS, leaves, with_article
+from corepress.formats.mlprogram import Model, Weight
+from corepress.formats.neural_network import LayerWeight
 from corepress.formats.package import Package
 from corepress.formats.read import Other, read
 from corepress.formats.schema import Metadata
@@ -64,7 +66,7 @@ class Description:
     spec_size: int
     converter: str
     metadata: Mapping[str, str]
-    weights: tuple[Any, ...]
+    weights: tuple[Weight | LayerWeight, ...]
     forms: Mapping[str, int]
     abilities: Mapping[str, Ability]
 
@@ -111,9 +113,9 @@ def describe(path: str | Path) -> Description:
     found = read(path)
     package, spec = found.package, found.spec
     assert package is not None  # it was read from a path
-    model = part_of(spec, found)
+    model = part_of(spec, found if isinstance(found, Model) else None)
     kinds = list(leaves(spec))
-    weights = () if isinstance(found, Other) else tuple(found.weights())
+    weights: tuple[Weight | LayerWeight, ...] = () if isinstance(found, Other) else tuple(found.weights())
     metadata = _metadata(spec)
     return Description(
         str(package.root),
@@ -168,11 +170,11 @@ def _converter(metadata: Mapping[str, str]) -> str:
     return metadata.get("source", "")
 
 
-def _form(weight: Any) -> str:
+def _form(weight: Weight | LayerWeight) -> str:
     """How a weight is stored, for counting: "float16", "palettized, 4 bits"."""
-    form = weight.form if hasattr(weight, "form") else weight.compression or weight.dtype
-    compressed = form not in ("float16", "float32") and bool(getattr(weight, "compression", form))
-    return f"{form}, {weight.bits} bits" if compressed else str(form)
+    if isinstance(weight, LayerWeight):
+        return weight.form if weight.form in ("float16", "float32") else f"{weight.form}, {weight.bits} bits"
+    return f"{weight.compression}, {weight.bits} bits" if weight.compression else weight.dtype
 
 
 def _abilities(model: Part, kinds: list[str]) -> Iterator[tuple[str, Ability]]:
@@ -216,8 +218,8 @@ def _running(model: Part, others: list[str], holds_any: bool) -> Ability:
     return Ability(True, "with PyTorch")
 
 
-def _plain(weight: Any) -> dict[str, Any]:
-    if hasattr(weight, "layer_type"):
+def _plain(weight: Weight | LayerWeight) -> dict[str, Any]:
+    if isinstance(weight, LayerWeight):
         return {name: getattr(weight, name) for name in _LAYER_WEIGHT}
     consumers = [f"{consumer.op_type} {consumer.name}" for consumer in weight.consumers]
     return {name: getattr(weight, name) for name in _WEIGHT} | {"consumers": consumers}

@@ -15,7 +15,7 @@ from corepress.formats.dtypes import BY_MIL
 from corepress.formats.features import Feature, feature_of, parsed
 from corepress.formats.kinds import NETWORKS, in_words, kind_of, stages
 from corepress.formats.mlprogram.program import Function, Node, block_nodes, flat
-from corepress.formats.mlprogram.values import read_tensor, tensor_type
+from corepress.formats.mlprogram.values import BlobSource, read_tensor, tensor_type
 from corepress.opsets import KNOWN
 
 _LABELED = frozenset({
@@ -82,7 +82,7 @@ class Part:
         }
 
 
-def part_of(spec: Any, blobs: Any = None, name: str = "") -> Part:
+def part_of(spec: Any, blobs: BlobSource | None = None, name: str = "") -> Part:
     """What a message `Model` holds. `blobs`: where constants of its programs lie."""
     kind = kind_of(spec)
     described = parsed(spec.description)
@@ -178,7 +178,7 @@ def _parse(message: Any, content: bytes) -> Any:
         raise FormatError(f"a part of the model is damaged: {error}") from error
 
 
-def _labels(spec: Any, kind: str, content: Any, blobs: Any) -> Iterator[Any]:
+def _labels(spec: Any, kind: str, content: Any, blobs: BlobSource | None) -> Iterator[Any]:
     if kind in _LABELED:
         labeled = _parse(schema.Labeled, content) if isinstance(content, bytes) else content
         found = labeled.WhichOneof("ClassLabels")
@@ -199,7 +199,7 @@ def _nodes(program: Any) -> Iterator[Node]:
             yield from block_nodes(function, specialization.value)
 
 
-def _classes(node: Node, blobs: Any) -> Iterator[Any]:
+def _classes(node: Node, blobs: BlobSource | None) -> Iterator[Any]:
     """The constant list of strings or numbers that a classifier ends with."""
     operand = node.operand("classes")
     if operand is not None and operand.node is not None:
@@ -207,14 +207,12 @@ def _classes(node: Node, blobs: Any) -> Iterator[Any]:
     if operand is None or operand.value is None:
         return
     immediate = operand.value.immediateValue
-    items = (
-        _parse(schema.ListValue, immediate.list).values if immediate.WhichOneof("value") == "list" else [operand.value]
-    )
-    for item in items:
+    listed = immediate.WhichOneof("value") == "list"
+    for item in _parse(schema.ListValue, immediate.list).values if listed else [operand.value]:
         texts = list(item.immediateValue.tensor.strings.values)
         if texts:
             yield from texts
-        elif tensor_type(item) is not None:
+        elif blobs is not None and tensor_type(item) is not None:
             yield from read_tensor(item, blobs, str(node)).reshape(-1).tolist()
 
 

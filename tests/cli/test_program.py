@@ -217,4 +217,4 @@ def test_a_wrong_input_gives_one_helpful_sentence(
     given, out, err = here(monkeypatch, *arguments)
     assert (given, out) == (code, "")
     assert re.fullmatch(r"corepress: [^\n]{5,900}\n", err) and sentence in err, err
-    assert "not foreseen" not in err and sorted(messy.rglob("*")) == before
+    assert "unexpected error" not in err and sorted(messy.rglob("*")) == before

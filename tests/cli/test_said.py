@@ -78,7 +78,7 @@ def test_a_weight_that_only_the_last_step_left_counts_once(package, tmp_path) ->
     assert twice and all(row["compression"] == "sparse" for row in twice)
     assert facts["compressed"] + facts["skipped"] == len(facts["weights"])
     shown = corepress(*command[:-1], "-o", tmp_path / "b.mlpackage").stdout
-    assert f"last step left   {len(twice)}: the configuration leaves it alone" in shown
+    assert f"left by last step  {len(twice)}: the configuration leaves it alone" in shown
 
 
 def test_a_rule_that_matches_nothing(package, tmp_path) -> None:

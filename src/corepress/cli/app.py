@@ -69,14 +69,15 @@ def palettize(
     model: options.Model,
     to: options.Destination,
     how: settings.Palettization,
-    choice: options.Choice,
-    limits: options.Limits,
-    running: options.Running,
-    check: Check,
+    *,
     method: Annotated[
         Literal["lut-gptq", "skm"] | None,
         Option(help="Learn from --data: fit to the layers' outputs (lut-gptq), or weigh by sensitivity (skm)."),
     ] = None,
+    choice: options.Choice,
+    limits: options.Limits,
+    check: Check,
+    running: options.Running,
 ) -> None:
     """Replace weights by indices into look-up tables (k-means and others)."""
     if holds_networks(model):
@@ -93,10 +94,7 @@ def quantize(
     model: options.Model,
     to: options.Destination,
     how: settings.Quantization,
-    choice: options.Choice,
-    limits: options.Limits,
-    running: options.Running,
-    check: Check,
+    *,
     method: Annotated[
         Literal["gptq"] | None, Option(help="Learn from --data: fit to the layers' outputs (gptq).")
     ] = None,
@@ -111,6 +109,10 @@ def quantize(
         Literal["min_max", "moving_average", "percentile", "mse"],
         Option(help="With --activations: how the range of an activation is found."),
     ] = "min_max",
+    choice: options.Choice,
+    limits: options.Limits,
+    check: Check,
+    running: options.Running,
 ) -> None:
     """Replace weights by 4- or 8-bit integers with scales; with --activations, compute in 8 bits, too (W8A8)."""
     fits = f"--method {method}" if method else "--activations" if activations else ""
@@ -130,13 +132,14 @@ def prune(
     model: options.Input,
     to: options.Destination,
     how: settings.Pruning,
-    choice: options.Choice,
-    limits: options.Limits,
-    running: options.Running,
-    check: Check,
+    *,
     method: Annotated[
         Literal["sparsegpt"] | None, Option(help="Learn from --data: fit to the layers' outputs (sparsegpt).")
     ] = None,
+    choice: options.Choice,
+    limits: options.Limits,
+    check: Check,
+    running: options.Running,
 ) -> None:
     """Set small values to zero and store the others with a bit mask."""
     from corepress.formats.mlprogram import load
@@ -161,8 +164,8 @@ def compress(
     to: options.Destination,
     recipe: Annotated[Path, Option("--recipe", help="A YAML file with the steps; see docs/recipes.md.")],
     limits: options.Limits,
-    running: options.Running,
     check: Check,
+    running: options.Running,
 ) -> None:
     """Run several steps (prune, palettize, quantize) as a recipe says."""
     from corepress import recipe as recipes

@@ -66,7 +66,7 @@ def bytes_of(text: str) -> int:
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", text)
     unit = found and (found[2].lower() or "b")
     if not found or unit not in UNITS:
-        message = f'{text!r} is no size: write a number and one of {", ".join(UNITS)}, such as "10 MB"'
+        message = f'{text!r} is not a size: write a number and one of {", ".join(UNITS)}, such as "10 MB"'
         raise argparse.ArgumentTypeError(message)
     return int(float(found[1]) * UNITS[unit])
 

@@ -68,5 +68,5 @@ def _append_once(file: Path, line: bytes) -> None:
 def _check(shell: str) -> str:
     if shell not in _STARTED_BY:
         given = f"{shell!r} is none of them" if shell else "SHELL does not name yours"
-        raise ConfigError(f"completion is there for {', '.join(_STARTED_BY)}; {given}, so give one of these")
+        raise ConfigError(f"completion exists for {', '.join(_STARTED_BY)}; {given}: name one of them")
     return shell

@@ -101,7 +101,7 @@ class _Place(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if "\0" in str(value):
-            self.fail("a path holds no null byte", param, ctx)
+            self.fail("a path can't contain a null byte", param, ctx)
         return super().convert(value, param, ctx)
 
 

@@ -56,7 +56,7 @@ TABLE: dict[str, tuple[Needs, ...]] = {
             _is("granularity", "per_grouped_channel"),
             "it needs --granularity per_grouped_channel",
         ),
-        Needs(("nbits",), _is("mode", "kmeans", "uniform"), "--mode unique takes as many as there are values"),
+        Needs(("nbits",), _is("mode", "kmeans", "uniform"), "--mode unique takes as many as it needs"),
         Needs(("cluster_dim",), _is("mode", "kmeans", "unique"), "--mode uniform has no tables of vectors"),
         Needs(("method",), _is("mode", "kmeans"), "only --mode kmeans can be fitted to data"),
         Needs(
@@ -104,7 +104,7 @@ TABLE: dict[str, tuple[Needs, ...]] = {
         Needs(
             ("method",),
             lambda given: given["threshold"] is None and given["block_size"] is None and given["dim"] != 0,
-            "--method sparsegpt serves --sparsity, and --n-m along --dim 1",
+            "--method sparsegpt works with --sparsity, and with --n-m along --dim 1",
         ),
     ),
     "verify": (_RANDOM,),

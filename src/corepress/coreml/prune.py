@@ -83,7 +83,7 @@ class Prune(Action):
             consumer for consumer in weight.consumers if not config.accepts_input(consumer.op_type, consumer.argument)
         ]
         if readers and not named:
-            raise Skip(f"block and n:m sparsity serve the weights of conv and linear only, not {readers[0].op_type}")
+            raise Skip(f"block and n:m sparsity work for the weights of conv and linear only, not {readers[0].op_type}")
         return cls(config)
 
     def compress(self, value: Array | CompressedWeight) -> CompressedWeight | None:

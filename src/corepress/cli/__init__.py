@@ -19,7 +19,8 @@ To add a command:
 1. `app.py`: a function with `@command()`, named as the command. Its docstring is the help. Each parameter is annotated
    with `Annotated[type, Option(help="A sentence.")]`, or is one of `options.py`. It calls the API, and raises
    `errors.Missed` where a model misses what was asked of it. With `as_json: options.Json` it hands what it found to
-   `streams.document`, and prints it otherwise. Where options need others: `@command(Checked)`, and a row of `usage.TABLE`.
+   `streams.document`, and prints it otherwise. Where options need others, it is `@command(Checked)`, with a row of
+   `usage.TABLE`.
 2. `docs/cli.md`: a section named as the command, which lists the fields of its JSON.
 3. `tests/cli/test_NAME.py`: run it with `tests.cli.test_cli.corepress`, and its refusals with `fails`.
 """

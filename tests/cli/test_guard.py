@@ -37,10 +37,10 @@ def test_every_error_has_its_kind_and_exit_code(error: BaseException, kind: str,
 
 
 def raising(statement: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    """The command, where `load` raises."""
+    """The command, where reading a model raises."""
     code = (
         f"import sys; sys.argv = {['corepress', *map(str, arguments)]!r}\n"
-        f"import corepress.formats.mlprogram as m\ndef load(path):\n {statement}\nm.load = load\n"
+        f"import corepress.formats.read as m\ndef read(path):\n {statement}\nm.read = read\n"
         "from corepress.cli import main; main()"
     )
     command = [sys.executable, "-c", code]
@@ -50,7 +50,7 @@ def raising(statement: str, *arguments: object, **environment: str) -> subproces
 @pytest.mark.parametrize("statement,sentence,code", [
     ("raise MemoryError", "there is not enough memory", 3),
     ("raise PermissionError(13, 'Permission denied', 'a [b].bin')", "a [b].bin: Permission denied", 3),
-    ("return load(path)", "nested too deeply", 3), ("import nothing_of_the_kind", "pip install nothing_of_the_kind", 3),
+    ("return read(path)", "nested too deeply", 3), ("import nothing_of_the_kind", "pip install nothing_of_the_kind", 3),
     ("1 / 0", "an unexpected error occurred (ZeroDivisionError: division by zero); please report it", 3),
     ("raise KeyboardInterrupt", "stopped", 130),
 ])  # fmt: skip
@@ -87,7 +87,7 @@ def test_errors_are_json_as_well(arguments: list[object], code: int, tmp_path: P
 
 
 @pytest.mark.parametrize("option,value,sentence", [
-    ("--nbits", "four", "'--nbits': it must be a whole number"),
+    ("--nbits", "four", "'--nbits' / '--bits': it must be a whole number"),
     ("--group-size", 0, "'--group-size': it must be greater"),
     ("--mode", "kmean", "'--mode': 'kmean' is not one of 'kmeans'"),
 ])  # fmt: skip

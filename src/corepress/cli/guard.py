@@ -133,9 +133,7 @@ def failure_of(error: BaseException) -> Failure:
         return Failure("pipe", "", 3)
     if isinstance(error, OSError):
         reason = error.strerror or message or type(error).__name__
-        return Failure(
-            "system", f"{error.filename}: {reason}" if error.filename else f"the operating system reports: {reason}", 3
-        )
+        return Failure("system", f"{error.filename or 'the operating system reports'}: {reason}", 3)
     cause = f"{type(error).__name__}: {message[:_SHOWN]}"
     return Failure("unforeseen", f"an unexpected error occurred ({cause}); {_REPORT}", 3)
 

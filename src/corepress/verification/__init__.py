@@ -1,8 +1,8 @@
 """Do two models answer the same?
 
 `compare.py` runs both, `corepress.metrics` measures, `detections.py` pairs boxes, `evidence.py` says what the inputs
-prove, `result.py` is the verdict. May import: `runtime`, `formats`, `metrics` and what lies below, but no face (`coreml`,
-`torch`, `neural_network`): models are judged by what they answer, whoever made them.
+prove, `result.py` is the verdict. May import: `runtime`, `formats`, `metrics` and what lies below, but no face
+(`coreml`, `torch`, `neural_network`): models are judged by what they answer, whoever made them.
 
 To add a metric:
 

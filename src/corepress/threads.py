@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
 
@@ -44,11 +44,11 @@ def over_rows(rows: int, threads: int, work: Callable[[int, int], None], multipl
     try:
         take()
     finally:
-        # Those that have not begun by now, because all threads are busy, have nothing left to do.
-        begun = [helper for helper in helpers if not helper.cancel()]
-        wait(begun)
-    for helper in begun:
-        helper.result()
+        # Those that have not begun by now, because all threads are busy, have nothing left to do; the others end first.
+        faults = [helper.exception() for helper in helpers if not helper.cancel()]
+    for fault in faults:
+        if fault is not None:
+            raise fault
 
 
 @lru_cache(maxsize=1)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from corepress.formats.features import Feature
@@ -20,6 +21,8 @@ from corepress.runtime.plan import Computed, Held, Step
 from corepress.runtime.program import Program
 from corepress.runtime.runnable import Runnable
 from corepress.runtime.stages.pipeline import Pipeline
+
+Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -124,7 +127,7 @@ def _origins(argument: Any, origins: Mapping[str, _Origin]) -> Iterator[_Origin]
             yield origins[item.name]
 
 
-def _constant(argument: Any, held: Mapping[str, Any]) -> Any:
+def _constant(argument: Any, held: Mapping[str, Any]) -> Array | None:
     """A small constant as an array; None for a value that is computed or large."""
     if isinstance(argument, Held):
         tensor = held[argument.name]
@@ -196,7 +199,7 @@ def _sum(step: Step, origins: Mapping[str, _Origin], held: Mapping[str, Any]) ->
     return _centred(step, origins, None if mean is None else -mean)
 
 
-def _centred(step: Step, origins: Mapping[str, _Origin], mean: Any) -> Found:
+def _centred(step: Step, origins: Mapping[str, _Origin], mean: Array | None) -> Found:
     if mean is None:
         return
     for origin in _origins(step.arguments.get("x"), origins):
@@ -220,7 +223,7 @@ def _quotient(step: Step, origins: Mapping[str, _Origin], held: Mapping[str, Any
         yield from _scaled(origins, step.arguments.get("x"), 1 / divisor)
 
 
-def _scaled(origins: Mapping[str, _Origin], argument: Any, factor: Any) -> Found:
+def _scaled(origins: Mapping[str, _Origin], argument: Any, factor: Array) -> Found:
     for origin in _origins(argument, origins):
         if origin.shift == 0 and (factor > 0.001).all() and (factor < 0.025).all():
             yield origin.feature, Domain("pixels", 255)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 import corepress.runtime.ops  # noqa: F401 - fills the registry
@@ -24,7 +25,7 @@ from corepress.runtime.packed import Packed, pack, product
 from corepress.runtime.precision import Precision
 from corepress.runtime.registry import FAULTS, OPERATIONS, Operation
 from corepress.runtime.streamed import KEPT_BYTES, Streamed, streamed
-from corepress.weights import decompress
+from corepress.weights import CompressedWeight, decompress
 
 # Done by the interpreter itself, and the arguments, all of which are needed.
 CONTROL: Mapping[str, Mapping[str, Form]] = {
@@ -259,7 +260,7 @@ class Planner:
         self.held[name] = value
         return Held(name)
 
-    def _value(self, node: Node, weight: Any) -> Tensor | Packed:
+    def _value(self, node: Node, weight: NDArray[Any] | CompressedWeight) -> Tensor | Packed:
         if self.on_the_fly and not node.is_const and id(node) not in self._dense:
             dtype = self.precision.tensor(_tensor(np.empty(0, weight.dtype))).dtype
             if (packed := pack(weight, dtype)) is not None:
@@ -292,12 +293,12 @@ class Planner:
         raise UnsupportedError(f"{what}: a constant of a kind that the runtime does not know")
 
 
-def _dense(precision: Precision, weight: Any) -> Tensor:
+def _dense(precision: Precision, weight: NDArray[Any] | CompressedWeight) -> Tensor:
     """What `read_weight` gave as a tensor, in the type in which it takes part."""
     return precision.tensor(_tensor(decompress(weight)))
 
 
-def _tensor(array: Any) -> Tensor:
+def _tensor(array: NDArray[Any]) -> Tensor:
     # A copy: the memory map is not the model's to keep.
     if array.dtype.name == "bfloat16":
         return torch.from_numpy(array.astype(np.float32)).to(torch.bfloat16)

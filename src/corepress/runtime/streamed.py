@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from corepress.formats.dtypes import BY_MIL
@@ -17,6 +18,7 @@ from corepress.formats.mlprogram.program import Node
 from corepress.formats.mlprogram.weight import release
 from corepress.runtime.dtypes import torch_dtype
 from corepress.runtime.precision import Precision
+from corepress.weights import CompressedWeight
 
 # Smaller constants stay in memory: together they are few.
 _SMALL = 1 << 16
@@ -53,7 +55,11 @@ class Constants(dict[str, Any]):
 
 
 def streamed(
-    node: Node, model: Model, convert: Callable[[Any], Tensor], precision: Precision, device: torch.device
+    node: Node,
+    model: Model,
+    convert: Callable[[NDArray[Any] | CompressedWeight], Tensor],
+    precision: Precision,
+    device: torch.device,
 ) -> Streamed | None:
     """The constant that `node` produces, to be read later; None for a small one, and one that is no tensor.
 

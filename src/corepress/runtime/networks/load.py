@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,7 +23,7 @@ from corepress.runtime.registry import OPERATIONS
 
 
 def load_network(
-    path: Any, spec: Any, device: torch.device, precision: Precision, custom: Custom | None = None
+    path: Path | None, spec: Any, device: torch.device, precision: Precision, custom: Custom | None = None
 ) -> Program:
     """The network that `spec`, a message `Model`, holds; `path` stands in errors, if it has one.
 
@@ -47,10 +47,6 @@ def load_network(
     return Program(interface, Executor(block, planner.held), device, precision, constants=planner.buffers)
 
 
-def _step(kind: str, name: str, function: Any, arguments: Mapping[str, Any], outputs: tuple[str, ...]) -> Step:
-    return Step(kind, name, dict(arguments), outputs, function=function)
-
-
 def _inputs(planner: NetworkPlanner, network: Any, interface: Interface) -> list[Step]:
     """The steps that make of the inputs what the layers take."""
     pictures = [feature for feature in interface.inputs if feature.kind == "image"]
@@ -61,10 +57,10 @@ def _inputs(planner: NetworkPlanner, network: Any, interface: Interface) -> list
             arguments["rank5"] = network.imageInputShapeMapping == 0
             for key, array in preparation(feature, network.preprocessing, len(pictures) == 1).items():
                 arguments[key] = planner.hold(f"{feature.name}.{key}", array)
-            steps.append(_step("image", feature.name, as_image, arguments, (feature.name,)))
+            steps.append(Step("image", feature.name, arguments, (feature.name,), function=as_image))
         elif feature.kind == "array":
             arguments["rank5"] = planner.rank5
-            steps.append(_step("input", feature.name, as_array, arguments, (feature.name,)))
+            steps.append(Step("input", feature.name, arguments, (feature.name,), function=as_array))
         else:
             raise UnsupportedError(f"the input {feature.name!r} is a {feature.kind}, which a neural network can't take")
     return steps
@@ -79,7 +75,7 @@ def _outputs(planner: NetworkPlanner, network: Any, interface: Interface) -> tup
         if (planner.rank5 or image) and feature.name not in (interface.label, interface.probabilities):
             names[feature.name] = f"{feature.name} (output)"
             arguments = {"x": Computed(feature.name), "shape": feature.shape, "image": image}
-            steps.append(_step("output", feature.name, as_output, arguments, (names[feature.name],)))
+            steps.append(Step("output", feature.name, arguments, (names[feature.name],), function=as_output))
     return names, steps
 
 
@@ -91,4 +87,4 @@ def _classes(network: Any, interface: Interface) -> Step:
     scores = network.labelProbabilityLayerName or next(iter(last), "")
     arguments = {"probabilities": Computed(scores), "classes": list(getattr(network, kind).vector)}
     names = (interface.label, interface.probabilities or f"{scores}_by_class")
-    return _step("classify", interface.label, OPERATIONS["classify"].function, arguments, names)
+    return Step("classify", interface.label, arguments, names, function=OPERATIONS["classify"].function)

@@ -10,6 +10,7 @@ To add an operation:
 2. `runtime/ops/PAGE.py`: write a function of its name (with a trailing underscore where Python has that name already)
    under `@operation`. Its parameters have the names, defaults and, by their annotations, the forms of MIL: see
    `registry.py`. Call `limits.check` with the sizes of a result that may become far larger than what it is made of.
+   A function of each element that PyTorch has, too, is a line of `_own`.
 3. `tests/runtime/ops/test_PAGE.py`: compare it with an oracle, by `check` of `tests/runtime/oracle_ops.py`.
 
 `make docs` then writes the row of `docs/operations.md`.

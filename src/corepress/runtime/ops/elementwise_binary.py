@@ -5,20 +5,36 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from corepress.runtime.limits import broadcasts
+from corepress.runtime.limits import Binary, broadcasts
 from corepress.runtime.registry import operation
 
 
-@operation
-@broadcasts
-def add(x: Tensor, y: Tensor) -> Tensor:
-    return x + y
+def _own(name: str, function: Binary) -> Binary:
+    """Register a function of PyTorch's own."""
+
+    def apply(x: Tensor, y: Tensor) -> Tensor:
+        return function(x, y)
+
+    apply.__name__ = apply.__qualname__ = name
+    return operation(broadcasts(apply))
 
 
-@operation
-@broadcasts
-def equal(x: Tensor, y: Tensor) -> Tensor:
-    return x == y
+add = _own("add", torch.add)
+sub = _own("sub", torch.sub)
+mul = _own("mul", torch.mul)
+mod = _own("mod", torch.remainder)  # with the sign of y, as MIL
+pow_ = _own("pow_", torch.pow)
+maximum = _own("maximum", torch.maximum)
+minimum = _own("minimum", torch.minimum)
+equal = _own("equal", torch.eq)
+not_equal = _own("not_equal", torch.ne)
+greater = _own("greater", torch.gt)
+greater_equal = _own("greater_equal", torch.ge)
+less = _own("less", torch.lt)
+less_equal = _own("less_equal", torch.le)
+logical_and = _own("logical_and", torch.logical_and)
+logical_or = _own("logical_or", torch.logical_or)
+logical_xor = _own("logical_xor", torch.logical_xor)
 
 
 @operation
@@ -29,93 +45,9 @@ def floor_div(x: Tensor, y: Tensor) -> Tensor:
 
 @operation
 @broadcasts
-def greater(x: Tensor, y: Tensor) -> Tensor:
-    return x > y
-
-
-@operation
-@broadcasts
-def greater_equal(x: Tensor, y: Tensor) -> Tensor:
-    return x >= y
-
-
-@operation
-@broadcasts
-def less(x: Tensor, y: Tensor) -> Tensor:
-    return x < y
-
-
-@operation
-@broadcasts
-def less_equal(x: Tensor, y: Tensor) -> Tensor:
-    return x <= y
-
-
-@operation
-@broadcasts
-def logical_and(x: Tensor, y: Tensor) -> Tensor:
-    return torch.logical_and(x, y)
-
-
-@operation
-@broadcasts
-def logical_or(x: Tensor, y: Tensor) -> Tensor:
-    return torch.logical_or(x, y)
-
-
-@operation
-@broadcasts
-def logical_xor(x: Tensor, y: Tensor) -> Tensor:
-    return torch.logical_xor(x, y)
-
-
-@operation
-@broadcasts
-def maximum(x: Tensor, y: Tensor) -> Tensor:
-    return torch.maximum(x, y)
-
-
-@operation
-@broadcasts
-def minimum(x: Tensor, y: Tensor) -> Tensor:
-    return torch.minimum(x, y)
-
-
-@operation
-@broadcasts
-def mod(x: Tensor, y: Tensor) -> Tensor:
-    return torch.remainder(x, y)  # with the sign of y, as MIL
-
-
-@operation
-@broadcasts
-def mul(x: Tensor, y: Tensor) -> Tensor:
-    return x * y
-
-
-@operation
-@broadcasts
-def not_equal(x: Tensor, y: Tensor) -> Tensor:
-    return x != y
-
-
-@operation
-@broadcasts
-def pow_(x: Tensor, y: Tensor) -> Tensor:
-    return torch.pow(x, y)
-
-
-@operation
-@broadcasts
 def real_div(x: Tensor, y: Tensor) -> Tensor:
     # The output has the type of the inputs, so integers lose their fraction.
     return x / y if x.is_floating_point() else truncated(x, y)
-
-
-@operation
-@broadcasts
-def sub(x: Tensor, y: Tensor) -> Tensor:
-    return x - y
 
 
 def truncated(x: Tensor, y: Tensor) -> Tensor:

@@ -2,36 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from corepress.runtime.dtypes import torch_dtype
 from corepress.runtime.registry import operation
 
-
-@operation
-def abs_(x: Tensor) -> Tensor:
-    return torch.abs(x)
+Unary = Callable[[Tensor], Tensor]
 
 
-@operation
-def acos(x: Tensor) -> Tensor:
-    return torch.acos(x)
+def _own(name: str, function: Unary) -> Unary:
+    """Register a function of PyTorch's own."""
+
+    def apply(x: Tensor) -> Tensor:
+        return function(x)
+
+    apply.__name__ = apply.__qualname__ = name
+    return operation(apply)
 
 
-@operation
-def asin(x: Tensor) -> Tensor:
-    return torch.asin(x)
-
-
-@operation
-def atan(x: Tensor) -> Tensor:
-    return torch.atan(x)
-
-
-@operation
-def atanh(x: Tensor) -> Tensor:
-    return torch.atanh(x)
+abs_ = _own("abs_", torch.abs)
+acos = _own("acos", torch.acos)
+asin = _own("asin", torch.asin)
+atan = _own("atan", torch.atan)
+atanh = _own("atanh", torch.atanh)
+ceil = _own("ceil", torch.ceil)
+cos = _own("cos", torch.cos)
+cosh = _own("cosh", torch.cosh)
+erf = _own("erf", torch.erf)
+exp = _own("exp", torch.exp)
+floor = _own("floor", torch.floor)
+logical_not = _own("logical_not", torch.logical_not)
+round_ = _own("round_", torch.round)  # halves to even, as MIL
+sign = _own("sign", torch.sign)
+sin = _own("sin", torch.sin)
+sinh = _own("sinh", torch.sinh)
+sqrt = _own("sqrt", torch.sqrt)
+tan = _own("tan", torch.tan)
+tanh = _own("tanh", torch.tanh)
 
 
 @operation
@@ -40,44 +50,14 @@ def cast(x: Tensor, dtype: str) -> Tensor:
 
 
 @operation
-def ceil(x: Tensor) -> Tensor:
-    return torch.ceil(x)
-
-
-@operation
 def clip(x: Tensor, alpha: float, beta: float) -> Tensor:
     return torch.clamp(x, alpha, beta)
-
-
-@operation
-def cos(x: Tensor) -> Tensor:
-    return torch.cos(x)
-
-
-@operation
-def cosh(x: Tensor) -> Tensor:
-    return torch.cosh(x)
-
-
-@operation
-def erf(x: Tensor) -> Tensor:
-    return torch.erf(x)
-
-
-@operation
-def exp(x: Tensor) -> Tensor:
-    return torch.exp(x)
 
 
 @operation
 def exp2(x: Tensor) -> Tensor:
     # torch.exp2 turns integers into floats.
     return torch.exp2(x) if x.is_floating_point() else torch.pow(2, x)
-
-
-@operation
-def floor(x: Tensor) -> Tensor:
-    return torch.floor(x)
 
 
 @operation
@@ -91,53 +71,13 @@ def log(x: Tensor, epsilon: float = 1e-45) -> Tensor:
 
 
 @operation
-def logical_not(x: Tensor) -> Tensor:
-    return torch.logical_not(x)
-
-
-@operation
-def round_(x: Tensor) -> Tensor:
-    return torch.round(x)  # halves to even, as MIL
-
-
-@operation
 def rsqrt(x: Tensor, epsilon: float = 1e-12) -> Tensor:
     return torch.rsqrt(x + epsilon)
 
 
 @operation
-def sign(x: Tensor) -> Tensor:
-    return torch.sign(x)
-
-
-@operation
-def sin(x: Tensor) -> Tensor:
-    return torch.sin(x)
-
-
-@operation
-def sinh(x: Tensor) -> Tensor:
-    return torch.sinh(x)
-
-
-@operation
-def sqrt(x: Tensor) -> Tensor:
-    return torch.sqrt(x)
-
-
-@operation
 def square(x: Tensor) -> Tensor:
     return x * x
-
-
-@operation
-def tan(x: Tensor) -> Tensor:
-    return torch.tan(x)
-
-
-@operation
-def tanh(x: Tensor) -> Tensor:
-    return torch.tanh(x)
 
 
 @operation

@@ -7,10 +7,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from corepress.kernels import products
 from corepress.weights import pack_bits
+
+Array = NDArray[Any]
 
 # Codes that the kernels take at a time: eight vectors of 16.
 LANES = 16
@@ -33,13 +36,14 @@ class Stored(nn.Module):
     offsets: Tensor
 
     def __init__(
-        self, shape: tuple[int, ...], bits: int, codes: Any, tables: Any, scales: Any, offsets: Any, dtype: torch.dtype
-    ):
+        self, shape: tuple[int, ...], bits: int, codes: Array, tables: Array, scales: Array, offsets: Array,
+        dtype: torch.dtype,
+    ):  # fmt: skip
         super().__init__()
         self.rows, self.columns = shape
         self.padded = -(-self.columns // products.PIECE) * products.PIECE
         self.bits, self.dtype = bits, dtype
-        padded = np.zeros((self.rows, self.padded), codes.dtype)
+        padded: Array = np.zeros((self.rows, self.padded), codes.dtype)
         padded[:, : self.columns] = codes
         if bits < 8:
             padded = padded.reshape(-1, 8, LANES).transpose(0, 2, 1)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from corepress.errors import ConfigError, FormatError, UnsupportedError
-from corepress.formats.features import Interface, interface_of
+from corepress.formats.features import Feature, Interface, interface_of
 from corepress.formats.kinds import NETWORKS, PIPELINES, models, stages
 from corepress.formats.mlprogram import Model
 from corepress.formats.neural_network import Model as Networks
@@ -181,6 +181,6 @@ def _prefixed(observe: Observe, prefix: str) -> Observe:
     return lambda name, value: observe(prefix + name, value)
 
 
-def _as_described(feature: Any, value: Any) -> Any:
+def _as_described(feature: Feature, value: Any) -> Any:
     """A stage's output as the pipeline describes it, which may be of another type."""
     return from_value(feature, torch.from_numpy(value) if isinstance(value, np.ndarray) else value)

@@ -8,6 +8,7 @@ confident as the threshold is kept; boxes whose intersection over union is just 
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -77,7 +78,7 @@ class Suppression(Program):
         return self.interface.inputs[1].name
 
 
-def load_suppression(spec: Any, path: Any, name: str, precision: Precision) -> Suppression:
+def load_suppression(spec: Any, path: Path | None, name: str, precision: Precision) -> Suppression:
     """The model that `spec` is, the stage `name` of that at `path`."""
     what = f"{path or 'the model'}: stage {name!r}"
     message = spec.nonMaximumSuppression

@@ -16,7 +16,9 @@ else:
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-EXTRAS = {name: needs for name, needs in PROJECT["optional-dependencies"].items() if name not in ("dev", "wheels")}
+EXTRAS = {
+    name: needs for name, needs in PROJECT["optional-dependencies"].items() if name not in ("dev", "docs", "wheels")
+}
 # The package of PyPI that brings a module of another name.
 DISTRIBUTIONS = {"PIL": "pillow", "google": "protobuf", "yaml": "PyYAML", "cattr": "cattrs", "attr": "attrs"}
 # What comes with PyTorch where it can be used.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from enum import Enum
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from numpy.typing import NDArray
 
@@ -12,9 +12,6 @@ from corepress.coreml.choose import DENSE_FIRST
 from corepress.engine import Skip
 from corepress.formats.mlprogram import Weight
 from corepress.weights import CompressedWeight
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 Value = NDArray[Any] | CompressedWeight
 
@@ -39,7 +36,7 @@ class Action(ABC):
 
     @classmethod
     @abstractmethod
-    def on(cls, weight: Weight, config: Any, named: bool) -> Self:
+    def on(cls, weight: Weight, config: Any, named: bool) -> Action:
         """The action on a weight, by the configuration that was chosen for it; `named`: by its exact name.
 
         Raises `Skip` for a weight that is left alone.

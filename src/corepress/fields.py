@@ -172,6 +172,23 @@ def integer(default: int, least: int) -> Any:
     return value_of(default, f"an integer >= {least}", lambda v: whole(v, least))
 
 
+def optional_integer(default: int | None, least: int) -> Any:
+    allowed = f"an integer >= {least} or None"
+    return value_of(default, allowed, lambda v: v is None or whole(v, least))
+
+
+def member(enum: type[Enum], default: str) -> Any:
+    """A member of an enumeration, or its name; one of coremltools' of that name will do."""
+
+    def read(value: Any) -> Enum:
+        name = str(getattr(value, "name", value))
+        if name not in enum.__members__:
+            raise ConfigError(f"{value!r} is no {enum.__name__}: known are {', '.join(enum.__members__)}")
+        return enum[name]
+
+    return field(default=enum[default], converter=read)
+
+
 def flag() -> Any:
     return value_of(False, "True or False", lambda v: isinstance(v, bool))
 

@@ -22,9 +22,8 @@ from corepress.algorithms.fitted.sparsegpt import sparsegpt
 from corepress.algorithms.fitted.statistics import Statistics
 from corepress.engine import Skip
 from corepress.errors import ConfigError
-from corepress.fields import flag, fraction, integer, real, suggesting, value_of, whole
+from corepress.fields import flag, fraction, integer, member, optional_integer, real, suggesting, value_of, whole
 from corepress.torch import dtypes
-from corepress.torch.fields import member, optional_integer
 from corepress.torch.layerwise_compression.layout import layout_of, reads, vectors_of
 from corepress.torch.layerwise_compression.registry import Registry
 from corepress.torch.metadata import read_weight, write_weight

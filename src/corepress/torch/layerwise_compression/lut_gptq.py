@@ -13,9 +13,8 @@ from corepress.algorithms.fitted.hessian import Hessian
 from corepress.algorithms.fitted.lut_gptq import palettize_by_hessian
 from corepress.engine import Skip
 from corepress.errors import ConfigError
-from corepress.fields import integer, real, suggesting, value_of
+from corepress.fields import integer, member, optional_integer, real, suggesting, value_of
 from corepress.torch.dtypes import lut_type
-from corepress.torch.fields import member, optional_integer
 from corepress.torch.layerwise_compression.algorithms import (
     LayerwiseCompressionAlgorithm,
     LayerwiseCompressionAlgorithmConfig,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from attrs import define, field
@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 from corepress.algorithms.lut import quantize_lut
 from corepress.algorithms.palettize import normalize_channels, palettize
 from corepress.errors import ConfigError
-from corepress.fields import flag
+from corepress.fields import flag, member, optional_integer, value_of, whole
 from corepress.torch.base_model_optimizer import BaseModelOptimizer
 from corepress.torch.dtypes import lut_type
-from corepress.torch.fields import channel_axis, member, optional_integer
 from corepress.torch.optimization_config import (
     LutType,
     ModuleOptimizationConfig,
@@ -39,7 +38,7 @@ class ModulePaletteConfig(ModuleOptimizationConfig):
     lut_dtype: LutType = field(default=None, converter=lut_type)
     granularity: PalettizationGranularityWord = member(PalettizationGranularity, "per_tensor")
     group_size: int | None = optional_integer(None, 1)
-    channel_axis: int = channel_axis()
+    channel_axis: int = value_of(0, "0 or 1", lambda v: whole(v) and v in (0, 1))
     cluster_dim: int | None = optional_integer(None, 1)
     enable_per_channel_scale: bool = flag()
 
@@ -47,7 +46,17 @@ class ModulePaletteConfig(ModuleOptimizationConfig):
         check_palettization(self)
 
 
-def check_palettization(config: Any) -> None:
+class PaletteFields(Protocol):
+    """What the configurations of all palettizers say of a table."""
+
+    n_bits: int | None
+    granularity: PalettizationGranularityWord
+    group_size: int | None
+    cluster_dim: int | None
+    enable_per_channel_scale: bool
+
+
+def check_palettization(config: PaletteFields) -> None:
     """What the fields of a palettizer's configuration owe each other."""
     if config.n_bits not in (None, 1, 2, 3, 4, 6, 8) or isinstance(config.n_bits, bool):
         raise ConfigError(f'"n_bits" must be 1, 2, 3, 4, 6 or 8, not {config.n_bits!r}')
@@ -76,17 +85,18 @@ def warn_of_conversion(config: OptimizationConfig) -> None:
 
 
 def palettize_weight(
-    config: Any,
+    config: ModulePaletteConfig,
     output_axis: int,
     weight: Array,
     mask: NDArray[np.bool_] | None = None,
     importance: Array | None = None,
 ) -> Palettized | Quantized:
-    """`config`: has the fields that all palettizers share. `weight`: float16 or float32, rank >= 2.
+    """`config`: one with `n_bits`. `weight`: float16 or float32, rank >= 2.
 
     `mask`: only what is under it shapes the tables. `importance`: of the weight's shape, weighs squared errors. Raises
     ConfigError if groups or vectors do not divide the weight.
     """
+    assert config.n_bits is not None
     scale = None
     if config.enable_per_channel_scale:
         weight, scale, importance = normalize_channels(weight, output_axis, importance)
@@ -95,7 +105,7 @@ def palettize_weight(
         weight,
         config.n_bits,
         channel_axis=output_axis if config.channel_axis == 0 else 1 - output_axis,
-        group_size=config.group_size if grouped else 0,
+        group_size=(config.group_size or 0) if grouped else 0,
         cluster_dim=config.cluster_dim or 1,
         importance=importance,
         mask=mask,

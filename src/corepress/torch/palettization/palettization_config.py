@@ -13,9 +13,20 @@ from torch import nn
 
 from corepress.configuration import Rule, check_level, copied
 from corepress.errors import ConfigError
-from corepress.fields import flag, fraction, integer, must_be, real, suggesting, value_of, weight_threshold, whole
+from corepress.fields import (
+    flag,
+    fraction,
+    integer,
+    member,
+    must_be,
+    optional_integer,
+    real,
+    suggesting,
+    value_of,
+    weight_threshold,
+    whole,
+)
 from corepress.torch.dtypes import torch_type
-from corepress.torch.fields import member, optional_integer
 from corepress.torch.optimization_config import (
     ModuleOptimizationConfig,
     OptimizationConfig,

@@ -116,7 +116,7 @@ class Mask(training.Part):
     makes_zeros: ClassVar[bool] = True
     mask: Tensor
 
-    def __init__(self, name: str, config: Any, weight: Tensor):
+    def __init__(self, name: str, config: ModuleMagnitudePrunerConfig, weight: Tensor):
         super().__init__(name)
         if config.n_m_ratio is not None:
             n, m = config.n_m_ratio

@@ -14,10 +14,9 @@ from torch import Tensor, nn
 from corepress.algorithms.fitted.awq import Rounding
 from corepress.algorithms.linear import quantize
 from corepress.errors import ConfigError
-from corepress.fields import flag, suggesting
+from corepress.fields import flag, member, suggesting
 from corepress.torch import dtypes
 from corepress.torch.base_model_optimizer import WeightByWeight
-from corepress.torch.fields import member
 from corepress.torch.metadata import array_of
 from corepress.torch.optimization_config import (
     ModuleOptimizationConfig,

@@ -10,9 +10,8 @@ import torch
 from attrs import define, field
 
 from corepress.errors import ConfigError
-from corepress.fields import must_be, suggesting, value_of, whole
+from corepress.fields import member, must_be, suggesting, value_of, whole
 from corepress.torch import dtypes
-from corepress.torch.fields import member
 from corepress.torch.optimization_config import ModuleOptimizationConfig, OptimizationConfig
 
 

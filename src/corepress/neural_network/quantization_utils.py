@@ -13,27 +13,22 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
-from corepress import engine
-from corepress.engine import Progress, Skip, skipping
-from corepress.errors import ConfigError, CorepressError, DataError, Missed
-from corepress.formats.kinds import NETWORKS, models
+from corepress.engine import Progress
+from corepress.errors import ConfigError, CorepressError, Missed
 from corepress.formats.neural_network import values
 from corepress.formats.neural_network.constants import reason_to_spare
-from corepress.formats.neural_network.forms import Floats, Linear
 from corepress.formats.neural_network.layers import LayerWeight, find_weights
 from corepress.formats.neural_network.model import Model, takes_any_model
 from corepress.formats.neural_network.normalization import endangered
-from corepress.neural_network import quantizers
+from corepress.neural_network.actions import MODES, Action, action_of, to_floats, to_int8
 from corepress.neural_network.compare import compare_models
 from corepress.neural_network.quantizers import LutFunction
+from corepress.neural_network.rewrite import rewrite
 from corepress.neural_network.selectors import (
     AdvancedQuantizedLayerSelector,
     MatrixMultiplyLayerSelector,
     QuantizedLayerSelector,
 )
-from corepress.weights import Palettized
 
 __all__ = [
     "AdvancedQuantizedLayerSelector",
@@ -47,9 +42,6 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 Find = Callable[[Model], list[LayerWeight]]
-# Changes one weight in place; raises CorepressError with the reason to leave it alone.
-Action = Callable[[LayerWeight], None]
-MODES = ("linear", "linear_symmetric", "linear_lut", "kmeans", "kmeans_lut", "custom_lut", "dequantization")
 _NAMED = 3
 # The oldest specification versions that hold float16, packed integers, and products of int8.
 _HALF, _PACKED, _INT8 = 2, 3, 5
@@ -119,7 +111,7 @@ def quantize_weights(
         version = _HALF if nbits == 16 else _PACKED
     if quantization_mode == "custom_lut":
         workers = 1  # the function may not bear to be called by several threads
-    action = _action(nbits, quantization_mode, lut_function)
+    action = action_of(nbits, quantization_mode, lut_function)
     result = _compressed(full_precision_model, find, action, version, strict, workers, progress)
     if sample_data is not None:
         _compare_if_possible(full_precision_model, result, sample_data)
@@ -162,8 +154,8 @@ def _compressed(
     workers: int | None,
     progress: Progress | None,
 ) -> Model:
-    _run(model, find(model), action, version, workers, progress)
-    if model.origin is not None and action is _to_floats:
+    rewrite(model, find(model), action, version, workers, progress)
+    if model.origin is not None and action is to_floats:
         if all(old.params == new.params for old, new in zip(model.origin.weights(), model.weights(), strict=True)):
             log.warning("no weight was decompressed: none of the model is compressed")
     elif model.origin is not None:
@@ -232,125 +224,13 @@ def _int8(model: Model, selector: QuantizedLayerSelector) -> Model:
     kinds = ("innerProduct", "batchedMatmul")
     weights = [w for w in find_weights(model.spec, selector) if w.layer_type in kinds]
     matrices = [w for w in weights if w.name.endswith(".weights")]
-    _run(model, matrices, _to_int8, _INT8)
+    rewrite(model, matrices, to_int8, _INT8)
     changed = {id(w.layer) for w in matrices if w.form == "int8"}
     # Beside int8 weights a bias is not quantized.
     for weight in weights:
         if weight.name.endswith(".bias") and id(weight.layer) in changed and weight.form in ("linear", "lut"):
             values.write_floats(weight.params, weight.dense())
     return model
-
-
-def _run(
-    model: Model,
-    weights: list[LayerWeight],
-    action: Action,
-    version: int,
-    workers: int | None = None,
-    progress: Progress | None = None,
-) -> Model:
-    """Apply the action to the weights, count those that it leaves alone, and raise the versions of the rest."""
-    networks = _Networks(model)
-    engine.run(
-        weights,
-        functools.partial(_apply, action),
-        networks,
-        name=lambda weight: weight.name,
-        workers=workers,
-        progress=progress,
-    )
-    if left := len(weights) - model.changed:
-        log.warning("%d of %d weights are left alone", left, len(weights), extra={"weight": ""})
-    for _, part in models(model.spec) if model.changed else ():
-        if part is model.spec or part.WhichOneof("Type") in NETWORKS:
-            part.specificationVersion = max(part.specificationVersion, version)
-    return model
-
-
-class _Networks:
-    """The store of neural networks, whose weights are changed in place: counts them."""
-
-    def __init__(self, model: Model):
-        self.model = model
-        model.changed = 0
-
-    def put(self, item: LayerWeight, result: None) -> None:
-        self.model.changed += 1
-
-    def leave(self, item: LayerWeight, reason: Skip) -> None:
-        self.model.skipped[item.name] = str(reason)
-        log.warning("%s is left alone: %s", item.name, reason, extra={"weight": item.name})
-
-
-def _apply(action: Action, weight: LayerWeight) -> None:
-    if weight.layer.isUpdatable:
-        raise Skip("its layer is updatable, and so needs float32")
-    try:
-        with skipping(but=(ConfigError,)):
-            action(weight)
-    except ConfigError as error:
-        raise ConfigError(f"{weight.name}: {error}") from error
-
-
-def _action(nbits: int, mode: str, lut_function: LutFunction | None) -> Action:
-    if mode == "dequantization":
-        return _to_floats
-    if nbits == 16:
-        return _to_halves
-
-    def quantize(weight: LayerWeight) -> None:
-        if weight.form in ("linear", "lut", "int8"):
-            raise DataError(f"it is quantized to {weight.bits} bits already; dequantize it first")
-        values.write_quantized(weight.params, _quantized(weight, _finite(weight), nbits, mode, lut_function))
-
-    return quantize
-
-
-def _quantized(
-    weight: LayerWeight, dense: Floats, bits: int, mode: str, lut_function: LutFunction | None
-) -> Linear | Palettized:
-    axis = None if weight.one_scale else weight.axis
-    if mode == "linear":
-        return quantizers.linear(dense, bits, axis)
-    if mode == "linear_symmetric":
-        return quantizers.linear_symmetric(dense, bits, axis)
-    if mode == "linear_lut":
-        return quantizers.linear_lut(dense, bits)
-    if mode == "custom_lut":
-        assert lut_function is not None
-        return quantizers.custom_lut(dense, bits, lut_function)
-    return quantizers.kmeans(dense, bits)
-
-
-def _to_floats(weight: LayerWeight) -> None:
-    if weight.form != "float32":
-        values.write_floats(weight.params, weight.dense())
-    if weight.layer_type in ("innerProduct", "batchedMatmul"):
-        getattr(weight.layer, weight.layer_type).ClearField("int8DynamicQuantize")
-
-
-def _to_halves(weight: LayerWeight) -> None:
-    if weight.form in ("linear", "lut", "int8"):
-        raise DataError(f"it is quantized to {weight.bits} bits already; dequantize it first")
-    if weight.form != "float16":
-        values.write_halves(weight.params, _finite(weight))
-
-
-def _to_int8(weight: LayerWeight) -> None:
-    if weight.form == "int8":
-        return
-    dense = _finite(weight)
-    scale = np.float32(max(dense.max(), -dense.min()) / np.float32(127))
-    step = scale if scale > 0 else np.float32(1)
-    values.write_int8(weight.params, np.clip(np.rint(dense / step), -127, 127).astype(np.int8), scale)
-    getattr(weight.layer, weight.layer_type).int8DynamicQuantize = True
-
-
-def _finite(weight: LayerWeight) -> Floats:
-    dense = weight.dense()
-    if not np.isfinite(dense).all():
-        raise DataError("it holds infinities or NaN")
-    return dense
 
 
 def _check(nbits: Any, mode: Any, lut_function: Any, selector: Any) -> None:

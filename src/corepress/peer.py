@@ -46,7 +46,7 @@ def _arguments(value: Any, kind: type[Any], cls: type[Any], counterpart: Callabl
         if field.init and field.name in known:
             arguments[field.name] = as_ours(held, counterpart)
         elif field.init and held != field.default:
-            raise ConfigError(f"coremltools' {kind.__name__}: corepress has nothing for {field.name}={held!r}")
+            raise ConfigError(f"coremltools' {kind.__name__}: corepress has no counterpart of {field.name}={held!r}")
     bits, dtype = getattr(value, "weight_n_bits", 8), str(arguments.get("weight_dtype", ""))
     if dtype.endswith("int8") and bits < 8:  # PyTorch has no type of so few bits, so that it is said in two fields
         arguments["weight_dtype"] = f"{dtype.removeprefix('torch.')[:-1]}{bits}"

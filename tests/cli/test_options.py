@@ -43,6 +43,19 @@ def test_short_names_stand_for_fields_and_arguments_of_the_api() -> None:
     assert set(SHORT) <= known and not set(SHORT.values()) & known
 
 
+def test_the_words_that_an_option_takes_are_those_of_the_library() -> None:
+    from corepress.coreml.activations.observers import OBSERVERS
+    from corepress.coreml.methods import METHODS
+
+    def choices(command: str, name: str) -> list[str]:
+        return list(next(option for option in COMMANDS[command].params if option.name == name).type.choices)
+
+    assert set(METHODS) <= set(COMMANDS)
+    for command, method in METHODS.items():
+        assert choices(command, "method") == list(method.fitted), command
+    assert choices("quantize", "observer") == list(OBSERVERS)
+
+
 def test_both_names_do_the_same(package, tmp_path) -> None:
     outs = [tmp_path / "a.mlpackage", tmp_path / "b.mlpackage"]
     for out, option in zip(outs, ("--sparsity", "--target-sparsity"), strict=True):

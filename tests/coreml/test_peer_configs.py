@@ -59,7 +59,7 @@ def test_a_function_and_a_custom_one_take_it(tmp_path) -> None:
 def test_what_only_the_peer_has_is_refused(tmp_path) -> None:
     config = peer.OptimizationConfig(global_config=peer.OpLinearQuantizerConfig())
     config._op_selector = lambda op: True
-    with pytest.raises(ConfigError, match="corepress has nothing for _op_selector"):
+    with pytest.raises(ConfigError, match="corepress has no counterpart of _op_selector"):
         cto.linear_quantize_weights(make_package(tmp_path, "iOS16"), config)
 
 

@@ -259,7 +259,7 @@ def test_what_does_not_fit_is_skipped_with_a_reason(caplog) -> None:
 def test_misuse_is_named() -> None:
     method = pruner(mlp())
     for call in (method.step, method.finalize):
-        with pytest.raises(CorepressError, match="comes after prepare"):
+        with pytest.raises(CorepressError, match=r"call prepare\(\) before"):
             call()
     model = method.prepare()
     with torch.no_grad():

@@ -147,7 +147,7 @@ def two_indices(checkpoint: Path) -> None:
         (twice_without_index, r"the tensor '1\.weight' is in .* and in model\.fp16\.safetensors"),
         (elsewhere, rf"{NAMES[1]}: the tensor '0\.weight' is not in it"),
         (outside, "names files outside of its folder"),
-        (no_index, "it is no index of safetensors files"),
+        (no_index, "it is not an index of safetensors files"),
         (two_indices, "several checkpoints: model.*, other"),
     ],
 )

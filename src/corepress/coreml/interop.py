@@ -133,7 +133,9 @@ def to_coremltools(config: OptimizationConfig) -> Any:
 
     names = config.op_name_configs
     if patterns := [name for name in names if any(sign in name for sign in "*?[")]:
-        raise ConfigError(f"coremltools knows no patterns such as {patterns[0]!r}: give the names of the operations")
+        raise ConfigError(
+            f"coremltools does not support patterns such as {patterns[0]!r}: give the names of the operations"
+        )
     return peer.OptimizationConfig(
         global_config=_peer_config(peer, config.global_config),
         op_type_configs={kind: _peer_config(peer, held) for kind, held in config.op_type_configs.items()},

@@ -71,7 +71,7 @@ def from_value(feature: Feature, value: Any) -> Any:
     """An output as Core ML gives it: an array of the described type, an image, a label, or a dictionary."""
     if not isinstance(value, Tensor):
         if feature.kind in ("array", "image"):
-            raise FormatError(f"output {feature.name!r} is described as an {feature.kind}, but is none")
+            raise FormatError(f"output {feature.name!r} is described as an {feature.kind}, but is not one")
         return value
     value = value.float() if value.dtype == torch.bfloat16 else value  # which NumPy does not have
     array = value.detach().cpu().numpy()

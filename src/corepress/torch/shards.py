@@ -161,7 +161,7 @@ def _weight_map(index: Path) -> dict[str, str]:
         found = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         paths = [Path(name) for name in found.values()]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise FormatError(f"{index}: it is no index of safetensors files: {type(error).__name__}") from error
+        raise FormatError(f"{index}: it is not an index of safetensors files: {type(error).__name__}") from error
     if any(path.is_absolute() or ".." in path.parts for path in paths):
         raise FormatError(f"{index}: it names files outside of its folder")
     return dict(found)

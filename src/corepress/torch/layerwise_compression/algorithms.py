@@ -68,7 +68,7 @@ def _read_dtype(config: Any, allowed: tuple[str, ...]) -> None:
         raise ConfigError(f"weight_dtype must be one of {', '.join(allowed)}, not {config.weight_dtype!r}")
     config.weight_n_bits, config.weight_dtype = dtypes.bits(name), dtypes.torch_type(name)
     if config.enable_normal_float and config.weight_n_bits not in NORMAL_FLOAT:
-        raise ConfigError(f'enable_normal_float goes with weight_dtype "uint3" or "uint4", not {name!r}')
+        raise ConfigError(f'enable_normal_float works with weight_dtype "uint3" or "uint4", not {name!r}')
 
 
 def _named(name: str) -> Any:

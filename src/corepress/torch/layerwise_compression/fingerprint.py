@@ -40,8 +40,8 @@ def of_values(values: Iterable[Any]) -> str:
             pickler.dump(value)
         except Exception as error:
             raise ConfigError(
-                f"checkpoint_dir= needs data that can be told apart from other data, but of a {type(value).__name__} "
-                f"no bytes can be had ({error}): give tensors, arrays, numbers, words, lists or dictionaries of them"
+                f"checkpoint_dir= needs data that can be told apart from other data, but a {type(value).__name__} "
+                f"can't be turned into bytes ({error}): give tensors, arrays, numbers, words, lists or dictionaries of them"
             ) from error
     return sink.digest.hexdigest()
 

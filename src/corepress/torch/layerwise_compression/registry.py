@@ -37,5 +37,5 @@ class Registry:
         if isinstance(key, type) and issubclass(key, cls):
             return key
         if key not in cls._registry:
-            raise ConfigError(f"{key!r} is no registered {cls.__name__}. {suggestion(key, cls._registry)}")
+            raise ConfigError(f"{key!r} is not a registered {cls.__name__}. {suggestion(key, cls._registry)}")
         return cls._registry[key]

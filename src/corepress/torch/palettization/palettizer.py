@@ -116,7 +116,7 @@ class DKMPalettizer(Palettizer):
     def step(self) -> None:
         """To be called after each step of the optimiser: at its milestone a weight begins to be palettized."""
         if not self._is_prepared:
-            raise OrderError("step() comes after prepare(), which puts the tables in")
+            raise OrderError("call prepare() before step(): it puts the tables in")
         for _, part in training.parts(self._model, FakePalettize):
             part.step()
             self._step_count = part.steps
@@ -138,7 +138,7 @@ class DKMPalettizer(Palettizer):
             The model in evaluation mode, with the buffers by which `coremltools.convert` knows it.
         """
         if not self._is_prepared:
-            raise OrderError("finalize() comes after prepare(), which puts the tables in")
+            raise OrderError("call prepare() before finalize(): it puts the tables in")
         model = self._get_model_to_finalize(model, inplace).eval()
         found = list(training.parts(model, FakePalettize))
         forms = {part.name: part.form(_seen(slot)) for slot, part in found}

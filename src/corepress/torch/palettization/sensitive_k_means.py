@@ -210,9 +210,9 @@ def load_sensitivity(path: str | PathLike[str]) -> dict[str, Tensor]:
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise FormatError(f"{path} is no file of sensitivities: {error}") from error
+        raise FormatError(f"{path} is not a file of sensitivities: {error}") from error
     if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
-        raise FormatError(f"{path} is no file of sensitivities: it must hold tensors by the names of parameters")
+        raise FormatError(f"{path} is not a file of sensitivities: it must hold tensors by the names of parameters")
     return dict(found)
 
 

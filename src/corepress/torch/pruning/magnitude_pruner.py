@@ -78,7 +78,7 @@ class ModuleMagnitudePrunerConfig(ModuleOptimizationConfig):
 
     def __attrs_post_init__(self) -> None:
         if self.n_m_ratio is not None and (self.block_size != 1 or self.granularity != "per_scalar"):
-            raise ConfigError("n_m_ratio goes with block_size 1 and granularity per_scalar only")
+            raise ConfigError("n_m_ratio works with block_size 1 and granularity per_scalar only")
 
 
 @suggesting
@@ -221,7 +221,7 @@ class MagnitudePruner(BaseTrainingTimeModelOptimizer):
     def step(self) -> None:
         """To be called after each step of the optimiser: the schedule goes on. Harmless after its end."""
         if not self._is_prepared:
-            raise OrderError("step() comes after prepare(), which puts the masks in")
+            raise OrderError("call prepare() before step(): it puts the masks in")
         for slot, mask in list(training.parts(self._model, Mask)):
             mask.step(slot)
             self._step_count = mask.steps
@@ -238,7 +238,7 @@ class MagnitudePruner(BaseTrainingTimeModelOptimizer):
             The model, its zeros written, with the buffers by which `coremltools.convert` knows it.
         """
         if not self._is_prepared:
-            raise OrderError("finalize() comes after prepare(), which puts the masks in")
+            raise OrderError("call prepare() before finalize(): it puts the masks in")
         model = self._get_model_to_finalize(model, inplace)
         masks = list(training.parts(model, Mask))
         for slot, mask in masks:

@@ -62,7 +62,7 @@ class CoreMLQuantizer(_Base):  # type: ignore[misc]
         self._kit = _KIT
         self._config = LinearQuantizerConfig() if config is None else config
         if self._config.leading.algorithm == "learnable":
-            log.warning("algorithm 'learnable' is that of LinearQuantizer: here, scales follow the observed ranges")
+            log.warning("algorithm 'learnable' is for LinearQuantizer only: here, scales follow the observed ranges")
 
     def transform_for_annotation(self, model: fx.GraphModule) -> fx.GraphModule:
         """Let batch norms no longer count batches, in place: nobody reads the count, and Core ML would keep a state."""

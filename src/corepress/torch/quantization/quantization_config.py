@@ -55,7 +55,7 @@ def _is_milestones(value: Any) -> bool:
 
 def _words(value: Any) -> list[str]:
     if isinstance(value, str) or not all(isinstance(name, str) for name in value):
-        raise ConfigError(f"a list of names is wanted, not {value!r}")
+        raise ConfigError(f"a list of names is needed, not {value!r}")
     return list(value)
 
 

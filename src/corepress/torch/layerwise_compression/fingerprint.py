@@ -41,7 +41,7 @@ def of_values(values: Iterable[Any]) -> str:
         except Exception as error:
             raise ConfigError(
                 f"checkpoint_dir= needs data that can be told apart from other data, but a {type(value).__name__} "
-                f"can't be turned into bytes ({error}): give tensors, arrays, numbers, words, lists or dictionaries of them"
+                f"can't be turned into bytes ({error}): give tensors, arrays, numbers, text, lists or dictionaries"
             ) from error
     return sink.digest.hexdigest()
 

@@ -14,9 +14,9 @@ import numpy as np
 from coremltools.models import neural_network
 
 from conformance import operations
-from corepress.formats.neural_network.model import as_model
 from corepress.neural_network import quantization_utils as ours
 from corepress.neural_network import quantizers
+from corepress.neural_network.interop import as_model
 from corepress.runtime import load
 
 utils = ct.models.utils

@@ -38,8 +38,8 @@ ALLOWED: dict[str, set[str]] = {
     "coreml/activations": {*_FACES, "coreml", "runtime", "engine"},
     "coreml/experimental": {"coreml"},
     "coreml/calibrated": {*_FACES, "coreml", "algorithms", "runtime", "split", "metrics", "engine"},
-    "neural_network": {"formats", "algorithms", "weights", "errors", "engine"},
-    "neural_network/compare": {"formats", "runtime", "metrics", "errors"},
+    "neural_network": {"formats", "algorithms", "weights", "errors", "engine", "peer"},
+    "neural_network/compare": {"neural_network/interop", "formats", "runtime", "metrics", "errors", "peer"},
     "torch": {
         "algorithms", "formats/atomic", "weights", "errors", "fields", "configuration", "peer", "threads", "metrics",
         "version", "engine",

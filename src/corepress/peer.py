@@ -1,15 +1,21 @@
-"""coremltools' own configuration objects, read as ours: field by field, without an import of coremltools."""
+"""coremltools' own objects, known without importing it: models, and configurations, which are read as ours."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
-
-import attrs
 
 from corepress.errors import ConfigError
 
 _PEER = "coremltools.optimize."
+
+
+def is_mlmodel(source: Any) -> bool:
+    """Is it an `MLModel` of coremltools?"""
+    # Whoever holds one has imported coremltools; corepress never does so by itself.
+    module = sys.modules.get("coremltools.models.model")
+    return module is not None and isinstance(source, module.MLModel)
 
 
 def as_ours(value: Any, counterpart: Callable[[str], Any]) -> Any:
@@ -26,7 +32,7 @@ def as_ours(value: Any, counterpart: Callable[[str], Any]) -> Any:
         ours = counterpart(value.__name__) if value.__module__.startswith(_PEER) else None
         return ours or value
     kind = next((cls for cls in type(value).__mro__ if cls.__module__.startswith(_PEER)), None)
-    if kind is None or not attrs.has(kind):
+    if kind is None or not hasattr(kind, "__attrs_attrs__"):
         return value
     if kind is not type(value):
         raise ConfigError(
@@ -39,6 +45,8 @@ def as_ours(value: Any, counterpart: Callable[[str], Any]) -> Any:
 
 
 def _arguments(value: Any, kind: type[Any], cls: type[Any], counterpart: Callable[[str], Any]) -> Mapping[str, Any]:
+    import attrs  # here, since most who import this only ask for models
+
     known = {field.name for field in attrs.fields(cls)}
     arguments: dict[str, Any] = {}
     for field in attrs.fields(kind):

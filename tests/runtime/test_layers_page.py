@@ -6,7 +6,7 @@ from typing import Any
 
 from tools.layers_table import PAGE, kinds, page, status, weights
 
-from corepress.formats.neural_network.model import as_model
+from corepress.neural_network.interop import as_model
 from corepress.runtime.networks.control import CONTROL
 from corepress.runtime.networks.registry import LAYERS
 from tests.formats.neural_network.networks import every_layer

@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import functools
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable
 from enum import Enum
@@ -23,6 +22,7 @@ from corepress.formats.kinds import refusal
 from corepress.formats.mlprogram import Model, checked, load
 from corepress.formats.package import find_package
 from corepress.formats.schema import Model as ModelProto
+from corepress.peer import is_mlmodel
 
 # The models of which `MLModel`s were made here: these know what they were made from, and what was left alone.
 _made_here: WeakKeyDictionary[Any, Model] = WeakKeyDictionary()
@@ -48,7 +48,7 @@ def takes_any_model(function: Callable[Concatenate[Model, P], R]) -> OfAnyModel[
     @functools.wraps(function)
     def wrapper(mlmodel: Any, *args: Any, **kwargs: Any) -> Any:
         result = function(as_model(mlmodel), *args, **kwargs)
-        if isinstance(result, Model) and _is_mlmodel(mlmodel):
+        if isinstance(result, Model) and is_mlmodel(mlmodel):
             return to_mlmodel(result, mlmodel)
         return result
 
@@ -61,21 +61,15 @@ def as_model(source: Any) -> Model:
         return source
     if isinstance(source, (str, Path)):
         return load(source)
-    if _is_mlmodel(source):
+    if is_mlmodel(source):
         return _from_mlmodel(source)
     raise ConfigError(f"mlmodel: a path, a corepress.Model or an MLModel is needed, not {type(source).__name__}")
 
 
 def with_history(source: Any) -> Model:
     """The `Model` of whatever was given; of an `MLModel` that a function here made, with what it was made from."""
-    made = _made_here.get(source) if _is_mlmodel(source) else None
+    made = _made_here.get(source) if is_mlmodel(source) else None
     return as_model(source) if made is None else made
-
-
-def _is_mlmodel(source: Any) -> bool:
-    # Whoever holds an MLModel has imported coremltools; corepress never does so by itself.
-    module = sys.modules.get("coremltools.models.model")
-    return module is not None and isinstance(source, module.MLModel)
 
 
 def _from_mlmodel(mlmodel: Any) -> Model:

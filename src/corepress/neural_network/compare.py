@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from corepress.errors import ConfigError
-from corepress.formats.neural_network.model import as_model, is_mlmodel
 from corepress.metrics import Sums
+from corepress.neural_network.interop import as_model
+from corepress.peer import is_mlmodel
 
 Metrics = dict[str, dict[str, float]]
 

@@ -18,10 +18,11 @@ from corepress.errors import ConfigError, CorepressError, Missed
 from corepress.formats.neural_network import values
 from corepress.formats.neural_network.constants import reason_to_spare
 from corepress.formats.neural_network.layers import LayerWeight, find_weights
-from corepress.formats.neural_network.model import Model, takes_any_model
+from corepress.formats.neural_network.model import Model
 from corepress.formats.neural_network.normalization import endangered
 from corepress.neural_network.actions import MODES, Action, action_of, to_floats, to_int8
 from corepress.neural_network.compare import compare_models
+from corepress.neural_network.interop import takes_any_model
 from corepress.neural_network.quantizers import LutFunction
 from corepress.neural_network.rewrite import rewrite
 from corepress.neural_network.selectors import (

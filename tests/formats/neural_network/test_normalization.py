@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from corepress import report
-from corepress.formats.neural_network.model import as_model
+from corepress.neural_network.interop import as_model
 from corepress.neural_network.quantization_utils import quantize_weights
 from corepress.runtime import load
 from tests.lazy import lazy

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 import shutil
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from google.protobuf.message import DecodeError, EncodeError
+from google.protobuf.message import EncodeError
 
-from corepress.errors import ConfigError, FormatError, OutputError, UnsupportedError
+from corepress.errors import OutputError, UnsupportedError
 from corepress.formats.atomic import replacing
 from corepress.formats.kinds import leaves, refusal
 from corepress.formats.neural_network.layers import LayerWeight, find_weights, networks
 from corepress.formats.package import MLMODEL, Package, find_package, read_spec
-from corepress.formats.schema import Model as ModelProto
 
 
 class Model:
@@ -90,7 +86,7 @@ class Model:
         kind = self.package.kind if self.package is not None else MLMODEL
         sources = () if self._source is None else (self._source,)
         with replacing(destination, kind, overwrite=overwrite, sources=sources) as partial:
-            data = _serialized(self.spec, str(destination))
+            data = serialized(self.spec, str(destination))
             if self.package is not None and self.package.is_folder:
                 _copy(self.package, partial)
                 (partial / self.package.spec.relative_to(self.package.root)).write_bytes(data)
@@ -118,74 +114,11 @@ def load(path: str | Path) -> Model:
         [('innerProduct', (4, 8))]
     """
     package = find_package(path)
-    return _checked(Model(package, read_spec(package)), str(package.root))
+    return checked(Model(package, read_spec(package)), str(package.root))
 
 
-def as_model(source: Any) -> Model:
-    """The model of a path, a specification or an `MLModel`; a `Model` is its own."""
-    if isinstance(source, Model):
-        return source
-    return load(source) if isinstance(source, str | Path) else _own(source)[0]
-
-
-def takes_any_model(function: Callable[..., Model]) -> Callable[..., Any]:
-    """Let a function of a `Model`, which it may change, take any kind of model, which stays as it is.
-
-    A path or a `Model` gives a `Model`; a specification, or an `MLModel` of coremltools, gives the same.
-    """
-
-    @functools.wraps(function)
-    def wrapper(source: Any, *args: Any, **kwargs: Any) -> Any:
-        if isinstance(source, Model):
-            return function(source.copy(), *args, **kwargs)
-        if isinstance(source, (str, Path)):
-            return function(load(source).copy(), *args, **kwargs)
-        own, message = _own(source)
-        return _as_given(function(own.copy(), *args, **kwargs), source, message)
-
-    return wrapper
-
-
-def _own(source: Any) -> tuple[Model, Any]:
-    """A `Model` that shares nothing with a specification or an `MLModel`, and the class of the specification."""
-    spec = spec_of(source)
-    if spec is None:
-        raise ConfigError(
-            f"a path, a specification, an MLModel or a corepress model is needed, not {type(source).__name__}"
-        )
-    own = ModelProto()
-    try:
-        own.ParseFromString(spec.SerializeToString())
-    except (DecodeError, EncodeError) as error:
-        raise FormatError(f"the specification can't be read: {error}") from error
-    return _checked(Model(None, own), "the specification"), type(spec)
-
-
-def _as_given(result: Model, given: Any, message: Any) -> Any:
-    spec = message()
-    spec.ParseFromString(_serialized(result.spec, "the result"))
-    if not is_mlmodel(given):
-        return spec
-    import coremltools  # present, since `given` came from there
-
-    return coremltools.models.MLModel(spec, compute_units=given.compute_unit, skip_model_load=given.__proxy__ is None)
-
-
-def is_mlmodel(source: Any) -> bool:
-    """Is it an `MLModel` of coremltools?"""
-    # Whoever holds one has imported coremltools; corepress never does so by itself.
-    module = sys.modules.get("coremltools.models.model")
-    return module is not None and isinstance(source, module.MLModel)
-
-
-def spec_of(source: Any) -> Any:
-    """The specification, as coremltools holds it, of an `MLModel` or of itself; else None."""
-    spec = source.get_spec() if is_mlmodel(source) else source
-    descriptor = getattr(type(spec), "DESCRIPTOR", None)
-    return spec if getattr(descriptor, "full_name", "") == "CoreML.Specification.Model" else None
-
-
-def _checked(model: Model, name: str) -> Model:
+def checked(model: Model, name: str) -> Model:
+    """The model, if it holds networks; `name` stands in the UnsupportedError."""
     if not any(True for _ in networks(model.spec)):
         if "mlProgram" in leaves(model.spec):
             raise UnsupportedError(
@@ -195,7 +128,8 @@ def _checked(model: Model, name: str) -> Model:
     return model
 
 
-def _serialized(spec: Any, name: str) -> bytes:
+def serialized(spec: Any, name: str) -> bytes:
+    """The bytes of a protobuf; an OutputError, which names it, where it is too large for one."""
     try:
         return bytes(spec.SerializeToString())
     except (EncodeError, ValueError) as error:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 import corepress
 import corepress.coreml as cto
@@ -21,17 +20,10 @@ from corepress.formats.mlprogram.values import immediate_value
 from tests import packages
 from tests.oracle import peer_weights
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 Palettizer, Quantizer = cto.OpPalettizerConfig, cto.OpLinearQuantizerConfig
 Magnitude, Threshold = cto.OpMagnitudePrunerConfig, cto.OpThresholdPrunerConfig
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """The packages are tiny: where tests run in parallel, threads only wait for each other, ten times as long."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def everywhere(op_config) -> cto.OptimizationConfig:

@@ -26,16 +26,9 @@ from corepress.torch.pruning import MagnitudePruner, MagnitudePrunerConfig
 from corepress.weights import Palettized, Sparse, decompress
 from tests.torch.models import make, mlp
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 GROUPED = {"granularity": "per_grouped_channel", "group_size": 4}
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Models are small, and other tests at work beside these."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def palettizer(model: nn.Module, **options) -> DKMPalettizer:

@@ -21,16 +21,10 @@ from corepress.torch.quantization import LinearQuantizer, LinearQuantizerConfig
 from corepress.weights import Palettized, Quantized, Sparse, decompress
 from tests.torch.test_conversion import convert
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SPARSITY = 0.75
 X = torch.randn(8, 1, 8, 8, generator=torch.Generator().manual_seed(1))
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 class Net(nn.Module):

@@ -24,16 +24,9 @@ from corepress.torch.quantization.fake_quantize import FakeQuantize
 from corepress.torch.quantization.layers import FakeQuantizedLayer
 from corepress.weights import Quantized, Sparse, decompress
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 IMAGE = (1, 1, 12, 12)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Small layers only wait for more."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 class Net(nn.Module):

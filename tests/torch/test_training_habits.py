@@ -17,6 +17,8 @@ from corepress.torch.metadata import PREFIX
 from tests.torch.models import mlp
 from tests.torch.test_distributed import palettizer, pruner, quantizer
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 Methods = list[Any]
 KINDS: dict[str, Callable[[nn.Module], Methods]] = {
     "pruner": pruner,
@@ -28,14 +30,6 @@ KINDS: dict[str, Callable[[nn.Module], Methods]] = {
     "quantizer and pruner": lambda model: (first := quantizer(model)) + pruner(first[0]._model),
 }
 every_kind = pytest.mark.parametrize("kind", KINDS)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Any:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def prepared(kind: str, seed: int = 0) -> tuple[nn.Module, Methods]:

@@ -85,9 +85,8 @@ class LayerwiseCompressorConfig(OptimizationConfig):
         module_name_configs: The same by the module's name, or a regular expression that matches all of it.
         input_cacher: How the first layer's inputs are found: "default", "gpt", or a class of your own.
         calibration_nsamples: How many batches of the data are used, at most.
-        match_original: An addition: bring the outputs of each layer near those that it had while nothing was
-            compressed, so that it makes up for the errors of the layers before it; takes more runs, and the memory of a
-            second model, or, with layers, of one layer and of its inputs.
+        match_original: An addition: bring the outputs of each layer near those that it had while nothing was compressed,
+            so that it makes up for earlier errors; takes more runs, and the memory of a second model or layer.
 
     Raises:
         ConfigError: For names and values that are unknown.
@@ -178,8 +177,8 @@ class LayerwiseCompressor(Reporting, BaseDataCalibratedModelOptimizer):
                 arguments.
             device: Where the work is done; None: where the model is.
             inplace: Change the model itself instead of a copy.
-            checkpoint_dir: An addition: each finished stage is saved here, and a second call with the same model, data
-                (in the same order) and configuration goes on behind the last one, to the same result.
+            checkpoint_dir: An addition: finished stages are saved here, and a second call with the same model, data (in
+                the same order) and configuration goes on behind the last one, to the same result.
 
         Returns:
             The compressed model, with the buffers by which `coremltools.convert` knows it.

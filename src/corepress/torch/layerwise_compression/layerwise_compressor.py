@@ -85,8 +85,8 @@ class LayerwiseCompressorConfig(OptimizationConfig):
         module_name_configs: The same by the module's name, or a regular expression that matches all of it.
         input_cacher: How the first layer's inputs are found: "default", "gpt", or a class of your own.
         calibration_nsamples: How many batches of the data are used, at most.
-        match_original: An addition: bring the outputs of each layer near those that it had while nothing was compressed,
-            so that it makes up for earlier errors; takes more runs, and the memory of a second model or layer.
+        match_original: An addition: bring each layer's outputs near those that it had while nothing was compressed, so
+            that it makes up for earlier errors; takes more runs, and the memory of a second model or layer.
 
     Raises:
         ConfigError: For names and values that are unknown.
@@ -148,8 +148,7 @@ class LayerwiseCompressor(Reporting, BaseDataCalibratedModelOptimizer):
     Examples:
         >>> from corepress.torch.layerwise_compression import LayerwiseCompressor, LayerwiseCompressorConfig
         >>> model = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 10))
-        >>> gptq = {"algorithm": "gptq", "weight_dtype": "uint4"}
-        >>> config = LayerwiseCompressorConfig.from_dict({"global_config": gptq})
+        >>> config = LayerwiseCompressorConfig.from_dict({"global_config": {"algorithm": "gptq"}})
         >>> compressor = LayerwiseCompressor(model, config)
         >>> small = compressor.compress([torch.randn(16, 64) for _ in range(4)])
         >>> list(compressor.report())

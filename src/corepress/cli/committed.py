@@ -28,7 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--max-bits", type=float, default=math.inf, help="for each weight, on average")
     options = parser.parse_args(arguments)
     said = [text for model in models(options.files) for text in complaints(model, options.max_size, options.max_bits)]
-    print("\n".join(said), end="\n" * bool(said))
+    if said:
+        print("\n".join(said))
     return int(bool(said))
 
 

@@ -29,13 +29,10 @@ class Spill:
 
     def __init__(self) -> None:
         self._blobs: list[PendingBlob] = []
-        self._start_file()
-        _OPEN.add(self)
-
-    def _start_file(self) -> None:
-        self._file: Any = None
+        self._file: Any = None  # begun when it is needed
         self._end = 0
         self._lock = threading.Lock()
+        _OPEN.add(self)
 
     def append(self, dtype: DType, data: NDArray[np.uint8], padding_bits: int) -> int:
         """Store packed bytes; returns the number by which the blob is found."""
@@ -105,7 +102,7 @@ _OPEN: weakref.WeakSet[Spill] = weakref.WeakSet()
 
 def _begin_anew() -> None:
     for spill in _OPEN:
-        spill._start_file()
+        spill._file, spill._end, spill._lock = None, 0, threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):

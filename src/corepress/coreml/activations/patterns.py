@@ -107,7 +107,7 @@ def after(chosen: Chosen, usable: Callable[[str], bool] = lambda name: True) -> 
 def _readers(node: Node, chosen: Chosen) -> list[Node]:
     """The operations that read a result, those that are chosen themselves at the end."""
     readers = list(dict.fromkeys(use.node for use in node.uses if use.node is not None))
-    return sorted(readers, key=chosen.__contains__)
+    return sorted(readers, key=lambda reader: reader in chosen)
 
 
 def concat_groups(nodes: Sequence[Node]) -> list[set[str]]:

@@ -233,11 +233,12 @@ def _network_facts(network: Any) -> dict[str, Any]:
 
 
 def _program_facts(program: Any) -> dict[str, Any]:
+    outermost = list(_nodes(program))
     facts: dict[str, Any] = {
-        "operations": sum(node.type != "const" and not node.is_constexpr for node in _nodes(program)),
+        "operations": sum(node.type != "const" and not node.is_constexpr for node in outermost),
         "operation sets": sorted({entry.value.opset for entry in program.functions}),
     }
-    everywhere = list(flat(_nodes(program)))
+    everywhere = list(flat(outermost))
     types = [node.op.outputs[0].type.tensorType.dataType for node in everywhere if _quantizes_an_activation(node)]
     if types:
         facts["quantized activations"] = len(types)

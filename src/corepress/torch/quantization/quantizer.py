@@ -63,6 +63,7 @@ class LinearQuantizer(Quantizer):
     def __init__(self, model: nn.Module, config: LinearQuantizerConfig | None = None, *, strict: bool = False):
         super().__init__(model, LinearQuantizerConfig() if config is None else config, strict=strict)
         self._milestones = self._config.leading.milestones
+        self._quantization_scheme = self._config.leading.quantization_scheme  # read by tests of coremltools
 
     def prepare(self, example_inputs: Any = None, inplace: bool = False) -> nn.Module:
         """Put fake quantization into the model.

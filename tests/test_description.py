@@ -348,3 +348,16 @@ def test_quantized_activations_are_told(tmp_path) -> None:
     assert facts is not None and count > 3
     assert (facts["quantized activations"], facts["types of activations"]) == (count, ["int8"])
     assert "quantized activations" not in (describe(EXAMPLE).model.facts or {})
+
+
+def test_layers_within_branches_are_told_of(tmp_path) -> None:
+    spec = Model(specificationVersion=4)
+    branch = spec.neuralNetwork.layers.add(name="either").branch
+    branch.ifBranch.layers.add(name="mine").custom.className = "Swish"
+    branch.elseBranch.layers.add(name="new", input=["x"])
+    model = describe(saved(spec, tmp_path))
+    assert model.model.facts == {"layers": 1, "custom layers": ["Swish"], "unknown layers": ["new"]}
+    branch.ifBranch.layers[0].Clear()
+    branch.ifBranch.layers[0].softmax.SetInParent()
+    ability = describe(saved(spec, tmp_path)).abilities["run"]
+    assert ability.possible and ability.text.endswith("layers that corepress does not know: new")

@@ -204,17 +204,18 @@ def _compressing(model: Part, program: bool, network: bool) -> Ability:
 
 
 def _running(model: Part, others: list[str], holds_any: bool) -> Ability:
-    custom, unknown = (
-        [name for part in model.all() for name in (part.facts or {}).get(fact, ())]
-        for fact in ("custom layers", "unknown operations")
+    custom, layers, operations = (
+        ", ".join(dict.fromkeys(name for part in model.all() for name in (part.facts or {}).get(fact, ())))
+        for fact in ("custom layers", "unknown layers", "unknown operations")
     )
-    if unknown:
-        names = ", ".join(dict.fromkeys(unknown))
-        return Ability(False, f"it holds operations that corepress does not know: {names}")
+    if operations:
+        return Ability(False, f"it holds operations that corepress does not know: {operations}")
     if others:
         return Ability(False, f"it holds {', '.join(others)}" if holds_any else f"{_ADVICE} run")
     if custom:
-        return Ability(True, f"from Python, with a function for each custom layer ({', '.join(custom)})")
+        return Ability(True, f"from Python, with a function for each custom layer ({custom})")
+    if layers:
+        return Ability(True, f"with PyTorch, if no output needs the layers that corepress does not know: {layers}")
     return Ability(True, "with PyTorch")
 
 

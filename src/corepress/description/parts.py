@@ -16,6 +16,7 @@ from corepress.formats.features import Feature, feature_of, parsed
 from corepress.formats.kinds import NETWORKS, in_words, kind_of, stages
 from corepress.formats.mlprogram.program import Function, Node, block_nodes, flat
 from corepress.formats.mlprogram.values import BlobSource, read_tensor, tensor_type
+from corepress.formats.neural_network.layers import layers_of
 from corepress.opsets import KNOWN
 
 _LABELED = frozenset({
@@ -227,9 +228,14 @@ def _facts(kind: str, content: Any, network: Any, described: Any) -> dict[str, A
 
 
 def _network_facts(network: Any) -> dict[str, Any]:
-    custom = [layer.custom.className for layer in network.layers if layer.WhichOneof("layer") == "custom"]
-    facts: dict[str, Any] = {"layers": len(network.layers)}
-    return facts | ({"custom layers": list(dict.fromkeys(custom))} if custom else {})
+    layers = [(layer, layer.WhichOneof("layer")) for layer in layers_of(network)]
+    found = {
+        "custom layers": [layer.custom.className for layer, kind in layers if kind == "custom"],
+        "unknown layers": [layer.name for layer, kind in layers if kind is None],
+    }
+    return {"layers": len(network.layers)} | {
+        fact: list(dict.fromkeys(names)) for fact, names in found.items() if names
+    }
 
 
 def _program_facts(program: Any) -> dict[str, Any]:

@@ -92,7 +92,12 @@ def networks(spec: Any) -> Iterator[tuple[str, Any]]:
 
 def all_layers(spec: Any) -> Iterator[Any]:
     """The layers of all networks of a model, those in loops and branches included."""
-    waiting = [network for _, network in networks(spec)]
+    return layers_of(*(network for _, network in networks(spec)))
+
+
+def layers_of(*given: Any) -> Iterator[Any]:
+    """The layers of the networks that are given, those in loops and branches included."""
+    waiting = list(given)
     while waiting:
         for layer in waiting.pop().layers:
             yield layer

@@ -133,10 +133,12 @@ class Planner:
         self.held: dict[str, Tensor | Packed | Streamed] = {}
         self.buffers: dict[str, str] = {}  # of constants, by the name of their value
         self._kept: dict[int, Held] = {}  # by the id of the node
+        self._dense: set[int] = set()  # the ids of the nodes that "on_the_fly" must not keep packed
 
     def function(self, nodes: Sequence[Node], proto: Any) -> Block:
         """Plan a function of `nodes`, whose message is `proto`."""
-        self._dense = set(self._read_dense(nodes, proto)) if self.on_the_fly else set()
+        if self.on_the_fly:
+            self._dense.update(self._read_dense(nodes, proto))
         plan = self.block(nodes, proto)
         _mark_updates(plan.steps)
         return plan

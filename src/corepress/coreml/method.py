@@ -150,7 +150,7 @@ def chooser(choices: Choices) -> Choose:
     def choose(weight: Weight) -> Action:
         chosen = choices[weight.function, weight.output]
         if isinstance(chosen, Skip):
-            raise chosen
+            raise chosen.with_traceback(None)  # it is raised again and again
         return chosen
 
     return choose

@@ -90,7 +90,7 @@ docs: .venv/dev.stamp
 
 # The documentation as a site, in build/site; a link to nothing, or a name without documentation, fails.
 site: .venv/docs.stamp
-	$(BIN)/python -m mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
 
 # Runs the notebooks of docs/tutorials, and writes into them what they print.
 notebooks: .venv/docs.stamp

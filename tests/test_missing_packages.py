@@ -12,9 +12,9 @@ import sys
 from pathlib import Path
 
 import pytest
-import tomllib
 
 from corepress.errors import EXTRAS, MissingDependencyError, importing
+from tests.test_release import PROJECT
 
 ROOT = Path(__file__).parent.parent
 DIGITS = ROOT / "examples" / "digits.mlpackage"
@@ -102,8 +102,7 @@ def test_on_the_command_line(module: str, command: list[object], sentence: str, 
 
 
 def test_each_extra_is_one_of_the_project() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    extras = project["optional-dependencies"]
+    extras = PROJECT["optional-dependencies"]
     for _, (_, extra) in EXTRAS.items():
         assert extra in extras
     assert {extra for _, extra in EXTRAS.values()} == set(re.findall(r"\w+", extras["all"][0])) - {"corepress"}

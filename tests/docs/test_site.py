@@ -58,6 +58,12 @@ def test_the_reference_lists_every_public_name_once() -> None:
     assert sorted(set(listed())) == sorted(listed())
 
 
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_links_of_pages_outside_the_site_lead_somewhere(page: str) -> None:
+    links = re.findall(r"\]\((?![a-z]+:|#)([^)#\s]+)", (ROOT / page).read_text())
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
 @pytest.mark.slow  # `make site`, which CI calls, builds it, too
 def test_the_site_builds(tmp_path: Path) -> None:
     pytest.importorskip("mkdocs_autorefs")

@@ -40,7 +40,7 @@ def _partners(one: Boxes, other: Boxes) -> list[int | None]:
     """For each box of one, the row of the other that shows the same object."""
     import torch
 
-    from corepress.runtime.stages.boxes import iou
+    from corepress.runtime.boxes import iou
 
     found: list[int | None] = [None] * len(one[0])
     if not len(one[0]) or not len(other[0]):

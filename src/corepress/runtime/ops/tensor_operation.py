@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from corepress.runtime import limits
+from corepress.runtime.boxes import survivors
 from corepress.runtime.dtypes import torch_dtype
 from corepress.runtime.registry import Ints, operation
-from corepress.runtime.stages.boxes import survivors
 
 
 @operation

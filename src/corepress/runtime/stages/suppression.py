@@ -19,11 +19,11 @@ from torch.nn import functional as F
 from corepress.errors import FormatError
 from corepress.formats.features import Feature, Interface, interface_of
 from corepress.runtime import limits
+from corepress.runtime.boxes import survivors
 from corepress.runtime.executor import Executor
 from corepress.runtime.plan import Block, Computed, Step
 from corepress.runtime.precision import Precision
 from corepress.runtime.program import Program
-from corepress.runtime.stages.boxes import survivors
 
 KIND = "nonMaximumSuppression"
 

@@ -160,7 +160,7 @@ def test_the_model_as_a_whole_counts(package: Path, monkeypatch, caplog: pytest.
         assert not is_better(corepress.load(package), coarse, plain, given, None, "cpu")
         snrs = [corepress.verify(package, model, given).rows for model in (plain, coarse)]
         shown = [-10 * np.log10(np.mean([10 ** (-row.snr / 10) for row in rows])) for rows in snrs]
-        assert f"an SNR of {shown[0]:.1f} dB so, and of {shown[1]:.1f} dB" in caplog.text
+        assert f"an SNR of {shown[0]:.1f} dB, and of {shown[1]:.1f} dB" in caplog.text
     monkeypatch.setattr(best, "is_better", lambda *arguments: False)
     model = calibrated.palettize_weights(package, BITS, given)
     assert same(model, plain) == {"first", "second"} and set(model.unfitted.values()) == {WORSE_AS_A_WHOLE}

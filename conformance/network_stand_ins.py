@@ -18,6 +18,7 @@ from corepress.neural_network import quantization_utils as ours
 from corepress.neural_network import quantizers
 from corepress.neural_network.interop import as_model
 from corepress.runtime import load
+from corepress.weights import decompress
 
 utils = ct.models.utils
 MODES = {
@@ -64,7 +65,7 @@ def quantize_spec(spec: Any, nbits: int, mode: str, **options: Any) -> Any:
 def kmeans(nbits: int, weight: Any, **_: Any) -> tuple[Any, Any]:
     """A table and the indices of the elements, in C order."""
     found = quantizers.kmeans(np.asarray(weight, np.float32), nbits)
-    return found.lut, found.indices.ravel()
+    return decompress(found.lut).ravel(), found.indices.ravel()
 
 
 def predict(model: Any, data: dict[str, Any], state: Any = None) -> dict[str, Any]:

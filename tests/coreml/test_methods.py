@@ -56,3 +56,17 @@ def test_the_command_line_offers_the_same(verb) -> None:
     command = app.app.get_command(click.Context(app.app), verb)
     choices = next(parameter.type.choices for parameter in command.params if parameter.name == "method")
     assert [getattr(choice, "value", choice) for choice in choices] == list(METHODS[verb].fitted)
+
+
+@pytest.mark.parametrize(("verb", "name"), FITTED)
+def test_the_command_line_hands_the_name_on(verb, name, monkeypatch) -> None:
+    from corepress.cli.options import Limits, Running
+    from corepress.cli.steps import of_package
+    from corepress.coreml import calibrated
+
+    given = {}
+    function = METHODS[verb].function
+    monkeypatch.setattr(calibrated, function, lambda *arguments, **options: given.update(options))
+    config = coreml.OptimizationConfig(METHODS[verb].kinds[0](**ARGUMENTS[verb]))
+    of_package(function, config, False, Limits(), Running(), name)(None, None, [])
+    assert given["method"] == name

@@ -84,8 +84,7 @@ def palettize(
         step = of_networks(*how.of_network(), running, choice, limits)
     else:
         config = choice.config_of(how.config)
-        more = {"method": method} if method else {}
-        step = of_package("palettize_weights", config, choice.joint, limits, running, bool(method), **more)
+        step = of_package("palettize_weights", config, choice.joint, limits, running, method)
     run_step("palettize", model, to, running, step, check, f"--method {method}" if method else "")
 
 
@@ -121,7 +120,7 @@ def quantize(
     else:
         config = choice.config_of(how.config)
         more = {"activation_aware_scale": True} if activation_aware_scale else {}
-        step = of_package("linear_quantize_weights", config, choice.joint, limits, running, bool(method), **more)
+        step = of_package("linear_quantize_weights", config, choice.joint, limits, running, method, **more)
         if activations:
             step = with_activations(step, config, observer, limits, running)
     run_step("quantize", model, to, running, step, check, fits)
@@ -144,7 +143,7 @@ def prune(
     """Set small values to zero and store the others with a bit mask."""
     from corepress.formats.mlprogram import load
 
-    step = of_package("prune_weights", choice.config_of(how.config), choice.joint, limits, running, bool(method))
+    step = of_package("prune_weights", choice.config_of(how.config), choice.joint, limits, running, method)
     run_step("prune", load(model), to, running, step, check, f"--method {method}" if method else "")
 
 

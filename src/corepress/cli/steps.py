@@ -88,10 +88,10 @@ def of_package(
     joint: bool,
     limits: Limits,
     running: Running,
-    fitted: bool = False,
+    method: str | None = None,
     **more: Any,
 ) -> Step:
-    """The step that is a function of `corepress.coreml`, or if `fitted` the one of `calibrated`, with `more`."""
+    """The step that is a function of `corepress.coreml`, or with a method the one of `calibrated`, with `more`."""
 
     def step(source: Model, progress: Any, samples: Samples) -> Any:
         from corepress import coreml
@@ -99,11 +99,11 @@ def of_package(
         if joint and not any(weight.compression for weight in source.weights()):
             raise ConfigError("--joint has no effect here: no weight of the model is compressed")
         options = {**limits.keywords(), "workers": running.workers, "progress": progress}
-        if not fitted:
+        if method is None:
             return getattr(coreml, function)(source, config, joint, **options)
         from corepress.coreml import calibrated
 
-        return getattr(calibrated, function)(source, config, samples, joint, **options, **more)
+        return getattr(calibrated, function)(source, config, samples, joint, method=method, **options, **more)
 
     return step
 

@@ -158,7 +158,7 @@ def test_what_cannot_be_compared(package, palettized) -> None:
         verify(DIGITS, package())
     with pytest.raises(ConfigError, match="snr, cosine"):
         verify(DIGITS, palettized, metric="rmse")
-    with pytest.raises(ConfigError, match="no samples"):
+    with pytest.raises(ConfigError, match="data is empty: at least one sample"):
         verify(DIGITS, palettized, [])
     with pytest.raises(ConfigError, match="at least 1"):
         verify(DIGITS, palettized, samples=0)

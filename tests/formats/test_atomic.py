@@ -181,11 +181,14 @@ def test_an_output_is_replaced_whole(tmp_path) -> None:
 @pytest.mark.parametrize("overwrite", [False, None])
 def test_what_appears_meanwhile_stays(tmp_path, overwrite) -> None:
     package = tmp_path / "net.mlpackage"
-    with pytest.raises(CorepressError, match="appeared"):
+    with pytest.raises(CorepressError, match="written by another program in the meantime"):
         write(package, lambda: a_package(package, "of somebody else"), overwrite=overwrite)
     assert content(package) == "of somebody else"
     file = tmp_path / "net.mlmodel"
-    with pytest.raises(CorepressError, match="appeared"), replacing(file, MLMODEL, overwrite=overwrite) as partial:
+    with (
+        pytest.raises(CorepressError, match="written by another program in the meantime"),
+        replacing(file, MLMODEL, overwrite=overwrite) as partial,
+    ):
         partial.write_text("new")
         file.write_text("of somebody else")
     assert file.read_text() == "of somebody else"

@@ -145,15 +145,15 @@ def test_without_torch_one_sentence_says_what_to_install(tmp_path) -> None:
 import sys
 sys.modules["torch"] = None
 import corepress.coreml as cto
-from corepress.errors import ConfigError
+from corepress.errors import MissingDependencyError
 config = cto.OptimizationConfig(global_config=cto.experimental.OpActivationLinearQuantizerConfig())
 try:
     cto.linear_quantize_activations({str(path)!r}, config, [])
-except ConfigError as error:
+except MissingDependencyError as error:
     print(error)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "calibration runs the model with PyTorch: install 'corepress[torch]'\n"
+    assert done.stdout == "calibration, which runs the model, needs PyTorch: pip install 'corepress[torch]'\n"
 
 
 def test_the_input_stays_as_it_is_and_a_second_call_adds_nothing(tmp_path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
@@ -16,6 +16,7 @@ from corepress.coreml.config import (
     OpThresholdPrunerConfig,
     OptimizationConfig,
 )
+from corepress.coreml.op_configs import PaletteMode
 from corepress.errors import ConfigError
 from corepress.recipe import Step, load, parse
 
@@ -99,9 +100,12 @@ def test_pruning_overrides_inherit_what_still_fits(defaults: Any, override: Any,
     assert made.op_name_configs["w"] == kind(**merged)
 
 
-def test_unique_mode_does_not_inherit_the_bits() -> None:
-    made = config({"palettize": {"nbits": 4, "weight_threshold": 0}, "names": {"w": {"mode": "unique"}}})
-    assert made.op_name_configs["w"] == OpPalettizerConfig(mode="unique", weight_threshold=0)
+@pytest.mark.parametrize("mode", get_args(PaletteMode))
+def test_only_modes_that_take_the_bits_inherit_them(mode: Any) -> None:
+    override = {"mode": mode} | ({"lut_function": len} if mode.lower() == "custom" else {})
+    made = config({"palettize": {"nbits": 4, "weight_threshold": 0}, "names": {"w": override}}).op_name_configs["w"]
+    assert isinstance(made, OpPalettizerConfig)
+    assert made.mode == mode.upper() and made.nbits == (4 if mode.lower() in ("kmeans", "uniform") else None)
 
 
 @pytest.mark.parametrize("nothing", [None, "skip"])

@@ -30,6 +30,7 @@ from corepress.coreml.config import OptimizationConfig
 from corepress.coreml.interop import takes_any_model
 from corepress.coreml.methods import METHODS
 from corepress.coreml.op_configs import (
+    WITH_NBITS,
     OpCompressorConfig,
     OpThresholdPrunerConfig,
 )
@@ -212,7 +213,7 @@ def _merge(kind: Kind, defaults: dict[str, Any], changed: dict[str, Any]) -> dic
         inherited = {key: value for key, value in defaults.items() if key not in _WAYS and key != "dim"}
     if changed.get("granularity", defaults.get("granularity")) != defaults.get("granularity"):
         inherited = {key: value for key, value in inherited.items() if key not in _OF_GRANULARITY}
-    if str(changed.get("mode")).lower() in ("unique", "custom"):
+    if "mode" in changed and str(changed["mode"]).lower() not in WITH_NBITS:
         inherited = {key: value for key, value in inherited.items() if key != "nbits"}
     return {**inherited, **changed}
 

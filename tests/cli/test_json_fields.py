@@ -7,14 +7,21 @@ import re
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
+from corepress.cli.app import app
+from corepress.coreml.methods import METHODS
 from tests.cli.test_cli import corepress
 
 ROOT = Path(__file__).parent.parent.parent
 DIGITS = ROOT / "examples/digits.mlpackage"
 PAGE = (ROOT / "docs/cli.md").read_text()
 ALWAYS = {"schema", "warnings"}
+CONTEXT = click.Context(app)
+COMMANDS = {name: app.get_command(CONTEXT, name) for name in app.list_commands(CONTEXT)}
+WITH_JSON = {name for name, found in COMMANDS.items() if any("--json" in option.opts for option in found.params)}
+COMPRESSING = {*METHODS, "compress", "decompress"}
 
 
 def fields(heading: str) -> dict[str, str]:
@@ -58,10 +65,15 @@ def test_verify(small: tuple[Path, dict[str, Any]]) -> None:
     check(document, "`verify`")
 
 
-@pytest.mark.parametrize("command", ["info", "run", "targets"])
+@pytest.mark.parametrize("command", sorted(WITH_JSON - COMPRESSING - {"verify"}))
 def test_other_commands(command: str) -> None:
-    arguments = {"info": [DIGITS], "run": [DIGITS, "--random"], "targets": []}[command]
+    arguments = {"run": [DIGITS, "--random"], "targets": []}.get(command, [DIGITS])
     check(json.loads(corepress(command, *arguments, "--json").stdout), f"`{command}`")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_is_in_the_table_of_the_readme(command: str) -> None:
+    assert f"`corepress {command}`" in (ROOT / "README.md").read_text()
 
 
 def test_what_every_document_has() -> None:

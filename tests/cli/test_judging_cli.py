@@ -157,4 +157,5 @@ def test_steps_of_a_recipe_learn_from_data(tmp_path) -> None:
     plain = corepress(*command, "--overwrite", "--data", data(tmp_path, *range(60)), "--json")
     assert checked["outputs"][0]["snr"] > json.loads(plain.stdout)["verification"]["outputs"][0]["snr"] + 5
     recipe.write_text("steps:\n  - prune: {target_sparsity: 0.5}\n    method: gptq\n")
-    assert "step 1 (prune): method must be sparsegpt. Got 'gptq'" in fails(*command)
+    said = fails(*command)
+    assert "step 1 (prune): method must be " in said and "sparsegpt" in said and "Got 'gptq'" in said

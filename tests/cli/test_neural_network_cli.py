@@ -10,6 +10,7 @@ import pytest
 
 from corepress.neural_network import load
 from tests.cli.test_cli import corepress, fails
+from tests.cli.test_usage import MODES
 from tests.formats.neural_network.networks import every_layer
 from tests.formats.neural_network.test_normalization import SHAPE
 from tests.formats.neural_network.test_normalization import network as normed
@@ -63,6 +64,15 @@ def test_info(old: Path) -> None:
 def test_what_neural_networks_do_not_have(old: Path, tmp_path: Path, arguments: list[object], sentence: str) -> None:
     assert sentence in fails(arguments[0], old, "-o", tmp_path / "new.mlmodel", *arguments[1:])
     assert not (tmp_path / "new.mlmodel").exists()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_networks_know_a_mode_or_refuse_it(old: Path, tmp_path: Path, mode: str) -> None:
+    command = ["palettize", old, "-o", tmp_path / "new.mlmodel", "--mode", mode]
+    if mode in ("kmeans", "uniform"):
+        assert "new.mlmodel" in corepress(*command).stdout
+    else:
+        assert "--mode has no effect here: neural networks have kmeans and uniform only" in fails(*command)
 
 
 def test_outputs_are_kept(old: Path) -> None:

@@ -15,6 +15,8 @@ from tests.cli.test_cli import corepress, fails
 
 CONTEXT = click.Context(app)
 COMMANDS = {name: app.get_command(CONTEXT, name) for name in app.list_commands(CONTEXT)}
+(MODE,) = (parameter for parameter in COMMANDS["palettize"].params if parameter.name == "mode")
+MODES = [str(getattr(choice, "value", choice)) for choice in MODE.type.choices]
 
 
 def refused(*arguments: object) -> str:
@@ -70,7 +72,7 @@ def test_settings_beside_a_file_of_settings(package, tmp_path, config, command, 
         ("palettize", ["--channel-axis", 1], "--granularity per_grouped_channel"),
         ("palettize", ["--smaller-group"], "--granularity per_grouped_channel"),
         ("palettize", ["--nbits", 4, "--mode", "unique"], "--mode unique takes as many as it needs"),
-        ("palettize", ["--cluster-dim", 2, "--mode", "uniform"], "--mode uniform"),
+        ("palettize", ["--cluster-dim", 2, "--mode", "uniform"], "--mode uniform has no tables of vectors"),
         ("palettize", ["--method", "skm", "--mode", "uniform"], "only --mode kmeans"),
         ("palettize", ["--method", "lut-gptq", "--per-channel-scale"], "--method skm can"),
         ("quantize", ["--block-size", 8], "--granularity per_block"),
@@ -80,7 +82,7 @@ def test_settings_beside_a_file_of_settings(package, tmp_path, config, command, 
         ("prune", ["--minimum-sparsity", 0.1, "--sparsity", 0.5], "--threshold"),
         ("prune", ["--block-size", 4, "--n-m", "2:4"], "--sparsity"),
         ("prune", ["--dim", 1, "--sparsity", 0.5], "--n-m or --block-size"),
-        ("prune", ["--method", "sparsegpt", "--threshold", 0.1], "--method sparsegpt works with --sparsity"),
+        ("prune", ["--method", "sparsegpt", "--threshold", 0.1], "--method works with --sparsity"),
     ],
 )
 def test_options_that_need_others(package, tmp_path, command, options, needed) -> None:
@@ -103,6 +105,18 @@ def test_options_that_need_others(package, tmp_path, command, options, needed) -
 def test_values_and_options_without_a_meaning_for_this_model(package, tmp_path, arguments, words) -> None:
     message = refused(arguments[0], package(), "-o", tmp_path / "out.mlpackage", *arguments[1:])
     assert words in message and not (tmp_path / "out.mlpackage").exists()
+
+
+@pytest.mark.parametrize("option", ["--nbits", "--cluster-dim"])
+@pytest.mark.parametrize("mode", MODES)
+def test_a_refusal_names_the_mode_that_was_given(package, tmp_path, mode, option) -> None:
+    result = CliRunner().invoke(app, [
+        "palettize", str(package()), "-o", str(tmp_path / "out.mlpackage"), "--mode", mode, option, "2",
+    ])  # fmt: skip
+    if isinstance(result.exception, ConfigError) and "has no effect here" in str(result.exception):
+        assert f"--mode {mode} " in str(result.exception)
+    else:
+        assert mode in {"--nbits": ("kmeans", "uniform"), "--cluster-dim": ("kmeans", "unique")}[option]
 
 
 def test_options_of_other_commands(package, tmp_path) -> None:

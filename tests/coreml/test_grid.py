@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from itertools import product
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ import pytest
 import corepress
 import corepress.coreml as cto
 from corepress import runtime
+from corepress.coreml.op_configs import WITH_NBITS, PaletteMode
 from corepress.formats.mlprogram import Model, load
 from corepress.formats.mlprogram.values import immediate_value
 from tests import packages
@@ -36,6 +38,8 @@ def few_values(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return lut, np.abs(weight.reshape(-1, 1) - lut).argmin(axis=1).astype(np.uint8)
 
 
+# Modes that find the number of entries themselves, but for those that take a function or a weight of few values.
+OTHER_TABLES = sorted({mode.lower() for mode in get_args(PaletteMode)} - {*WITH_NBITS, "unique", "custom"})
 OLD_MODES = [
     *(
         ("palettize", Palettizer(nbits=bits, mode=mode))
@@ -52,6 +56,7 @@ OLD_MODES = [
     ("prune", Magnitude(target_sparsity=0.75)),
     ("prune", Magnitude(n_m_ratio=(2, 4))),
     ("prune", Magnitude(target_sparsity=0.5, block_size=4)),
+    *(("palettize", Palettizer(mode=mode)) for mode in OTHER_TABLES),
 ]
 
 NEW_MODES = [

@@ -58,7 +58,8 @@ def same(ours: Any, expected: Any, rtol: float = 1e-5, atol: float = 1e-6) -> No
         for one, other in zip(ours, expected, strict=True):
             same(one, other, rtol, atol)
         return
-    assert (ours.dtype, ours.shape) == (expected.dtype, expected.shape)
+    got, wanted = (f"{array.dtype} of shape {array.shape}" for array in (ours, expected))
+    assert got == wanted, f"ours is {got}, and not {wanted}"
     if expected.dtype == np.float16:
         rtol, atol = max(rtol, 2e-3), max(atol, 2e-3)
     rtol, atol = (rtol, atol) if expected.dtype.kind == "f" else (0, 0)

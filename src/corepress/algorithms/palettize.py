@@ -50,7 +50,7 @@ def palettize(
     `cluster_dim`: a table's entries are vectors of that many neighbours along `channel_axis`.
     `importance`: of the weight's shape, weighs the squared errors in "kmeans"; that of a vector is its mean.
     `mask`: bool, of the weight's shape; only what is under it shapes the tables, all other indices are 0. A vector
-    counts if any of its elements does.
+    counts if any of its elements does. A `lut_function` sees the whole weight, with zeros where it was pruned.
     `restarts`: of the search for tables of vectors. `binned`: see `kmeans1d.quantize_rows`.
 
     Gives uint8 `indices` and a `lut` of the weight's type, each group's entries ascending and zeros after the last

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
         OpThresholdPrunerConfig,
     )
 
-_NETWORK_MODES = {"kmeans": "kmeans", "uniform": "linear_lut"}
+# The modes of palettization that neural networks have, and what those are called there.
+NETWORK_MODES = {"kmeans": "kmeans", "uniform": "linear_lut"}
 _HALF = 16
 
 
@@ -51,9 +52,10 @@ class Palettization:
     def config(self, weight_threshold: int) -> OpPalettizerConfig:
         """What is asked of a package."""
         from corepress.coreml import OpPalettizerConfig
+        from corepress.coreml.op_configs import WITH_NBITS
 
         return OpPalettizerConfig(
-            mode=self.mode, nbits=self.nbits if self.nbits is not None or self.mode == "unique" else 4,
+            mode=self.mode, nbits=4 if self.nbits is None and self.mode in WITH_NBITS else self.nbits,
             granularity=self.granularity, group_size=self.group_size, channel_axis=self.channel_axis,
             cluster_dim=self.cluster_dim, enable_per_channel_scale=self.per_channel_scale,
             weight_threshold=weight_threshold, lut_dtype=self.lut_dtype, smaller_group=self.smaller_group,
@@ -61,7 +63,7 @@ class Palettization:
 
     def of_network(self) -> tuple[int, str]:
         """What is asked of a neural network: the number of bits and the mode."""
-        return self.nbits or 4, _NETWORK_MODES[self.mode]
+        return self.nbits or 4, NETWORK_MODES[self.mode]
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from corepress.cli.declare import Command
+from corepress.cli.settings import NETWORK_MODES
 from corepress.cli.steps import holds_networks
 from corepress.errors import ConfigError
 
 
 class Needs(NamedTuple):
-    """`options`, by the names of their parameters, have an effect only if `holds` of all parameters; else `because`."""
+    """`options`, by the names of their parameters, have an effect only if `holds` of all parameters; else `because`,
+    in which `{NAME}` stands for what a parameter is."""
 
     options: tuple[str, ...]
     holds: Callable[[Mapping[str, Any]], bool]
@@ -42,6 +44,12 @@ def _set(option: str) -> Callable[[Mapping[str, Any]], bool]:
     return lambda given: given[option] is not None and given[option] is not False
 
 
+def _counts_bits(given: Mapping[str, Any]) -> bool:
+    from corepress.coreml.op_configs import WITH_NBITS
+
+    return given["mode"] in WITH_NBITS
+
+
 _RANDOM = Needs(
     ("samples", "seed"), lambda given: given["data"] is None, "it is for random inputs, and --data gives others"
 )
@@ -56,8 +64,8 @@ TABLE: dict[str, tuple[Needs, ...]] = {
             _is("granularity", "per_grouped_channel"),
             "it needs --granularity per_grouped_channel",
         ),
-        Needs(("nbits",), _is("mode", "kmeans", "uniform"), "--mode unique takes as many as it needs"),
-        Needs(("cluster_dim",), _is("mode", "kmeans", "unique"), "--mode uniform has no tables of vectors"),
+        Needs(("nbits",), _counts_bits, "--mode {mode} takes as many as it needs"),
+        Needs(("cluster_dim",), _is("mode", "kmeans", "unique"), "--mode {mode} has no tables of vectors"),
         Needs(("method",), _is("mode", "kmeans"), "only --mode kmeans can be fitted to data"),
         Needs(
             ("method",),
@@ -70,7 +78,7 @@ TABLE: dict[str, tuple[Needs, ...]] = {
         ),
         Needs(
             ("mode",),
-            lambda given: not given["networks"] or given["mode"] != "unique",
+            lambda given: not given["networks"] or given["mode"] in NETWORK_MODES,
             "neural networks have kmeans and uniform only",
         ),
     ),
@@ -104,7 +112,7 @@ TABLE: dict[str, tuple[Needs, ...]] = {
         Needs(
             ("method",),
             lambda given: given["threshold"] is None and given["block_size"] is None and given["dim"] != 0,
-            "--method sparsegpt works with --sparsity, and with --n-m along --dim 1",
+            "--method works with --sparsity, and with --n-m along --dim 1",
         ),
     ),
     "verify": (_RANDOM,),
@@ -150,7 +158,7 @@ def check(command: str, context: Any, networks: bool = False) -> None:
     for needs in TABLE.get(command, ()):
         for option in needs.options:
             if option in given and not needs.holds(values):
-                raise ConfigError(f"{flags[option]} has no effect here: {needs.because}")
+                raise ConfigError(f"{flags[option]} has no effect here: {needs.because.format(**values)}")
 
 
 def on_command_line(context: Any) -> Iterator[str]:

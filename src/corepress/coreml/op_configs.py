@@ -7,7 +7,7 @@ additions, and their defaults change nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from attrs import define, field
 
@@ -21,6 +21,8 @@ C = TypeVar("C", bound="OpCompressorConfig")
 # Words in any case are taken, and kept in capitals.
 LinearMode = Literal["linear_symmetric", "linear", "LINEAR_SYMMETRIC", "LINEAR"]
 PaletteMode = Literal["kmeans", "uniform", "unique", "custom", "KMEANS", "UNIFORM", "UNIQUE", "CUSTOM"]
+# The modes of palettization that are told how many entries a table has; any other finds the number itself.
+WITH_NBITS = ("kmeans", "uniform")
 
 
 @define
@@ -242,7 +244,7 @@ class OpPalettizerConfig(OpCompressorConfig):
     Args:
         mode: "kmeans" (default), "uniform" (entries at even steps), "unique" (the weight's own values, up to 256), or
             "custom" (by `lut_function`).
-        nbits: 1, 2, 3, 4, 6 or 8; needed by kmeans and uniform, not allowed with unique and custom.
+        nbits: 1, 2, 3, 4, 6 or 8; needed by kmeans and uniform, not allowed with other modes.
         lut_function: With "custom" only: called with the weight, gives back `(lut, indices)`.
         granularity: "per_tensor" (default) or "per_grouped_channel": one LUT for each `group_size` channels.
         group_size: At least 0, default 32; 0 for all channels.
@@ -267,7 +269,7 @@ class OpPalettizerConfig(OpCompressorConfig):
         True
     """
 
-    mode: PaletteMode = fields.choice("KMEANS", "UNIFORM", "UNIQUE", "CUSTOM")
+    mode: PaletteMode = fields.choice(*filter(str.isupper, get_args(PaletteMode)))
     nbits: int | None = fields.value_of(
         None,
         "1, 2, 3, 4, 6 or 8",
@@ -301,7 +303,7 @@ class OpPalettizerConfig(OpCompressorConfig):
     def __attrs_post_init__(self) -> None:
         mode = self.mode.lower()
         for name, value, needed in [
-            ("nbits", self.nbits, mode in ("kmeans", "uniform")),
+            ("nbits", self.nbits, mode in WITH_NBITS),
             ("lut_function", self.lut_function, mode == "custom"),
         ]:
             if (value is not None) != needed:

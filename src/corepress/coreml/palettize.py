@@ -228,7 +228,8 @@ class LutGptq(Palettize):
             cluster_dim=config.cluster_dim,
             lut_dtype=lut_dtype,
         )
-        return layout.form([form])  # type: ignore[no-any-return]
+        whole: CompressedWeight = layout.form([form])
+        return whole
 
 
 class SensitiveKMeans(Palettize):

@@ -134,7 +134,7 @@ class SparseGpt(Prune):
             factor = hessian.factor(group)
             return sparsegpt(weight, hessian.matrix[group], sparsity=sparsity or 0.0, n_m_ratio=ratio, factor=factor)
 
-        return layout.by_group(statistics.refitted(value), prune_group)  # type: ignore[no-any-return]
+        return layout.by_group(statistics.refitted(value), prune_group)
 
 
 METHOD = Method(

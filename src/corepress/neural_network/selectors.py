@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from corepress.errors import ConfigError
+from corepress.formats.neural_network.layers import INNER, WITH_WEIGHTS
 
 
 class QuantizedLayerSelector:
@@ -24,11 +25,7 @@ class QuantizedLayerSelector:
     """
 
     def __init__(self) -> None:
-        self.quantizable_layer_types = {
-            "convolution", "depthwiseConv", "innerProduct", "batchedMatmul", "embedding", "embeddingND", "batchnorm",
-            "scale", "bias", "loadConstant", "loadConstantND", "simpleRecurrent", "gru", "uniDirectionalLSTM",
-            "biDirectionalLSTM", "loop", "branch",
-        }  # fmt: skip
+        self.quantizable_layer_types = {*WITH_WEIGHTS, *INNER, "depthwiseConv"}
 
     def do_quantize(self, layer: Any, **kwargs: Any) -> bool:
         """Quantize this layer?

@@ -71,7 +71,7 @@ class Layout:
         weight: Any,
         fit: Callable[[Tensor, Tensor | None, int], CompressedWeight],
         keep: Tensor | None = None,
-    ) -> Any:
+    ) -> CompressedWeight:
         """The compressed form of a weight, a tensor, an array or sparse, whose groups are compressed one by one.
 
         `fit`: takes the matrix of a group, False for those of its elements that were pruned before, or None, and the
@@ -81,7 +81,9 @@ class Layout:
             weight, keep = weight.values, torch.from_numpy(weight.mask)
         matrices = self.matrices(torch.from_numpy(np.array(weight)) if isinstance(weight, np.ndarray) else weight)
         masks = [None] * self.groups if keep is None else self.matrices(keep)
-        form = self.form([fit(*pair, group) for group, pair in enumerate(zip(matrices, masks, strict=True))])
+        form: CompressedWeight = self.form(
+            [fit(*pair, group) for group, pair in enumerate(zip(matrices, masks, strict=True))]
+        )
         return form if keep is None or isinstance(form, Sparse) else Sparse(keep.cpu().numpy(), form)
 
     def form(self, forms: Sequence[Any]) -> Any:

@@ -105,7 +105,7 @@ def linear_quantize_weights(
         config: What to quantize and how, with `OpLinearQuantizerConfig`s.
         sample_data: As in `calibrated.palettize_weights`.
         joint_compression: As in `corepress.coreml.linear_quantize_weights`.
-        method: "gptq" is the only one.
+        method: A name that `corepress quantize --help` lists for `--method`: "gptq" by default.
         activation_aware_scale: Scale input channels first, as AWQ does, where a constant of the operations before can
             take up the inverse; the search rounds such weights eleven times.
         held_back: As in `calibrated.palettize_weights`.
@@ -162,7 +162,7 @@ def prune_weights(
         config: What to prune and how, with `OpMagnitudePrunerConfig`s.
         sample_data: As in `calibrated.palettize_weights`.
         joint_compression: As in `corepress.coreml.prune_weights`.
-        method: "sparsegpt" is the only one.
+        method: A name that `corepress prune --help` lists for `--method`: "sparsegpt" by default.
         held_back: As in `calibrated.palettize_weights`.
         function: Of a model with several, the one that the samples are for.
         target: Raise the model to this deployment target first, such as "iOS18".

@@ -220,6 +220,8 @@ _WEIGHTS: dict[str, Callable[[Any], _Found]] = {
     "uniDirectionalLSTM": _lstm,
     "biDirectionalLSTM": _lstm,
 }
+WITH_WEIGHTS = frozenset(_WEIGHTS)
+"""The types of layers with weights that can be compressed."""
 
 
 def weight_names(kind: str) -> list[str]:

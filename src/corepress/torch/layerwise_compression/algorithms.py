@@ -279,7 +279,7 @@ class OBSCompressionAlgorithm(LayerwiseCompressionAlgorithm):
 
         form = self._layout.by_group(weight, fit, keep)
         write_weight(parameter, form)
-        return form  # type: ignore[no-any-return]
+        return form
 
     @abstractmethod
     def _compress(self, weight: Tensor, keep: Tensor | None, hessian: Hessian, group: int) -> CompressedWeight:

@@ -21,7 +21,7 @@ from corepress.cli.show import size
 
 def main() -> int:
     options = parsed()
-    limit = bytes_of(options.max_size) if options.max_size else None
+    limit = options.max_size
     report, failed = corepress([*shlex.split(options.command), options.model, "-o", options.output, "--overwrite"])
     if "size_after" not in report:
         return told(options, [], [f"`corepress {options.command}` failed: {error_of(report)}"], failed or 3)
@@ -60,7 +60,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--verify", choices=["true", "false"], default="true")
     parser.add_argument("--data", default="", help="inputs to compare on")
     parser.add_argument("--min-snr", default="20", help="least SNR of each output, in dB")
-    parser.add_argument("--max-size", default="", help='such as "10 MB"')
+    parser.add_argument("--max-size", type=lambda text: bytes_of(text) if text else None, help='such as "10 MB"')
     parser.add_argument("--table", type=Path, required=True, help="where to write the table")
     return parser.parse_args()
 

@@ -56,6 +56,18 @@ def test_what_may_not_stand_there_is_refused_with_its_place(arguments: dict[str,
         Numbers(**arguments)
 
 
+def test_a_misspelt_attribute_is_an_error() -> None:
+    with pytest.raises(AttributeError):
+        Numbers().global_confg = 3  # type: ignore[attr-defined]
+
+
+def test_the_first_level_is_read_first() -> None:
+    """Whichever order a dictionary, or a set of strings, has: of two mistakes the same one is told."""
+    read = []
+    Numbers._from_levels({"by_name": {"n": 1}, "by_kind": {"k": 2}}, lambda value, rule: read.append(rule) or value)
+    assert read == [Rule("by_kind", "k"), Rule("by_name", "n")]
+
+
 def test_each_entry_is_read_with_its_rule() -> None:
     seen = []
 

@@ -30,6 +30,7 @@ GLOBAL = Rule("global_config", "")
 class Levels:
     """An attrs class with the field `global_config` and one for each of `_levels`, dictionaries of configurations."""
 
+    __slots__ = ()  # so that a misspelt attribute of a class derived from it is an error
     _levels: ClassVar[tuple[str, ...]]
 
     def _check(self, level: str, key: Any, config: Any) -> None:
@@ -56,7 +57,7 @@ class Levels:
         found = dict(arguments)
         if GLOBAL.level in found:
             found[GLOBAL.level] = read(found[GLOBAL.level], GLOBAL)
-        for level in found.keys() & set(cls._levels):
+        for level in (level for level in cls._levels if level in found):
             entries = {} if found[level] is None else as_mapping(found[level], level)
             found[level] = {key: read(value, Rule(level, key)) for key, value in entries.items()}
         return cls(**found)

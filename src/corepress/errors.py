@@ -14,6 +14,9 @@ A new class belongs here, into the tree below, and into `tests/test_errors.py`.
     ├── ResourceError           memory, room on disk or a process was lacking
     ├── MissingDependencyError  a package, or the compiled part of corepress, is not installed
     └── Missed                  all went well, but the model misses what was asked of it
+
+Two more stay inside: `engine.Skip`, by which one weight is left alone and which becomes its reason in the report, and
+`fields.UnknownKeyError`, a ConfigError that is a TypeError as well.
 """
 
 from __future__ import annotations
@@ -93,7 +96,8 @@ class UnsupportedError(FormatError):
 
 
 class DataError(CorepressError):
-    """Values can't be worked with: a weight or a statistic that is not finite, samples that are empty or don't fit.
+    """Values can't be worked with: a weight, a gradient or a statistic that is not finite, files or loaders that give
+    no samples. (Samples in an argument that don't fit the model are a ConfigError.)
 
     Where it concerns one weight of many, that weight is left alone and the reason is reported.
 

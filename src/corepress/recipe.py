@@ -166,7 +166,7 @@ def _step(entry: Any, where: str, target: targets.Target | None) -> tuple[Kind, 
             raise ConfigError(f"{where} takes no arguments: it makes every weight dense.")
         return kind, None, None
     method = step.get("method")
-    if method is not None and method not in METHODS[kind].fitted:
+    if method is not None and method not in tuple(METHODS[kind].fitted):
         raise ConfigError(f"{where}: method must be {' or '.join(METHODS[kind].fitted)}. Got {method!r}.")
     config = _config(kind, step, where)
     if target is not None:
@@ -262,7 +262,7 @@ def run(
     """Apply the steps of a recipe to a model.
 
     Args:
-        model: A path, a `corepress.Model`, an `MLModel`, or a neural network where the step takes one.
+        model: A path, a `corepress.Model` or an `MLModel`, of ML programs.
         recipe: What `load` or `parse` gave.
         target: Goes before the recipe's own.
         workers: Threads; by default one for each core.

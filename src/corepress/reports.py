@@ -193,10 +193,14 @@ def report(model: AnyModel, *, snr: bool = True) -> Report:
     if not isinstance(model, Model):
         from corepress.coreml.interop import with_history
         from corepress.formats.neural_network import Model as Networks
+        from corepress.formats.read import load
 
+        if isinstance(model, str | Path):
+            model = load(model)
         if isinstance(model, Networks):
             return _of_networks(model, snr)
-        model = with_history(model)
+        if not isinstance(model, Model):
+            model = with_history(model)
     origin = model.origin or model
     after = {(weight.function, weight.output): weight for weight in model.weights()}
     rows = []

@@ -66,6 +66,11 @@ def test_what_is_too_large_fails_with_a_table(tmp_path: Path) -> None:
     assert "::error title=corepress::" in run.printed
 
 
+def test_a_size_that_is_none_is_told_in_one_sentence(tmp_path: Path) -> None:
+    run = Run(tmp_path, **{"verify": "false", "max-size": "foo"})
+    assert run.code == 2 and "Traceback" not in run.errors and "is not a size" in run.errors
+
+
 def test_answers_that_are_too_far_apart_fail(tmp_path: Path) -> None:
     run = Run(tmp_path, **{"command": "palettize --nbits 1", "data": str(SAMPLES), "min-snr": "20"})
     assert run.code == 1

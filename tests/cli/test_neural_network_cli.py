@@ -56,10 +56,10 @@ def test_info(old: Path) -> None:
 
 
 @pytest.mark.parametrize("arguments,sentence", [
-    (["palettize", "--cluster-dim", 2], "--cluster-dim has no effect here: neural networks"),
+    (["palettize", "--cluster-dim", 2], "--cluster-dim can't be used here: the model is a neural network"),
     (["palettize", "--mode", "unique"], "kmeans and uniform only"),
     (["palettize", "--nbits", 9], "nbits must be 1 to 8"), (["quantize", "--target", "iOS18"], "neural network"),
-    (["quantize", "--granularity", "per_block"], "no such option"),
+    (["quantize", "--granularity", "per_block"], "is a neural network"),
 ])  # fmt: skip
 def test_what_neural_networks_do_not_have(old: Path, tmp_path: Path, arguments: list[object], sentence: str) -> None:
     assert sentence in fails(arguments[0], old, "-o", tmp_path / "new.mlmodel", *arguments[1:])

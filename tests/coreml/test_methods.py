@@ -45,6 +45,8 @@ def test_recipes_and_the_calibrated_functions_know_it(verb, name) -> None:
 def test_another_name_is_answered_with_those_that_there_are(verb) -> None:
     method = METHODS[verb]
     config = coreml.OptimizationConfig(method.kinds[0](**ARGUMENTS[verb]))
+    with pytest.raises(ConfigError, match="method must be"):
+        method.plan(None, config, False, ["skm"])  # what is no name at all
     with pytest.raises(ConfigError, match=f"method must be .*\"{list(method.fitted)[-1]}\", not 'other'"):
         method.plan(None, config, False, "other")
 

@@ -21,9 +21,9 @@ Step = Callable[[Any, Any, Samples], Any]
 
 def holds_networks(model: Any) -> bool:
     """Whether a model that was read holds neural networks, the kind of iOS 15 and older, and no program."""
-    from corepress.formats.neural_network import Model as Networks
+    from corepress.formats.mlprogram import Model
 
-    return isinstance(model, Networks)
+    return not isinstance(model, Model)
 
 
 def run_step(

@@ -17,11 +17,15 @@ from corepress.errors import ConfigError
 
 class Needs(NamedTuple):
     """`options`, by the names of their parameters, have an effect only if `holds` of all parameters; else `because`,
-    in which `{NAME}` stands for what a parameter is."""
+    in which `{NAME}` stands for what a parameter is.
+
+    `what`: what is wrong with one that is given all the same.
+    """
 
     options: tuple[str, ...]
     holds: Callable[[Mapping[str, Any]], bool]
     because: str
+    what: str = "has no effect here"
 
 
 def _no_config(*options: str) -> Needs:
@@ -33,7 +37,12 @@ def _no_config(*options: str) -> Needs:
 
 
 def _packages_only(*options: str) -> Needs:
-    return Needs(options, lambda given: not given["networks"], "neural networks have no such option")
+    return Needs(
+        options,
+        lambda given: not given["networks"],
+        "the model is a neural network, and this option is for ML programs",
+        "can't be used here",
+    )
 
 
 def _is(option: str, *words: str) -> Callable[[Mapping[str, Any]], bool]:
@@ -79,7 +88,7 @@ TABLE: dict[str, tuple[Needs, ...]] = {
         Needs(
             ("mode",),
             lambda given: not given["networks"] or given["mode"] in NETWORK_MODES,
-            "neural networks have kmeans and uniform only",
+            "the model is a neural network, which has tables by kmeans and uniform only", "can't have this value here",
         ),
     ),
     "quantize": (
@@ -97,6 +106,7 @@ TABLE: dict[str, tuple[Needs, ...]] = {
             ("dtype",),
             lambda given: given["networks"] or given["dtype"] != "float16",
             "float16 is for neural networks; the numbers of ML programs get their type when the model is converted",
+            "can't have this value here",
         ),
         Needs(("mode",), lambda given: given["dtype"] != "float16", "--dtype float16 has no steps"),
     ),
@@ -158,7 +168,7 @@ def check(command: str, context: Any, networks: bool = False) -> None:
     for needs in TABLE.get(command, ()):
         for option in needs.options:
             if option in given and not needs.holds(values):
-                raise ConfigError(f"{flags[option]} has no effect here: {needs.because.format(**values)}")
+                raise ConfigError(f"{flags[option]} {needs.what}: {needs.because.format(**values)}")
 
 
 def on_command_line(context: Any) -> Iterator[str]:

@@ -91,7 +91,7 @@ class Method(NamedTuple):
         that change nothing. `words`: what the levels of the configuration are called where it was written. `where`:
         which of several runs this is.
         """
-        if fitted is not None and fitted not in self.fitted:
+        if fitted is not None and fitted not in tuple(self.fitted):
             names = " or ".join(f'"{name}"' for name in self.fitted)
             raise ConfigError(f"method must be {names}, not {fitted!r}")
         config = check_kinds(config, self.function, *self.kinds)

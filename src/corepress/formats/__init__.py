@@ -7,8 +7,8 @@
   what a model takes and gives.
 - `schema/` holds the messages, `mlprogram/` and `neural_network/` what each of the two formats means.
 
-Only `weights` and `errors` may be imported, never an algorithm or a runtime. Readers believe nothing that they have not
-checked, and raise FormatError in one sentence; nobody but `atomic.replacing` writes to a destination. One more thing
-that is given by mistake: a line in `mistaken.py`. One more format: a folder with a `Model` (`package`, `spec`,
-`weights()`, `copy()`, `save()`, `size()`), and its kind in `read.py`.
+Only `weights`, `errors` and `threads` may be imported, never an algorithm or a runtime. Readers believe nothing that
+they have not checked, and raise FormatError in one sentence; nobody but `atomic.replacing` writes to a destination.
+One more thing that is given by mistake: a line in `mistaken.py`. One more format: a folder with a `Model` (`package`,
+`spec`, `weights()`, `copy()`, `save()`, `size()`), and its kind in `read.py`.
 """

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from corepress.errors import UnsupportedError
-from corepress.formats import mlprogram, neural_network
+from corepress.formats import mlprogram
 from corepress.formats.kinds import NETWORKS, leaves, refusal
 from corepress.formats.package import Package, find_package, read_spec
+
+if TYPE_CHECKING:
+    from corepress.formats import neural_network
 
 
 class Other(NamedTuple):
@@ -28,7 +31,11 @@ def read(path: str | Path) -> mlprogram.Model | neural_network.Model | Other:
     kinds = set(leaves(spec))
     if "mlProgram" in kinds:
         return mlprogram.checked(package, spec)
-    return neural_network.Model(package, spec) if kinds & set(NETWORKS) else Other(package, spec)
+    if not kinds & set(NETWORKS):
+        return Other(package, spec)
+    from corepress.formats import neural_network  # which a program has no need of
+
+    return neural_network.Model(package, spec)
 
 
 def load(path: str | Path) -> mlprogram.Model | neural_network.Model:

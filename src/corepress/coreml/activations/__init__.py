@@ -5,5 +5,5 @@ a program gets pairs, `calibrate.py` runs it on samples, `observers.py` makes ra
 writes. All may import `corepress.coreml`, which does not import them, and PyTorch and `corepress.runtime` on first use.
 
 One more operation with integers: its line in `patterns.CORE`. One more way to find a range: a class with `update` and
-`limits` in `observers.py`, under its word in `OBSERVERS`, and the word in `cli/options.py`.
+`limits` in `observers.py`, under its word in `OBSERVERS`, and the word in `cli/app.py`, at `--observer`.
 """

@@ -72,7 +72,7 @@ def test_networks_know_a_mode_or_refuse_it(old: Path, tmp_path: Path, mode: str)
     if mode in ("kmeans", "uniform"):
         assert "new.mlmodel" in corepress(*command).stdout
     else:
-        assert "--mode has no effect here: neural networks have kmeans and uniform only" in fails(*command)
+        assert "--mode can't have this value here: the model is a neural network" in fails(*command)
 
 
 def test_outputs_are_kept(old: Path) -> None:

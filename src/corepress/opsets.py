@@ -113,7 +113,8 @@ _INTRODUCED = {
 
 
 _RECURRENT = ("x", "initial_h", "weight_ih", "weight_hh")
-# The arguments that an operation sums over, as products of matrices do: errors of rounding nearly cancel out.
+# The arguments that a product multiplies and sums over, as matmul does: errors of rounding nearly cancel out. Sums
+# without a product, as cumsum and reduce_sum, are not among them.
 _SUMS = {
     "linear": ("x", "weight"),
     "matmul": ("x", "y"),

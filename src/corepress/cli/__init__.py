@@ -21,7 +21,8 @@ To add a command:
    `errors.Missed` where a model misses what was asked of it. With `as_json: options.Json` it hands what it found to
    `streams.document`, and prints it otherwise. Where options need others, it is `@command(Checked)`, with a row of
    `usage.TABLE`.
-2. `docs/cli.md`: a section named as the command, which lists the fields of its JSON.
+2. `docs/cli.md`: a section named as the command, which lists the fields of its JSON; a row of the table in `README.md`;
+   a line in `CHANGELOG.md`.
 3. `tests/cli/test_NAME.py`: run it with `tests.cli.test_cli.corepress`, and its refusals with `fails`.
 """
 

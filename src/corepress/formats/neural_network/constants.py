@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from corepress.formats.neural_network.layers import LayerWeight, all_layers
+from corepress.formats.neural_network.layers import WITH_WEIGHTS, LayerWeight, all_layers
 from corepress.formats.neural_network.normalization import is_statistic
 
 _STATISTIC = (
@@ -20,10 +20,10 @@ _CONSTANT = (
     "no product, look-up or recurrence reads it, so that each rounding error would go straight into the answers; "
     "spare_constants=False compresses it"
 )
-_PRODUCTS = frozenset({
-    "convolution", "convolution3d", "innerProduct", "batchedMatmul", "dot", "embedding", "embeddingND", "gather",
-    "gatherND", "gatherAlongAxis", "simpleRecurrent", "gru", "uniDirectionalLSTM", "biDirectionalLSTM", "custom",
-})  # fmt: skip
+# Layers whose weights are vectors of a number for each channel or element. All others that have weights are products,
+# look-ups or recurrences, and beside them some whose weights can't be compressed, or that have none.
+_ONE_BY_ONE = frozenset({"batchnorm", "scale", "bias", "loadConstant", "loadConstantND"})
+_PRODUCTS = (WITH_WEIGHTS - _ONE_BY_ONE) | {"convolution3d", "dot", "gather", "gatherND", "gatherAlongAxis", "custom"}
 # Layers that only move numbers: what reads their results counts.
 MOVING = frozenset({
     "reshape", "reshapeStatic", "reshapeDynamic", "reshapeLike", "rankPreservingReshape", "flatten", "flattenTo2D",

@@ -52,7 +52,7 @@ STAGES = {
     "import of PyTorch": "torch",
     "load": "corepress.formats.package:read_spec",
     "compress": "corepress.formats.mlprogram:Model.store",
-    "report": "corepress.reports:signal_to_noise",
+    "report": "corepress.reports:_snr",
     "save": "corepress.formats.atomic:_appear",
     "verify": "corepress.runtime.program:Program.predict",
 }
@@ -87,12 +87,12 @@ class Dropping:
         os.kill(os.getpid(), signal.SIGINT)
         for _ in range(1000):
             pass
-import corepress.formats.mlprogram
-def load(path):
+import corepress.formats.read
+def read(path):
     Dropping()
     time.sleep(20)
     print("went on")
-corepress.formats.mlprogram.load = load
+corepress.formats.read.read = read
 sys.argv = ["corepress", "info", "examples/digits.mlpackage"]
 from corepress.cli import main
 main()

@@ -168,7 +168,7 @@ def test_what_can_not_work_says_so(tmp_path, caplog) -> None:
     with pytest.raises(CorepressError, match="no parameters"):
         skm(nn.ReLU()).compute_sensitivity(samples(), loss_fn)
     (tmp_path / "no.pt").write_bytes(b"nothing of the kind")
-    with pytest.raises(CorepressError, match="no file of sensitivities"):
+    with pytest.raises(CorepressError, match="not a file of sensitivities"):
         palettizer.compress(sensitivity_path=tmp_path / "no.pt")
     torch.save({"other.weight": torch.ones(2)}, tmp_path / "other.pt")
     with pytest.raises(CorepressError, match="none of the sensitivities"):

@@ -26,7 +26,9 @@ COMPRESSING = {*METHODS, "compress", "decompress"}
 
 def fields(heading: str) -> dict[str, str]:
     """The fields of a section's table, each with what is said of it."""
-    section = PAGE.split(f"\n### {heading}\n")[1].split("\n##")[0]
+    _, found, rest = PAGE.partition(f"\n### {heading}\n")
+    assert found, f"docs/cli.md has no section {heading}"
+    section = rest.split("\n##")[0]
     rows = re.findall(r"^\| (`.*?) \| (.*) \|$", section, flags=re.M)
     return {name: text for names, text in rows for name in re.findall(r"`(\w+)`", names)}
 

@@ -36,4 +36,4 @@ def test_weights_are_those_that_are_found() -> None:
         elif kind in found:
             assert weights(kind) == "matrices and vectors of all gates"
         elif kind not in ("branch", "loop"):
-            assert weights(kind) == ""
+            assert weights(kind) == "", f"{kind} has weights, so it belongs into every_layer"

@@ -45,7 +45,7 @@ def palettize_weights(
         joint_compression: As in `corepress.coreml.palettize_weights`.
         method: "lut-gptq" keeps the outputs of each layer near those of the original model
             (`algorithms/fitted/lut_gptq.py`); "skm" weighs each element by how much the model's outputs depend on it
-            (SqueezeLLM, arXiv 2306.07629).
+            (SqueezeLLM, arXiv 2306.07629). `corepress palettize --help` lists all names.
         held_back: The part of the samples, chosen by `corepress.hold_back`, on which it is tried whether what was
             fitted to the others is better than the plain form: layer by layer, and for the model as a whole. Where it
             is not, the plain form is taken, with a warning; then all samples are fitted to, which doubles the time. 0

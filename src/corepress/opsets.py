@@ -6,7 +6,6 @@ to add one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 SYSTEMS = ("iOS15", "iOS16", "iOS17", "iOS18", "iOS26")
@@ -168,8 +167,7 @@ _CHANGES = {
 }
 
 
-@dataclass(frozen=True)
-class Known:
+class Known(NamedTuple):
     """An operation of MIL.
 
     `group`: the page of its documentation, and the file in `runtime/ops/`. `since`: the first operation set that has

@@ -57,9 +57,10 @@ class Levels:
         found = dict(arguments)
         if GLOBAL.level in found:
             found[GLOBAL.level] = read(found[GLOBAL.level], GLOBAL)
-        for level in (level for level in cls._levels if level in found):
-            entries = {} if found[level] is None else as_mapping(found[level], level)
-            found[level] = {key: read(value, Rule(level, key)) for key, value in entries.items()}
+        for level in cls._levels:
+            if level in found:
+                entries = {} if found[level] is None else as_mapping(found[level], level)
+                found[level] = {key: read(value, Rule(level, key)) for key, value in entries.items()}
         return cls(**found)
 
 

@@ -199,8 +199,7 @@ def report(model: AnyModel, *, snr: bool = True) -> Report:
             model = load(model)
         if isinstance(model, Networks):
             return _of_networks(model, snr)
-        if not isinstance(model, Model):
-            model = with_history(model)
+        model = with_history(model)
     origin = model.origin or model
     after = {(weight.function, weight.output): weight for weight in model.weights()}
     rows = []

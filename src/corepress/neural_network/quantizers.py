@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from corepress.algorithms.kmeans1d import quantize_values
 from corepress.errors import ConfigError, DataError
 from corepress.formats.neural_network.forms import Floats, Indices, Linear, channel_counts, tabled
 from corepress.weights import Palettized
@@ -52,8 +53,6 @@ def linear_lut(weight: Floats, bits: int) -> Palettized:
 
 def kmeans(weight: Floats, bits: int) -> Palettized:
     """The table of the least squared error: exact, see `algorithms.kmeans1d`. Zeros follow the last entry in use."""
-    from corepress.algorithms.kmeans1d import quantize_values  # with it comes a compiler, which takes a second
-
     lut, indices = quantize_values(weight, 2**bits)
     return tabled(indices, lut)
 

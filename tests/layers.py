@@ -51,8 +51,12 @@ ALLOWED: dict[str, set[str]] = {
     "verification": {"runtime", "formats", "metrics", "tables", "json_numbers", "errors"},
     "reports": {"coreml", "formats", "targets", "metrics", "tables", "json_numbers", "errors"},
     "recipe": {"names", "coreml", "targets", "fields", "errors"},
+    "searching": {
+        "recipe", "coreml", "runtime", "formats", "targets", "weights", "metrics", "tables", "json_numbers", "split",
+        "engine", "fields", "errors",
+    },
     "cli": {
-        "description", "verification", "reports", "recipe", "coreml", "neural_network", "runtime", "formats", "targets",
+        "searching", "description", "verification", "reports", "recipe", "coreml", "neural_network", "runtime", "formats", "targets",
         "tables", "names", "json_numbers", "metrics", "split", "fields", "errors", "version",
         "engine",
     },

@@ -1,0 +1,148 @@
+"""What a search found: points of a front, each with its size, its quality and its recipe, and the one that was chosen."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from corepress.json_numbers import plain
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What one weight got.
+
+    Args:
+        name: Of the weight.
+        shape: Its shape.
+        kind: The operation that reads it.
+        form: The form in words, such as "palettized 4 bits, groups of 16".
+        bits: Stored bits for each element.
+        bytes: Stored bytes.
+        damage: The predicted part of the outputs' energy that this form turns into noise.
+
+    Examples:
+        >>> samples = [{"image": image} for image in np.load("samples.npz")["image"]]
+        >>> found = cto.search("model.mlpackage", samples, max_size="5kB")
+        >>> found.chosen.weights[0].name
+        'conv1_weight_to_fp16'
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    kind: str
+    form: str
+    bits: float
+    bytes: int
+    damage: float
+
+
+@dataclass(frozen=True)
+class Point:
+    """One model of the front.
+
+    Args:
+        size: Bytes of the whole model.
+        bits: Stored bits for each element of its weights.
+        quality: What was measured against the original, by metric; on samples that choosing saw.
+        recipe: The steps that make it, as `corepress compress --recipe` reads them.
+        weights: What each weight got.
+        chosen: Whether the search chose it.
+
+    Examples:
+        >>> samples = [{"image": image} for image in np.load("samples.npz")["image"]]
+        >>> found = cto.search("model.mlpackage", samples, max_size="5kB")
+        >>> [point.size for point in found.points] == sorted(point.size for point in found.points)
+        True
+    """
+
+    size: int
+    bits: float
+    quality: dict[str, float]
+    recipe: dict[str, Any]
+    weights: tuple[Chosen, ...] = ()
+    chosen: bool = False
+
+
+@dataclass(frozen=True)
+class Result:
+    """What `corepress.search` gives back.
+
+    Args:
+        model: The chosen model, ready to be saved: of the kind that was searched.
+        points: The front, from the smallest to the largest; the chosen one among them.
+        metric: What the quality is called that was searched by.
+        tested: The quality of the chosen model, by metric, on samples that neither fitting nor choosing saw; empty if
+            there were none.
+        met: Whether the budget or the goal is met.
+        notes: Sentences on what the numbers rest on, and what was left alone.
+
+    Examples:
+        >>> samples = [{"image": image} for image in np.load("samples.npz")["image"]]
+        >>> found = cto.search("model.mlpackage", samples, max_size="5kB")
+        >>> found.chosen.size <= 5000
+        True
+    """
+
+    model: Any = field(repr=False)
+    points: tuple[Point, ...]
+    metric: str
+    tested: dict[str, float]
+    met: bool
+    notes: tuple[str, ...] = ()
+
+    @property
+    def chosen(self) -> Point:
+        """The point of the chosen model."""
+        return next(point for point in self.points if point.chosen)
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """The recipe of the chosen model."""
+        return self.chosen.recipe
+
+    def save_recipe(self, path: str | Path) -> None:
+        """Write the recipe of the chosen model as YAML, whole or not at all."""
+        from corepress.searching.recipes import write
+
+        write(self.recipe, Path(path))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, ready for JSON."""
+        return {
+            "met": self.met,
+            "metric": self.metric,
+            "tested": plain(self.tested),
+            "notes": list(self.notes),
+            "points": [
+                {
+                    "size": point.size,
+                    "bits": point.bits,
+                    "quality": plain(point.quality),
+                    "chosen": point.chosen,
+                    "weights": [plain(vars(weight)) for weight in point.weights],
+                    "recipe": point.recipe,
+                }
+                for point in self.points
+            ],
+        }
+
+    def to_json(self) -> str:
+        """The same as text."""
+        return json.dumps(self.to_dict(), indent=2)
+
+    def table(self) -> Table:
+        """A `rich` table of the front."""
+        from corepress.tables import NamesTable
+
+        metrics = list(self.chosen.quality)
+        table = NamesTable("", "size", "bits/weight", *metrics)
+        for point in self.points:
+            numbers = (f"{point.quality[name]:.4g}" for name in metrics)
+            table.add_row("chosen" if point.chosen else "", f"{point.size:,}", f"{point.bits:.2f}", *numbers)
+        return table

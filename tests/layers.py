@@ -56,8 +56,8 @@ ALLOWED: dict[str, set[str]] = {
         "engine", "fields", "errors",
     },
     "cli": {
-        "searching", "description", "verification", "reports", "recipe", "coreml", "neural_network", "runtime", "formats", "targets",
-        "tables", "names", "json_numbers", "metrics", "split", "fields", "errors", "version",
+        "searching", "description", "verification", "reports", "recipe", "coreml", "neural_network", "runtime",
+        "formats", "targets", "tables", "names", "json_numbers", "metrics", "split", "fields", "errors", "version",
         "engine",
     },
 }  # fmt: skip

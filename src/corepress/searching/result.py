@@ -1,4 +1,4 @@
-"""What a search found: points of a front, each with its size, its quality and its recipe, and the one that was chosen."""
+"""What a search found: a front of points, each with its size, its quality and its recipe; one of them is chosen."""
 
 from __future__ import annotations
 

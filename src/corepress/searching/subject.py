@@ -17,6 +17,8 @@ Array = NDArray[Any]
 Sample = Mapping[str, Any]
 # For each item, the index of its candidate.
 Choice = tuple[int, ...]
+# An item, and which of its tensors: by their indices.
+Place = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -34,25 +36,26 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Item:
-    """One thing to choose a form for: a weight, or several that share their data. The first candidate is dense.
+    """One thing to choose a form for: a weight; or several that have one name, in the stages of a pipeline.
 
-    `name`: for people. `names`: those by which a recipe can name it. `kind`: of the operation that reads it.
+    `name`: for people. `names`: those by which a recipe can name it. `shapes`: of its tensors; what is read in several
+    places is one of them. `kind`: of the operation that reads it. The first of the `candidates` is dense.
     """
 
     name: str
     names: tuple[str, ...]
-    shape: tuple[int, ...]
+    shapes: tuple[tuple[int, ...], ...]
     kind: str
     candidates: tuple[Candidate, ...]
 
     @property
     def elements(self) -> int:
         """Numbers that it holds."""
-        return math.prod(self.shape)
+        return sum(math.prod(shape) for shape in self.shapes)
 
 
 class Value(NamedTuple):
-    """What a candidate makes of a weight: the dense value that the model then computes with, and its stored bytes."""
+    """What a candidate makes of a tensor: the dense value that the model then computes with, and its stored bytes."""
 
     dense: Array
     size: int
@@ -61,12 +64,12 @@ class Value(NamedTuple):
 class Part(NamedTuple):
     """A program that can be differentiated: a model, or one stage of a pipeline.
 
-    `outputs`: what it computes of a sample, as tensors. `leaves`: its copies of the items' values, by the index of the
-    item; a tensor may be changed in place. `samples`: its inputs.
+    `outputs`: what it computes of a sample, as tensors. `leaves`: where it holds the items' tensors, maybe in several
+    copies, which may be changed in place. `samples`: its inputs.
     """
 
     outputs: Callable[[Sample], Sequence[Tensor]]
-    leaves: Mapping[int, Tensor]
+    leaves: Mapping[Place, Sequence[Tensor]]
     samples: Sequence[Sample]
 
 
@@ -78,20 +81,24 @@ class Subject(Protocol):
         """What there is to choose."""
         ...
 
-    def original(self, item: int) -> Array:
-        """The dense value of an item as it is now."""
+    def original(self, place: Place) -> Array:
+        """The dense value of a tensor as it is now."""
         ...
 
-    def value(self, item: int, candidate: int) -> Value:
-        """What a candidate makes of an item. Raises `Skip` where it can't be had."""
+    def value(self, place: Place, candidate: int) -> Value:
+        """What a candidate makes of a tensor. Raises `Skip` where it can't be had."""
         ...
 
     def parts(self, samples: Sequence[Sample]) -> Sequence[Part]:
         """The programs that `samples` run through, in order."""
         ...
 
-    def answers(self, choice: Choice | None, samples: Sequence[Sample]) -> list[dict[str, Any]]:
-        """The outputs by name for each sample, with every item in its chosen form; None: as the model is."""
+    def put(self, place: Place, dense: Array) -> None:
+        """Let the programs of `parts` and `answers` compute with another value of a tensor from now on."""
+        ...
+
+    def answers(self, samples: Sequence[Sample]) -> list[dict[str, Any]]:
+        """The outputs by name for each sample."""
         ...
 
     def make(self, choice: Choice) -> Any:

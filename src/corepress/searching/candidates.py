@@ -45,9 +45,10 @@ def _palettized(target: Target, min_group: int) -> Iterator[Candidate]:
         yield _one("palettize", f"palettized {bits} bit{'s' if bits > 1 else ''}", nbits=bits)
         # At 8 bits one table is nearly exact; more of them only take room.
         for size in _groups(min_group) if grouped and bits < 8 else ():
-            arguments = {"nbits": bits, "granularity": "per_grouped_channel", "group_size": size}
             slowness = next((factor for limit, factor in reversed(_SLOW_GROUPS) if size <= limit), 1.0)
-            yield _one("palettize", f"palettized {bits} bits, groups of {size}", slowness=slowness, **arguments)
+            label = f"palettized {bits} bits, groups of {size}"
+            grouping = {"granularity": "per_grouped_channel", "group_size": size}
+            yield Candidate(label, (("palettize", {"nbits": bits, **grouping}),), slowness)
 
 
 def _groups(min_group: int) -> list[int]:
@@ -60,8 +61,8 @@ def _quantized(target: Target, min_group: int) -> Iterator[Candidate]:
             continue
         yield _one("quantize", f"quantized {dtype}", dtype=dtype)
         for size in BLOCKS if "per_block" in target.quantized_granularities else ():
-            arguments = {"dtype": dtype, "granularity": "per_block", "block_size": size}
-            yield _one("quantize", f"quantized {dtype}, blocks of {size}", **arguments)
+            label = f"quantized {dtype}, blocks of {size}"
+            yield _one("quantize", label, dtype=dtype, granularity="per_block", block_size=size)
 
 
 def _sparse(target: Target, min_group: int) -> Iterator[Candidate]:
@@ -77,8 +78,8 @@ def _joint(target: Target, min_group: int) -> Iterator[Candidate]:
         yield Candidate(f"{pruned.label}, quantized int8", (*pruned.steps, ("quantize", {"dtype": "int8"})))
 
 
-def _one(verb: str, label: str, *, slowness: float = 1.0, **arguments: Any) -> Candidate:
-    return Candidate(label, ((verb, arguments),), slowness)
+def _one(verb: str, label: str, **arguments: Any) -> Candidate:
+    return Candidate(label, ((verb, arguments),))
 
 
 _MAKERS = {"palettized": _palettized, "quantized": _quantized, "sparse": _sparse, "joint": _joint}

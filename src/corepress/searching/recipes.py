@@ -27,7 +27,7 @@ def recipe_of(
         for item, chosen in zip(items, choice, strict=True):
             for kind, arguments in item.candidates[chosen].steps:
                 if kind == verb:
-                    names |= dict.fromkeys(item.names, dict(arguments))
+                    names |= {name: dict(arguments) for name in item.names}
         if names:
             method = (methods or {}).get(verb)
             steps.append({verb: "skip", "names": names, **({"method": method} if method else {})})

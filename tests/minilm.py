@@ -45,8 +45,8 @@ class Sentence(torch.nn.Module):
         return torch.nn.functional.normalize((words * weights).sum(1) / weights.sum(1), dim=-1)
 
 
-def package(folder: Path, precision: str = "FLOAT16", length: int = LENGTH) -> Path:
-    """The encoder, converted by coremltools for iOS17, in a folder: inputs `ids` and `mask`, output `result`."""
+def package(folder: Path, precision: str = "FLOAT16", length: int = LENGTH, target: str = "iOS17") -> Path:
+    """The encoder, converted by coremltools, in a folder: inputs `ids` and `mask`, output `result`."""
     import coremltools as ct
 
     transformers, source = _libraries()
@@ -59,7 +59,7 @@ def package(folder: Path, precision: str = "FLOAT16", length: int = LENGTH) -> P
             traced,
             inputs=[ct.TensorType(name, (1, length), dtype=np.int32) for name in ("ids", "mask")],
             outputs=[ct.TensorType("result", dtype=np.float32)],
-            minimum_deployment_target=ct.target.iOS17,
+            minimum_deployment_target=getattr(ct.target, target),
             compute_precision=getattr(ct.precision, precision),
             skip_model_load=True,
         )

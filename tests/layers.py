@@ -55,6 +55,7 @@ ALLOWED: dict[str, set[str]] = {
         "recipe", "coreml", "runtime", "formats", "targets", "weights", "metrics", "tables", "json_numbers", "split",
         "engine", "fields", "errors",
     },
+    "searching/modules": {"searching", "torch", "targets", "weights", "engine", "errors"},
     "cli": {
         "searching", "description", "verification", "reports", "recipe", "coreml", "neural_network", "runtime",
         "formats", "targets", "tables", "names", "json_numbers", "metrics", "split", "fields", "errors", "version",

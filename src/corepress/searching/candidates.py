@@ -33,7 +33,7 @@ def candidates(target: Target, forms: Sequence[str] = FORMS, min_group: int = 8)
     """
     if unknown := [form for form in forms if form not in FORMS]:
         raise ConfigError(f"forms: there is no {unknown[0]!r}; they are {', '.join(FORMS)}")
-    found = [*dict.fromkeys(candidate for form in forms for candidate in _MAKERS[form](target, min_group))]
+    found = [candidate for form in dict.fromkeys(forms) for candidate in _MAKERS[form](target, min_group)]
     if not found:
         raise ConfigError(f"{target.name} can hold no weight that is {' or '.join(forms)}: choose another target")
     return (DENSE, *found)

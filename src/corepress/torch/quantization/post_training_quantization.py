@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from corepress.algorithms.fitted.awq import Rounding
-from corepress.algorithms.linear import quantize
+from corepress.algorithms.linear import IntegerType, quantize
 from corepress.errors import ConfigError
 from corepress.fields import flag, member, suggesting
 from corepress.torch import dtypes
@@ -27,7 +28,7 @@ from corepress.torch.optimization_config import (
 from corepress.torch.parameters import Parameter, bake_parametrizations, borrowing_copy_of, copy_of
 from corepress.torch.quantization.quantization_config import QuantizationScheme, QuantizationSchemeWord
 from corepress.torch.rewrite import Action, rewrite
-from corepress.weights import decompress
+from corepress.weights import Quantized, decompress
 
 __all__ = ["ModulePostTrainingQuantizerConfig", "PostTrainingQuantizer", "PostTrainingQuantizerConfig"]
 
@@ -91,9 +92,12 @@ class ModulePostTrainingQuantizerConfig(ModuleOptimizationConfig):
         return cls._structured(config_dict)
 
     @property
-    def dtype_name(self) -> str:
+    def dtype_name(self) -> IntegerType:
         """Such as "int4", for which PyTorch has no type."""
-        return f"{'int' if dtypes.is_signed(self.weight_dtype) else 'uint'}{self.weight_n_bits}"
+        signed = dtypes.is_signed(self.weight_dtype)
+        if self.weight_n_bits == 4:
+            return "int4" if signed else "uint4"
+        return "int8" if signed else "uint8"
 
 
 @suggesting
@@ -203,20 +207,27 @@ class PostTrainingQuantizer(WeightByWeight):
 
     def _choose(self, parameter: Parameter) -> Action | None:
         config = self._config_of(parameter)
-        if config is None:
-            return None
+        return None if config is None else functools.partial(quantize_weight, config, parameter)
 
-        def action(weight: NDArray[Any], mask: NDArray[np.bool_] | None) -> Any:
-            return quantize(
-                weight,
-                dtype=config.dtype_name,
-                mode="linear_symmetric" if config.quantization_scheme is QuantizationScheme.symmetric else "linear",
-                block_sizes=block_sizes(config, parameter, weight.ndim),
-                scale_search=config.scale_search,
-                mask=mask,
-            )
 
-        return action
+def quantize_weight(
+    config: ModulePostTrainingQuantizerConfig,
+    parameter: Parameter,
+    weight: NDArray[Any],
+    mask: NDArray[np.bool_] | None = None,
+) -> Quantized:
+    """`weight`: the value of `parameter`, or one like it. `mask`: only what is under it shapes the scales.
+
+    Raises ConfigError if blocks do not divide the weight.
+    """
+    return quantize(
+        weight,
+        dtype=config.dtype_name,
+        mode="linear_symmetric" if config.quantization_scheme is QuantizationScheme.symmetric else "linear",
+        block_sizes=block_sizes(config, parameter, weight.ndim),
+        scale_search=config.scale_search,
+        mask=mask,
+    )
 
 
 def block_sizes(config: Any, parameter: Parameter, rank: int) -> list[int]:

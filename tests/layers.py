@@ -48,6 +48,7 @@ ALLOWED: dict[str, set[str]] = {
         "version", "engine",
     },
     "description": {"formats", "opsets", "targets", "errors"},
+    "linting": {"coreml/interop", "formats", "opsets", "tables", "targets", "weights", "errors", "version"},
     "verification": {"runtime", "formats", "metrics", "tables", "json_numbers", "errors"},
     "reports": {"coreml", "formats", "targets", "metrics", "tables", "json_numbers", "errors"},
     "recipe": {"names", "coreml", "targets", "fields", "errors"},
@@ -57,8 +58,8 @@ ALLOWED: dict[str, set[str]] = {
     },
     "searching/modules": {"searching", "torch", "targets", "weights", "engine", "errors"},
     "cli": {
-        "searching", "description", "verification", "reports", "recipe", "coreml", "neural_network", "runtime",
-        "formats", "targets", "tables", "names", "json_numbers", "metrics", "split", "fields", "errors", "version",
+        "searching", "description", "linting", "verification", "reports", "recipe", "coreml", "neural_network",
+        "runtime", "formats", "targets", "tables", "names", "json_numbers", "metrics", "split", "fields", "errors", "version",
         "engine",
     },
 }  # fmt: skip

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from corepress.description import describe as describe
     from corepress.formats.mlprogram import Model as Model
     from corepress.formats.mlprogram import load as load
+    from corepress.linting import Findings as Findings
+    from corepress.linting import lint as lint
     from corepress.reports import Report as Report
     from corepress.reports import report as report
     from corepress.split import hold_back as hold_back
@@ -42,6 +44,7 @@ __all__ = [
     "CorepressError",
     "DataError",
     "Description",
+    "Findings",
     "FormatError",
     "Missed",
     "MissingDependencyError",
@@ -55,6 +58,7 @@ __all__ = [
     "coreml",
     "describe",
     "hold_back",
+    "lint",
     "load",
     "neural_network",
     "report",
@@ -68,6 +72,8 @@ _LAZY = {
     "load": "corepress.formats.mlprogram",
     "Description": "corepress.description",
     "describe": "corepress.description",
+    "Findings": "corepress.linting",
+    "lint": "corepress.linting",
     "Report": "corepress.reports",
     "report": "corepress.reports",
     "hold_back": "corepress.split",

@@ -19,6 +19,7 @@ PUBLIC = (
     "corepress.coreml",
     "corepress.coreml.calibrated",
     "corepress.coreml.experimental",
+    "corepress.linting",
     "corepress.neural_network",
     "corepress.neural_network.quantization_utils",
     "corepress.runtime",

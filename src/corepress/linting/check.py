@@ -1,0 +1,152 @@
+"""`lint`: all that the rules find in a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from corepress.errors import ConfigError
+from corepress.formats.features import interface_of
+from corepress.formats.kinds import NETWORKS, kind_of, leaves, models, with_article
+from corepress.formats.mlprogram import Model, Weight
+from corepress.formats.mlprogram.program import Function, Node, nodes
+from corepress.formats.neural_network import LayerWeight
+from corepress.formats.neural_network import Model as Networks
+from corepress.formats.read import Other, read
+from corepress.linting.findings import Findings, ordered
+from corepress.linting.networks import DEQUANTIZED, Network, stored_small
+from corepress.linting.networks import RULES as NETWORK_RULES
+from corepress.linting.outline import outline
+from corepress.linting.programs import RULES as PROGRAM_RULES
+from corepress.linting.programs import Function as Subject
+from corepress.linting.rule import Finding, checked_device
+from corepress.linting.rules import applying
+from corepress.linting.weights import Place
+from corepress.targets import TARGETS, Target, system_of
+from corepress.targets import target as named
+from corepress.weights import CompressedWeight
+
+
+def lint(model: Any, device: str | None = None, target: Any = None) -> Findings:
+    """Find what a model holds that is valid, but of which somebody reported that a device gets it wrong or is slow.
+
+    Nothing is run, and nothing was measured on a device by corepress: each rule names the threads that it rests on.
+
+    Args:
+        model: A path, a `corepress.Model`, a `corepress.neural_network.Model`, or an `MLModel` of coremltools.
+        device: Only what concerns the Neural Engine ("ane"), the "gpu" or the "cpu"; by default all of them.
+        target: The oldest system on which the model will run, such as "iOS18"; by default the oldest that reads it.
+
+    Returns:
+        The findings, those of wrong answers first.
+
+    Raises:
+        ConfigError: For an unknown device or target, and a target that can't read the model.
+        FormatError: For what is no Core ML model, or a damaged one.
+
+    Examples:
+        >>> [finding.name for finding in cto.lint("small.mlpackage").items][:2]
+        ['conv2_weight_to_fp16', 'conv3_weight_to_fp16']
+        >>> cto.lint("model.mlpackage").items
+        ()
+    """
+    asked = checked_device(device)
+    given = None if target is None else named(target)
+    held = _held(model)
+    version = held.spec_version if isinstance(held, Model) else int(held.spec.specificationVersion)
+    oldest = _oldest(version, given)
+    found = _in(held, oldest)
+    path = "" if held.package is None else str(held.package.root)
+    items = ordered(item for item in found if item.rule.speaks_of(asked))
+    system = system_of(version) if given is None else given.name
+    return Findings(path, system, asked, items, tuple(_unspoken(held.spec)))
+
+
+def of_changed(model: Model | Networks) -> tuple[Finding, ...]:
+    """What the rules about weights find in those that were written anew since the model was loaded."""
+    if isinstance(model, Model):
+        weights = [weight for weight in model.weights() if (weight.function, weight.output) in model.changed]
+        return ordered(_of_weights(weights, _oldest(model.spec_version, None)))
+    if model.origin is None:
+        return ()
+    # The same weights in the same order; their names need not differ.
+    pairs = zip(model.origin.weights(), model.weights(), strict=True)
+    return ordered(_of_layers([now for before, now in pairs if before.params != now.params]))
+
+
+def _held(model: Any) -> Model | Networks | Other:
+    if isinstance(model, Model | Networks | Other):
+        return model
+    if isinstance(model, str | Path):
+        return read(model)
+    from corepress.coreml.interop import as_model  # an MLModel, of which few know
+
+    return as_model(model)
+
+
+def _oldest(version: int, given: Target | None) -> Target:
+    """The oldest system on which a model of a specification version will run."""
+    if given is None:
+        older = [known for known in TARGETS if known.spec_version <= version]
+        return older[-1] if older else TARGETS[0]
+    if given.spec_version < version:
+        raise ConfigError(
+            f'target="{given}": the model needs {system_of(version)} and does not run there; give that, or a newer one'
+        )
+    return given
+
+
+def _in(held: Model | Networks | Other, oldest: Target) -> Iterator[Finding]:
+    if isinstance(held, Model):
+        yield from _in_program(held, oldest)
+    elif isinstance(held, Networks):
+        yield from _of_layers(held.weights())
+    for name, spec in models(held.spec):
+        if kind_of(spec) in NETWORKS:
+            yield from _in_network(name, spec)
+
+
+def _in_program(model: Model, oldest: Target) -> Iterator[Finding]:
+    weights = model.weights()
+    yield from _of_weights(weights, oldest)
+    forms: dict[str, list[CompressedWeight]] = {}
+    for weight in weights:
+        if (form := outline(weight)) is not None:
+            forms.setdefault(weight.function, []).append(form)
+    descriptions = {name: spec.description for name, spec in models(model.spec)}
+    by_function: dict[Function, list[Node]] = {}
+    for node in nodes(model.spec):
+        by_function.setdefault(node.function, []).append(node)
+    for function, inside in by_function.items():
+        interface = interface_of(descriptions[function.program], function.name)
+        seen = Subject(str(function), inside, interface, forms.get(str(function), []), model)
+        for rule, find in PROGRAM_RULES.items():
+            yield from (Finding(rule, seen.name, *spot) for spot in find(seen))
+
+
+def _of_weights(weights: list[Weight], oldest: Target) -> Iterator[Finding]:
+    opsets = {target.opset: target for target in TARGETS}
+    for weight in weights:
+        place = Place(weight.consumers, opsets.get(weight.node.function.opset, TARGETS[-1]), oldest)
+        for rule, found in applying(outline(weight), place):
+            yield Finding(rule, weight.function, "weight", weight.name, found)
+
+
+def _in_network(name: str, spec: Any) -> Iterator[Finding]:
+    network = Network(getattr(spec, kind_of(spec)), interface_of(spec.description, ""))
+    for rule, find in NETWORK_RULES.items():
+        yield from (Finding(rule, name, *spot) for spot in find(network))
+
+
+def _of_layers(weights: list[LayerWeight]) -> Iterator[Finding]:
+    for weight in weights:
+        if found := stored_small(weight):
+            yield Finding(DEQUANTIZED, "", "weight", weight.name, found)
+
+
+def _unspoken(spec: Any) -> Iterator[str]:
+    """What is in a model of which no rule speaks."""
+    for kind in dict.fromkeys(leaves(spec)):
+        if kind != "mlProgram" and kind not in NETWORKS:
+            yield f"no rule speaks of {with_article(kind)}"

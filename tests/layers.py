@@ -41,7 +41,9 @@ ALLOWED: dict[str, set[str]] = {
     "coreml/activations": {*_FACES, "coreml", "runtime", "engine"},
     "coreml/experimental": {"coreml"},
     "coreml/calibrated": {*_FACES, "coreml", "algorithms", "runtime", "split", "metrics", "engine"},
-    "neural_network": {"formats", "algorithms", "weights", "errors", "engine", "peer"},
+    "neural_network": {
+        "formats", "algorithms", "weights", "configuration", "fields", "names", "errors", "engine", "peer",
+    },
     "neural_network/compare": {"neural_network/interop", "formats", "runtime", "metrics", "errors", "peer"},
     "torch": {
         "algorithms", "formats/atomic", "weights", "errors", "fields", "configuration", "peer", "threads", "metrics",
@@ -51,7 +53,7 @@ ALLOWED: dict[str, set[str]] = {
     "linting": {"coreml/interop", "formats", "opsets", "tables", "targets", "weights", "errors", "version"},
     "verification": {"runtime", "formats", "metrics", "tables", "json_numbers", "errors"},
     "reports": {"coreml", "formats", "targets", "metrics", "tables", "json_numbers", "errors"},
-    "recipe": {"names", "coreml", "targets", "fields", "errors"},
+    "recipe": {"names", "coreml", "neural_network", "targets", "configuration", "fields", "errors"},
     "searching": {
         "recipe", "coreml", "runtime", "formats", "targets", "weights", "metrics", "tables", "json_numbers", "split",
         "engine", "fields", "errors", "linting",

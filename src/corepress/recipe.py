@@ -12,36 +12,42 @@
 The steps run in order; each is a verb with the arguments of its configuration class. `ops` (by operation type)
 and `names` (by name or pattern) inherit the step's arguments and change some; `skip` or null leaves weights as
 they are.
+
+Recipes for neural networks, the older kind, have the verbs and arguments that `_NETWORKS` says.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import attrs
 
 from corepress import targets
+from corepress.configuration import Levels, Rule
 from corepress.coreml import decompress_weights
 from corepress.coreml.config import OptimizationConfig
 from corepress.coreml.interop import takes_any_model
 from corepress.coreml.methods import METHODS
 from corepress.coreml.op_configs import (
     WITH_NBITS,
-    OpCompressorConfig,
     OpThresholdPrunerConfig,
 )
 from corepress.errors import ConfigError
 from corepress.fields import read, read_yaml, suggestion
 from corepress.names import API, SHORT
+from corepress.neural_network.config import NetworkConfig, NetworkLinearConfig, NetworkPaletteConfig
+from corepress.neural_network.interop import takes_any_model as takes_any_network
 
 Kind = Literal["prune", "palettize", "quantize", "decompress"]
 _KINDS: tuple[Kind, ...] = get_args(Kind)
 # The levels of a configuration, and what a recipe calls them.
-_LEVELS = {"op_type_configs": "ops", "op_name_configs": "names"}
+_LEVELS = {
+    "op_type_configs": "ops", "layer_type_configs": "ops", "op_name_configs": "names", "name_configs": "names",
+}  # fmt: skip
 # The three ways to prune exclude each other: who asks for one does not inherit the arguments of another.
 _WAYS = {
     "n_m_ratio": "n:m",
@@ -52,6 +58,18 @@ _WAYS = {
 }
 # What belongs to one granularity is not inherited by another.
 _OF_GRANULARITY = ("group_size", "channel_axis", "smaller_group", "block_size", "smaller_block")
+
+
+class _Face(NamedTuple):
+    """What a kind of models has: the classes of its configurations, by the verb of a step, the usual one first; and the
+    class that says which weight gets which."""
+
+    kinds: Mapping[str, tuple[type[Any], ...]]
+    whole: type[Levels]
+
+
+_PACKAGES = _Face({verb: method.kinds for verb, method in METHODS.items()}, OptimizationConfig)
+_NETWORKS = _Face({"palettize": (NetworkPaletteConfig,), "quantize": (NetworkLinearConfig,)}, NetworkConfig)
 
 
 @dataclass(frozen=True)
@@ -73,7 +91,7 @@ class Step:
     """
 
     kind: Kind
-    config: OptimizationConfig | None
+    config: OptimizationConfig | NetworkConfig | None
     joint: bool
     method: str | None = None
 
@@ -85,6 +103,7 @@ class Recipe:
     Args:
         target: Such as "iOS18", or None.
         steps: The steps.
+        networks: Whether they are for neural networks, the models of iOS 15 and older, and not for ML programs.
 
     Examples:
         >>> from corepress import recipe
@@ -94,13 +113,15 @@ class Recipe:
 
     target: str | None
     steps: tuple[Step, ...]
+    networks: bool = False
 
 
-def load(path: str | Path) -> Recipe:
+def load(path: str | Path, *, networks: bool = False) -> Recipe:
     """Read a recipe from a YAML file.
 
     Args:
         path: The file.
+        networks: Whether it is for neural networks, the models of iOS 15 and older.
 
     Returns:
         The recipe.
@@ -115,15 +136,16 @@ def load(path: str | Path) -> Recipe:
         >>> [step.kind for step in recipe.load("recipe.yaml").steps]
         ['prune', 'palettize']
     """
-    return parse(read_yaml(path), str(path))
+    return parse(read_yaml(path), str(path), networks=networks)
 
 
-def parse(content: Any, where: str = "recipe") -> Recipe:
+def parse(content: Any, where: str = "recipe", *, networks: bool = False) -> Recipe:
     """Make a recipe of what its YAML holds.
 
     Args:
         content: Nested dictionaries and lists, which stay unchanged.
         where: What errors begin with.
+        networks: Whether the recipe is for neural networks, the models of iOS 15 and older.
 
     Returns:
         The recipe.
@@ -142,19 +164,23 @@ def parse(content: Any, where: str = "recipe") -> Recipe:
     name, given = recipe.get("target"), recipe.get("steps")
     with _naming(where):
         target = None if name is None else targets.target(name)
+        if networks and target is not None:
+            raise ConfigError("target is for ML programs; a neural network gets the version that its weights need")
     if not isinstance(given, list) or not given:
         raise ConfigError(f"{where}: steps must be a list of steps, such as - palettize: {{nbits: 4}}.")
     steps: list[Step] = []
     compressed = False
     for number, entry in enumerate(given, 1):
-        kind, config, method = _step(entry, f"{where}: step {number}", target)
+        kind, config, method = _step(entry, f"{where}: step {number}", target, _NETWORKS if networks else _PACKAGES)
         steps.append(Step(kind, config, joint=compressed and kind != "decompress", method=method))
         # What a step decompressed is dense again, so the next one starts afresh.
         compressed = kind != "decompress"
-    return Recipe(None if target is None else target.name, tuple(steps))
+    return Recipe(None if target is None else target.name, tuple(steps), networks)
 
 
-def _step(entry: Any, where: str, target: targets.Target | None) -> tuple[Kind, OptimizationConfig | None, str | None]:
+def _step(
+    entry: Any, where: str, target: targets.Target | None, face: _Face
+) -> tuple[Kind, OptimizationConfig | NetworkConfig | None, str | None]:
     step = _mapping({entry: None} if isinstance(entry, str) else entry, where, (*_KINDS, "ops", "names", "method"))
     kinds = [kind for kind in _KINDS if kind in step]
     if len(kinds) != 1:
@@ -165,10 +191,14 @@ def _step(entry: Any, where: str, target: targets.Target | None) -> tuple[Kind, 
         if step[kind] or len(step) > 1:
             raise ConfigError(f"{where} takes no arguments: it makes every weight dense.")
         return kind, None, None
+    if kind not in face.kinds:
+        raise ConfigError(f"{where}: neural networks have no such weights. Known are: {', '.join(face.kinds)}.")
     method = step.get("method")
+    if method is not None and face is _NETWORKS:
+        raise ConfigError(f"{where}: method: the weights of neural networks are not fitted to data.")
     if method is not None and method not in tuple(METHODS[kind].fitted):
         raise ConfigError(f"{where}: method must be {' or '.join(METHODS[kind].fitted)}. Got {method!r}.")
-    config = _config(kind, step, where)
+    config = _config(kind, step, where, face)
     if target is not None:
         for held in config.configs():
             with _naming(where):
@@ -176,25 +206,26 @@ def _step(entry: Any, where: str, target: targets.Target | None) -> tuple[Kind, 
     return kind, config, method
 
 
-def _config(kind: Kind, step: Mapping[str, Any], where: str) -> OptimizationConfig:
-    defaults = _arguments(kind, step[kind], where)
-    levels: dict[str, dict[str, OpCompressorConfig | None]] = {level: {} for level in _LEVELS.values()}
+def _config(kind: Kind, step: Mapping[str, Any], where: str, face: _Face) -> Any:
+    defaults = _arguments(face.kinds[kind], step[kind], where)
+    levels: dict[str, dict[str, Any]] = {level: {} for level in _LEVELS.values()}
     for level, configs in levels.items():
         given = step.get(level)
         for name, override in ({} if given is None else _mapping(given, f"{where}, {level}")).items():
             place = f'{where}, {level} "{name}"'
-            changed = _arguments(kind, override, place)
+            changed = _arguments(face.kinds[kind], override, place)
             merged = None if changed is None else _merge(kind, defaults or {}, changed)
-            configs[str(name)] = _op_config(kind, merged, place)
-    whole = _op_config(kind, defaults, where)
+            configs[str(name)] = _op_config(face.kinds[kind], merged, place)
+    whole = _op_config(face.kinds[kind], defaults, where)
     with _naming(where):
-        return OptimizationConfig(whole, levels["ops"], levels["names"])
+        make: Any = face.whole
+        return make(whole, levels["ops"], levels["names"])
 
 
-def _arguments(kind: Kind, given: Any, where: str) -> dict[str, Any] | None:
+def _arguments(kinds: Sequence[type[Any]], given: Any, where: str) -> dict[str, Any] | None:
     if given is None or given == "skip":
         return None
-    known = {field.name: None for cls in METHODS[kind].kinds for field in attrs.fields(cls)}
+    known = {field.name: None for cls in kinds for field in attrs.fields(cls)}
     short = {word: name for word, name in API.items() if name in known}
     arguments: dict[str, Any] = {}
     for key, value in _mapping(given, where, known, short).items():
@@ -218,10 +249,10 @@ def _merge(kind: Kind, defaults: dict[str, Any], changed: dict[str, Any]) -> dic
     return {**inherited, **changed}
 
 
-def _op_config(kind: Kind, arguments: dict[str, Any] | None, where: str) -> OpCompressorConfig | None:
+def _op_config(kinds: Sequence[type[Any]], arguments: dict[str, Any] | None, where: str) -> Any:
     if arguments is None:
         return None
-    cls: type[OpCompressorConfig] = METHODS[kind].kinds[0]
+    cls = kinds[0]
     if any(_WAYS.get(key) == "threshold" for key in arguments):
         cls = OpThresholdPrunerConfig
     return read(arguments, cls, where)
@@ -262,7 +293,8 @@ def run(
     """Apply the steps of a recipe to a model.
 
     Args:
-        model: A path, a `corepress.Model` or an `MLModel`, of ML programs.
+        model: A path, a `corepress.Model` or an `MLModel`, of ML programs; for a recipe for neural networks what
+            `corepress.neural_network` takes.
         recipe: What `load` or `parse` gave.
         target: Goes before the recipe's own.
         workers: Threads; by default one for each core.
@@ -284,6 +316,8 @@ def run(
         >>> small.size() < cto.load("small.mlpackage").size()
         True
     """
+    if recipe.networks:
+        return _run_networks(model, recipe, workers, progress, strict, spare_constants)
     samples = None if sample_data is None else list(sample_data)
     return _run(model, recipe, target or recipe.target, workers, progress, strict, spare_constants, samples)
 
@@ -303,6 +337,7 @@ def _run(
         if step.config is None:
             model = decompress_weights(model, workers=workers, progress=progress)
             continue
+        assert isinstance(step.config, OptimizationConfig)
         where = f"step {number} ({step.kind})"
         plan = METHODS[step.kind].plan(
             model,
@@ -323,4 +358,27 @@ def _run(
         from corepress.coreml.calibrated.best import compressed
 
         model = compressed(plan, samples, workers=workers, progress=progress)
+    return model
+
+
+@takes_any_network
+def _run_networks(
+    model: Any, recipe: Recipe, workers: int | None, progress: Any, strict: bool, spare_constants: bool | None
+) -> Any:
+    from corepress.neural_network.quantization_utils import compress_weights, quantize_weights
+
+    for number, step in enumerate(recipe.steps, 1):
+        if step.config is None:
+            model = quantize_weights(model, 8, "dequantization", workers=workers, progress=progress)
+            continue
+        assert isinstance(step.config, NetworkConfig)
+        where = f"step {number} ({step.kind})"
+
+        def words(rule: Rule, where: str = where) -> tuple[str, str]:
+            return f"{where}, {_LEVELS[rule.level]}:", str(rule.key)
+
+        model = compress_weights(
+            model, step.config, spare_constants=spare_constants, strict=strict, workers=workers, progress=progress,
+            words=words,
+        )  # fmt: skip
     return model

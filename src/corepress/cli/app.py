@@ -157,9 +157,9 @@ def decompress(model: options.Model, to: options.Destination, running: options.R
     run_step("decompress", model, to, running, step)
 
 
-@command(Checked)
+@command(TakesNetworks)
 def compress(
-    model: options.Input,
+    model: options.Model,
     to: options.Destination,
     recipe: Annotated[Path, Option("--recipe", help="A YAML file with the steps; see docs/recipes.md.")],
     limits: options.Limits,
@@ -168,11 +168,10 @@ def compress(
 ) -> None:
     """Run several steps (prune, palettize, quantize) as a recipe says."""
     from corepress import recipe as recipes
-    from corepress.formats.mlprogram import load
 
-    steps = recipes.load(recipe)
+    steps = recipes.load(recipe, networks=holds_networks(model))
     learning = next((f"method: {step.method} of the recipe" for step in steps.steps if step.method), "")
-    run_step("compress", load(model), to, running, lambda source, progress, samples: recipes.run(
+    run_step("compress", model, to, running, lambda source, progress, samples: recipes.run(
         source, steps, workers=running.workers, progress=progress, sample_data=samples or None, **limits.keywords(),
     ), check, learning)  # fmt: skip
 

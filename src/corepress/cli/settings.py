@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from corepress.cli.declare import Option
 from corepress.errors import ConfigError
+from corepress.names import NETWORK_MODES
 
 if TYPE_CHECKING:
     from corepress.coreml import (
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
         OpThresholdPrunerConfig,
     )
 
-# The modes of palettization that neural networks have, and what those are called there.
-NETWORK_MODES = {"kmeans": "kmeans", "uniform": "linear_lut"}
 _HALF = 16
 
 

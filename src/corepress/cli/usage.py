@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from corepress.cli.declare import Command
-from corepress.cli.settings import NETWORK_MODES
 from corepress.cli.steps import holds_networks
 from corepress.errors import ConfigError
+from corepress.names import NETWORK_MODES
 
 
 class Needs(NamedTuple):
@@ -125,6 +125,7 @@ TABLE: dict[str, tuple[Needs, ...]] = {
             "--method works with --sparsity, and with --n-m along --dim 1",
         ),
     ),
+    "compress": (_packages_only("target"),),
     "verify": (_RANDOM,),
     "run": (
         Needs(("seed",), _set("random"), "it needs --random"),

@@ -13,8 +13,10 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from corepress.configuration import Rule
 from corepress.engine import Progress
 from corepress.errors import ConfigError, CorepressError, Missed
+from corepress.fields import warn_or_raise
 from corepress.formats.neural_network import values
 from corepress.formats.neural_network.constants import reason_to_spare
 from corepress.formats.neural_network.layers import LayerWeight, find_weights
@@ -22,6 +24,7 @@ from corepress.formats.neural_network.model import Model
 from corepress.formats.neural_network.normalization import endangered
 from corepress.neural_network.actions import MODES, Action, action_of, to_floats, to_int8
 from corepress.neural_network.compare import compare_models
+from corepress.neural_network.config import HALF, NetworkConfig, idle
 from corepress.neural_network.interop import takes_any_model
 from corepress.neural_network.quantizers import LutFunction
 from corepress.neural_network.rewrite import rewrite
@@ -37,6 +40,7 @@ __all__ = [
     "QuantizedLayerSelector",
     "activate_int8_int8_matrix_multiplications",
     "compare_models",
+    "compress_weights",
     "quantize_weights",
 ]
 
@@ -117,6 +121,57 @@ def quantize_weights(
     if sample_data is not None:
         _compare_if_possible(full_precision_model, result, sample_data)
     return result
+
+
+def compress_weights(
+    model: Any,
+    config: NetworkConfig,
+    *,
+    spare_constants: bool | None = None,
+    strict: bool = False,
+    workers: int | None = None,
+    progress: Progress | None = None,
+    words: Callable[[Rule], tuple[str, str]] = lambda rule: (rule.level, rule.key),
+) -> Any:
+    """Store each weight of a model's neural networks as a configuration says; an addition, for recipes.
+
+    What is left alone, and said of it, is as in `quantize_weights`.
+
+    Args:
+        model: As in `quantize_weights`.
+        config: Which weights, and how.
+        spare_constants: As in `quantize_weights`.
+        strict: Make an error of a rule that changes nothing, and of a call that compresses no weight.
+        workers: Threads; by default one for each core.
+        progress: Called after each weight with the number done, of all, and a name.
+        words: What the level and the key of a rule are called where it was written, for messages.
+
+    Returns:
+        The result, of the same kind as the model (for a path: a `Model`).
+
+    Raises:
+        ConfigError: For rules without effect, with `strict`.
+        FormatError: For a model that can't be read.
+
+    Examples:
+        >>> from corepress.neural_network.config import NetworkConfig, NetworkPaletteConfig
+        >>> from corepress.neural_network.quantization_utils import compress_weights
+        >>> compress_weights("net.mlmodel", NetworkConfig(NetworkPaletteConfig(nbits=3))).weights()[0].bits
+        3
+    """
+
+    def find(own: Model) -> list[LayerWeight]:
+        found = own.weights()
+        warn_or_raise(idle(config, found, words), log, strict)
+        wanted = {weight.name for weight in found if config.config_for(weight) is not None}
+        return [weight for weight in _chosen(own, None, 0, spare_constants) if weight.name in wanted]
+
+    def action(weight: LayerWeight) -> None:
+        if (own := config.config_for(weight)) is not None:
+            action_of(*own.asked(), None)(weight)
+
+    halves = all(own.nbits == HALF for own in config.configs())
+    return _compressed(model, find, action, _HALF if halves else _PACKED, strict, workers, progress)
 
 
 def activate_int8_int8_matrix_multiplications(spec: Any, selector: QuantizedLayerSelector | None = None) -> Any:

@@ -68,27 +68,33 @@ def _tensors(program: Runnable, sample: Mapping[str, Any], number: int) -> dict[
         raise ConfigError(f"sample {number} of sample_data: {error}") from error
 
 
-def each_program(program: Runnable, samples: Sequence[Mapping[str, Any]], stage: str = "") -> Iterator[Stage]:
+def each_program(
+    program: Runnable, samples: Sequence[Mapping[str, Any]], stage: str = "", *, networks: bool = False
+) -> Iterator[Stage]:
     """The ML program, or those of the stages of a pipeline in order: the name of its function, as weights have it, the
     program itself, and the inputs that it has in each sample.
 
+    `networks`: neural networks (and suppressions) as well, which have no function: by the name of their stage.
+
     A stage whose constants were changed before the next one is asked for gives the next ones other inputs.
     """
-    yield from _stages(program, samples, stage, whole=True)
+    yield from _stages(program, samples, stage, whole=True, networks=networks)
 
 
 def _stages(
-    program: Runnable, samples: Sequence[Mapping[str, Any]], place: str, whole: bool
+    program: Runnable, samples: Sequence[Mapping[str, Any]], place: str, whole: bool, networks: bool
 ) -> Generator[Stage, None, Sequence[Mapping[str, Any]]]:
     """Of one stage; returns its outputs in each sample, unless it is the `whole` model."""
     if isinstance(program, Pipeline):
         values = [{**_tensors(program, sample, number), **sample} for number, sample in enumerate(samples)]
         for name, stage in program.stages.items():
             inputs = [program.inputs_of(stage, own) for own in values]
-            outputs = yield from _stages(stage, inputs, f"{place}/{name}" if place else name, whole=False)
+            outputs = yield from _stages(stage, inputs, f"{place}/{name}" if place else name, False, networks)
             for own, found in zip(values, outputs, strict=True):
                 own |= found
         return values
     if isinstance(program, Program) and program.function:  # which networks and suppressions do not have
         yield f"{place}/{program.function}" if place else program.function, program, samples
+    elif isinstance(program, Program) and networks:
+        yield place, program, samples
     return [] if whole else [program.predict(sample, program.make_state()) for sample in samples]

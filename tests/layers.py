@@ -52,7 +52,10 @@ ALLOWED: dict[str, set[str]] = {
     "description": {"formats", "opsets", "targets", "errors"},
     "linting": {"coreml/interop", "formats", "opsets", "tables", "targets", "weights", "errors", "version"},
     "verification": {"runtime", "formats", "metrics", "tables", "json_numbers", "errors"},
-    "reports": {"coreml", "formats", "targets", "metrics", "tables", "json_numbers", "errors"},
+    "reports": {
+        "verification", "coreml", "runtime", "formats", "targets", "metrics", "weights", "tables", "json_numbers",
+        "errors", "version",
+    },
     "recipe": {"names", "coreml", "neural_network", "targets", "configuration", "fields", "errors"},
     "searching": {
         "recipe", "coreml", "runtime", "formats", "targets", "weights", "metrics", "tables", "json_numbers", "split",

@@ -20,7 +20,14 @@ EXTRAS = {
     name: needs for name, needs in PROJECT["optional-dependencies"].items() if name not in ("dev", "docs", "wheels")
 }
 # The package of PyPI that brings a module of another name.
-DISTRIBUTIONS = {"PIL": "pillow", "google": "protobuf", "yaml": "PyYAML", "cattr": "cattrs", "attr": "attrs"}
+DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "google": "protobuf",
+    "yaml": "PyYAML",
+    "cattr": "cattrs",
+    "attr": "attrs",
+    "vl_convert": "vl-convert-python",
+}
 # What comes with PyTorch where it can be used.
 WITH_TORCH = {"triton"}
 

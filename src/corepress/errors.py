@@ -182,6 +182,9 @@ EXTRAS = {
     "PIL": ("Pillow", "images"),
     "safetensors": ("safetensors", "checkpoints"),
     "torchao": ("torchao", "pt2e"),
+    "altair": ("Altair", "report"),
+    "jinja2": ("Jinja2", "report"),
+    "vl_convert": ("vl-convert", "report"),
 }
 
 

@@ -195,7 +195,7 @@ class Sums:
 
     def _add_probabilities(self, before: NDArray[Any], now: NDArray[Any]) -> None:
         """Count the divergences of rows, if all rows of the original are probabilities, in this and all other pairs."""
-        if self.others or not _are_probabilities(before):
+        if self.others or not are_probabilities(before):
             self.others = True
             return
         with np.errstate(invalid="ignore"):  # of a copy that is not finite
@@ -250,5 +250,6 @@ def numbers(value: Any) -> NDArray[Any] | None:
     return None if array is None or array.dtype.kind not in "biuf" else array.astype(np.float64)
 
 
-def _are_probabilities(rows: NDArray[Any]) -> bool:
+def are_probabilities(rows: NDArray[Any]) -> bool:
+    """Whether each row along the last axis sums to 1, but for what float16 rounds off, and holds nothing negative."""
     return bool((rows >= 0).all() and (np.abs(rows.sum(-1) - 1) <= _ROUNDED).all())

@@ -52,7 +52,7 @@ STAGES = {
     "import of PyTorch": "torch",
     "load": "corepress.formats.package:read_spec",
     "compress": "corepress.formats.mlprogram:Model.store",
-    "report": "corepress.reports:_snr",
+    "report": "corepress.reports.rows:_snr",
     "save": "corepress.formats.atomic:_appear",
     "verify": "corepress.runtime.program:Program.predict",
 }

@@ -138,7 +138,19 @@ def test_the_table_names_options_that_there_are() -> None:
 def test_every_setting_is_refused_beside_a_file() -> None:
     """Whoever adds an option to a command that takes --config decides what it means beside it."""
     beside = {
-        *("model", "output", "config", "joint", "strict", "all_constants", "target", "overwrite", "workers", "as_json"),
+        *(
+            "model",
+            "output",
+            "config",
+            "joint",
+            "strict",
+            "all_constants",
+            "target",
+            "overwrite",
+            "workers",
+            "as_json",
+            "report",
+        ),
         *("method", "activation_aware_scale", "activations", "observer"),
         *("verify", "data", "test_data", "metric", "verify_threshold", "min_snr"),
     }

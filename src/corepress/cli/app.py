@@ -13,6 +13,7 @@ from corepress.cli import completion, options, settings, streams
 from corepress.cli.check import Check
 from corepress.cli.declare import Argument, Command, Option
 from corepress.cli.guard import Guarded
+from corepress.cli.reporting import Page
 from corepress.cli.steps import holds_networks, made_dense, of_networks, of_package, run_step, with_activations
 from corepress.cli.usage import Checked, TakesNetworks
 
@@ -77,6 +78,7 @@ def palettize(
     choice: options.Choice,
     limits: options.Limits,
     check: Check,
+    page: Page,
     running: options.Running,
 ) -> None:
     """Replace weights by indices into look-up tables (k-means and others)."""
@@ -85,7 +87,7 @@ def palettize(
     else:
         config = choice.config_of(how.config)
         step = of_package("palettize_weights", config, choice.joint, limits, running, method)
-    run_step("palettize", model, to, running, step, check, f"--method {method}" if method else "")
+    run_step("palettize", model, to, running, step, page, check, f"--method {method}" if method else "")
 
 
 @command(TakesNetworks)
@@ -111,6 +113,7 @@ def quantize(
     choice: options.Choice,
     limits: options.Limits,
     check: Check,
+    page: Page,
     running: options.Running,
 ) -> None:
     """Replace weights by 4- or 8-bit integers with scales; with --activations, compute in 8 bits, too (W8A8)."""
@@ -123,7 +126,7 @@ def quantize(
         step = of_package("linear_quantize_weights", config, choice.joint, limits, running, method, **more)
         if activations:
             step = with_activations(step, config, observer, limits, running)
-    run_step("quantize", model, to, running, step, check, fits)
+    run_step("quantize", model, to, running, step, page, check, fits)
 
 
 @command(Checked)
@@ -138,23 +141,24 @@ def prune(
     choice: options.Choice,
     limits: options.Limits,
     check: Check,
+    page: Page,
     running: options.Running,
 ) -> None:
     """Set small values to zero and store the others with a bit mask."""
     from corepress.formats.mlprogram import load
 
     step = of_package("prune_weights", choice.config_of(how.config), choice.joint, limits, running, method)
-    run_step("prune", load(model), to, running, step, check, f"--method {method}" if method else "")
+    run_step("prune", load(model), to, running, step, page, check, f"--method {method}" if method else "")
 
 
 @command(TakesNetworks)
-def decompress(model: options.Model, to: options.Destination, running: options.Running) -> None:
+def decompress(model: options.Model, to: options.Destination, page: Page, running: options.Running) -> None:
     """Make compressed weights plain float tensors again."""
     if holds_networks(model):
         step = of_networks(8, "dequantization", running)
     else:
         step = made_dense(running)
-    run_step("decompress", model, to, running, step)
+    run_step("decompress", model, to, running, step, page)
 
 
 @command(TakesNetworks)
@@ -164,6 +168,7 @@ def compress(
     recipe: Annotated[Path, Option("--recipe", help="A YAML file with the steps; see docs/recipes.md.")],
     limits: options.Limits,
     check: Check,
+    page: Page,
     running: options.Running,
 ) -> None:
     """Run several steps (prune, palettize, quantize) as a recipe says."""
@@ -173,13 +178,14 @@ def compress(
     learning = next((f"method: {step.method} of the recipe" for step in steps.steps if step.method), "")
     run_step("compress", model, to, running, lambda source, progress, samples: recipes.run(
         source, steps, workers=running.workers, progress=progress, sample_data=samples or None, **limits.keywords(),
-    ), check, learning)  # fmt: skip
+    ), page, check, learning)  # fmt: skip
 
 
 @command(Checked)
 def verify(
     original: options.Input,
     compressed: Annotated[Path, Argument(metavar="COMPRESSED", help="The model that was made of it.")],
+    *,
     data: Annotated[
         Path | None,
         Option(
@@ -202,6 +208,8 @@ def verify(
     seed: options.Seed = 0,
     device: options.Device = "cpu",
     function: options.Function = None,
+    page: Page,
+    overwrite: Annotated[bool, Option("--overwrite", help="Replace the page of --report if it exists.")] = False,
     as_json: options.Json = False,
 ) -> None:
     """Run two models on the same inputs and compare the outputs; exit code 1 if they are too far apart."""
@@ -209,13 +217,16 @@ def verify(
     from corepress.errors import Missed
     from corepress.verification import verify as compare
 
+    page.check([original, compressed], overwrite=overwrite)
+    watch = page.watch(original, function)
     result = compare(
         original, compressed, data,
         metric=metric, threshold=options.threshold_of(metric, threshold, min_snr, "--threshold"),
         per_op=per_op, samples=samples, seed=seed, device=device, function=function,
-        stage=int(stage) if stage is not None and stage.removeprefix("-").isdecimal() else stage,
+        stage=int(stage) if stage is not None and stage.removeprefix("-").isdecimal() else stage, watch=watch,
     )  # fmt: skip
-    show.verification(result, as_json)
+    page.write_comparison(original, compressed, result, watch, overwrite=overwrite)
+    show.verification(result, as_json, page.facts())
     if not result.ok:
         raise Missed(result.summary)
 

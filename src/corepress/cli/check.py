@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from corepress.formats.mlprogram import Model
     from corepress.formats.neural_network import Model as Networks
     from corepress.verification import Verification
+    from corepress.verification.compare import Watch
 
 Sample = Mapping[str, Any]
 
@@ -96,11 +97,13 @@ class Check:
         )
         return Inputs(given, given, "--data", "fitted to", len(given))
 
-    def judge(self, inputs: Inputs, original: Model | Networks, result: Model | Networks) -> Judgement:
-        """Compare a result with the original; a warning where the inputs are few."""
+    def judge(
+        self, inputs: Inputs, original: Model | Networks, result: Model | Networks, watch: Watch | None = None
+    ) -> Judgement:
+        """Compare a result with the original; a warning where the inputs are few. `watch`: as `verify` takes it."""
         from corepress.verification import verify
 
-        verification = verify(original, result, inputs.judged, metric=self._metric, threshold=self._limit)
+        verification = verify(original, result, inputs.judged, metric=self._metric, threshold=self._limit, watch=watch)
         count = verification.distinct or verification.samples
         if inputs.judged is not None and count < FEW and inputs.part != "fitted to":
             log.warning(

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _SHOWN_CLASSES = 5
 _MOMENT = 0.3  # seconds
+_NOTHING: Mapping[str, str] = {}
 
 
 @contextlib.contextmanager
@@ -85,14 +86,17 @@ def _aligned(rows: Sequence[tuple[str, str]]) -> str | None:
     return "\n".join("  ".join(map(str.ljust, row, widths)) for row in cells)
 
 
-def summary(report: Report, output: Path, as_json: bool, judgement: Judgement | None = None) -> None:
-    """The closing table of a compression, or the whole report as JSON; with how the outputs compare, if they were."""
+def summary(
+    report: Report, output: Path, as_json: bool, judgement: Judgement | None = None, page: Mapping[str, str] = _NOTHING
+) -> None:
+    """The closing table of a compression, or the whole report as JSON; with how the outputs compare, if they were.
+    `page`: what is said of a page that was written about it."""
     if as_json:
         extra = {} if judgement is None else {"verification": judgement.to_dict()}
         content = report.to_dict()
         for row in content["weights"]:
             row |= {key: translate(row[key]) for key in ("skipped", "unfitted")}
-        streams.document({"output": str(output), **content, **extra})
+        streams.document({"output": str(output), **content, **extra, **page})
         return
     worst = report.worst
     facts([
@@ -107,6 +111,7 @@ def summary(report: Report, output: Path, as_json: bool, judgement: Judgement | 
         *_largest_left(report),
         *_unfitted(report),
         *([] if judgement is None else _compared(judgement)),
+        *page.items(),
     ])  # fmt: skip
 
 
@@ -155,11 +160,11 @@ def _compared(judgement: Judgement) -> Iterator[tuple[str, str]]:
     yield from (("note", translate(note)) for note in verification.notes)
 
 
-def verification(result: Verification, as_json: bool) -> None:
-    """How two models compare: a table and the verdict, or JSON."""
+def verification(result: Verification, as_json: bool, page: Mapping[str, str] = _NOTHING) -> None:
+    """How two models compare: a table and the verdict, or JSON. `page`: as in `summary`."""
     if as_json:
         facts = result.to_dict()
-        facts |= {"summary": translate(result.summary), "notes": [translate(note) for note in result.notes]}
+        facts |= {"summary": translate(result.summary), "notes": [translate(note) for note in result.notes], **page}
         streams.document(facts)
         return
     from corepress.cli.terminal import console
@@ -167,6 +172,8 @@ def verification(result: Verification, as_json: bool) -> None:
     console().print(result.table())
     if result.ok:
         console().print(translate(result.summary), markup=False)
+    for name, path in page.items():
+        print(f"{name}: {path}")
 
 
 def outputs(values: Mapping[str, Any], as_json: bool) -> None:

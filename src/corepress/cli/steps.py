@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from corepress.cli.check import Check, Sample
 from corepress.cli.options import Choice, Destination, Limits, Running
+from corepress.cli.reporting import Page
 from corepress.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -32,13 +33,14 @@ def run_step(
     to: Destination,
     running: Running,
     step: Step,
+    page: Page,
     check: Check | None = None,
     fits: str = "",
 ) -> None:
     """Apply a step under a progress bar, save, compare what was saved if asked to, report.
 
-    `fits`: the option by which the step learns from samples, if it does. Raises Missed where the result is worse than
-    `check` asks for.
+    `page`: the page that is written about it, if any. `fits`: the option by which the step learns from samples, if it
+    does. Raises Missed where the result is worse than `check` asks for.
     """
     from corepress.cli import show
     from corepress.formats.package import check_output
@@ -47,6 +49,7 @@ def run_step(
     check = check or Check()
     assert original.path is not None
     check_output(to.output, original.path, overwrite=to.overwrite)
+    page.check([original.path], overwrite=to.overwrite)
     if check.wanted or fits:
         # Missing PyTorch is said before the work, not after it.
         from corepress import runtime  # noqa: F401
@@ -55,8 +58,14 @@ def run_step(
         model = step(original, progress, inputs.learnt)
         result = report(model)
         saved = model.save(to.output, overwrite=to.overwrite)
-    judgement = check.judge(inputs, original, saved) if check.wanted else None
-    show.summary(result, to.output, running.as_json, judgement)
+    watch = page.watch(original) if check.wanted else None
+    judgement = check.judge(inputs, original, saved, watch) if check.wanted else None
+    page.write(
+        title, result, overwrite=to.overwrite, names=(original.path.name, to.output.name), models=(original, saved),
+        verification=judgement.verification if judgement else None, basis=judgement.basis if judgement else "",
+        answers=watch,
+    )  # fmt: skip
+    show.summary(result, to.output, running.as_json, judgement, page.facts())
     if judgement is not None:
         check.enforce(judgement, to.output)
 

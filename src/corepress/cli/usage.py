@@ -126,7 +126,7 @@ TABLE: dict[str, tuple[Needs, ...]] = {
         ),
     ),
     "compress": (_packages_only("target"),),
-    "verify": (_RANDOM,),
+    "verify": (_RANDOM, Needs(("overwrite",), _set("report"), "it needs --report")),
     "run": (
         Needs(("seed",), _set("random"), "it needs --random"),
         Needs(("overwrite",), _set("output"), "it needs --output"),

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     Source = str | Path | Model | Networks
 
 Data = Iterable[Mapping[str, Any]] | str | Path
+# Is shown a sample, what the original answers to it, and what the other model does.
+Watch = Callable[[Mapping[str, Any], Mapping[str, Any], Mapping[str, Any]], None]
 # What waits for the second model waits in memory up to this size, and in a temporary file beyond.
 _IN_MEMORY = 64 << 20
 
@@ -44,6 +46,7 @@ def verify(
     function: str | None = None,
     custom: Mapping[str, Callable[..., Any]] | None = None,
     stage: str | int | None = None,
+    watch: Watch | None = None,
 ) -> Verification:
     """Run two models on the same inputs and compare what they answer.
 
@@ -68,6 +71,7 @@ def verify(
         custom: Functions for custom layers of neural networks, as in `corepress.runtime.load`.
         stage: Of a pipeline, the name or the index of the stage whose inputs are compared instead of the outputs; -1 is
             the last. Inputs of a stage that suppresses overlapping boxes are compared anyway, beside the outputs.
+        watch: Called with each sample and the answers of both models to it, all of them mappings by name.
 
     Returns:
         The verdict, a row for each output, and what makes the evidence weaker.
@@ -101,7 +105,7 @@ def verify(
         return _inputs(program, data, seed, samples)
 
     run = _side_by_side if per_op else _in_turn
-    evidence, outputs, operations = run(original, compressed, load, inputs)
+    evidence, outputs, operations = run(original, compressed, load, inputs, watch)
     rows = tuple(sums.row(name) for name, sums in outputs.items())
     _check_rows(rows, metric)
     notes = (*_about_random(data, evidence), *evidence.notes(), *_left_out(rows))
@@ -196,6 +200,7 @@ def _in_turn(
     compressed: Source,
     load: Callable[[Source], Runnable],
     inputs: Callable[[Runnable], Iterable[Mapping[str, Any]]],
+    watch: Watch | None,
 ) -> Compared:
     """First the original answers everything, then the other model: only one of them is in memory."""
     with _spool() as spool:
@@ -203,7 +208,10 @@ def _in_turn(
         program = load(compressed)
         outputs = {name: Sums() for name in _common(evidence.outputs, program)}
         for sample, expected in _read(spool):
-            _compare(outputs, expected, program.predict(sample, program.make_state()), program)
+            found = program.predict(sample, program.make_state())
+            _compare(outputs, expected, found, program)
+            if watch is not None:
+                watch(sample, expected, found)
     return evidence, outputs, ()
 
 
@@ -224,6 +232,7 @@ def _side_by_side(
     compressed: Source,
     load: Callable[[Source], Runnable],
     inputs: Callable[[Runnable], Iterable[Mapping[str, Any]]],
+    watch: Watch | None,
 ) -> Compared:
     """Compare what is computed on the way, too: the values of one sample wait in a file, not those of all."""
     one, other = load(original), load(compressed)
@@ -237,6 +246,8 @@ def _side_by_side(
             found = other.predict(sample, other.make_state(), _compare_values(spool, places, values))
         _compare(outputs, expected, found, other)
         evidence.add(sample, expected)
+        if watch is not None:
+            watch(sample, expected, found)
     kinds = one.kinds()
     return evidence, outputs, tuple(sums.row(name, kinds.get(name, "")) for name, sums in values.items())
 

@@ -211,6 +211,42 @@ def report(model: AnyModel, *, snr: bool = True) -> Report:
     return Report(tuple(rows), origin.size(), model.size(), _target(origin), _target(model))
 
 
+def between(original: Model | Networks, compressed: Model | Networks) -> Report:
+    """The rows of two models that need not have been made from each other here: a weight is compared with that of the
+    same function, name and shape, and one that the other model lacks has no row."""
+    if not isinstance(original, Model) or not isinstance(compressed, Model):
+        return _between_others(original, compressed)
+    after = {(weight.function, weight.output): weight for weight in compressed.weights()}
+    rows = []
+    for before in original.weights():
+        now = after.get((before.function, before.output))
+        if now is not None and now.shape == before.shape:
+            rows.append(_compared(_row(before, now, "", True, True)))
+    return Report(tuple(rows), original.size(), compressed.size(), _target(original), _target(compressed))
+
+
+def _between_others(original: Model | Networks, compressed: Model | Networks) -> Report:
+    """Those of neural networks; of a network and a program the sizes only, for they share no names."""
+    rows: list[Row] = []
+    if not isinstance(original, Model) and not isinstance(compressed, Model):
+        after = {weight.name: weight for weight in compressed.weights()}
+        for before in original.weights():
+            now = after.get(before.name)
+            if now is not None and now.shape == before.shape:
+                rows.append(_network_row(before, now, "", True))
+    systems = (
+        _target(one) if isinstance(one, Model) else system_of(one.spec_version) for one in (original, compressed)
+    )
+    return Report(tuple(rows), original.size(), compressed.size(), *systems)
+
+
+def _compared(row: Row) -> Row:
+    """A row of two models; what lost nothing and takes the same room was not changed. (Of infinities and NaN, such as
+    a mask's, nothing can be said but that they take the same room.)"""
+    same = row.bytes_before == row.bytes_after and row.snr is not None and (row.snr == math.inf or math.isnan(row.snr))
+    return replace(row, changed=False, snr=None) if same else row
+
+
 def _target(model: Model) -> str:
     """The name of the system that the newest function needs; of an unknown set of operations its own name."""
     known = {target.opset: number for number, target in enumerate(TARGETS)}

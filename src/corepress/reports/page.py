@@ -1,0 +1,356 @@
+"""The page of a report: gathers what is shown, in plain values, and fills the template. One file, which needs nothing.
+
+A section whose values are missing is left out. Names and texts come from files of others: the template escapes all of
+them, and nothing that it holds may load anything (its Content-Security-Policy).
+"""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from corepress.errors import importing, one_line
+from corepress.formats.atomic import Kind, check_destination, replacing
+from corepress.metrics import METRICS
+from corepress.reports.rows import Report, Row
+from corepress.verification.result import OPERATION_SNR
+from corepress.version import __version__
+
+if TYPE_CHECKING:
+    from corepress.reports.answers import Answers
+    from corepress.verification import Verification
+
+PAGE = Kind("a page", ".html", False, lambda path: path.is_file() and path.suffix.lower() == ".html")
+# How much a page holds of what a large model has: rows of tables, points of charts, weights with a histogram, and names
+# of weights that were left alone for one reason.
+TABLE, POINTS, HISTOGRAMS, NAMES = 100, 3000, 40, 5
+
+
+class Point(Protocol):
+    """A model that a search found, as `corepress.searching` has it."""
+
+    @property
+    def size(self) -> int: ...
+    @property
+    def bits(self) -> float: ...
+    @property
+    def quality(self) -> Mapping[str, float]: ...
+    @property
+    def chosen(self) -> bool: ...
+
+
+class Searched(Protocol):
+    """What a search gives back, as `corepress.searching` has it."""
+
+    @property
+    def points(self) -> Sequence[Point]: ...
+    @property
+    def metric(self) -> str: ...
+    @property
+    def notes(self) -> Sequence[str]: ...
+
+
+def check(path: Path, *, overwrite: bool = False, sources: Sequence[Path] = ()) -> None:
+    """A CorepressError where no page can be written there, before any work is done: also for what is not installed."""
+    check_destination(path, PAGE, overwrite=overwrite, sources=sources)
+    with importing("a report"):
+        import altair  # noqa: F401
+        import jinja2  # noqa: F401
+        import vl_convert  # noqa: F401
+
+
+def write(path: Path, content: str, *, overwrite: bool = False) -> None:
+    """Write a page, whole or not at all."""
+    with replacing(path, PAGE, overwrite=overwrite) as partial:
+        partial.write_text(content, encoding="utf-8")
+
+
+def page(
+    task: str,
+    weights: Report,
+    *,
+    names: tuple[str, str],
+    models: tuple[Any, Any] | None = None,
+    verification: Verification | None = None,
+    basis: str = "",
+    answers: Answers | None = None,
+    search: Searched | None = None,
+    findings: Iterable[Any] | None = None,
+    command: str = "",
+    recipe: str = "",
+    notes: Sequence[str] = (),
+    translate: Callable[[str], str] = str,
+) -> str:
+    """The page of one command, as HTML. What is None or empty leaves its section out.
+
+    `task`: what was done, such as "palettize". `weights`: what became of each weight. `names`: of the files of both
+    models. `models`: both models, for the histograms of their weights. `verification`, `basis`: how the outputs
+    compare, and on which inputs in words. `answers`: what watched that verification. `search`: the result of a search.
+    `findings`: of lint, with a `rule`, and a sentence as their text. `command`, `recipe`: to repeat it. `notes`: what
+    else is to be said, such as what would measure more. `translate`: puts sentences into the words of the caller.
+    """
+    rows = list(enumerate(weights.rows))
+    charts = _charts(rows, verification, search)
+    histograms = _histograms(rows, models)
+    if histograms:
+        charts["histogram"] = histograms.pop("chart")
+    return render(
+        "page.html",
+        title=f"corepress {task}: {Path(names[1]).name}",
+        task=task,
+        names=names,
+        weights=weights,
+        sizes=(size(weights.size_before), size(weights.size_after)),
+        verification=verification,
+        basis=translate(basis),
+        outputs=_outputs(verification),
+        judged=_judged(verification, translate),
+        table=_table(rows),
+        left_alone=_left_alone(weights, translate),
+        histograms=histograms,
+        operations=_operations(verification),
+        answers=answers,
+        search=_front(search),
+        findings=[_finding(finding) for finding in findings or ()],
+        checked=findings is not None,
+        command=command,
+        recipe=recipe,
+        notes=[translate(note) for note in notes],
+        charts=charts,
+        limits={"points": POINTS, "table": TABLE, "good": OPERATION_SNR},
+    )
+
+
+def render(template: str, *, charts: Mapping[str, Any], **content: Any) -> str:
+    """A template of this folder, filled. `charts`: specifications by the names that the template gives their places."""
+    with importing("a report"):
+        import jinja2
+
+    from corepress.reports import figures
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("corepress.reports"), autoescape=True, trim_blocks=True, lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )  # fmt: skip
+    environment.filters |= {"size": size, "decibels": decibels_in_words, "short": short, "number": number}
+    made = f"corepress {__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}"
+    library = figures.library() if charts else ""
+    return environment.get_template(template).render(charts=charts, library=library, made=made, **content)
+
+
+def size(count: float) -> str:
+    """Bytes for people."""
+    for unit in ("bytes", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} GB"
+
+
+def decibels_in_words(value: float | None) -> str:
+    if value is None or math.isnan(value):
+        return "-"
+    return "nothing lost" if value == math.inf else "all lost" if value == -math.inf else f"{value:.1f} dB"
+
+
+def number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
+
+
+def short(name: str) -> str:
+    """A name that may be of any length, as far as it is shown."""
+    text = one_line(name)
+    return text if len(text) <= 100 else f"{text[:60]} … {text[-30:]}"
+
+
+def _charts(
+    rows: Sequence[tuple[int, Row]], verification: Verification | None, search: Searched | None
+) -> dict[str, Any]:
+    from corepress.reports import figures
+
+    found: dict[str, Any] = {}
+    shown = [_weight(place, row) for place, row in _kept(rows, POINTS)]
+    if shown:
+        found["bits"] = figures.bits(shown, len(rows))
+    if measured := [row for row in shown if row["snr"] is not None]:
+        found["damage"] = figures.damage(measured, len(rows))
+    if verification is not None and verification.operations:
+        wrong = verification.first_wrong
+        values = [(place, row) for place, row in enumerate(verification.operations) if row.snr is not None]
+        found["operations"] = figures.operations(
+            [
+                {"place": place, "name": short(row.name), "kind": short(row.kind), "snr": row.snr}
+                for place, row in _worst(values, POINTS, lambda row: row is not wrong)
+            ],
+            OPERATION_SNR,
+            None if wrong is None else short(wrong.name),
+        )
+    if search is not None:
+        found["front"] = figures.front(_front(search)["points"], _label(search.metric))
+    return found
+
+
+def _kept(rows: Sequence[tuple[int, Row]], count: int) -> list[tuple[int, Row]]:
+    """In program order at most so many rows: those that lost most, and after these the largest."""
+    if len(rows) <= count:
+        return list(rows)
+    order = sorted(rows, key=lambda one: (_lost(one[1]), -one[1].bytes_before))
+    return sorted(order[:count])
+
+
+def _worst(rows: Sequence[tuple[int, Any]], count: int, last: Callable[[Any], bool]) -> list[tuple[int, Any]]:
+    """The same of operations; those for which `last` is false are among them in any case."""
+    order = sorted(rows, key=lambda one: (last(one[1]), one[1].snr))
+    return sorted(order[:count], key=lambda one: one[0])
+
+
+def _lost(row: Row) -> float:
+    """A number that is the less the more a weight lost."""
+    return math.inf if row.snr is None or math.isnan(row.snr) else row.snr
+
+
+def _weight(place: int, row: Row) -> dict[str, Any]:
+    form = f"{row.compression} {row.bits} bits" if row.compression else row.dtype
+    return {
+        "place": place,
+        "name": short(f"{row.function}: {row.name}" if row.function not in ("", "main") else row.name),
+        "bits": row.bits_per_weight,
+        "form": form,
+        "shape": " x ".join(map(str, row.shape)),
+        "size": size(row.bytes_after),
+        "before": size(row.bytes_before),
+        "snr": row.snr,
+        "readers": short(", ".join(dict.fromkeys(row.consumers))),
+    }
+
+
+def _table(rows: Sequence[tuple[int, Row]]) -> dict[str, Any]:
+    return {"rows": [_weight(place, row) for place, row in _kept(rows, TABLE)], "all": len(rows)}
+
+
+def _histograms(rows: Sequence[tuple[int, Row]], models: tuple[Any, Any] | None) -> dict[str, Any]:
+    """The chart of the weights that lost most, with what is said of each; empty where there is none to draw."""
+    from corepress.reports import figures
+    from corepress.reports.histograms import histogram
+
+    if models is None:
+        return {}
+    before, after = (_by_name(model) for model in models)
+    bins: list[dict[str, Any]] = []
+    marks: list[dict[str, Any]] = []
+    choices: list[dict[str, Any]] = []
+    changed = [one for one in rows if one[1].changed]
+    for place, row in sorted(changed, key=lambda one: (_lost(one[1]), -one[1].bytes_before)):
+        key = row.function, row.name
+        made = histogram(before[key], after[key]) if key in before and key in after else None
+        if made is None:
+            continue
+        weight = f"{place}"
+        choices.append({**_weight(place, row), "key": weight, "words": made.words})
+        edges = zip(made.edges, made.edges[1:], made.shares, strict=False)
+        bins += [{"weight": weight, "low": low, "high": high, "share": share} for low, high, share in edges]
+        marks += [{"weight": weight, "value": value} for value in made.marks]
+        if len(choices) == HISTOGRAMS:
+            break
+    if not choices:
+        return {}
+    chart = figures.histogram(bins, marks, choices[0]["key"])
+    return {"chart": chart, "choices": choices, "all": len(changed)}
+
+
+def _by_name(model: Any) -> dict[tuple[str, str], Any]:
+    return {(getattr(weight, "function", ""), weight.name): weight for weight in model.weights()}
+
+
+def _outputs(verification: Verification | None) -> list[dict[str, Any]]:
+    """For each output its metrics in words, by their names."""
+    if verification is None:
+        return []
+    return [
+        {"name": short(row.name), "metrics": {metric: _measured(metric, row.of(metric)) for metric in METRICS}}
+        for row in verification.rows
+    ]
+
+
+def _measured(metric: str, value: float | None) -> str:
+    if value is None:
+        return "-"
+    if METRICS[metric].unit == " dB":
+        return decibels_in_words(value)
+    return f"{value:.5f}" if metric == "cosine" else f"{value:.4g}{METRICS[metric].unit}"
+
+
+def _judged(verification: Verification | None, translate: Callable[[str], str]) -> dict[str, Any] | None:
+    """The verdict, in words."""
+    if verification is None:
+        return None
+    worst, metric = verification.worst, METRICS[verification.metric]
+    return {
+        "ok": verification.ok,
+        "metric": metric.label,
+        "worst": _measured(verification.metric, worst.of(verification.metric)),
+        "threshold": f"{verification.threshold:g}{metric.unit}",
+        "limit": "at most" if metric.at_most else "at least",
+        "summary": translate(verification.summary),
+        "notes": [translate(note) for note in verification.notes],
+    }
+
+
+def _operations(verification: Verification | None) -> dict[str, Any] | None:
+    if verification is None or not verification.operations:
+        return None
+    wrong = verification.first_wrong
+    low = [row for row in verification.operations if row.snr is not None and row.snr < OPERATION_SNR]
+    return {"all": len(verification.operations), "low": len(low), "first_wrong": wrong}
+
+
+def _left_alone(weights: Report, translate: Callable[[str], str]) -> list[dict[str, Any]]:
+    """The reasons for which weights were left alone, the most frequent first, with some names of each."""
+    rows = [row for row in weights.rows if row.skipped]
+    counts = Counter(row.skipped for row in rows)
+    found = []
+    for reason, count in counts.most_common():
+        held = sorted((row for row in rows if row.skipped == reason), key=lambda row: -row.bytes_after)
+        found.append(
+            {
+                "reason": translate(reason),
+                "count": count,
+                "bytes": size(sum(row.bytes_after for row in held)),
+                "names": [short(row.name) for row in held[:NAMES]],
+            }
+        )
+    return found
+
+
+def _front(search: Searched | None) -> dict[str, Any]:
+    if search is None:
+        return {}
+    points = [
+        {"size": point.size / 1e6, "quality": point.quality[search.metric], "bits": point.bits, "chosen": point.chosen}
+        for point in search.points
+    ]
+    return {"points": points, "metric": _label(search.metric), "notes": list(search.notes)}
+
+
+def _label(metric: str) -> str:
+    return f"{METRICS[metric].label},{METRICS[metric].unit}".rstrip(",") if metric in METRICS else metric
+
+
+def _finding(finding: Any) -> dict[str, str]:
+    rule = getattr(finding, "rule", None)
+    return {
+        "title": str(getattr(rule, "title", "")),
+        "text": one_line(str(finding)),
+        "thread": str(getattr(rule, "thread", "")),
+    }
+
+
+def lines_of(recipe: Mapping[str, Any]) -> Iterator[str]:
+    """A recipe as the lines of its YAML."""
+    import yaml
+
+    yield from yaml.safe_dump(dict(recipe), sort_keys=False, width=100).splitlines()

@@ -1,0 +1,106 @@
+"""Older networks as something to search: values and sizes are those of the model that is made."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from corepress.engine import Skip
+from corepress.errors import ConfigError
+from corepress.formats.schema import Model as ModelProto
+from corepress.neural_network import Model
+from corepress.searching.networks import NetworkSubject
+from tests.formats.neural_network.networks import inner_product, pipeline
+from tests.runtime.networks.made import network
+
+# What the lengths in front of messages may take more or less of, in a model of some messages within each other.
+FRAMES = 16
+
+
+def own(spec) -> Model:
+    return Model(None, ModelProto.FromString(spec.SerializeToString()))
+
+
+def net() -> Model:
+    rng = np.random.default_rng(0)
+
+    def build(b) -> None:
+        b.add_convolution("conv", 8, 64, 3, 3, 1, 1, "valid", 1, rng.normal(size=(3, 3, 8, 64)), rng.normal(size=64),
+                          True, input_name="x0", output_name="a")  # fmt: skip
+        b.add_activation("relu", "RELU", "a", "b")
+        b.add_flatten_to_2d("flat", "b", "c", axis=1)
+        b.add_inner_product("ip", rng.normal(size=(10, 1024)), rng.normal(size=10), 1024, 10, True, "c", "y0")
+
+    return own(network(build, (1, 8, 6, 6)))
+
+
+def samples(count: int = 3) -> list[dict[str, np.ndarray]]:
+    rng = np.random.default_rng(1)
+    return [{"x0": rng.normal(size=(1, 8, 6, 6)).astype(np.float32)} for _ in range(count)]
+
+
+def test_values_sizes_and_answers_are_those_of_the_model_that_is_made() -> None:
+    model = net()
+    before = model.spec.SerializeToString()
+    subject = NetworkSubject(model)
+    assert [item.name for item in subject.items] == ["conv.weights", "conv.bias", "ip.weights", "ip.bias"]
+    assert [len(item.candidates) for item in subject.items] == [18, 2, 18, 2]
+    for candidate in range(18):
+        choice = (candidate, 0, 17 - candidate, 1)
+        try:
+            values = [subject.value((item, 0), chosen) for item, chosen in enumerate(choice)]
+        except Skip:
+            continue
+        made = subject.make(choice)
+        for weight, value in zip(made.weights(), values, strict=True):
+            assert np.array_equal(weight.dense(), value.dense)
+        saved = sum(subject.value((item, 0), 0).size for item in range(4)) - sum(value.size for value in values)
+        assert abs(subject.size(model) - subject.size(made) - saved) <= FRAMES
+        for item, value in enumerate(values):
+            subject.put((item, 0), value.dense)
+        (part,) = subject.parts(samples(1))
+        (answer,) = part.outputs(part.samples[0])
+        expected = subject.answer(subject.loaded(made), samples(1)[0])["y0"]
+        assert np.array_equal(answer.detach().numpy().reshape(expected.shape), expected)
+    assert model.spec.SerializeToString() == before
+
+
+def test_gradients_reach_the_weights() -> None:
+    subject = NetworkSubject(net())
+    (part,) = subject.parts(samples(2))
+    leaves = [leaf.requires_grad_() for copies in part.leaves.values() for leaf in copies]
+    assert len(leaves) == 4
+    (output,) = part.outputs(part.samples[0])
+    gradients = torch.autograd.grad(output.sum(), leaves)
+    assert all(gradient.abs().sum() > 0 for gradient in gradients)
+
+
+def test_the_networks_of_a_pipeline_are_parts_and_a_later_one_sees_what_was_put_into_an_earlier() -> None:
+    weight = np.random.default_rng(0).normal(size=(6, 6)).astype(np.float32)
+    first, second = inner_product(weight, name="a"), inner_product(weight, name="a")
+    for spec, names in ((first, ("data", "mid")), (second, ("mid", "out"))):
+        spec.description.input[0].name, spec.description.output[0].name = names
+        layer = spec.neuralNetwork.layers[0]
+        layer.input[0], layer.output[0] = names
+    model = pipeline("pipeline", first, second)
+    model.description.input[0].name = "data"
+    subject = NetworkSubject(own(model))
+    assert [item.name for item in subject.items] == ["part0/a.weights", "part1/a.weights"]
+    x = {"data": np.ones(6, np.float32)}
+    parts = subject.parts([x])
+    assert [list(part.leaves) for part in parts] == [[(0, 0)], [(1, 0)]]
+    assert np.allclose(np.ravel(parts[1].samples[0]["mid"]), weight.sum(1), atol=1e-5)
+    made = subject.make((1, 0))
+    forms = [weight.form for weight in made.weights()]
+    assert forms == ["float16", "float32"]
+
+
+def test_what_can_not_be_searched_is_left_with_its_reason() -> None:
+    model = net()
+    model.spec.neuralNetwork.layers[0].isUpdatable = True
+    subject = NetworkSubject(model)
+    assert "updatable" in subject.left["conv.weights"]
+    assert [item.name for item in subject.items] == ["ip.weights", "ip.bias"]
+    with pytest.raises(ConfigError, match="no 'sparse' weights"):
+        NetworkSubject(model, forms=("sparse",))

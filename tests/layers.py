@@ -58,8 +58,8 @@ ALLOWED: dict[str, set[str]] = {
     },
     "recipe": {"names", "coreml", "neural_network", "targets", "configuration", "fields", "errors"},
     "searching": {
-        "recipe", "coreml", "runtime", "formats", "targets", "weights", "metrics", "tables", "json_numbers", "split",
-        "engine", "fields", "errors", "linting",
+        "recipe", "coreml", "runtime", "formats", "targets", "weights", "kernels", "metrics", "tables", "json_numbers",
+        "split", "engine", "fields", "errors", "linting",
     },
     "searching/networks": {"searching", "recipe", "neural_network", "runtime", "formats", "engine", "errors"},
     "searching/modules": {"searching", "torch", "targets", "weights", "engine", "errors"},

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from corepress.linting import lint as lint
     from corepress.reports import Report as Report
     from corepress.reports import report as report
+    from corepress.searching.result import Result as Result
+    from corepress.searching.search import search as search
     from corepress.split import hold_back as hold_back
     from corepress.verification import Verification as Verification
     from corepress.verification import verify as verify
@@ -53,6 +55,7 @@ __all__ = [
     "OutputError",
     "Report",
     "ResourceError",
+    "Result",
     "UnsupportedError",
     "Verification",
     "coreml",
@@ -63,6 +66,7 @@ __all__ = [
     "neural_network",
     "report",
     "runtime",
+    "search",
     "torch",
     "verify",
 ]
@@ -76,6 +80,8 @@ _LAZY = {
     "lint": "corepress.linting",
     "Report": "corepress.reports",
     "report": "corepress.reports",
+    "Result": "corepress.searching.result",
+    "search": "corepress.searching.search",
     "hold_back": "corepress.split",
     "Verification": "corepress.verification",
     "verify": "corepress.verification",

@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -60,6 +61,9 @@ _WAYS = {
 _OF_GRANULARITY = ("group_size", "channel_axis", "smaller_group", "block_size", "smaller_block")
 
 
+_AnyConfig = OptimizationConfig | NetworkConfig
+
+
 class _Face(NamedTuple):
     """What a kind of models has: the classes of its configurations, by the verb of a step, the usual one first; and the
     class that says which weight gets which."""
@@ -79,8 +83,8 @@ class Step:
     Args:
         kind: "prune", "palettize", "quantize" or "decompress".
         config: Which weight gets what; None for "decompress".
-        joint: Whether weights that are compressed already are compressed further, as they are by any step but the
-            first.
+        joint: Whether weights that are compressed already are compressed further, as they are by a step that may meet
+            the weights of one before it.
         method: The one that learns from samples, if any.
 
     Examples:
@@ -169,13 +173,24 @@ def parse(content: Any, where: str = "recipe", *, networks: bool = False) -> Rec
     if not isinstance(given, list) or not given:
         raise ConfigError(f"{where}: steps must be a list of steps, such as - palettize: {{nbits: 4}}.")
     steps: list[Step] = []
-    compressed = False
+    before: list[_AnyConfig] = []  # of the steps since the weights were dense
     for number, entry in enumerate(given, 1):
         kind, config, method = _step(entry, f"{where}: step {number}", target, _NETWORKS if networks else _PACKAGES)
-        steps.append(Step(kind, config, joint=compressed and kind != "decompress", method=method))
+        joint = config is not None and any(_may_meet(config, other) for other in before)
+        steps.append(Step(kind, config, joint=joint, method=method))
         # What a step decompressed is dense again, so the next one starts afresh.
-        compressed = kind != "decompress"
+        before = [] if config is None else [*before, config]
     return Recipe(None if target is None else target.name, tuple(steps), networks)
+
+
+def _may_meet(one: _AnyConfig, other: _AnyConfig) -> bool:
+    """Whether two steps may compress the same weight: not if both name their weights, and none of them twice."""
+    if not (isinstance(one, OptimizationConfig) and isinstance(other, OptimizationConfig)):
+        return True
+    if any(config.global_config or config.op_type_configs for config in (one, other)):
+        return True
+    names, others = ({name for name, held in c.op_name_configs.items() if held is not None} for c in (one, other))
+    return any(fnmatchcase(a, b) or fnmatchcase(b, a) for a in names for b in others)
 
 
 def _step(

@@ -48,16 +48,16 @@ def steps(sizes: Table, damages: Table) -> list[tuple[float, Choice]]:
     """All choices that are best for some price of a byte, with their size: from the smallest to the largest."""
     hulls = [hull(*pair) for pair in zip(sizes, damages, strict=True)]
     choice = [path[0] for path in hulls]
-    total = sum(sizes[item][index] for item, index in enumerate(choice))
-    found = [(total, tuple(choice))]
+    size = total(sizes, choice)
+    found = [(size, tuple(choice))]
     waiting = [_next_step(sizes, damages, item, hulls[item], 0) for item in range(len(hulls)) if len(hulls[item]) > 1]
     heapq.heapify(waiting)
     while waiting:
         _, item, place = heapq.heappop(waiting)
         path = hulls[item]
-        total += sizes[item][path[place + 1]] - sizes[item][path[place]]
+        size += sizes[item][path[place + 1]] - sizes[item][path[place]]
         choice[item] = path[place + 1]
-        found.append((total, tuple(choice)))
+        found.append((size, tuple(choice)))
         if place + 2 < len(path):
             heapq.heappush(waiting, _next_step(sizes, damages, item, path, place + 1))
     return found
@@ -68,25 +68,33 @@ def _next_step(sizes: Table, damages: Table, item: int, path: list[int], place: 
     return -_slope(sizes[item], damages[item], path[place], path[place + 1]), item, place
 
 
-def allot(sizes: Table, damages: Table, budget: float) -> Choice | None:
+def allot(sizes: Table, damages: Table, budget: float, costs: Table | None = None) -> Choice | None:
     """The choice of least damage whose size is not above the budget; None where there is none.
 
     Args:
         sizes: Bytes of each candidate of each item.
-        damages: What each of them costs; infinite for one that can't be had.
+        damages: What each of them does; infinite for one that can't be had.
         budget: Bytes.
+        costs: What a candidate costs in the choice, if that is something else than its bytes.
 
     Returns:
         The index of the candidate of each item.
     """
-    path = steps(sizes, damages)
-    within = [choice for size, choice in path if size <= budget]
-    return _filled(sizes, damages, list(within[-1]), budget) if within else None
+    path = [choice for _, choice in steps(costs or sizes, damages)]
+    within = [choice for choice in path if total(sizes, choice) <= budget]
+    if not within:
+        return None
+    return _filled(sizes, damages, list(within[-1]), budget)
+
+
+def total(table: Table, choice: Sequence[int]) -> float:
+    """The sum over the items of what a choice has."""
+    return sum(row[index] for row, index in zip(table, choice, strict=True))
 
 
 def _filled(sizes: Table, damages: Table, choice: list[int], budget: float) -> Choice:
     """Take, again and again, the single change that takes away most damage and still fits."""
-    left = budget - sum(sizes[item][index] for item, index in enumerate(choice))
+    left = budget - total(sizes, choice)
     while True:
         gains = [
             (damages[item][now] - damage, item, index)

@@ -94,11 +94,19 @@ class Subject(Protocol):
         ...
 
     def put(self, place: Place, dense: Array) -> None:
-        """Let the programs of `parts` and `answers` compute with another value of a tensor from now on."""
+        """Let the programs of `parts` compute with another value of a tensor from now on."""
         ...
 
-    def answers(self, samples: Sequence[Sample]) -> list[dict[str, Any]]:
-        """The outputs by name for each sample."""
+    def loaded(self, model: Any | None) -> Any:
+        """A model that `make` made, ready to run; None: the one that is searched, as it was given."""
+        ...
+
+    def answer(self, loaded: Any, sample: Sample) -> dict[str, Any]:
+        """The outputs, by name, that a loaded model has for a sample."""
+        ...
+
+    def recipe(self, choice: Choice) -> dict[str, Any]:
+        """How others make the model of a choice, as plain data."""
         ...
 
     def make(self, choice: Choice) -> Any:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from corepress.runtime import limits
 from corepress.runtime.ops.elementwise_binary import truncated
-from corepress.runtime.ops.tensor_transformation import signed
+from corepress.runtime.ops.tensor_transformation import like, signed
 from corepress.runtime.registry import operation
 
 
@@ -26,7 +26,7 @@ def gather(x: Tensor, indices: Tensor, axis: int = 0, batch_dims: int = 0, valid
     shape = (*before, *index.shape[batch_dims:], *after)
     limits.check(*shape)
     if batch_dims == 0:
-        return signed(x).index_select(axis, index.flatten()).view(x.dtype).reshape(shape)
+        return like(signed(x).index_select(axis, index.flatten()), x).reshape(shape)
     batches = math.prod(x.shape[:batch_dims])
     rows = x.reshape(batches, math.prod(x.shape[batch_dims:axis]), x.shape[axis], math.prod(after))
     batch = torch.arange(batches, device=x.device)[:, None]
@@ -36,7 +36,7 @@ def gather(x: Tensor, indices: Tensor, axis: int = 0, batch_dims: int = 0, valid
 
 @operation
 def gather_along_axis(x: Tensor, indices: Tensor, axis: int = 0, validate_indices: bool = False) -> Tensor:
-    return signed(x).gather(axis, _wrap(indices, x.shape[axis], validate_indices)).view(x.dtype)
+    return like(signed(x).gather(axis, _wrap(indices, x.shape[axis], validate_indices)), x)
 
 
 @operation

@@ -54,12 +54,17 @@ def reverse(x: Tensor, axes: Ints | None = None) -> Tensor:
 
 
 def _flip(x: Tensor, axes: Ints) -> Tensor:
-    return signed(x).flip(tuple(axes)).view(x.dtype) if axes else x
+    return like(signed(x).flip(tuple(axes)), x) if axes else x
 
 
 def signed(x: Tensor) -> Tensor:
     """x, or for uint16 the same bits as int16: PyTorch can move those about, and not always the former."""
     return x.view(torch.int16) if x.dtype == torch.uint16 else x
+
+
+def like(moved: Tensor, x: Tensor) -> Tensor:
+    """What became of `signed(x)`, in the type of x. A view has no derivative, so that there is none without need."""
+    return moved if moved.dtype == x.dtype else moved.view(x.dtype)
 
 
 @operation
@@ -70,7 +75,7 @@ def reverse_sequence(x: Tensor, lengths: Tensor, seq_axis: int = 0, batch_axis: 
     position = along(seq_axis, torch.arange(x.shape[seq_axis], device=x.device))
     length = along(batch_axis, lengths.long())
     source = torch.where(position < length, length - 1 - position, position)
-    return signed(x).gather(seq_axis, source.expand(x.shape)).view(x.dtype)
+    return like(signed(x).gather(seq_axis, source.expand(x.shape)), x)
 
 
 @operation

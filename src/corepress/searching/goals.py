@@ -1,0 +1,97 @@
+"""What a search is asked for: a size that must not be exceeded, or a quality that must be kept."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from corepress.errors import ConfigError
+
+_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+
+
+@dataclass(frozen=True)
+class Goal:
+    """One of `size` (bytes of the model), `bits` (stored bits for each element of its weights), or `least` (the value
+    that the metric must not be below); `drop`: of a metric of the caller's, how far it may fall instead."""
+
+    size: int | None = None
+    bits: float | None = None
+    least: float | None = None
+    drop: float | None = None
+    metric: str = "snr"
+
+    @property
+    def is_budget(self) -> bool:
+        """Whether it limits the size, and not the quality."""
+        return self.size is not None or self.bits is not None
+
+
+def goal_of(
+    max_size: int | str | None,
+    bits: float | None,
+    min_snr: float | None,
+    min_cosine: float | None,
+    max_drop: float | None,
+    metric: str,
+    has_metric: bool,
+) -> Goal:
+    """The goal among the arguments of a search; a ConfigError if there is none, several, or one that makes no sense.
+
+    `metric`: the name of the caller's metric, if there is one (`has_metric`), which then decides.
+    """
+    given = {
+        "max_size": max_size,
+        "bits": bits,
+        "min_snr": min_snr,
+        "min_cosine": min_cosine,
+        "max_drop": max_drop,
+    }
+    named = [name for name, value in given.items() if value is not None]
+    if len(named) != 1:
+        raise ConfigError(f"give one goal: {', '.join(given)}" + (f"; not {' and '.join(named)}" if named else ""))
+    if (max_drop is not None) and not has_metric:
+        raise ConfigError("max_drop needs a metric: how much of it may be lost")
+    name = metric if has_metric else "cosine" if min_cosine is not None else "snr"
+    if max_size is not None:
+        return Goal(size=bytes_of(max_size), metric=name)
+    if bits is not None:
+        return Goal(bits=_number("bits", bits, 0, 32), metric=name)
+    if max_drop is not None:
+        return Goal(drop=_number("max_drop", max_drop, 0, math.inf), metric=name)
+    if has_metric:
+        raise ConfigError(f"{named[0]} has no effect beside a metric of your own, which decides: give max_drop")
+    if min_cosine is not None:
+        return Goal(least=_number("min_cosine", min_cosine, -1, 1), metric=name)
+    return Goal(least=_number("min_snr", min_snr, -math.inf, math.inf), metric=name)
+
+
+def _number(name: str, value: Any, low: float, high: float) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise ConfigError(f"{name} must be a number, not {value!r}") from None
+    if not math.isfinite(number) or not low <= number <= high:
+        limits = "a finite number" if high == math.inf else f"a number from {low:g} to {high:g}"
+        raise ConfigError(f"{name} must be {limits}, not {value!r}")
+    return number
+
+
+def bytes_of(size: int | str) -> int:
+    """The bytes that a size means.
+
+    Args:
+        size: A number of bytes, or a text such as "10MB" (10,000,000 bytes), "10MiB" (10,485,760), "500 kB", "1.5 GB".
+
+    Raises:
+        ConfigError: For anything else.
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([a-zA-Z]*)\s*", str(size))
+    if found is None or found[2].lower() not in _UNITS:
+        raise ConfigError(f'a size is a number of bytes, or such as "10MB" or "500kB", not {size!r}')
+    number = math.floor(float(found[1]) * _UNITS[found[2].lower()])
+    if number < 1:
+        raise ConfigError(f"a size must be at least one byte, not {size!r}")
+    return number

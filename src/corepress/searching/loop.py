@@ -1,0 +1,277 @@
+"""The search itself, over any subject: predict, choose, measure, learn from what was measured, and choose again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from corepress.engine import Progress
+from corepress.errors import ConfigError
+from corepress.metrics import METRICS
+from corepress.searching.allotment import allot, least, steps
+from corepress.searching.damage import Prices, predicted
+from corepress.searching.goals import Goal
+from corepress.searching.quality import Judge, Quality
+from corepress.searching.result import Chosen, Point
+from corepress.searching.subject import Choice, Sample, Subject
+
+# How often a choice is measured and, at the values that it has, the damages are predicted anew.
+ROUNDS = 2
+# How often a size that came out too large or too small is corrected.
+_CORRECTIONS = 4
+# The part of a size budget that may be left over.
+_SLACK = 0.02
+
+
+class Measured(NamedTuple):
+    """What a choice turned out to be: bytes of the whole model, and its quality."""
+
+    size: int
+    quality: Quality
+
+
+# Makes and measures choices, maybe several at a time; in the order in which they were given.
+Evaluate = Callable[[Sequence[Choice]], Iterable[Measured]]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a search is done. `points`: of the front. `prefers_speed`: bytes that are slow to read cost more."""
+
+    points: int = 12
+    seed: int = 0
+    workers: int | None = None
+    prefers_speed: bool = False
+
+
+class Found(NamedTuple):
+    """The front, the choice for each of its points, and which of them is chosen; whether the goal is met."""
+
+    points: list[Point]
+    choices: list[Choice]
+    met: bool
+    notes: list[str]
+
+
+class Search:
+    """One search over a subject.
+
+    `learnt`: samples to predict damages with. `evaluate`: measures choices, on samples to choose by.
+    """
+
+    def __init__(
+        self,
+        subject: Subject,
+        learnt: Sequence[Sample],
+        evaluate: Evaluate,
+        goal: Goal,
+        settings: Settings,
+        progress: Progress | None = None,
+    ):
+        self.subject, self.learnt, self.goal, self.settings = subject, learnt, goal, settings
+        self.progress, self._evaluate = progress, evaluate
+        self.measured: dict[Choice, Measured] = {}
+        self.prices = self._predict()
+        self.dense: Choice = (0,) * len(subject.items)
+        whole = subject.size(subject.make(self.dense))
+        # Bytes of all that is not chosen; headers and alignment are learnt from the first model that is made.
+        self.rest = whole - self._stored(self.dense)
+
+    def run(self) -> Found:
+        """Choose by the goal, and measure the front around it."""
+        if self.goal.is_budget:
+            chosen, met = self._under(self._budget()), True
+        else:
+            chosen, met = self._reaching()
+        self._measure_front(chosen)
+        return self._found(chosen, met)
+
+    def _predict(self) -> Prices:
+        settings = self.settings
+        return predicted(
+            self.subject, self.learnt, seed=settings.seed, workers=settings.workers, progress=self.progress
+        )
+
+    def _stored(self, choice: Choice) -> int:
+        return int(sum(row[index] for row, index in zip(self.prices.sizes, choice, strict=True)))
+
+    def _size(self, choice: Choice) -> int:
+        """Bytes of the whole model, as far as they are known."""
+        return self.measured[choice].size if choice in self.measured else self.rest + self._stored(choice)
+
+    def _measure(self, choices: Sequence[Choice]) -> None:
+        new = [choice for choice in dict.fromkeys(choices) if choice not in self.measured]
+        for number, (choice, found) in enumerate(zip(new, self._evaluate(new), strict=True), 1):
+            self.measured[choice] = found
+            if choice != self.dense:
+                self.rest = max(self.rest, found.size - self._stored(choice))
+            if self.progress is not None:
+                self.progress(number, len(new), "measuring models")
+
+    def _order(self, choice: Choice) -> float:
+        """A number that is greater the better the measured quality of a choice is."""
+        return order(self.measured[choice].quality, self.goal.metric)
+
+    def _costs(self) -> list[list[float]]:
+        """What a candidate costs in the choice: its bytes, times its slowness if that counts."""
+        if not self.settings.prefers_speed:
+            return self.prices.sizes
+        return [
+            [size * candidate.slowness for size, candidate in zip(row, item.candidates, strict=True)]
+            for row, item in zip(self.prices.sizes, self.subject.items, strict=True)
+        ]
+
+    # A budget of bytes.
+
+    def _budget(self) -> int:
+        """The bytes that the whole model may have."""
+        if self.goal.size is not None:
+            return self.goal.size
+        assert self.goal.bits is not None
+        elements = sum(item.elements for item in self.subject.items)
+        return self.rest + math.floor(self.goal.bits * elements / 8)
+
+    def _under(self, budget: int) -> Choice:
+        """The best choice found whose model is not larger than `budget`."""
+        smallest = math.ceil(self.rest + least(self.prices.sizes, self.prices.damages))
+        if smallest > budget:
+            raise ConfigError(
+                f"the model can't be made as small as {budget:,} bytes: with these forms the least is about "
+                f"{smallest:,}; allow more forms, or a newer target"
+            )
+        tried = [self._fitting(budget)]
+        for _ in range(ROUNDS):
+            self._learn_at(tried[-1])
+            tried.append(self._fitting(budget))
+            if tried[-1] in tried[:-1]:
+                break
+        return max(tried, key=self._order)
+
+    def _fitting(self, budget: int) -> Choice:
+        """The choice of least predicted damage whose model, once made, does not exceed the budget."""
+        limit = float(budget)
+        best: Choice | None = None
+        for _ in range(_CORRECTIONS):
+            choice = allot(self.prices.sizes, self.prices.damages, limit - self.rest, self._costs())
+            if choice is None:
+                break
+            self._measure([choice])
+            left = budget - self.measured[choice].size
+            if left >= 0:
+                best = choice if best is None else max(best, choice, key=self._size)
+                if left <= _SLACK * budget / 2 or choice == best != choice:
+                    break
+            if left == 0:
+                break
+            limit += left
+        if best is None:
+            raise ConfigError(f"no choice was found whose model fits {budget:,} bytes: give a little more")
+        return best
+
+    def _learn_at(self, choice: Choice) -> None:
+        """Predict damages anew where the model has the values of a choice: they add up only nearly."""
+        items = range(len(self.subject.items))
+        places = [(item, piece) for item in items for piece in range(len(self.subject.items[item].shapes))]
+        for item, piece in places:
+            self.subject.put((item, piece), self.subject.value((item, piece), choice[item]).dense)
+        here = self._predict()
+        for place in places:
+            self.subject.put(place, self.subject.original(place))
+        self.prices = here
+
+    # A quality that must be kept.
+
+    def _reaching(self) -> tuple[Choice, bool]:
+        """The smallest choice found that meets the goal, and whether there is one that is smaller than the original."""
+        path = self._path()
+        low, high = -1, len(path) - 1  # what lies at `high` is good, as far as is known: it is dense
+        while high - low > 1:
+            middle = (low + high) // 2
+            self._measure([path[middle]])
+            if self.meets(path[middle]):
+                high = middle
+            else:
+                low = middle
+        self._measure([path[high]])
+        return path[high], self.meets(path[high])
+
+    def meets(self, choice: Choice) -> bool:
+        """Whether what was measured of a choice is as good as the goal asks for."""
+        assert self.goal.least is not None
+        value = self.measured[choice].quality.get(self.goal.metric, math.nan)
+        return value >= self.goal.least
+
+    def _path(self) -> list[Choice]:
+        """Choices from the smallest to the original, not too many."""
+        return [choice for _, choice in steps(self._costs(), self.prices.damages)]
+
+    # The front.
+
+    def _measure_front(self, chosen: Choice) -> None:
+        path = self._path()
+        sizes = [self._size(choice) for choice in path]
+        wanted = max(0, self.settings.points - len(self.measured))
+        if not wanted or sizes[0] >= sizes[-1]:
+            return
+        ratio = sizes[-1] / sizes[0]
+        goals = [sizes[0] * ratio ** (number / max(1, wanted)) for number in range(wanted)]
+        places = [min(range(len(path)), key=lambda place: abs(sizes[place] - goal)) for goal in goals]
+        self._measure([path[place] for place in places])
+
+    def _found(self, chosen: Choice, met: bool) -> Found:
+        """The measured choices that no other beats in both size and quality, the chosen one among them."""
+        front: list[Choice] = []
+        for choice in sorted(self.measured, key=lambda one: (self._size(one), -self._order(one))):
+            if choice == chosen or not front or self._order(choice) > self._order(front[-1]):
+                front.append(choice)
+        points = [self._point(choice, choice == chosen) for choice in front]
+        unreached = [self.subject.items[item].name for item in self.prices.unreached]
+        notes = []
+        if unreached:
+            shown = ", ".join(f'"{name}"' for name in unreached[:3])
+            more = f" and {len(unreached) - 3} more" if len(unreached) > 3 else ""
+            notes.append(
+                f"no output depends on {shown}{more} in the samples: their damage is guessed from their errors"
+            )
+        return Found(points, front, met, notes)
+
+    def _point(self, choice: Choice, chosen: bool) -> Point:
+        found = self.measured[choice]
+        elements = sum(item.elements for item in self.subject.items)
+        weights = tuple(
+            Chosen(
+                name=item.name,
+                shape=item.shapes[0],
+                kind=item.kind,
+                form=item.candidates[index].label,
+                bits=8 * sizes[index] / item.elements,
+                bytes=int(sizes[index]),
+                damage=damages[index],
+            )
+            for item, index, sizes, damages in zip(
+                self.subject.items, choice, self.prices.sizes, self.prices.damages, strict=True
+            )
+        )
+        bits = 8 * self._stored(choice) / elements
+        return Point(found.size, bits, found.quality, self.subject.recipe(choice), weights, chosen)
+
+
+def order(quality: Quality, metric: str) -> float:
+    """A number that is greater the better a quality is by a metric; of the caller's own, more is better."""
+    value = quality.get(metric, math.nan)
+    if metric in METRICS:
+        return METRICS[metric].order(value)
+    return -math.inf if math.isnan(value) else value
+
+
+def in_turn(subject: Subject, judge: Judge) -> Evaluate:
+    """Measures choices one after the other, here."""
+
+    def evaluate(choices: Sequence[Choice]) -> Iterable[Measured]:
+        for choice in choices:
+            model = subject.make(choice)
+            yield Measured(subject.size(model), judge.measure(model))
+
+    return evaluate

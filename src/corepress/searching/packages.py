@@ -1,0 +1,218 @@
+"""A package as the subject of a search."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from corepress import recipe
+from corepress.coreml.choose import config_for
+from corepress.coreml.config import OptimizationConfig
+from corepress.coreml.methods import METHODS
+from corepress.coreml.op_configs import OpPalettizerConfig
+from corepress.coreml.opset import oldest_target, reach
+from corepress.coreml.readers import read_by_product
+from corepress.engine import Skip, skipping
+from corepress.fields import read
+from corepress.formats.mlprogram import Model, Weight
+from corepress.runtime import load
+from corepress.runtime.program import Program
+from corepress.runtime.runnable import Runnable
+from corepress.runtime.samples import finite_tensors
+from corepress.runtime.stages.pipeline import Pipeline
+from corepress.runtime.walk import each_program
+from corepress.searching.candidates import candidates
+from corepress.searching.recipes import recipe_of
+from corepress.searching.subject import Array, Candidate, Choice, Item, Part, Place, Sample, Value
+from corepress.targets import by_opset, check
+from corepress.weights import decompress, stored_bytes
+
+# For each verb the method that learns from samples.
+FITTED = {"palettize": "lut-gptq", "quantize": "gptq", "prune": "sparsegpt"}
+_SMALL = OpPalettizerConfig(nbits=4).weight_threshold
+
+
+class PackageSubject:
+    """One package: its weights are the items, as `compress --recipe` would take them.
+
+    Args:
+        model: The package; it stays as it is.
+        target: Raise it to this system first, or None.
+        forms, min_group: See `candidates`.
+        learnt: Samples to fit to; None for forms without data.
+        function: Of several, the one that samples run through.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        target: Any = None,
+        forms: Sequence[str],
+        min_group: int = 8,
+        learnt: Sequence[Sample] | None = None,
+        function: str | None = None,
+        device: str = "cpu",
+        workers: int | None = None,
+    ):
+        self.model, self.learnt = model, learnt
+        self.function, self.device, self.workers = function, device, workers
+        raised = model.copy()
+        reach(raised, "iOS16", "compressed weights", target)
+        self.target = oldest_target(raised)
+        self.raised = target is not None or oldest_target(model) != self.target
+        self._program = _shown(load(raised, device, precision="float32", function=function))
+        self.left: dict[str, str] = {}
+        self._tensors: list[list[list[Weight]]] = []
+        self.items: list[Item] = []
+        known = candidates(self.target, forms, min_group)
+        for group in _by_name(self._searchable(raised)):
+            self._add(group, known)
+        self._leaves = self._found_leaves()
+
+    def _searchable(self, model: Model) -> list[Weight]:
+        config, found = OptimizationConfig(_SMALL and OpPalettizerConfig(nbits=4)), []
+        for weight in model.weights():
+            try:
+                config_for(weight, config, (), False)
+                if not read_by_product(weight):
+                    raise Skip("no product, look-up or recurrence reads it")
+            except Skip as reason:
+                self.left[weight.name] = str(reason)
+                continue
+            found.append(weight)
+        return found
+
+    def _add(self, group: list[Weight], known: tuple[Candidate, ...]) -> None:
+        """One more item: weights that have one name or share their data."""
+        tensors: dict[Any, list[Weight]] = {}
+        for weight in group:
+            tensors.setdefault(weight.key, []).append(weight)
+        first = group[0]
+        names = tuple(dict.fromkeys(weight.name for weight in group))
+        shapes = tuple(sharing[0].shape for sharing in tensors.values())
+        self.items.append(Item(first.name, names, shapes, first.consumers[0].op_type, known))
+        self._tensors.append(list(tensors.values()))
+
+    def _found_leaves(self) -> dict[str, dict[Place, list[Tensor]]]:
+        """By function, where its program holds the tensors."""
+        stages = {name: stage for name, stage, _ in each_program(self._program, [])}
+        found: dict[str, dict[Place, list[Tensor]]] = {name: {} for name in stages}
+        for item, tensors in enumerate(self._tensors):
+            for piece, sharing in enumerate(tensors):
+                for weight in sharing:
+                    stage = stages.get(weight.function)
+                    buffer = None if stage is None else stage.constants.get(weight.output)
+                    if stage is not None and buffer is not None:
+                        leaves = found[weight.function].setdefault((item, piece), [])
+                        leaves.append(stage.module.get_buffer(buffer))
+        return found
+
+    def _weight(self, place: Place) -> Weight:
+        return self._tensors[place[0]][place[1]][0]
+
+    def original(self, place: Place) -> Array:
+        """See `Subject`."""
+        weight = self._weight(place)
+        dense = np.array(weight.dense())
+        weight.release()
+        return dense
+
+    def value(self, place: Place, candidate: int) -> Value:
+        """See `Subject`."""
+        weight = self._weight(place)
+        form: Any = weight.read()
+        with skipping():
+            for verb, arguments in self.items[place[0]].candidates[candidate].steps:
+                method = METHODS[verb]
+                config = read(arguments, method.kinds[0], verb)
+                form = method.action.on(weight, config, True).compress(form)
+                if form is None:
+                    raise Skip(f"it can't be {method.action.verb} in this form")
+            if candidate:
+                check(form, by_opset(weight.node.function.opset))
+        dense, size = np.array(decompress(form)), stored_bytes(form)
+        weight.release()
+        if candidate and size >= weight.stored_bytes:
+            raise Skip("it would take as many bytes as before")
+        return Value(dense, size if candidate else weight.stored_bytes)
+
+    def parts(self, samples: Sequence[Sample]) -> list[Part]:
+        """See `Subject`."""
+        return [
+            Part(_outputs(stage), self._leaves[name], list(given))
+            for name, stage, given in each_program(self._program, samples)
+        ]
+
+    def put(self, place: Place, dense: Array) -> None:
+        """See `Subject`."""
+        for leaves in self._leaves.values():
+            for leaf in leaves.get(place, ()):
+                leaf.copy_(torch.from_numpy(np.ascontiguousarray(dense, np.float32)))
+
+    def loaded(self, model: Any | None) -> Runnable:
+        """See `Subject`."""
+        source = self.model if model is None else model
+        return _shown(load(source, self.device, precision="float32", function=self.function))
+
+    def answer(self, loaded: Any, sample: Sample) -> dict[str, Any]:
+        """See `Subject`."""
+        answers: dict[str, Any] = loaded.predict(sample, loaded.make_state())
+        return answers
+
+    def recipe(self, choice: Choice) -> dict[str, Any]:
+        """See `Subject`."""
+        methods = FITTED if self.learnt is not None else {}
+        return recipe_of(self.items, choice, self.target.name if self.raised else None, methods)
+
+    def make(self, choice: Choice) -> Model:
+        """See `Subject`."""
+        steps = self.recipe(choice)
+        if not steps["steps"]:
+            return self.model.copy()
+        made: Model = recipe.run(
+            self.model, recipe.parse(steps), workers=self.workers, spare_constants=True, sample_data=self.learnt
+        )
+        return made
+
+    def size(self, model: Model) -> int:
+        """See `Subject`."""
+        return model.size()
+
+
+def _shown(program: Runnable) -> Runnable:
+    """Which boxes a suppression keeps hangs by a hair: what goes into it can be compared, and has a derivative."""
+    detects = isinstance(program, Pipeline) and program.detections is not None
+    return program.showing(-1, alone=True) if detects and isinstance(program, Pipeline) else program
+
+
+def _outputs(stage: Program) -> Any:
+    def outputs(sample: Mapping[str, Any]) -> list[Tensor]:
+        given = stage.tensors(finite_tensors(stage.interface.inputs, sample))
+        states = stage.make_state() if stage.interface.states else None
+        return [result for result in stage.module(*given, states=states) if isinstance(result, Tensor)]
+
+    return outputs
+
+
+def _by_name(weights: Sequence[Weight]) -> list[list[Weight]]:
+    """Weights that have one name, or share their data, together: a recipe can't tell them apart, or should not."""
+    groups: list[list[Weight]] = []
+    by: dict[Any, list[Weight]] = {}
+    for weight in weights:
+        known = [by[key] for key in (weight.name, weight.key) if key in by]
+        group = known[0] if known else []
+        if not known:
+            groups.append(group)
+        group.append(weight)
+        for other in known[1:]:
+            if other is not group:
+                group += other
+                groups.remove(other)
+        for member in group:
+            by[member.name] = by[member.key] = group
+    return groups

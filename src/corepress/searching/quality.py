@@ -1,0 +1,88 @@
+"""How good a choice is: its answers beside the original's, by the metrics of `verify` or one of the caller's."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from corepress.errors import ConfigError, CorepressError
+from corepress.metrics import METRICS, Sums
+from corepress.searching.subject import Sample, Subject
+
+# By name; the worst output counts.
+Quality = dict[str, float]
+# A function of the outputs for a sample and the sample, or of the loaded model; more is better.
+Metric = Callable[..., Any]
+_METRICS = ("snr", "cosine", "top1", "kl")
+
+
+class Judge:
+    """Measures models of a subject on samples.
+
+    `metric`: the caller's, or None. `name`: what it is called. Answers of the original are computed once.
+    """
+
+    def __init__(self, subject: Subject, samples: Sequence[Sample], metric: Metric | None = None, name: str = ""):
+        self.subject, self.samples, self.metric, self.name = subject, samples, metric, name
+        self._whole = metric is not None and _takes_model(metric)
+        original = subject.loaded(None)
+        self._exact = [_numbers(subject.answer(original, sample)) for sample in samples]
+        self.before = math.nan if metric is None else self._own(original, [])
+
+    def measure(self, model: Any) -> Quality:
+        """The quality of a model that the subject made."""
+        loaded = self.subject.loaded(model)
+        sums: dict[str, Sums] = {}
+        answers = []
+        for exact, sample in zip(self._exact, self.samples, strict=True):
+            answer = self.subject.answer(loaded, sample)
+            answers.append(answer)
+            for name, value in exact.items():
+                sums.setdefault(name, Sums()).add_output(name, value, answer[name])
+        rows = [found.row(name) for name, found in sums.items()]
+        quality: Quality = {}
+        for metric in _METRICS:
+            values = [value for row in rows if (value := row.of(metric)) is not None]
+            if values:
+                quality[metric] = min(values, key=METRICS[metric].order)
+        if self.metric is not None:
+            quality[self.name] = self._own(loaded, answers)
+        return quality
+
+    def _own(self, loaded: Any, answers: Sequence[Any]) -> float:
+        """The caller's metric: of the model, or its mean over the samples."""
+        assert self.metric is not None
+        if self._whole:
+            return self._number(lambda metric: metric(loaded))
+        answers = answers or [self.subject.answer(loaded, sample) for sample in self.samples]
+        pairs = zip(answers, self.samples, strict=True)
+        found = [self._number(lambda metric, pair=pair: metric(*pair)) for pair in pairs]  # type: ignore[misc]
+        return math.fsum(found) / len(found)
+
+    def _number(self, call: Callable[[Metric], Any]) -> float:
+        assert self.metric is not None
+        try:
+            value = float(call(self.metric))
+        except CorepressError:
+            raise
+        except Exception as error:
+            raise ConfigError(f"the metric {self.name} raised {type(error).__name__}: {error}") from error
+        if not math.isfinite(value):
+            raise ConfigError(f"the metric {self.name} gave {value}: it must be a finite number, more of it better")
+        return value
+
+
+def _takes_model(metric: Metric) -> bool:
+    """Whether a metric is one of the model as a whole: it has a single argument."""
+    try:
+        parameters = inspect.signature(metric).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    needed = [p for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    return len(needed) == 1
+
+
+def _numbers(answer: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(answer)

@@ -13,6 +13,7 @@ from tests import packages
 
 # Not everywhere installed: `make lowest` has no PyTorch, and coremltools has no wheel for Windows and Linux on ARM.
 OPTIONAL = {"torch": "PyTorch", "torchao": "torchao", "coremltools": "coremltools"}
+OPTIONAL |= {"altair": "Altair", "vl_convert": "vl-convert", "jinja2": "Jinja2"}
 OPTIONAL |= {"sklearn": "scikit-learn", "kmeans1d": "kmeans1d"}  # need a compiler where there is no wheel
 MISSING = {module: name for module, name in OPTIONAL.items() if importlib.util.find_spec(module) is None}
 

@@ -53,8 +53,8 @@ ALLOWED: dict[str, set[str]] = {
     "linting": {"coreml/interop", "formats", "opsets", "tables", "targets", "weights", "errors", "version"},
     "verification": {"runtime", "formats", "metrics", "tables", "json_numbers", "errors"},
     "reports": {
-        "verification", "coreml", "runtime", "formats", "targets", "metrics", "weights", "tables", "json_numbers",
-        "errors", "version",
+        "verification", "linting", "coreml", "runtime", "formats", "targets", "metrics", "weights", "tables",
+        "json_numbers", "errors", "version",
     },
     "recipe": {"names", "coreml", "neural_network", "targets", "configuration", "fields", "errors"},
     "searching": {

@@ -73,6 +73,14 @@ def test_from_python(module: str, use: str, sentence: str, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("module", "command", "sentence"),
     [
+        *(
+            (
+                module,
+                ["prune", DIGITS, "-o", "out.mlpackage", "--sparsity", "0.5", "--report", "page.html"],
+                f"a report needs {name}: pip install 'corepress[report]'",
+            )
+            for module, name in {"altair": "Altair", "jinja2": "Jinja2", "vl_convert": "vl-convert"}.items()
+        ),
         ("torch", ["verify", DIGITS, DIGITS], f"running models {TORCH}"),
         ("torch", ["run", DIGITS], f"running models {TORCH}"),
         ("torch", ["palettize", DIGITS, "-o", "out.mlpackage", "--verify"], f"running models {TORCH}"),

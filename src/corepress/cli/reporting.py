@@ -13,6 +13,7 @@ from corepress.cli.declare import Option
 from corepress.cli.words import translate
 
 if TYPE_CHECKING:
+    from corepress.linting import Findings
     from corepress.reports import Report
     from corepress.reports.answers import Answers
     from corepress.verification import Verification
@@ -43,6 +44,14 @@ class Page:
 
         return Answers(interface(model, function))
 
+    def findings(self, model: Any) -> Findings | None:
+        """What is known of forms in the new model, for the page."""
+        if self.report is None:
+            return None
+        from corepress.linting import lint
+
+        return lint(model)
+
     def write(self, task: str, weights: Report, *, overwrite: bool = False, **content: Any) -> None:
         """Write the page, if it was asked for. `content`: as `corepress.reports.page.page` takes it."""
         if self.report is None:
@@ -64,7 +73,7 @@ class Page:
         models = load(original), load(compressed)
         self.write(
             "verify", between(*models), overwrite=overwrite, names=(original.name, compressed.name), models=models,
-            verification=result, basis=_basis(result), answers=watch,
+            verification=result, basis=_basis(result), answers=watch, findings=self.findings(models[1]),
         )  # fmt: skip
 
     def facts(self) -> dict[str, str]:

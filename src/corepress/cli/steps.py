@@ -63,7 +63,7 @@ def run_step(
     page.write(
         title, result, overwrite=to.overwrite, names=(original.path.name, to.output.name), models=(original, saved),
         verification=judgement.verification if judgement else None, basis=judgement.basis if judgement else "",
-        answers=watch,
+        answers=watch, findings=page.findings(saved),
     )  # fmt: skip
     show.summary(result, to.output, running.as_json, judgement, page.facts())
     if judgement is not None:

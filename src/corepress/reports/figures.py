@@ -6,6 +6,7 @@ Colours are variables of the page's style sheet, so that charts follow its light
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,10 +20,13 @@ with importing("a report"):
 
 Rows = Sequence[Mapping[str, Any]]
 INK, LINE, BLUE, ORANGE, BAD = "var(--ink)", "var(--line)", "var(--blue)", "var(--orange)", "var(--bad)"
+# Altair checks and copies the data that it is given, which takes seconds; so it is given their names only.
+_ROWS, _EXTRA = alt.NamedData(name="rows"), alt.NamedData(name="extra")
 # Decibels beyond these look the same as these.
 _LOWEST, _HIGHEST = -20.0, 100.0
 
 
+@functools.cache
 def library() -> str:
     """The JavaScript that draws the charts, for a script element: Vega, Vega-Lite and vega-embed (BSD-3-Clause)."""
     version = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
@@ -46,7 +50,7 @@ def operations(rows: Rows, limit: float, first_wrong: str | None) -> dict[str, A
     """SNR of each operation in program order, with the first below the limit marked. Rows have `place`, `name`, `kind`
     and `snr`."""
     shown = [{**_shown(row), "first": row["name"] == first_wrong} for row in rows]
-    chart = alt.Chart(_data(shown))
+    chart = alt.Chart(_ROWS)
     x = alt.X("place:Q", title="operations in program order", axis=alt.Axis(format="d"))
     y = alt.Y("level:Q", title="SNR, dB")
     tooltip = [alt.Tooltip(f"{name}:N") for name in ("name", "kind", "SNR")]
@@ -58,32 +62,33 @@ def operations(rows: Rows, limit: float, first_wrong: str | None) -> dict[str, A
     name = chart.transform_filter("datum.first").mark_text(align="left", dx=10, dy=12, color=BAD).encode(
         x, y, text=alt.value("breaks here first")
     )  # fmt: skip
-    return _sized(line + points + name + _rule("y", limit), 240)
+    rule = alt.Chart(_EXTRA).mark_rule(color=BAD, strokeDash=[4, 4]).encode(alt.Y("limit:Q"))
+    return _sized(line + points + name + rule, 240, shown, [{"limit": limit}])
 
 
 def histogram(bins: Rows, marks: Rows, first: str) -> dict[str, Any]:
     """How the values of one weight are spread, with its table or grid marked. `bins` have `weight`, `low`, `high` and
     `share` (of the values, in %); `marks` have `weight` and `value`. The parameter `weight` says which one is shown."""
     chosen = "datum.weight == weight"
-    bars = alt.Chart(_data(bins)).transform_filter(chosen).mark_bar(color=BLUE, opacity=0.75).encode(
+    bars = alt.Chart(_ROWS).transform_filter(chosen).mark_bar(color=BLUE, opacity=0.75).encode(
         alt.X("low:Q", bin="binned", title="value", axis=alt.Axis(format=".3~g")), x2="high:Q",
         y=alt.Y("share:Q", title="% of the values", stack=None),
         tooltip=[alt.Tooltip("low:Q", format=".4g", title="from"), alt.Tooltip("high:Q", format=".4g", title="to"),
                  alt.Tooltip("share:Q", format=".3g", title="% of the values")],
     )  # fmt: skip
-    entries = alt.Chart(_data(marks)).transform_filter(chosen).mark_tick(
+    entries = alt.Chart(_EXTRA).transform_filter(chosen).mark_tick(
         color=ORANGE, height=14, thickness=1.5, yOffset=-7
     ).encode(
         x=alt.X("value:Q"), y=alt.YDatum(0), tooltip=[alt.Tooltip("value:Q", format=".5g", title="stored value")],
     )  # fmt: skip
     chart = alt.layer(bars, entries).add_params(alt.param(name="weight", value=first))
-    return _sized(chart, 240)
+    return _sized(chart, 240, bins, marks)
 
 
 def front(points: Rows, label: str) -> dict[str, Any]:
     """Size against quality: the best that was found for each size. Points have `size` (MB), `quality`, `bits` and
     `chosen`."""
-    chart = alt.Chart(_data(points))
+    chart = alt.Chart(_ROWS)
     x = alt.X("size:Q", title="size, MB", scale=alt.Scale(zero=False))
     y = alt.Y("quality:Q", title=label, scale=alt.Scale(zero=False))
     tooltip = [alt.Tooltip(f"{name}:Q", format=".4g") for name in ("size", "quality", "bits")]
@@ -95,12 +100,12 @@ def front(points: Rows, label: str) -> dict[str, Any]:
     name = chart.transform_filter("datum.chosen").mark_text(align="left", dx=12, dy=14, color=ORANGE).encode(
         x, y, text=alt.value("chosen")
     )  # fmt: skip
-    return _sized(line + circles + name, 300)
+    return _sized(line + circles + name, 300, points)
 
 
 def models(points: Rows, label: str) -> dict[str, Any]:
     """Several packages of one model, size against quality. Points have `size` (MB), `quality` and `letter`."""
-    chart = alt.Chart(_data(points))
+    chart = alt.Chart(_ROWS)
     x = alt.X("size:Q", title="size, MB", scale=alt.Scale(zero=False, padding=30))
     y = alt.Y("quality:Q", title=label, scale=alt.Scale(zero=False, padding=20))
     tooltip = [alt.Tooltip("letter:N"), alt.Tooltip("name:N"), *(
@@ -108,18 +113,18 @@ def models(points: Rows, label: str) -> dict[str, Any]:
     )]  # fmt: skip
     circles = chart.mark_circle(size=120, opacity=1, color=BLUE).encode(x, y, tooltip=tooltip)
     letters = chart.mark_text(dy=-14, fontWeight="bold").encode(x, y, text="letter:N")
-    return _sized(circles + letters, 300)
+    return _sized(circles + letters, 300, points)
 
 
 def _along(rows: Rows, count: int, field: str, title: str, color: str, facts: Sequence[str]) -> dict[str, Any]:
     whole = alt.Scale(domain=[-0.5, count - 0.5], nice=False)
-    chart = alt.Chart(_data(rows)).encode(
+    chart = alt.Chart(_ROWS).encode(
         alt.X("place:Q", title="weights in program order", axis=alt.Axis(format="d", tickMinStep=1), scale=whole),
         alt.Y(f"{field}:Q", title=title),
         tooltip=[alt.Tooltip(f"{name}:N") for name in ("name", *facts)] + [alt.Tooltip(f"{field}:Q", format=".4g")],
     )
-    # A line to zero would say nothing of decibels, and bars of thousands of weights would be thinner than a pixel.
-    return _sized(chart.mark_rule(color=color, opacity=0.35) + chart.mark_circle(color=color, opacity=1, size=36), 180)
+    stems, heads = chart.mark_rule(color=color, opacity=0.35), chart.mark_circle(color=color, opacity=1, size=36)
+    return _sized(stems + heads, 180, rows)
 
 
 def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -131,18 +136,8 @@ def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
     return {**row, "snr": None, "level": min(max(snr, _LOWEST), _HIGHEST), "SNR": words}
 
 
-def _rule(axis: str, value: float) -> Any:
-    return alt.Chart(_data([{"limit": value}])).mark_rule(color=BAD, strokeDash=[4, 4]).encode(
-        **{axis: alt.Y("limit:Q")}
-    )  # fmt: skip
-
-
-def _data(rows: Rows) -> Any:
-    return alt.Data(values=[plain(row) for row in rows])
-
-
-def _sized(chart: Any, height: int) -> dict[str, Any]:
-    """The chart as wide as its place, in the colours of the page."""
+def _sized(chart: Any, height: int, rows: Rows, extra: Rows = ()) -> dict[str, Any]:
+    """The chart as wide as its place, in the colours of the page, with its data."""
     text = {"labelColor": INK, "titleColor": INK, "titleFontWeight": "normal", "titleFontSize": 12, "labelFontSize": 11}
     lines = {"gridColor": LINE, "domainColor": LINE, "tickColor": LINE}
     made = chart.properties(width="container", height=height, background="transparent").configure(
@@ -152,4 +147,5 @@ def _sized(chart: Any, height: int) -> dict[str, Any]:
     )  # fmt: skip
     specification: dict[str, Any] = made.to_dict()
     specification.pop("$schema", None)  # an address, which nobody needs to look up
+    specification["datasets"] = {"rows": plain(list(rows)), "extra": plain(list(extra))}
     return specification

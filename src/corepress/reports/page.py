@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import platform
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -21,6 +21,7 @@ from corepress.verification.result import OPERATION_SNR
 from corepress.version import __version__
 
 if TYPE_CHECKING:
+    from corepress.linting import Findings
     from corepress.reports.answers import Answers
     from corepress.verification import Verification
 
@@ -79,7 +80,7 @@ def page(
     basis: str = "",
     answers: Answers | None = None,
     search: Searched | None = None,
-    findings: Iterable[Any] | None = None,
+    findings: Findings | None = None,
     command: str = "",
     recipe: str = "",
     notes: Sequence[str] = (),
@@ -90,7 +91,7 @@ def page(
     `task`: what was done, such as "palettize". `weights`: what became of each weight. `names`: of the files of both
     models. `models`: both models, for the histograms of their weights. `verification`, `basis`: how the outputs
     compare, and on which inputs in words. `answers`: what watched that verification. `search`: the result of a search.
-    `findings`: of lint, with a `rule`, and a sentence as their text. `command`, `recipe`: to repeat it. `notes`: what
+    `findings`: of `corepress.lint`, on the new model. `command`, `recipe`: to repeat it. `notes`: what
     else is to be said, such as what would measure more. `translate`: puts sentences into the words of the caller.
     """
     rows = list(enumerate(weights.rows))
@@ -115,8 +116,7 @@ def page(
         operations=_operations(verification),
         answers=answers,
         search=_front(search),
-        findings=[_finding(finding) for finding in findings or ()],
-        checked=findings is not None,
+        hazards=None if findings is None else list(_hazards(findings)),
         command=command,
         recipe=recipe,
         notes=[translate(note) for note in notes],
@@ -340,17 +340,8 @@ def _label(metric: str) -> str:
     return f"{METRICS[metric].label},{METRICS[metric].unit}".rstrip(",") if metric in METRICS else metric
 
 
-def _finding(finding: Any) -> dict[str, str]:
-    rule = getattr(finding, "rule", None)
-    return {
-        "title": str(getattr(rule, "title", "")),
-        "text": one_line(str(finding)),
-        "thread": str(getattr(rule, "thread", "")),
-    }
-
-
-def lines_of(recipe: Mapping[str, Any]) -> Iterator[str]:
-    """A recipe as the lines of its YAML."""
-    import yaml
-
-    yield from yaml.safe_dump(dict(recipe), sort_keys=False, width=100).splitlines()
+def _hazards(findings: Findings) -> Iterator[dict[str, Any]]:
+    """The rules that apply, each with the places that it was found at."""
+    for rule, items in findings.by_rule().items():
+        names = list(dict.fromkeys(short(item.name) for item in items))
+        yield {"rule": rule, "count": len(items), "names": names[:NAMES], "found": short(items[0].found)}

@@ -6,24 +6,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from corepress.errors import ConfigError
 from corepress.formats.features import interface_of
 from corepress.formats.kinds import NETWORKS, kind_of, leaves, models, with_article
-from corepress.formats.mlprogram import Model, Weight
+from corepress.formats.mlprogram import Model
 from corepress.formats.mlprogram.program import Function, Node, nodes
-from corepress.formats.neural_network import LayerWeight
 from corepress.formats.neural_network import Model as Networks
 from corepress.formats.read import Other, read
-from corepress.linting.findings import Findings, ordered
-from corepress.linting.networks import DEQUANTIZED, Network, stored_small
+from corepress.linting.constants import RULES as CONSTANT_RULES
+from corepress.linting.findings import Findings
+from corepress.linting.function import Function as Subject
 from corepress.linting.networks import RULES as NETWORK_RULES
+from corepress.linting.networks import Network
 from corepress.linting.outline import outline
 from corepress.linting.programs import RULES as PROGRAM_RULES
-from corepress.linting.programs import Function as Subject
-from corepress.linting.rule import Finding, checked_device
-from corepress.linting.rules import applying
-from corepress.linting.weights import Place
-from corepress.targets import TARGETS, Target, system_of
+from corepress.linting.rule import Finding, checked_device, ordered
+from corepress.linting.stored import of_layers, of_weights, oldest
+from corepress.targets import Target, system_of
 from corepress.targets import target as named
 from corepress.weights import CompressedWeight
 
@@ -55,24 +53,11 @@ def lint(model: Any, device: str | None = None, target: Any = None) -> Findings:
     given = None if target is None else named(target)
     held = _held(model)
     version = held.spec_version if isinstance(held, Model) else int(held.spec.specificationVersion)
-    oldest = _oldest(version, given)
-    found = _in(held, oldest)
+    found = _in(held, oldest(version, given))
     path = "" if held.package is None else str(held.package.root)
     items = ordered(item for item in found if item.rule.speaks_of(asked))
     system = system_of(version) if given is None else given.name
     return Findings(path, system, asked, items, tuple(_unspoken(held.spec)))
-
-
-def of_changed(model: Model | Networks) -> tuple[Finding, ...]:
-    """What the rules about weights find in those that were written anew since the model was loaded."""
-    if isinstance(model, Model):
-        weights = [weight for weight in model.weights() if (weight.function, weight.output) in model.changed]
-        return ordered(_of_weights(weights, _oldest(model.spec_version, None)))
-    if model.origin is None:
-        return ()
-    # The same weights in the same order; their names need not differ.
-    pairs = zip(model.origin.weights(), model.weights(), strict=True)
-    return ordered(_of_layers([now for before, now in pairs if before.params != now.params]))
 
 
 def _held(model: Any) -> Model | Networks | Other:
@@ -85,31 +70,19 @@ def _held(model: Any) -> Model | Networks | Other:
     return as_model(model)
 
 
-def _oldest(version: int, given: Target | None) -> Target:
-    """The oldest system on which a model of a specification version will run."""
-    if given is None:
-        older = [known for known in TARGETS if known.spec_version <= version]
-        return older[-1] if older else TARGETS[0]
-    if given.spec_version < version:
-        raise ConfigError(
-            f'target="{given}": the model needs {system_of(version)} and does not run there; give that, or a newer one'
-        )
-    return given
-
-
-def _in(held: Model | Networks | Other, oldest: Target) -> Iterator[Finding]:
+def _in(held: Model | Networks | Other, system: Target) -> Iterator[Finding]:
     if isinstance(held, Model):
-        yield from _in_program(held, oldest)
+        yield from _in_program(held, system)
     elif isinstance(held, Networks):
-        yield from _of_layers(held.weights())
+        yield from of_layers(held.weights())
     for name, spec in models(held.spec):
         if kind_of(spec) in NETWORKS:
             yield from _in_network(name, spec)
 
 
-def _in_program(model: Model, oldest: Target) -> Iterator[Finding]:
+def _in_program(model: Model, system: Target) -> Iterator[Finding]:
     weights = model.weights()
-    yield from _of_weights(weights, oldest)
+    yield from of_weights(weights, system)
     forms: dict[str, list[CompressedWeight]] = {}
     for weight in weights:
         if (form := outline(weight)) is not None:
@@ -121,28 +94,14 @@ def _in_program(model: Model, oldest: Target) -> Iterator[Finding]:
     for function, inside in by_function.items():
         interface = interface_of(descriptions[function.program], function.name)
         seen = Subject(str(function), inside, interface, forms.get(str(function), []), model)
-        for rule, find in PROGRAM_RULES.items():
+        for rule, find in (PROGRAM_RULES | CONSTANT_RULES).items():
             yield from (Finding(rule, seen.name, *spot) for spot in find(seen))
-
-
-def _of_weights(weights: list[Weight], oldest: Target) -> Iterator[Finding]:
-    opsets = {target.opset: target for target in TARGETS}
-    for weight in weights:
-        place = Place(weight.consumers, opsets.get(weight.node.function.opset, TARGETS[-1]), oldest)
-        for rule, found in applying(outline(weight), place):
-            yield Finding(rule, weight.function, "weight", weight.name, found)
 
 
 def _in_network(name: str, spec: Any) -> Iterator[Finding]:
     network = Network(getattr(spec, kind_of(spec)), interface_of(spec.description, ""))
     for rule, find in NETWORK_RULES.items():
         yield from (Finding(rule, name, *spot) for spot in find(network))
-
-
-def _of_layers(weights: list[LayerWeight]) -> Iterator[Finding]:
-    for weight in weights:
-        if found := stored_small(weight):
-            yield Finding(DEQUANTIZED, "", "weight", weight.name, found)
 
 
 def _unspoken(spec: Any) -> Iterator[str]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from corepress.linting.rule import DEVICES, SEVERITIES, Finding, Rule
+from corepress.linting.rule import DEVICES, Finding, Rule
 from corepress.linting.sarif import log
 
 if TYPE_CHECKING:
@@ -105,11 +105,6 @@ def summaries(items: Iterable[Finding]) -> list[dict[str, Any]]:
         }
         for rule, count in counts.items()
     ]
-
-
-def ordered(items: Iterable[Finding]) -> tuple[Finding, ...]:
-    """By severity, each in the order in which it was found."""
-    return tuple(sorted(items, key=lambda item: SEVERITIES.index(item.rule.severity)))
 
 
 def _places(items: list[Finding]) -> str:

@@ -1,57 +1,21 @@
-"""Rules about the inputs, states, operations and constants of an ML program. `RULES` is the table; a new rule is an
-entry in it, and a function, which gets one function of a program and yields the places that it found.
+"""Rules about the inputs, states and operations of an ML program. `RULES` is the table; a new rule is an entry in it, and
+a function, which gets one function of a program and yields the places that it found.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Iterator
 
-import numpy as np
-from numpy.typing import NDArray
-
-from corepress.formats.features import Interface
-from corepress.formats.mlprogram import Model
-from corepress.formats.mlprogram.program import Node
-from corepress.formats.mlprogram.values import read_tensor, tensor_type
-from corepress.formats.mlprogram.weight import release
 from corepress.linting.features import enumerated, ranges
+from corepress.linting.function import Find, Function, Spot, dtypes, products
 from corepress.linting.outline import type_of
 from corepress.linting.rule import Rule
-from corepress.opsets import KNOWN
-from corepress.weights import CompressedWeight, Palettized
+from corepress.weights import Palettized
 
 _WIDTH = 32
 _LARGEST = 16384
 _RANK = 5
-_HALF = 65504.0
-# Through operations of these groups a constant is followed to where it becomes float16.
-_ONE_BY_ONE = frozenset({"elementwise_binary", "elementwise_unary", "select", "tensor_transformation"})
 _QUANTIZATION = "https://apple.github.io/coremltools/docs-guides/source/opt-quantization-perf.html"
-
-
-class Spot(NamedTuple):
-    """A place in a function: what it is ("input", "state", "operation", "constant", "function"), its name, and what
-    was found there."""
-
-    kind: str
-    name: str
-    found: str
-
-
-@dataclass(frozen=True)
-class Function:
-    """A function of a program, as rules see it: `forms` are those of its compressed weights."""
-
-    name: str
-    nodes: list[Node]
-    interface: Interface
-    forms: list[CompressedWeight]
-    model: Model
-
-
-Find = Callable[[Function], Iterator[Spot]]
 
 
 def _state_width(function: Function) -> Iterator[Spot]:
@@ -79,7 +43,7 @@ def _of_type(*types: str, half: bool = False) -> Find:
 
     def find(function: Function) -> Iterator[Spot]:
         for node in function.nodes:
-            if node.type in types and (not half or "float16" in _dtypes(node)):
+            if node.type in types and (not half or "float16" in dtypes(node)):
                 yield Spot("operation", node.name, node.type)
 
     return find
@@ -93,29 +57,21 @@ def _rank(function: Function) -> Iterator[Spot]:
 
 
 def _large(function: Function) -> Iterator[Spot]:
-    for node in _products(function):
+    for node in products(function):
         sizes = [size for output in node.op.outputs for size in (type_of(output) or (None, ()))[1]]
         if max(sizes, default=0) > _LARGEST:
             yield Spot("operation", node.name, f"{max(sizes)} on one axis")
 
 
 def _single(function: Function) -> Iterator[Spot]:
-    for node in _products(function):
-        if "float32" in _dtypes(node):
+    for node in products(function):
+        if "float32" in dtypes(node):
             yield Spot("operation", node.name, f"{node.type} in float32")
-
-
-def _products(function: Function) -> Iterator[Node]:
-    return (node for node in function.nodes if node.type in KNOWN and KNOWN[node.type].sums)
-
-
-def _dtypes(node: Node) -> set[str]:
-    return {kind[0].name for kind in map(type_of, node.op.outputs) if kind is not None}
 
 
 def _log_of_softmax(function: Function) -> Iterator[Spot]:
     for node in function.nodes:
-        source = node.operand("x") if node.type == "log" and "float16" in _dtypes(node) else None
+        source = node.operand("x") if node.type == "log" and "float16" in dtypes(node) else None
         if source is not None and source.node is not None and source.node.type == "softmax":
             yield Spot("operation", node.name, f"log of softmax {source.node.name}")
 
@@ -124,59 +80,6 @@ def _activations(function: Function) -> Iterator[Spot]:
     count = sum(node.type == "quantize" and not node.fixed for node in function.nodes)
     if count:
         yield Spot("function", function.name, f"{count} quantized activations")
-
-
-def _infinite(function: Function) -> Iterator[Spot]:
-    for node, values in _constants(function):
-        if np.isinf(values).any():
-            yield Spot("constant", node.name, f"{np.count_nonzero(np.isinf(values))} infinities")
-
-
-def _beyond_half(function: Function) -> Iterator[Spot]:
-    for node, values in _constants(function, "float32"):
-        finite = np.abs(values[np.isfinite(values)])
-        if finite.size and finite.max() > _HALF and _becomes_half(node):
-            yield Spot("constant", node.name, f"{finite.max():.3g}, which float16 can't hold")
-
-
-def _constants(function: Function, *dtypes: str) -> Iterator[tuple[Node, NDArray[Any]]]:
-    """The plain constants that operations compute with one by one, as with masks; large weights are not read."""
-    for node in function.nodes:
-        operand = node.operand("val") if node.is_const else None
-        value = operand.value if operand is not None else None
-        kind = tensor_type(value) if value is not None else None
-        if kind is None or kind[0].name not in (dtypes or ("float16", "float32")) or not _one_by_one(node):
-            continue
-        yield node, read_tensor(value, function.model, str(node))
-        release(node, function.model)
-
-
-def _one_by_one(node: Node) -> bool:
-    """Whether none of the operations that read a constant is a product, a look-up or part of a compressed weight."""
-    for use in node.uses:
-        known = KNOWN.get(use.node.type) if use.node is not None else None
-        if known is None or use.argument in (*known.sums, known.table) or known.group == "constexpr":
-            return False
-    return bool(node.uses)
-
-
-def _becomes_half(node: Node) -> bool:
-    """Whether a constant, or what is computed of it number by number, is cast to float16."""
-    waiting, seen = [node], set()
-    while waiting:
-        for use in waiting.pop().uses:
-            reader = use.node
-            if reader is None or id(reader) in seen:
-                continue
-            seen.add(id(reader))
-            if reader.type == "cast":
-                if "float16" in _dtypes(reader):
-                    return True
-                continue
-            known = KNOWN.get(reader.type)
-            if known is not None and (known.moves or known.group in _ONE_BY_ONE):
-                waiting.append(reader)
-    return False
 
 
 RULES: dict[Rule, Find] = {
@@ -352,36 +255,6 @@ RULES: dict[Rule, Find] = {
             "https://github.com/apple/coremltools/pull/2727",
         ),
     ): _log_of_softmax,
-    Rule(
-        id="infinite-constant",
-        severity="wrong",
-        title="Infinities in a constant, such as a mask",
-        known=(
-            "A softmax over values that are all minus infinity is NaN; on the Neural Engine masks of -1e9, which are "
-            "minus infinity in float16, were found to give wrong answers also elsewhere. coremltools can't palettize "
-            "such a constant; corepress leaves it alone."
-        ),
-        instead="Use a finite number such as -1e4 in the mask.",
-        devices=("ane", "gpu", "cpu"),
-        since="iOS 16",
-        threads=(
-            "https://github.com/cactus-compute/cactus/pull/734",
-            "https://github.com/apple/ml-stable-diffusion/issues/246",
-        ),
-    ): _infinite,
-    Rule(
-        id="beyond-float16",
-        severity="wrong",
-        title="A constant that becomes an infinity in float16",
-        known=(
-            "Masks made of the least float32 number are cast to float16 on the way, where they are minus infinity, "
-            "and a softmax over a row of them is NaN: models of current language models gave nothing but NaN."
-        ),
-        instead="Use a finite number such as -1e4 in the mask, or convert with a coremltools that has the fix.",
-        devices=("ane", "gpu", "cpu"),
-        since="iOS 15",
-        threads=("https://github.com/apple/coremltools/pull/2669",),
-    ): _beyond_half,
     Rule(
         id="w8a8-elsewhere",
         severity="slow",

@@ -3,8 +3,8 @@ that a device gets it wrong, is slow with it, or gains nothing from it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, get_args
+from collections.abc import Iterable
+from typing import Literal, NamedTuple, get_args
 
 from corepress.errors import ConfigError
 
@@ -15,8 +15,7 @@ SEVERITIES: tuple[Severity, ...] = get_args(Severity)
 DEVICES: dict[Device, str] = {"ane": "Neural Engine", "gpu": "GPU", "cpu": "CPU"}
 
 
-@dataclass(frozen=True)
-class Rule:
+class Rule(NamedTuple):
     """A valid form, operation or input of which a device is reported to make little.
 
     Nothing of it was measured on a device by corepress: `threads` say who did, and on which one.
@@ -52,8 +51,7 @@ class Rule:
         return device is None or device in self.devices
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(NamedTuple):
     """A place of a model to which a rule applies.
 
     Args:
@@ -84,3 +82,8 @@ def checked_device(device: str | None) -> Device | None:
         if device.lower() == known:
             return known
     raise ConfigError(f"device must be {', '.join(DEVICES)} or nothing, not {device!r}")
+
+
+def ordered(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """By severity, each in the order in which it was found."""
+    return tuple(sorted(findings, key=lambda finding: SEVERITIES.index(finding.rule.severity)))

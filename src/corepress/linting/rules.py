@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from corepress.formats.mlprogram import Consumer
-from corepress.linting.networks import DEQUANTIZED
+from corepress.linting.constants import RULES as CONSTANT_RULES
 from corepress.linting.programs import RULES as PROGRAM_RULES
 from corepress.linting.rule import SEVERITIES, Rule
+from corepress.linting.weights import DEQUANTIZED, Place, applying
 from corepress.linting.weights import RULES as WEIGHT_RULES
-from corepress.linting.weights import Place
 from corepress.targets import target as named
 from corepress.weights import CompressedWeight
 
 RULES: tuple[Rule, ...] = tuple(
     sorted(
-        dict.fromkeys([*WEIGHT_RULES, *PROGRAM_RULES, DEQUANTIZED]),
+        dict.fromkeys([*WEIGHT_RULES, *PROGRAM_RULES, *CONSTANT_RULES, DEQUANTIZED]),
         key=lambda rule: SEVERITIES.index(rule.severity),
     )
 )
@@ -48,12 +47,3 @@ def of_form(
     """
     made_for = named(target)
     return [rule for rule, _ in applying(value, Place(tuple(consumers), made_for, made_for))]
-
-
-def applying(value: NDArray[Any] | CompressedWeight | None, place: Place) -> Iterator[tuple[Rule, str]]:
-    """The rules that apply to a weight in its place, each with what it found."""
-    if value is None or isinstance(value, np.ndarray):
-        return
-    for rule, find in WEIGHT_RULES.items():
-        if found := find(value, place):
-            yield rule, found

@@ -6,19 +6,24 @@ where the weight stands. It says what it found in a few words, or nothing where 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from corepress.formats.mlprogram import Consumer
 from corepress.linting.rule import Rule
 from corepress.targets import Target, requirements
 from corepress.weights import CompressedWeight, Palettized, Quantized, Sparse
 
+if TYPE_CHECKING:
+    from corepress.formats.neural_network import LayerWeight
+
 _PERFORMANCE = "https://apple.github.io/coremltools/docs-guides/source/opt-palettization-perf.html"
 _OPT = "https://apple.github.io/coremltools/docs-guides/source/opt-opt1_3.html"
 _SMALLEST_GROUP = 8
+_PLAIN = ("float32", "float16", "none", "unknown")
 
 
 class Place(NamedTuple):
@@ -77,6 +82,11 @@ def _groups(form: CompressedWeight) -> list[tuple[int, int]]:
         return []
     counts = zip(inner.indices.shape, inner.lut.shape[:-2], strict=True)
     return [(count, size // count) for size, count in counts if count > 1]
+
+
+def stored_small(weight: LayerWeight) -> str:
+    """How a weight of a network is stored, where that is quantized; nothing where it is not."""
+    return "" if weight.form in _PLAIN else f"{weight.bits} bits, {weight.form}"
 
 
 RULES: dict[Rule, Find] = {
@@ -188,3 +198,27 @@ RULES: dict[Rule, Find] = {
     ): _ahead_of_time,
 }
 """The rules about how a weight is stored, each with the function that tells whether it applies."""
+
+DEQUANTIZED = Rule(
+    id="network-weights",
+    severity="no gain",
+    title="Quantized weights of a neural network",
+    known=(
+        "They become floating-point numbers again when the model is loaded: the download is smaller, but memory and "
+        "time stay those of the plain model."
+    ),
+    instead="Nothing, where the size of the download is what counts; otherwise convert it to an ML program.",
+    devices=("ane", "gpu", "cpu"),
+    since="iOS 12",
+    threads=("https://github.com/apple/coremltools/issues/200",),
+)
+"""The rule about a weight of a network: `stored_small` tells whether it applies."""
+
+
+def applying(value: NDArray[Any] | CompressedWeight | None, place: Place) -> Iterator[tuple[Rule, str]]:
+    """The rules that apply to a weight in its place, each with what it found."""
+    if value is None or isinstance(value, np.ndarray):
+        return
+    for rule, find in RULES.items():
+        if found := find(value, place):
+            yield rule, found

@@ -268,6 +268,41 @@ def run(
     show.outputs(outputs, as_json)
 
 
+@command(Checked)
+def lint(
+    model: options.Input,
+    device: Annotated[
+        Literal["ane", "gpu", "cpu"] | None,
+        Option(help="Only what concerns the Neural Engine (ane), the GPU or the CPU. [default: all of them]"),
+    ] = None,
+    target: Annotated[
+        str | None,
+        Option("--target", help="The oldest system on which the model will run. [default: the oldest that reads it]"),
+    ] = None,
+    sarif: Annotated[
+        Path | None, Option("--sarif", metavar="FILE", help="Write the findings as SARIF 2.1.0; - prints them.")
+    ] = None,
+    overwrite: options.Overwrite = False,
+    as_json: options.Json = False,
+) -> None:
+    """Say what in a model devices are reported to get wrong, or to be slow with; exit code 1 if there is anything."""
+    from corepress.cli import show
+    from corepress.errors import Missed
+    from corepress.linting import lint as check
+    from corepress.linting.sarif import check_output, write
+
+    to_file = sarif is not None and str(sarif) != "-"
+    if sarif is not None and to_file:
+        check_output(sarif, overwrite)
+    found = check(model, device, target)
+    if sarif is not None:
+        write(found.to_sarif(), sarif if to_file else None, overwrite)
+    if sarif is None or to_file:
+        show.findings(found, as_json)
+    if found.items:
+        raise Missed(found.summary)
+
+
 @command()
 def targets(as_json: options.Json = False) -> None:
     """Show what each version of iOS and macOS can hold."""

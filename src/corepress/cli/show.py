@@ -18,6 +18,8 @@ from corepress.cli.words import translate
 if TYPE_CHECKING:
     from corepress.cli.check import Judgement
     from corepress.engine import Progress
+    from corepress.linting import Findings
+    from corepress.linting.rule import Group
     from corepress.reports import Report
     from corepress.verification import Verification
 
@@ -87,15 +89,25 @@ def _aligned(rows: Sequence[tuple[str, str]]) -> str | None:
 
 
 def summary(
-    report: Report, output: Path, as_json: bool, judgement: Judgement | None = None, page: Mapping[str, str] = _NOTHING
+    report: Report,
+    output: Path,
+    as_json: bool,
+    judgement: Judgement | None = None,
+    hazards: Sequence[Group] = (),
+    page: Mapping[str, str] = _NOTHING,
 ) -> None:
     """The closing table of a compression, or the whole report as JSON; with how the outputs compare, if they were.
-    `page`: what is said of a page that was written about it."""
+    `hazards`: what devices are reported to make of the weights that were changed. `page`: what is said of a page that
+    was written about it."""
     if as_json:
         extra = {} if judgement is None else {"verification": judgement.to_dict()}
         content = report.to_dict()
         for row in content["weights"]:
             row |= {key: translate(row[key]) for key in ("skipped", "unfitted")}
+        content["hazards"] = [
+            {"rule": rule.id, "severity": rule.severity, "devices": rule.devices, "weights": len(found)}
+            for rule, found in hazards
+        ]
         streams.document({"output": str(output), **content, **extra, **page})
         return
     worst = report.worst
@@ -110,6 +122,7 @@ def summary(
         *([("left by last step", _reasons(row.skipped for row in report.left_by_last))] if report.left_by_last else []),
         *_largest_left(report),
         *_unfitted(report),
+        *_reported(hazards),
         *([] if judgement is None else _compared(judgement)),
         *page.items(),
     ])  # fmt: skip
@@ -143,6 +156,13 @@ def _unfitted(report: Report) -> Iterator[tuple[str, str]]:
         yield "not fitted", _reasons(row.unfitted for row in report.unfitted)
 
 
+def _reported(hazards: Sequence[Group]) -> Iterator[tuple[str, str]]:
+    """The line that names the rules of `lint` that apply to what was changed, each with the number of weights."""
+    if hazards:
+        named = (f"{rule.id} ({rule.severity} on {'/'.join(rule.devices)}: {len(found)})" for rule, found in hazards)
+        yield "devices", f"{', '.join(named)}; corepress lint says what was reported"
+
+
 def _compared(judgement: Judgement) -> Iterator[tuple[str, str]]:
     """The lines of a closing table that say how far the outputs moved, at worst, and on which inputs."""
     from corepress.verification import METRICS
@@ -174,6 +194,14 @@ def verification(result: Verification, as_json: bool, page: Mapping[str, str] = 
         console().print(translate(result.summary), markup=False)
     for name, path in page.items():
         print(f"{name}: {path}")
+
+
+def findings(found: Findings, as_json: bool) -> None:
+    """What the rules found in a model, or that they found nothing, and what that is worth."""
+    if as_json:
+        streams.document(found.to_dict())
+        return
+    facts([*found.rows(), ("found", found.summary), *(("note", note) for note in found.all_notes)])
 
 
 def outputs(values: Mapping[str, Any], as_json: bool) -> None:

@@ -44,6 +44,7 @@ def run_step(
     """
     from corepress.cli import show
     from corepress.formats.package import check_output
+    from corepress.linting.stored import of_changed
     from corepress.reports import report
 
     check = check or Check()
@@ -58,6 +59,7 @@ def run_step(
         model = step(original, progress, inputs.learnt)
         result = report(model)
         saved = model.save(to.output, overwrite=to.overwrite)
+    hazards = of_changed(model)
     watch = page.watch(original) if check.wanted else None
     judgement = check.judge(inputs, original, saved, watch) if check.wanted else None
     page.write(
@@ -65,7 +67,7 @@ def run_step(
         verification=judgement.verification if judgement else None, basis=judgement.basis if judgement else "",
         answers=watch, findings=page.findings(saved),
     )  # fmt: skip
-    show.summary(result, to.output, running.as_json, judgement, page.facts())
+    show.summary(result, to.output, running.as_json, judgement, hazards, page.facts())
     if judgement is not None:
         check.enforce(judgement, to.output)
 

@@ -127,6 +127,15 @@ TABLE: dict[str, tuple[Needs, ...]] = {
     ),
     "compress": (_packages_only("target"),),
     "verify": (_RANDOM, Needs(("overwrite",), _set("report"), "it needs --report")),
+    "lint": (
+        Needs(("overwrite",), lambda given: str(given["sarif"]) not in ("None", "-"), "it needs --sarif FILE"),
+        Needs(
+            ("as_json",),
+            lambda given: str(given["sarif"]) != "-",
+            "--sarif - prints on standard output, too; write it to a file",
+            "can't be used here",
+        ),
+    ),
     "run": (
         Needs(("seed",), _set("random"), "it needs --random"),
         Needs(("overwrite",), _set("output"), "it needs --output"),

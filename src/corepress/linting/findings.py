@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from corepress.linting.rule import DEVICES, Finding, Rule
+from corepress.linting.rule import DEVICES, Finding, Group, Rule, grouped
 from corepress.linting.sarif import log
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 MEASURED = "corepress measured nothing of this on a device: it is what others reported, in the threads that are named."
-_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -42,21 +40,26 @@ class Findings:
     items: tuple[Finding, ...]
     notes: tuple[str, ...] = ()
 
-    def by_rule(self) -> dict[Rule, list[Finding]]:
+    def by_rule(self) -> dict[Rule, tuple[Finding, ...]]:
         """The findings of each rule that found something, the rules of wrong answers first."""
-        found: dict[Rule, list[Finding]] = {}
-        for item in self.items:
-            found.setdefault(item.rule, []).append(item)
-        return found
+        return dict(grouped(self.items))
+
+    @property
+    def summary(self) -> str:
+        """How much was found, in a sentence."""
+        rules, places = len(self.by_rule()), len(self.items)
+        if not places:
+            return "no rule speaks of anything in the model"
+        return f"{rules} rule{'' if rules == 1 else 's'} found {places} place{'' if places == 1 else 's'}"
+
+    @property
+    def all_notes(self) -> tuple[str, ...]:
+        """What limits the findings: what no rule speaks of, and where the rules come from."""
+        return (*self.notes, MEASURED)
 
     def rows(self) -> list[tuple[str, str]]:
         """A label and a text of several lines for each rule that found something."""
-        rows = []
-        for rule, items in self.by_rule().items():
-            devices = ", ".join(DEVICES[device] for device in rule.devices)
-            text = [f"{rule.title} ({devices}; since {rule.since})", _places(items), rule.known, rule.instead]
-            rows.append((f"{rule.severity}: {rule.id}", "\n".join([*text, *rule.threads])))
-        return rows
+        return [(f"{group.rule.severity}: {group.rule.id}", _text(group)) for group in grouped(self.items)]
 
     def table(self) -> Table:
         """A `rich` table of the rules that found something."""
@@ -70,12 +73,12 @@ class Findings:
             "model": self.path,
             "target": self.target,
             "device": self.device,
-            "rules": summaries(self.items),
+            "rules": [{**_plain(rule), "count": len(items)} for rule, items in self.by_rule().items()],
             "findings": [
                 {"rule": i.rule.id, "function": i.function, "kind": i.kind, "name": i.name, "found": i.found}
                 for i in self.items
             ],
-            "notes": [*self.notes, MEASURED],
+            "notes": list(self.all_notes),
         }
 
     def to_json(self) -> str:
@@ -86,28 +89,12 @@ class Findings:
         return log(self.path, self.items)
 
 
-def summaries(items: Iterable[Finding]) -> list[dict[str, Any]]:
-    """Of each rule that found something what it says, and how many places it found."""
-    counts: dict[Rule, int] = {}
-    for item in items:
-        counts[item.rule] = counts.get(item.rule, 0) + 1
-    return [
-        {
-            "id": rule.id,
-            "severity": rule.severity,
-            "title": rule.title,
-            "known": rule.known,
-            "instead": rule.instead,
-            "devices": list(rule.devices),
-            "since": rule.since,
-            "threads": list(rule.threads),
-            "count": count,
-        }
-        for rule, count in counts.items()
-    ]
+def _text(group: Group) -> str:
+    rule = group.rule
+    devices = ", ".join(DEVICES[device] for device in rule.devices)
+    title = f"{rule.title} ({devices}; since {rule.since})"
+    return "\n".join([title, group.places, rule.known, rule.instead, *rule.threads])
 
 
-def _places(items: list[Finding]) -> str:
-    named = [f"{item.name} ({item.found})" for item in items[:_NAMED]]
-    more = f" and {len(items) - _NAMED} more" if len(items) > _NAMED else ""
-    return f"{items[0].kind} {', '.join(named)}{more}"
+def _plain(rule: Rule) -> dict[str, Any]:
+    return {name: list(held) if isinstance(held, tuple) else held for name, held in rule._asdict().items()}

@@ -1,5 +1,5 @@
-"""Rules about the inputs, states and operations of an ML program. `RULES` is the table; a new rule is an entry in it, and
-a function, which gets one function of a program and yields the places that it found.
+"""Rules about the inputs, states and operations of an ML program. `RULES` is the table; a new rule is an entry in it,
+and a function, which gets one function of a program and yields the places that it found.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ Severity = Literal["wrong", "slow", "no gain"]
 Device = Literal["ane", "gpu", "cpu"]
 
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)
+_NAMED = 3
 DEVICES: dict[Device, str] = {"ane": "Neural Engine", "gpu": "GPU", "cpu": "CPU"}
 
 
@@ -72,6 +73,31 @@ class Finding(NamedTuple):
     kind: str
     name: str
     found: str
+
+
+class Group(NamedTuple):
+    """What one rule found in a model; its text names the first few places, and says what is known and what to do."""
+
+    rule: Rule
+    findings: tuple[Finding, ...]
+
+    @property
+    def places(self) -> str:
+        """The first few places, and how many more there are."""
+        named = [f"{finding.name} ({finding.found})" for finding in self.findings[:_NAMED]]
+        more = f" and {len(self.findings) - _NAMED} more" if len(self.findings) > _NAMED else ""
+        return f"{self.findings[0].kind} {', '.join(named)}{more}"
+
+    def __str__(self) -> str:
+        return f"{self.places}. {self.rule.known} {self.rule.instead}"
+
+
+def grouped(findings: Iterable[Finding]) -> list[Group]:
+    """By rule, those of wrong answers first."""
+    found: dict[Rule, list[Finding]] = {}
+    for finding in ordered(findings):
+        found.setdefault(finding.rule, []).append(finding)
+    return [Group(rule, tuple(places)) for rule, places in found.items()]
 
 
 def checked_device(device: str | None) -> Device | None:

@@ -7,15 +7,19 @@ or operation is meant.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from corepress.formats.atomic import Kind, check_destination, replacing
 from corepress.linting.rule import Finding, Rule, Severity
 from corepress.version import __version__
 
 _HOME = "https://corepress.github.io/corepress/lint/"
 _SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
+_FILE = Kind("a SARIF file", ".sarif", False, lambda path: path.is_file() and path.suffix.lower() == ".sarif")
 _LEVELS: dict[Severity, str] = {"wrong": "error", "slow": "warning", "no gain": "note"}
 
 
@@ -35,6 +39,21 @@ def log(path: str, findings: Sequence[Finding]) -> dict[str, Any]:
         "version": "2.1.0",
         "runs": [{"tool": {"driver": driver}, "results": results}],
     }
+
+
+def check_output(path: Path, overwrite: bool) -> None:
+    """A CorepressError where a log can't be written, before any work is done for it."""
+    check_destination(path, _FILE, overwrite=overwrite)
+
+
+def write(content: dict[str, Any], path: Path | None, overwrite: bool) -> None:
+    """Write a log to a file, whole or not at all; without one, print it."""
+    text = json.dumps(content, indent=2)
+    if path is None:
+        print(text)
+        return
+    with replacing(path, _FILE, overwrite=overwrite) as partial:
+        partial.write_text(text + "\n", encoding="utf-8")
 
 
 def _rule(rule: Rule) -> dict[str, Any]:

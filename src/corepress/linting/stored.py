@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from corepress.errors import ConfigError
 from corepress.formats.mlprogram import Model, Weight
 from corepress.linting.outline import outline
-from corepress.linting.rule import Finding, ordered
+from corepress.linting.rule import Finding, Group, grouped
 from corepress.linting.weights import DEQUANTIZED, Place, applying, stored_small
 from corepress.targets import TARGETS, Target, system_of
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
     from corepress.formats.neural_network import Model as Networks
 
 
-def of_changed(model: Model | Networks) -> tuple[Finding, ...]:
-    """What the rules about weights find in those that were written anew since the model was loaded."""
+def of_changed(model: Model | Networks) -> list[Group]:
+    """What the rules about weights find in those that were written anew since the model was loaded, by rule."""
     if isinstance(model, Model):
         weights = [weight for weight in model.weights() if (weight.function, weight.output) in model.changed]
-        return ordered(of_weights(weights, oldest(model.spec_version, None)))
+        return grouped(of_weights(weights, oldest(model.spec_version, None)))
     if model.origin is None:
-        return ()
+        return []
     # The same weights in the same order; their names need not differ.
     pairs = zip(model.origin.weights(), model.weights(), strict=True)
-    return ordered(of_layers([now for before, now in pairs if before.params != now.params]))
+    return grouped(of_layers([now for before, now in pairs if before.params != now.params]))
 
 
 def of_weights(weights: list[Weight], system: Target) -> Iterator[Finding]:

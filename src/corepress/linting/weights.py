@@ -38,7 +38,13 @@ Find = Callable[[CompressedWeight, Place], str]
 
 
 def _scale_over_lut(form: CompressedWeight, place: Place) -> str:
-    return "a scale over a look-up table" if "per_channel_scale palettization" in requirements(form) else ""
+    if "per_channel_scale palettization" in requirements(form):
+        return "a scale over a look-up table"
+    # coremltools writes the same as a scale over the numbers of a table, which it repeats for each channel.
+    inner = form.values if isinstance(form, Sparse) else form
+    scaled = inner.lut if isinstance(inner, Palettized) else inner
+    floats = isinstance(scaled, Quantized) and isinstance(scaled.data, np.ndarray) and scaled.data.dtype.kind == "f"
+    return "a scale over floating-point numbers" if floats else ""
 
 
 def _one_table_of_4_bits(form: CompressedWeight, place: Place) -> str:
@@ -96,8 +102,8 @@ RULES: dict[Rule, Find] = {
         title="A scale over a look-up table",
         known=(
             "Loading the model for the Neural Engine stops the app on macOS 26, in the verification of its graph "
-            "(mps.dequantize); CPU and GPU answer rightly. coremltools 9.0 writes this form for "
-            "enable_per_channel_scale."
+            "(mps.dequantize), where scales may stand over integers only; CPU and GPU answer rightly. coremltools 9.0 "
+            "writes such scales for enable_per_channel_scale."
         ),
         instead="Multiply the scale into a table for each channel, as corepress does, or use groups of channels.",
         devices=("ane",),

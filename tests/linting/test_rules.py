@@ -1,0 +1,146 @@
+"""Each rule finds something in a model that has what it speaks of, and nothing in one that is nearly the same."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from corepress.errors import ConfigError
+from corepress.formats.mlprogram import Consumer
+from corepress.linting import RULES, lint, of_form
+from corepress.linting.outline import outline
+from corepress.weights import Palettized, Quantized, Sparse
+from tests.linting.made import CASES, cast_mask, digits, log_of, masked
+
+BY_ID = {rule.id: rule for rule in RULES}
+
+
+def found(model: object, rule: str) -> list[str]:
+    return [finding.name for finding in lint(model).items if finding.rule.id == rule]
+
+
+def test_each_rule_has_a_case() -> None:
+    assert CASES.keys() == BY_ID.keys()
+
+
+@pytest.mark.parametrize("rule", CASES)
+def test_a_rule_fires_on_its_package_and_not_on_its_neighbour(rule: str, tmp_path: Path) -> None:
+    triggers, spares = CASES[rule]
+    (tmp_path / "one").mkdir()
+    (tmp_path / "other").mkdir()
+    model = triggers(tmp_path / "one")
+    assert found(model, rule)
+    assert not found(spares(tmp_path / "other"), rule)
+    for device in ("ane", "gpu", "cpu"):
+        speaks = any(finding.rule.id == rule for finding in lint(model, device).items)
+        assert speaks == (device in BY_ID[rule].devices)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.id)
+def test_a_rule_says_all_that_there_is_to_say(rule) -> None:
+    assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", rule.id)
+    assert rule.severity in ("wrong", "slow", "no gain") and rule.devices
+    assert all(re.fullmatch(r"https://[\w.-]+/\S+", thread) for thread in rule.threads) and rule.threads
+    assert re.match(r"(iOS|macOS) \d+", rule.since)
+    for text in (rule.known, rule.instead):
+        assert text[0].isupper() and text.endswith(".") and "  " not in text
+    assert rule.title[0].isupper() or rule.title.startswith(("softplus", "reduce"))
+    assert not rule.title.endswith(".")
+
+
+def test_ids_and_threads_are_told_apart() -> None:
+    assert len(BY_ID) == len(RULES)
+
+
+# Forms, by hand: what `search --safe` asks for.
+
+INDICES = np.zeros((64, 32), np.uint8)
+SCALE = np.ones((64, 1), np.float16)
+LUT = np.zeros((1, 1, 16, 1), np.float16)
+
+
+def lut(bits: int = 4, groups: tuple[int, int] = (1, 1), dtype: str = "float16") -> np.ndarray:
+    return np.zeros((*groups, 2**bits, 1), dtype)
+
+
+FORMS = {
+    "dense": (np.zeros((64, 32), np.float16), []),
+    "4 bits": (Palettized(INDICES, lut()), ["lut4-per-tensor"]),
+    "6 bits": (Palettized(INDICES, lut(6)), []),
+    "4 bits, an int8 table": (Palettized(INDICES, Quantized(lut(dtype="int8"), np.ones((1, 1, 1, 1), "f2"))), []),
+    "4 bits, groups of 16": (Palettized(INDICES, lut(groups=(4, 1))), []),
+    "4 bits, groups of 4 inputs": (Palettized(INDICES, lut(groups=(1, 8))), ["small-groups"]),
+    "4 bits, by channel": (Palettized(INDICES, lut(groups=(64, 1))), ["lut-per-channel"]),
+    "a scale over a table": (Quantized(Palettized(INDICES, lut(6)), SCALE), ["scale-over-lut"]),
+    "a scale over a table of integers": (Quantized(Palettized(INDICES, lut(6, dtype="int8")), SCALE), []),
+    "a scale over the numbers of a table": (
+        Palettized(INDICES, Quantized(lut(6, groups=(64, 1)), np.ones((64, 1, 1, 1), "f2"))),
+        ["scale-over-lut", "lut-per-channel"],
+    ),
+    "int8 by channel": (Quantized(np.zeros((64, 32), np.int8), SCALE), []),
+    "int8 in blocks": (Quantized(np.zeros((64, 32), np.int8), np.ones((64, 2), "f2")), ["blocks-of-integers"]),
+    "zeros": (Sparse(np.ones((64, 32), bool), np.zeros((64, 32), np.float16)), []),
+    "zeros and tables by channel": (
+        Sparse(np.ones((64, 32), bool), Palettized(INDICES, lut(groups=(64, 1)))),
+        ["lut-per-channel"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_forms(name: str) -> None:
+    form, expected = FORMS[name]
+    readers = [Consumer("linear", "dense", "weight")]
+    assert [rule.id for rule in of_form(form, readers, "iOS18")] == expected
+    assert [rule.id for rule in of_form(form)] == expected
+
+
+def test_the_system_counts() -> None:
+    form = Quantized(np.zeros((64, 32), np.int8), SCALE)
+    assert [rule.id for rule in of_form(form, target="iOS16")] == ["signed-int8-before-ios18", "ahead-of-time"]
+    assert [rule.id for rule in of_form(form, target="iOS17")] == ["signed-int8-before-ios18"]
+    with pytest.raises(ConfigError, match="Unknown target"):
+        of_form(form, target="iOS3")
+
+
+@pytest.mark.parametrize(
+    "rule", [rule for rule in CASES if CASES[rule][0].__qualname__.startswith(("digits", "older"))]
+)
+def test_an_outline_is_the_form_without_its_numbers(rule: str, tmp_path: Path) -> None:
+    """What is told from the program alone is what the stored weight says."""
+    for weight in CASES[rule][0](tmp_path).weights():
+        value, form = weight.read(), outline(weight)
+        if isinstance(value, np.ndarray):
+            assert form is None
+            continue
+        assert form is not None and form.shape == value.shape and form.dtype == value.dtype
+        assert type(form) is type(value)
+        assert of_form(form, target="iOS16") == of_form(value, target="iOS16")
+
+
+def test_what_a_constant_becomes(tmp_path: Path) -> None:
+    """Only where it is cast to float16, and only numbers that float16 can't hold."""
+    for number, (build, fires) in enumerate([
+        (cast_mask(-7e4), True), (cast_mask(-65504.0), False), (cast_mask(-3e38, to="fp32"), False),
+        (cast_mask(-3e38, to="int32"), False), (cast_mask(-np.inf), False), (masked(-np.inf), False),
+    ]):  # fmt: skip
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        assert bool(found(build(folder), "beyond-float16")) == fires, number
+
+
+def test_float32_is_not_what_the_neural_engine_computes(tmp_path: Path) -> None:
+    assert not found(log_of("softmax", "fp32")(tmp_path), "log-of-softmax")
+
+
+def test_joint_forms_of_a_package() -> None:
+    from corepress import coreml
+
+    config = coreml.OptimizationConfig(coreml.OpMagnitudePrunerConfig(target_sparsity=0.5))
+    pruned = coreml.prune_weights(digits(coreml.OpPalettizerConfig(nbits=4))(Path()), config, True)
+    forms = [outline(weight) for weight in pruned.weights()]
+    assert any(isinstance(form, Sparse) and isinstance(form.values, Palettized) for form in forms)
+    assert lint(pruned).by_rule().keys() <= {BY_ID["lut4-per-tensor"]}

@@ -79,9 +79,9 @@ RULES: dict[Rule, Find] = {
         severity="wrong",
         title="Infinities in a constant, such as a mask",
         known=(
-            "A softmax over values that are all minus infinity is NaN; on the Neural Engine masks of -1e9, which are "
-            "minus infinity in float16, were found to give wrong answers also elsewhere. coremltools can't palettize "
-            "such a constant; corepress leaves it alone."
+            "Where all values under a softmax are minus infinity, the answer is NaN. A mask of -1e9, which is minus "
+            "infinity in float16, gave NaN on the CPU and wrong answers on the Neural Engine. coremltools can't "
+            "palettize such a constant; corepress leaves it alone."
         ),
         instead="Use a finite number such as -1e4 in the mask.",
         devices=("ane", "gpu", "cpu"),
@@ -97,7 +97,7 @@ RULES: dict[Rule, Find] = {
         title="A constant that becomes an infinity in float16",
         known=(
             "Masks made of the least float32 number are cast to float16 on the way, where they are minus infinity, "
-            "and a softmax over a row of them is NaN: models of current language models gave nothing but NaN."
+            "and a softmax over a row of them is NaN: current language models gave nothing but NaN."
         ),
         instead="Use a finite number such as -1e4 in the mask, or convert with a coremltools that has the fix.",
         devices=("ane", "gpu", "cpu"),

@@ -109,7 +109,7 @@ RULES: dict[Rule, Find] = {
             "out."
         ),
         devices=("ane",),
-        since="macOS 26",
+        since="iOS 18",
         threads=("https://github.com/apple/coremltools/issues/2716",),
     ): _palettized_state,
     Rule(
@@ -118,7 +118,7 @@ RULES: dict[Rule, Find] = {
         title="An input whose size may be any within a range",
         known=(
             "Of such a model only the default shape runs on the Neural Engine, as an engineer of Apple says; for "
-            "others users saw none of it used, and a tenth of the speed."
+            "others users saw none of it used, and a fraction of the speed."
         ),
         instead="Fix the shape and pad the input, or list the shapes that occur (EnumeratedShapes).",
         devices=("ane",),
@@ -149,7 +149,7 @@ RULES: dict[Rule, Find] = {
         id="recurrence",
         severity="slow",
         title="An LSTM, a GRU or a plain recurrence",
-        known="The Neural Engine does not have these operations, as an engineer of Apple says; they run on the CPU.",
+        known="The Neural Engine has no such operations, as a maintainer of coremltools says; they run on the CPU.",
         instead="Keep them small, or use convolutions or attention instead.",
         devices=("ane",),
         since="iOS 15",

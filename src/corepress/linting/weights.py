@@ -103,7 +103,7 @@ RULES: dict[Rule, Find] = {
         known=(
             "Loading the model for the Neural Engine stops the app on macOS 26, in the verification of its graph "
             "(mps.dequantize), where scales may stand over integers only; CPU and GPU answer rightly. coremltools 9.0 "
-            "writes such scales for enable_per_channel_scale."
+            "writes such scales where it palettizes with a scale for each channel."
         ),
         instead="Multiply the scale into a table for each channel, as corepress does, or use groups of channels.",
         devices=("ane",),

@@ -62,7 +62,7 @@ def test_compressing_commands(small: tuple[Path, dict[str, Any]]) -> None:
 
 def test_hazards(tmp_path: Path) -> None:
     command = ["palettize", DIGITS, "-o", tmp_path / "small.mlpackage", "--nbits", 4]
-    check(json.loads(corepress(*command, "--json").stdout), "The commands that compress", "verification")
+    check(json.loads(corepress(*command, "--json").stdout), "The commands that compress", "verification", "report")
     document = json.loads(corepress("lint", tmp_path / "small.mlpackage", "--json", check=False).stdout)
     assert document.pop("error")["kind"] == "missed" and document["findings"] and document["rules"]
     check(document, "`lint`")

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import click
 
-from corepress.cli import completion, options, settings, streams
+from corepress.cli import completion, options, searching, settings, streams
 from corepress.cli.check import Check
 from corepress.cli.declare import Argument, Command, Option
 from corepress.cli.guard import Guarded
@@ -179,6 +179,35 @@ def compress(
     run_step("compress", model, to, running, lambda source, progress, samples: recipes.run(
         source, steps, workers=running.workers, progress=progress, sample_data=samples or None, **limits.keywords(),
     ), page, check, learning)  # fmt: skip
+
+
+@command(Checked)
+def search(
+    model: options.Input,
+    to: options.Destination,
+    aim: searching.Aim,
+    data: Annotated[
+        Path, Option("--data", "--sample-data", exists=True, help="Inputs like those of the app: an .npz, images.")
+    ],
+    among: searching.Among,
+    test_data: Annotated[
+        Path | None, Option("--test-data", exists=True, help="Other inputs, for the final number.")
+    ] = None,
+    recipe: Annotated[
+        Path | None, Option("--recipe", help="Write the recipe of the result to this .yaml file.")
+    ] = None,
+    seed: Annotated[int, Option("--seed", min=0, help="Of the random signs in the prediction.")] = 0,
+    device: options.Device = "cpu",
+    function: options.Function = None,
+    *,
+    page: Page,
+    running: options.Running,
+) -> None:
+    """Find for each weight the form with which the model fits a size, or keeps its answers, best."""
+    searching.run(
+        model, to, recipe, page, running, data=data, test_data=test_data, seed=seed, device=device, function=function,
+        **aim.keywords(), **among.keywords(),
+    )  # fmt: skip
 
 
 @command(Checked)

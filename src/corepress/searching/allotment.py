@@ -3,19 +3,25 @@
 This is the multiple-choice knapsack problem. For a price of bytes, each item alone takes the candidate with the least
 damage + price * size (Everett 1963, "Generalized Lagrange multiplier method"); as the price falls, items step along the
 lower convex hulls of their (size, damage) points, the steepest step of all first. That is the optimum for every budget
-that a step ends at. In between, what is left is filled with the candidates off the hulls that still fit. The result is
-above the optimum by less than the damage of one step, the first that did not fit.
+that a step ends at. In between, the items whose steps are nearest to the price are chosen anew by dynamic programming
+over all their candidates: up to so many items exactly, and with more of them, whose steps are small, nearly so.
 """
 
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
 
 from corepress.searching.subject import Choice
 
 # For each item, for each candidate: what it costs. Infinite damage stands for one that can't be had.
 Table = Sequence[Sequence[float]]
+# How many items are chosen anew, and how many sums of their sizes and damages are kept on the way.
+_UNCLEAR, _SUMS = 64, 4096
 
 
 def hull(sizes: Sequence[float], damages: Sequence[float]) -> list[int]:
@@ -23,7 +29,7 @@ def hull(sizes: Sequence[float], damages: Sequence[float]) -> list[int]:
     order = sorted(range(len(sizes)), key=lambda index: (sizes[index], damages[index]))
     kept: list[int] = []
     for index in order:
-        if damages[index] == float("inf") or (kept and damages[index] >= damages[kept[-1]]):
+        if damages[index] == math.inf or (kept and damages[index] >= damages[kept[-1]]):
             continue
         while len(kept) > 1 and _slope(sizes, damages, kept[-2], kept[-1]) <= _slope(sizes, damages, kept[-2], index):
             kept.pop()
@@ -39,7 +45,7 @@ def _slope(sizes: Sequence[float], damages: Sequence[float], one: int, other: in
 def least(sizes: Table, damages: Table) -> float:
     """The smallest size that any choice has."""
     return sum(
-        min(size for size, damage in zip(*pair, strict=True) if damage < float("inf"))
+        min(size for size, damage in zip(*pair, strict=True) if damage < math.inf)
         for pair in zip(sizes, damages, strict=True)
     )
 
@@ -84,7 +90,8 @@ def allot(sizes: Table, damages: Table, budget: float, costs: Table | None = Non
     within = [choice for choice in path if total(sizes, choice) <= budget]
     if not within:
         return None
-    return _filled(sizes, damages, list(within[-1]), budget)
+    choice = _filled(sizes, damages, list(within[-1]), budget)
+    return choice if costs else _chosen_anew(sizes, damages, choice, budget)
 
 
 def total(table: Table, choice: Sequence[int]) -> float:
@@ -107,3 +114,68 @@ def _filled(sizes: Table, damages: Table, choice: list[int], budget: float) -> C
         _, item, index = max(gains)
         left -= sizes[item][index] - sizes[item][choice[item]]
         choice[item] = index
+
+
+def _chosen_anew(sizes: Table, damages: Table, choice: Choice, budget: float) -> Choice:
+    """The best choice that differs only in the items for which it is least clear."""
+    items = _unclear(sizes, damages, choice)
+    left = budget - sum(sizes[item][choice[item]] for item in range(len(choice)) if item not in items)
+    found = list(choice)
+    for item, index in zip(items, _exactly(sizes, damages, items, left), strict=True):
+        found[item] = index
+    anew = _filled(sizes, damages, found, budget)
+    return min(choice, anew, key=lambda one: total(damages, one))
+
+
+def _unclear(sizes: Table, damages: Table, choice: Choice) -> list[int]:
+    """The items whose step down from what they have, or up, has a slope nearest to the price of a byte."""
+    if len(choice) <= _UNCLEAR:
+        return list(range(len(choice)))
+    up, down = [], []
+    for item, now in enumerate(choice):
+        others = [index for index, damage in enumerate(damages[item]) if damage < math.inf and index != now]
+        gains = [_gain(sizes, damages, item, now, other) for other in others if sizes[item][other] > sizes[item][now]]
+        losses = [_gain(sizes, damages, item, other, now) for other in others if sizes[item][other] < sizes[item][now]]
+        up.append(max(gains, default=0.0))
+        down.append(min(losses, default=math.inf))
+    # The best gain that did not fit is the price: whoever would gain about as much, or lose hardly more, is unclear.
+    price = max(up)
+    if price <= 0:
+        return list(range(_UNCLEAR))
+
+    def distance(item: int) -> float:
+        slopes = [slope for slope in (up[item], down[item]) if 0 < slope < math.inf]
+        return min((abs(math.log(slope / price)) for slope in slopes), default=math.inf)
+
+    return sorted(sorted(range(len(choice)), key=distance)[:_UNCLEAR])
+
+
+def _gain(sizes: Table, damages: Table, item: int, small: int, large: int) -> float:
+    """The damage that a byte takes away from a smaller candidate to a larger one."""
+    return (damages[item][small] - damages[item][large]) / (sizes[item][large] - sizes[item][small])
+
+
+def _exactly(sizes: Table, damages: Table, items: Sequence[int], budget: float) -> list[int]:
+    """The choice of least damage for some items: dynamic programming over all sums that no other sum beats in both size
+    and damage. Where there are too many, the one of least damage in each of some thousand steps of size stays."""
+    size, damage = np.zeros(1), np.zeros(1)
+    trail: list[tuple[NDArray[np.intp], NDArray[np.intp]]] = []
+    for item in items:
+        own = np.array([i for i, value in enumerate(damages[item]) if value < math.inf])
+        sums = np.add.outer(size, np.array(sizes[item], float)[own]).ravel()
+        harms = np.add.outer(damage, np.array(damages[item], float)[own]).ravel()
+        fits = np.flatnonzero(sums <= budget)
+        order = fits[np.lexsort((harms[fits], sums[fits]))]
+        lowest = np.minimum.accumulate(harms[order])
+        kept = order[np.r_[True, lowest[1:] < lowest[:-1]]]
+        if len(kept) > _SUMS:
+            steps_of_size = (sums[kept] * (_SUMS / budget)).astype(np.int64)
+            kept = kept[np.r_[steps_of_size[1:] != steps_of_size[:-1], True]]
+        size, damage = sums[kept], harms[kept]
+        trail.append((kept // len(own), own[kept % len(own)]))
+    place = len(size) - 1
+    found = []
+    for before, index in reversed(trail):
+        found.append(int(index[place]))
+        place = int(before[place])
+    return found[::-1]

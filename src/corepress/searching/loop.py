@@ -15,7 +15,7 @@ from corepress.searching.damage import Prices, predicted
 from corepress.searching.goals import Goal
 from corepress.searching.quality import Judge, Quality
 from corepress.searching.result import Chosen, Point
-from corepress.searching.subject import Choice, Sample, Subject
+from corepress.searching.subject import Choice, Sample, Subject, named
 
 # How often a choice is measured and, at the values that it has, the damages are predicted anew.
 ROUNDS = 2
@@ -184,9 +184,18 @@ class Search:
     # A quality that must be kept.
 
     def _reaching(self) -> tuple[Choice, bool]:
-        """The smallest choice found that meets the goal, and whether there is one that is smaller than the original."""
-        path = self._path()
-        low, high = -1, len(path) - 1  # what lies at `high` is good, as far as is known: it is dense
+        """The smallest choice found that meets the goal; if there is none but the original, the best one, and False."""
+        for _ in range(ROUNDS):
+            self._learn_at(self._first_good(self._path()))
+        self._first_good(self._path())
+        good = [choice for choice in self.measured if self.meets(choice)]
+        if not good:
+            return max(self.measured, key=self._order), False
+        return min(good, key=lambda choice: (self._size(choice), -self._order(choice))), True
+
+    def _first_good(self, path: Sequence[Choice]) -> Choice:
+        """By halving, the first choice of a path that meets the goal, as if all after it did; the last if none does."""
+        low, high = -1, len(path) - 1
         while high - low > 1:
             middle = (low + high) // 2
             self._measure([path[middle]])
@@ -195,7 +204,7 @@ class Search:
             else:
                 low = middle
         self._measure([path[high]])
-        return path[high], self.meets(path[high])
+        return path[high]
 
     def meets(self, choice: Choice) -> bool:
         """Whether what was measured of a choice is as good as the goal asks for."""
@@ -204,8 +213,9 @@ class Search:
         return value >= self.goal.least
 
     def _path(self) -> list[Choice]:
-        """Choices from the smallest to the original, not too many."""
-        return [choice for _, choice in steps(self._costs(), self.prices.damages)]
+        """The choices that are best for some price of a byte, from the smallest on, without the original."""
+        found = [choice for _, choice in steps(self._costs(), self.prices.damages)]
+        return [choice for choice in found if choice != self.dense] or found
 
     # The front.
 
@@ -227,13 +237,10 @@ class Search:
             if choice == chosen or not front or self._order(choice) > self._order(front[-1]):
                 front.append(choice)
         points = [self._point(choice, choice == chosen) for choice in front]
-        unreached = [self.subject.items[item].name for item in self.prices.unreached]
-        notes = []
-        if unreached:
-            shown = ", ".join(f'"{name}"' for name in unreached[:3])
-            more = f" and {len(unreached) - 3} more" if len(unreached) > 3 else ""
+        notes = list(self.subject.notes)
+        if unreached := [self.subject.items[item].name for item in self.prices.unreached]:
             notes.append(
-                f"no output depends on {shown}{more} in the samples: their damage is guessed from their errors"
+                f"no output depends on {named(unreached)} in the samples: the damage is guessed from the error"
             )
         return Found(points, front, met, notes)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from corepress import recipe
+from corepress.coreml.axes import channel_axes
 from corepress.coreml.choose import config_for
 from corepress.coreml.config import OptimizationConfig
 from corepress.coreml.methods import METHODS
@@ -19,6 +21,7 @@ from corepress.coreml.readers import read_by_product
 from corepress.engine import Skip, skipping
 from corepress.fields import read
 from corepress.formats.mlprogram import Model, Weight
+from corepress.linting import of_form
 from corepress.runtime import load
 from corepress.runtime.program import Program
 from corepress.runtime.runnable import Runnable
@@ -27,13 +30,12 @@ from corepress.runtime.stages.pipeline import Pipeline
 from corepress.runtime.walk import each_program
 from corepress.searching.candidates import candidates
 from corepress.searching.recipes import recipe_of
-from corepress.searching.subject import Array, Candidate, Choice, Item, Part, Place, Sample, Value
+from corepress.searching.subject import Array, Candidate, Choice, Item, Part, Place, Sample, Value, named
 from corepress.targets import by_opset, check
-from corepress.weights import decompress, stored_bytes
+from corepress.weights import CompressedWeight, decompress, stored_bytes
 
 # For each verb the method that learns from samples.
 FITTED = {"palettize": "lut-gptq", "quantize": "gptq", "prune": "sparsegpt"}
-_SMALL = OpPalettizerConfig(nbits=4).weight_threshold
 
 
 class PackageSubject:
@@ -43,6 +45,7 @@ class PackageSubject:
         model: The package; it stays as it is.
         target: Raise it to this system first, or None.
         forms, min_group: See `candidates`.
+        safe: Leave out forms that devices are reported to get wrong, or to be slow with (`corepress.linting`).
         learnt: Samples to fit to; None for forms without data.
         function: Of several, the one that samples run through.
     """
@@ -54,18 +57,20 @@ class PackageSubject:
         target: Any = None,
         forms: Sequence[str],
         min_group: int = 8,
+        safe: bool = False,
         learnt: Sequence[Sample] | None = None,
         function: str | None = None,
         device: str = "cpu",
         workers: int | None = None,
     ):
-        self.model, self.learnt = model, learnt
+        self.model, self.learnt, self.safe = model, learnt, safe
         self.function, self.device, self.workers = function, device, workers
         raised = model.copy()
         reach(raised, "iOS16", "compressed weights", target)
         self.target = oldest_target(raised)
         self.raised = target is not None or oldest_target(model) != self.target
         self._program = _shown(load(raised, device, precision="float32", function=function))
+        # Why weights are no items, by name.
         self.left: dict[str, str] = {}
         self._tensors: list[list[list[Weight]]] = []
         self.items: list[Item] = []
@@ -75,14 +80,15 @@ class PackageSubject:
         self._leaves = self._found_leaves()
 
     def _searchable(self, model: Model) -> list[Weight]:
-        config, found = OptimizationConfig(_SMALL and OpPalettizerConfig(nbits=4)), []
+        config, found = OptimizationConfig(OpPalettizerConfig(nbits=4)), []
         for weight in model.weights():
             try:
                 config_for(weight, config, (), False)
                 if not read_by_product(weight):
                     raise Skip("no product, look-up or recurrence reads it")
             except Skip as reason:
-                self.left[weight.name] = str(reason)
+                if len(weight.shape) > 1 and weight.consumers:  # of others nobody expects it
+                    self.left[weight.name] = str(reason)
                 continue
             found.append(weight)
         return found
@@ -95,7 +101,8 @@ class PackageSubject:
         first = group[0]
         names = tuple(dict.fromkeys(weight.name for weight in group))
         shapes = tuple(sharing[0].shape for sharing in tensors.values())
-        self.items.append(Item(first.name, names, shapes, first.consumers[0].op_type, known))
+        fitting = tuple(_along_an_axis(candidate, first) for candidate in known)
+        self.items.append(Item(first.name, names, shapes, first.consumers[0].op_type, fitting))
         self._tensors.append(list(tensors.values()))
 
     def _found_leaves(self) -> dict[str, dict[Place, list[Tensor]]]:
@@ -134,12 +141,21 @@ class PackageSubject:
                 if form is None:
                     raise Skip(f"it can't be {method.action.verb} in this form")
             if candidate:
-                check(form, by_opset(weight.node.function.opset))
+                self._check(form, weight)
         dense, size = np.array(decompress(form)), stored_bytes(form)
         weight.release()
         if candidate and size >= weight.stored_bytes:
             raise Skip("it would take as many bytes as before")
         return Value(dense, size if candidate else weight.stored_bytes)
+
+    def _check(self, form: CompressedWeight, weight: Weight) -> None:
+        """Raise an error of ours for a form that the target can't hold, or that is not safe if that matters."""
+        target = by_opset(weight.node.function.opset)
+        check(form, target)
+        if self.safe:
+            rules = [rule for rule in of_form(form, weight.consumers, target) if rule.severity != "no gain"]
+            if rules:
+                raise Skip(rules[0].title)
 
     def parts(self, samples: Sequence[Sample]) -> list[Part]:
         """See `Subject`."""
@@ -164,6 +180,17 @@ class PackageSubject:
         answers: dict[str, Any] = loaded.predict(sample, loaded.make_state())
         return answers
 
+    @property
+    def notes(self) -> list[str]:
+        """Sentences on what is left as it is."""
+        by_reason: dict[str, list[str]] = {}
+        for name, reason in self.left.items():
+            by_reason.setdefault(reason, []).append(name)
+        return [
+            f"{named(names)} {'stays as it is' if len(names) == 1 else 'stay as they are'}: {reason}"
+            for reason, names in by_reason.items()
+        ]
+
     def recipe(self, choice: Choice) -> dict[str, Any]:
         """See `Subject`."""
         methods = FITTED if self.learnt is not None else {}
@@ -182,6 +209,19 @@ class PackageSubject:
     def size(self, model: Model) -> int:
         """See `Subject`."""
         return model.size()
+
+
+def _along_an_axis(candidate: Candidate, weight: Weight) -> Candidate:
+    """The candidate, with its groups along the other axis of a matrix where they divide only that: as of the words of a
+    table, which are any number."""
+    if len(candidate.steps) != 1 or len(weight.shape) != 2:
+        return candidate
+    (verb, arguments), (_, axis) = candidate.steps[0], channel_axes(weight)
+    size = arguments.get("group_size")
+    if size is None or not weight.shape[axis] % size or weight.shape[1 - axis] % size:
+        return candidate
+    steps = ((verb, {**arguments, "channel_axis": 1 - axis}),)
+    return replace(candidate, label=f"{candidate.label} along axis {1 - axis}", steps=steps)
 
 
 def _shown(program: Runnable) -> Runnable:

@@ -34,10 +34,15 @@ def recipe_of(
     return {**({"target": target} if target else {}), "steps": steps}
 
 
-def write(recipe: Mapping[str, Any], path: Path, *, overwrite: bool | None = None, comment: str = "") -> None:
-    """Write a recipe as YAML, whole or not at all; `comment` stands at its head."""
+def as_yaml(recipe: Mapping[str, Any]) -> str:
+    """The text of a recipe."""
     import yaml
 
+    return str(yaml.safe_dump(dict(recipe), sort_keys=False, width=120, default_flow_style=None, allow_unicode=True))
+
+
+def write(recipe: Mapping[str, Any], path: Path, *, overwrite: bool | None = None, comment: str = "") -> None:
+    """Write a recipe as YAML, whole or not at all; `comment` stands at its head."""
     lines = "".join(f"# {line}\n" for line in comment.splitlines())
     with replacing(path, RECIPE, overwrite=overwrite) as partial:
-        partial.write_text(lines + yaml.safe_dump(dict(recipe), sort_keys=False, width=120), encoding="utf-8")
+        partial.write_text(lines + as_yaml(recipe), encoding="utf-8")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from corepress.json_numbers import plain
+from corepress.metrics import METRICS
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -28,7 +29,7 @@ class Chosen:
 
     Examples:
         >>> samples = [{"image": image} for image in np.load("samples.npz")["image"]]
-        >>> found = cto.search("model.mlpackage", samples, max_size="5kB")
+        >>> found = cto.search("model.mlpackage", samples, max_size="100kB")
         >>> found.chosen.weights[0].name
         'conv1_weight_to_fp16'
     """
@@ -56,7 +57,7 @@ class Point:
 
     Examples:
         >>> samples = [{"image": image} for image in np.load("samples.npz")["image"]]
-        >>> found = cto.search("model.mlpackage", samples, max_size="5kB")
+        >>> found = cto.search("model.mlpackage", samples, max_size="100kB")
         >>> [point.size for point in found.points] == sorted(point.size for point in found.points)
         True
     """
@@ -81,11 +82,12 @@ class Result:
             there were none.
         met: Whether the budget or the goal is met.
         notes: Sentences on what the numbers rest on, and what was left alone.
+        least: The value that `metric` was not to fall below; None where the size was limited.
 
     Examples:
         >>> samples = [{"image": image} for image in np.load("samples.npz")["image"]]
-        >>> found = cto.search("model.mlpackage", samples, max_size="5kB")
-        >>> found.chosen.size <= 5000
+        >>> found = cto.search("model.mlpackage", samples, max_size="100kB")
+        >>> found.chosen.size <= 100_000
         True
     """
 
@@ -95,6 +97,18 @@ class Result:
     tested: dict[str, float]
     met: bool
     notes: tuple[str, ...] = ()
+    least: float | None = None
+
+    @property
+    def summary(self) -> str:
+        """The verdict in a sentence."""
+        point = self.chosen
+        number = self.tested.get(self.metric, point.quality.get(self.metric, float("nan")))
+        label, unit = (METRICS[self.metric][:2]) if self.metric in METRICS else (self.metric, "")
+        text = f"{point.size:,} bytes, {point.bits:.2f} bits per weight, {label} {number:.4g}{unit}"
+        if self.least is None:
+            return text
+        return f"{text}, {'not below' if self.met else 'below'} {self.least:.4g}{unit}"
 
     @property
     def chosen(self) -> Point:
@@ -116,6 +130,8 @@ class Result:
         """Plain data, ready for JSON."""
         return {
             "met": self.met,
+            "summary": self.summary,
+            "least": plain(self.least),
             "metric": self.metric,
             "tested": plain(self.tested),
             "notes": list(self.notes),
@@ -146,3 +162,12 @@ class Result:
             numbers = (f"{point.quality[name]:.4g}" for name in metrics)
             table.add_row("chosen" if point.chosen else "", f"{point.size:,}", f"{point.bits:.2f}", *numbers)
         return table
+
+
+def in_words(result: Result) -> str:
+    """On what the numbers were measured, for people."""
+    if result.tested:
+        return "the front: samples that the choice was made by; the chosen model: samples that nothing saw before"
+    return (
+        "samples that the choice was made by: give more, or others (--test-data), for a number that nothing was made by"
+    )

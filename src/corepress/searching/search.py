@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import logging
+import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,14 +15,12 @@ from corepress.runtime.load import interface as interface_of
 from corepress.runtime.samples import checked, read_samples
 from corepress.searching.candidates import FORMS
 from corepress.searching.goals import Goal, goal_of
-from corepress.searching.loop import Search, Settings, in_turn
+from corepress.searching.loop import Found, Search, Settings, in_turn
 from corepress.searching.packages import PackageSubject
 from corepress.searching.quality import Judge, Metric
 from corepress.searching.result import Result
-from corepress.searching.subject import Sample
+from corepress.searching.subject import Sample, Subject
 from corepress.split import hold_back
-
-log = logging.getLogger(__name__)
 
 Data = Iterable[Mapping[str, Any]] | str | Path
 # Of the samples held back the part that choosing does not see either.
@@ -54,6 +53,7 @@ def search(
     points: int = 12,
     method: str = "plain",
     cost: str = "size",
+    safe: bool = False,
     function: str | None = None,
     device: str = "cpu",
     seed: int = 0,
@@ -87,6 +87,7 @@ def search(
         method: "plain", or "fitted": what is made learns from the samples (lut-gptq, gptq, sparsegpt), which takes
             longer.
         cost: "size", or "speed": forms that are known to be slow on phones count as more bytes in the choice.
+        safe: Leave out forms that devices are reported to get wrong, or to be slow with: see `corepress.lint`.
         function: Of a model with several, the one that the samples are for.
         device: Where PyTorch computes, such as "cpu" or "cuda".
         seed: Of the random signs in the prediction. The same seed gives the same result.
@@ -103,10 +104,10 @@ def search(
 
     Examples:
         >>> samples = [{"image": image} for image in np.load("samples.npz")["image"]]
-        >>> found = cto.search("model.mlpackage", samples, max_size="5kB")
-        >>> found.model.save("five_kb.mlpackage").size() <= 5000
+        >>> found = cto.search("model.mlpackage", samples, max_size="100kB")
+        >>> found.model.save("small_enough.mlpackage").size() <= 100_000
         True
-        >>> found.save_recipe("five_kb.yaml")
+        >>> found.save_recipe("small_enough.yaml")
     """
     name = getattr(metric, "__name__", "metric") if metric is not None else ""
     goal = goal_of(max_size, bits, min_snr, min_cosine, max_drop, name, metric is not None)
@@ -118,6 +119,7 @@ def search(
         target=target,
         forms=forms,
         min_group=min_group,
+        safe=safe,
         learnt=split.learnt if method == "fitted" else None,
         function=function,
         device=device,
@@ -130,10 +132,23 @@ def search(
         goal = Goal(least=judge.before - goal.drop, metric=name)
     settings = Settings(points, seed, workers, cost == "speed")
     found = Search(subject, split.learnt, in_turn(subject, judge), goal, settings, progress).run()
-    chosen = next(choice for choice, point in zip(found.choices, found.points, strict=True) if point.chosen)
-    result = subject.make(chosen)
-    tested = Judge(subject, split.tested, metric, name).measure(result) if split.tested else {}
-    return Result(result, tuple(found.points), goal.metric, tested, found.met, (*split.notes, *found.notes))
+    judge = Judge(subject, split.tested, metric, name)
+    return _tested(subject, found, goal, judge, split.notes)
+
+
+def _tested(subject: Subject, found: Found, goal: Goal, judge: Judge, notes: Sequence[str]) -> Result:
+    """The result, with the final number. A model that misses the goal there gives way to the next larger one."""
+    first = next(number for number, point in enumerate(found.points) if point.chosen)
+    last = len(found.points) if found.met and goal.least is not None and judge.samples else first + 1
+    model, tested, met = None, {}, found.met
+    for number in range(first, last):
+        model = subject.make(found.choices[number])
+        tested = judge.measure(model) if judge.samples else {}
+        met = found.met and (not tested or goal.least is None or tested.get(goal.metric, -math.inf) >= goal.least)
+        if met:
+            break
+    points = tuple(replace(point, chosen=number == place) for place, point in enumerate(found.points))
+    return Result(model, points, goal.metric, tested, met, (*notes, *found.notes), goal.least)
 
 
 def _check_words(method: str, cost: str, points: int) -> None:

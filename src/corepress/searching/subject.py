@@ -113,6 +113,17 @@ class Subject(Protocol):
         """The model with every item in its chosen form, as the recipe of the choice makes it."""
         ...
 
+    @property
+    def notes(self) -> Sequence[str]:
+        """Sentences on what is left as it is, and why."""
+        ...
+
     def size(self, model: Any) -> int:
         """Bytes of a model, all files included."""
         ...
+
+
+def named(names: Sequence[str]) -> str:
+    """Some names in a sentence: the first three, and how many more there are."""
+    shown = ", ".join(f'"{name}"' for name in names[:3])
+    return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown

@@ -1,0 +1,175 @@
+"""The options of `corepress search`, what they ask for, and what it shows."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from corepress.cli import streams
+from corepress.cli.declare import Option
+from corepress.cli.options import Destination, Running
+from corepress.cli.reporting import Page
+from corepress.errors import ConfigError, Missed
+
+if TYPE_CHECKING:
+    from corepress.searching.result import Result
+
+
+@dataclass(frozen=True)
+class Aim:
+    """The goal: one of these, and how it is measured."""
+
+    max_size: Annotated[
+        str | None, Option("--max-size", help="Bytes that the whole model may have, such as 10MB or 500kB.")
+    ] = None
+    bits: Annotated[
+        float | None, Option("--bits", min=0, help="Stored bits for each element of the weights, on average.")
+    ] = None
+    min_snr: Annotated[float | None, Option("--min-snr", help="The least SNR of the outputs, in dB.")] = None
+    min_cosine: Annotated[
+        float | None, Option("--min-cosine", min=-1, max=1, help="The least cosine of the outputs with the original's.")
+    ] = None
+    max_drop: Annotated[float | None, Option("--max-drop", min=0, help="How much of --metric may be lost.")] = None
+    metric: Annotated[
+        str | None,
+        Option(
+            "--metric", metavar="FILE.py:NAME",
+            help="A function in a Python file: of a sample's outputs and the sample, or of the model. More is better.",
+        ),
+    ] = None  # fmt: skip
+
+    def keywords(self) -> dict[str, Any]:
+        """As `corepress.search` takes them."""
+        return {
+            "max_size": self.max_size,
+            "bits": self.bits,
+            "min_snr": self.min_snr,
+            "min_cosine": self.min_cosine,
+            "max_drop": self.max_drop,
+            "metric": None if self.metric is None else function_in(self.metric),
+        }
+
+
+@dataclass(frozen=True)
+class Among:
+    """What a weight may become, and how it is made."""
+
+    forms: Annotated[
+        str | None, Option("--forms", help="Some of palettized,quantized,sparse,joint. [default: all]")
+    ] = None
+    min_group: Annotated[
+        int, Option("--min-group", min=1, help="The fewest channels that may share a look-up table.")
+    ] = 8
+    method: Annotated[
+        Literal["plain", "fitted"],
+        Option("--method", help="Whether what is made learns from --data, which takes longer."),
+    ] = "plain"
+    cost: Annotated[
+        Literal["size", "speed"],
+        Option("--cost", help="With speed, forms that are slow on phones count as more bytes in the choice."),
+    ] = "size"
+    safe: Annotated[
+        bool, Option("--safe", help="Leave out forms that devices are reported to get wrong, as lint would say.")
+    ] = False
+    points: Annotated[int, Option("--points", min=1, help="How many models of the front are measured.")] = 12
+    target: Annotated[
+        str | None, Option("--target", help="Raise the model to this system first, for example iOS18.")
+    ] = None
+
+    def keywords(self) -> dict[str, Any]:
+        """As `corepress.search` takes them."""
+        forms = {} if self.forms is None else {"forms": [word.strip() for word in self.forms.split(",")]}
+        return {
+            **forms,
+            "min_group": self.min_group,
+            "method": self.method,
+            "cost": self.cost,
+            "safe": self.safe,
+            "points": self.points,
+            "target": self.target,
+        }
+
+
+def run(path: Path, to: Destination, recipe: Path | None, page: Page, running: Running, **keywords: Any) -> None:
+    """Search, save what was chosen with its recipe and page, show it; raises Missed where the goal is missed."""
+    from corepress.cli import show as screen
+    from corepress.formats.atomic import check_destination
+    from corepress.formats.mlprogram import load
+    from corepress.formats.package import check_output
+    from corepress.reports import report
+    from corepress.searching.recipes import RECIPE, as_yaml, write
+    from corepress.searching.search import search
+
+    original = load(path)
+    check_output(to.output, path, overwrite=to.overwrite)
+    page.check((path, to.output), overwrite=to.overwrite)
+    if recipe is not None:
+        check_destination(recipe, RECIPE, overwrite=to.overwrite)
+    with screen.progress("search") as progress:
+        result = search(original, workers=running.workers, progress=progress, **keywords)
+        rows = report(result.model)
+        result.model.save(to.output, overwrite=to.overwrite)
+    if recipe is not None:
+        again = f"corepress compress {path} -o {to.output} --recipe {recipe}"
+        learns = f" --data {keywords['data']}" if keywords["method"] == "fitted" else ""
+        write(result.recipe, recipe, overwrite=to.overwrite, comment=f"{result.summary}\n{again}{learns}")
+    page.write(
+        "search", rows, overwrite=to.overwrite, names=(path.name, to.output.name), search=result,
+        models=(original, result.model), recipe=as_yaml(result.recipe),
+    )  # fmt: skip
+    more = {**({} if recipe is None else {"recipe": str(recipe)}), **page.facts()}
+    show(result, to.output, running.as_json, more)
+    if not result.met:
+        raise Missed(f"{result.summary}; {to.output} is the best that was found, and is written all the same")
+
+
+def function_in(text: str) -> Callable[..., Any]:
+    """The function that FILE.py:NAME means; a ConfigError where there is none."""
+    file, _, name = text.rpartition(":")
+    if not file or not name:
+        raise ConfigError(f"--metric {text}: it must be FILE.py:NAME, the name of a function in a Python file")
+    if not Path(file).is_file():
+        raise ConfigError(f"--metric {text}: there is no file {file}")
+    spec = importlib.util.spec_from_file_location("corepress_metric", file)
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"--metric {text}: {file} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise ConfigError(f"--metric {text}: {file} can't be run: {type(error).__name__}: {error}") from error
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise ConfigError(f"--metric {text}: {file} has no function {name!r}")
+    return function  # type: ignore[no-any-return]
+
+
+def show(result: Result, output: Path, as_json: bool, more: dict[str, str]) -> None:
+    """The front, and what was chosen, for people or as JSON. `more`: further files that were written, by field."""
+    if as_json:
+        streams.document({"output": str(output), **more, **result.to_dict()})
+        return
+    from corepress.cli.show import facts
+    from corepress.cli.terminal import console
+    from corepress.searching.result import in_words
+
+    console().print(result.table())
+    facts([
+        ("written to", str(output)),
+        ("chosen", result.summary),
+        ("forms", _forms(result)),
+        ("measured on", in_words(result)),
+        *((label, path) for label, path in more.items()),
+        *(("note", note) for note in result.notes),
+    ])  # fmt: skip
+
+
+def _forms(result: Result) -> str:
+    """How many weights got each form, most first."""
+    from collections import Counter
+
+    counted = Counter(weight.form for weight in result.chosen.weights)
+    return "\n".join(f"{count} x {form}" for form, count in counted.most_common())

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from corepress.linting import lint as lint
     from corepress.reports import Report as Report
     from corepress.reports import report as report
+    from corepress.reports.comparison import Comparison as Comparison
+    from corepress.reports.comparison import compare as compare
     from corepress.searching.result import Result as Result
     from corepress.searching.search import search as search
     from corepress.split import hold_back as hold_back
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from corepress.verification import verify as verify
 
 __all__ = [
+    "Comparison",
     "ConfigError",
     "CorepressError",
     "DataError",
@@ -58,6 +61,7 @@ __all__ = [
     "Result",
     "UnsupportedError",
     "Verification",
+    "compare",
     "coreml",
     "describe",
     "hold_back",
@@ -72,6 +76,8 @@ __all__ = [
 ]
 
 _LAZY = {
+    "Comparison": "corepress.reports.comparison",
+    "compare": "corepress.reports.comparison",
     "Model": "corepress.formats.mlprogram",
     "load": "corepress.formats.mlprogram",
     "Description": "corepress.description",

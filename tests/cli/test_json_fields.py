@@ -77,8 +77,8 @@ def test_verify(small: tuple[Path, dict[str, Any]]) -> None:
 
 @pytest.mark.parametrize("command", sorted(WITH_JSON - COMPRESSING - {"verify"}))
 def test_other_commands(command: str) -> None:
-    arguments = {"run": [DIGITS, "--random"], "targets": []}.get(command, [DIGITS])
-    check(json.loads(corepress(command, *arguments, "--json").stdout), f"`{command}`")
+    arguments = {"run": [DIGITS, "--random"], "targets": [], "compare": [DIGITS, DIGITS]}.get(command, [DIGITS])
+    check(json.loads(corepress(command, *arguments, "--json").stdout), f"`{command}`", "report")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

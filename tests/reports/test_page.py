@@ -10,7 +10,8 @@ import pytest
 
 from corepress.errors import OutputError
 from corepress.reports import Report
-from corepress.reports.page import check, page, write
+from corepress.reports.document import check, write
+from corepress.reports.page import page
 from tests.reports.made import HOSTILE, rows, written
 
 

@@ -13,7 +13,7 @@ from corepress.cli import completion, options, searching, settings, streams
 from corepress.cli.check import Check
 from corepress.cli.declare import Argument, Command, Option
 from corepress.cli.guard import Guarded
-from corepress.cli.reporting import Page
+from corepress.cli.reporting import OverwritePage, Page
 from corepress.cli.steps import holds_networks, made_dense, of_networks, of_package, run_step, with_activations
 from corepress.cli.usage import Checked, TakesNetworks
 
@@ -215,14 +215,7 @@ def verify(
     original: options.Input,
     compressed: Annotated[Path, Argument(metavar="COMPRESSED", help="The model that was made of it.")],
     *,
-    data: Annotated[
-        Path | None,
-        Option(
-            "--data",
-            exists=True,
-            help="Inputs: an .npz file, an image, or a folder of them. [default: random]",
-        ),
-    ] = None,
+    data: options.Data = None,
     per_op: Annotated[
         bool, Option("--per-op", help="Compare every operation, to find the first that went wrong.")
     ] = False,
@@ -233,12 +226,12 @@ def verify(
     metric: Annotated[options.Metric, Option(help="What decides whether the models are near enough.")] = "snr",
     threshold: Annotated[float | None, Option(help=options.THRESHOLD)] = None,
     min_snr: options.MinSnr = None,
-    samples: Annotated[int, Option(min=1, help="Number of random inputs, without --data.")] = 4,
+    samples: options.RandomInputs = 4,
     seed: options.Seed = 0,
     device: options.Device = "cpu",
     function: options.Function = None,
     page: Page,
-    overwrite: Annotated[bool, Option("--overwrite", help="Replace the page of --report if it exists.")] = False,
+    overwrite: OverwritePage = False,
     as_json: options.Json = False,
 ) -> None:
     """Run two models on the same inputs and compare the outputs; exit code 1 if they are too far apart."""
@@ -254,10 +247,39 @@ def verify(
         per_op=per_op, samples=samples, seed=seed, device=device, function=function,
         stage=int(stage) if stage is not None and stage.removeprefix("-").isdecimal() else stage, watch=watch,
     )  # fmt: skip
-    page.write_comparison(original, compressed, result, watch, overwrite=overwrite)
+    page.write_verification(original, compressed, result, watch, overwrite=overwrite)
     show.verification(result, as_json, page.facts())
     if not result.ok:
         raise Missed(result.summary)
+
+
+@command(Checked)
+def compare(
+    original: options.Input,
+    compressed: Annotated[list[Path], Argument(metavar="COMPRESSED...", help="One or more that were made of it.")],
+    *,
+    data: options.Data = None,
+    metric: Annotated[options.Metric, Option(help="What is drawn beside the size.")] = "snr",
+    samples: options.RandomInputs = 4,
+    seed: options.Seed = 0,
+    device: options.Device = "cpu",
+    function: options.Function = None,
+    page: Page,
+    overwrite: OverwritePage = False,
+    as_json: options.Json = False,
+) -> None:
+    """Show several packages of one model side by side: size, answers, systems, hazards."""
+    from corepress.cli import show
+    from corepress.reports.comparison import compare as compared
+
+    models = [original, *compressed]
+    page.check(models, overwrite=overwrite)
+    with show.progress("compare") as progress:
+        result = compared(
+            models, data, metric=metric, samples=samples, seed=seed, device=device, function=function, progress=progress
+        )
+    page.write_comparison(result, overwrite=overwrite)
+    show.comparison(result, as_json, page.facts())
 
 
 @command(Checked)

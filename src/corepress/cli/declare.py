@@ -71,8 +71,12 @@ class Command(click.Command):
 
 
 class _Positional(click.Argument):
-    def __init__(self, name: str, declared: Argument):
-        super().__init__([name], type=_Place(exists=False), metavar=declared.metavar)
+    """A path; `several`: one or more of them."""
+
+    def __init__(self, name: str, declared: Argument, several: bool = False):
+        super().__init__(
+            [name], type=_Place(exists=False), metavar=declared.metavar, nargs=-1 if several else 1, required=True
+        )
         self.declared = declared
 
 
@@ -137,7 +141,7 @@ def _grouping(function: Callable[..., None]) -> Callable[..., None]:
 def _parameter(parameter: inspect.Parameter) -> click.Parameter:
     annotation, declared = get_args(parameter.annotation)
     if isinstance(declared, Argument):
-        return _Positional(parameter.name, declared)
+        return _Positional(parameter.name, declared, get_origin(annotation) is list)
     return _option(parameter, annotation, declared)
 
 

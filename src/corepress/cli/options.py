@@ -25,6 +25,11 @@ Json = Annotated[bool, Option("--json", help="Print one JSON document on standar
 Overwrite = Annotated[bool, Option("--overwrite", help="Replace the output if it exists, even if it is the input.")]
 THRESHOLD = "The least value of the metric that is good enough; of kl and max_abs the greatest. [default: by metric]"
 MinSnr = Annotated[float | None, Option("--min-snr", help="The threshold of --metric snr, in dB. [default: 20]")]
+Data = Annotated[
+    Path | None,
+    Option("--data", exists=True, help="Inputs: an .npz file, an image, or a folder of them. [default: random]"),
+]
+RandomInputs = Annotated[int, Option(min=1, help="Number of random inputs, without --data.")]
 Device = Annotated[str, Option("--device", help="Where to run the model: cpu, cuda or mps.")]
 Function = Annotated[str | None, Option("--function", help="The function to run, if the model has several.")]
 Seed = Annotated[int, Option("--seed", min=0, help="Another number gives other random inputs.")]

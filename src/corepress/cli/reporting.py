@@ -16,7 +16,11 @@ if TYPE_CHECKING:
     from corepress.linting import Findings
     from corepress.reports import Report
     from corepress.reports.answers import Answers
+    from corepress.reports.comparison import Comparison
     from corepress.verification import Verification
+
+
+OverwritePage = Annotated[bool, Option("--overwrite", help="Replace the page of --report if it exists.")]
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class Page:
     def check(self, sources: Sequence[Path] = (), *, overwrite: bool = False) -> None:
         """A CorepressError where the page can't be written; `sources`: the models, which it may not lie in."""
         if self.report is not None:
-            from corepress.reports.page import check
+            from corepress.reports.document import check
 
             check(self.report, overwrite=overwrite, sources=sources)
 
@@ -56,12 +60,13 @@ class Page:
         """Write the page, if it was asked for. `content`: as `corepress.reports.page.page` takes it."""
         if self.report is None:
             return
-        from corepress.reports.page import page, write
+        from corepress.reports.document import write
+        from corepress.reports.page import page
 
         made = page(task, weights, command=command_line(), translate=translate, **content)
         write(self.report, made, overwrite=overwrite)
 
-    def write_comparison(
+    def write_verification(
         self, original: Path, compressed: Path, result: Verification, watch: Answers | None, *, overwrite: bool = False
     ) -> None:
         """The same for two models that were compared."""
@@ -75,6 +80,16 @@ class Page:
             "verify", between(*models), overwrite=overwrite, names=(original.name, compressed.name), models=models,
             verification=result, basis=_basis(result), answers=watch, findings=self.findings(models[1]),
         )  # fmt: skip
+
+    def write_comparison(self, comparison: Comparison, *, overwrite: bool = False) -> None:
+        """The same for several models that were compared."""
+        if self.report is None:
+            return
+        from corepress.reports.comparison_page import comparison_page
+        from corepress.reports.document import write
+
+        made = comparison_page(comparison, command=command_line(), translate=translate)
+        write(self.report, made, overwrite=overwrite)
 
     def facts(self) -> dict[str, str]:
         """What JSON says of the page."""

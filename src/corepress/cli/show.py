@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from corepress.linting import Findings
     from corepress.linting.rule import Group
     from corepress.reports import Report
+    from corepress.reports.comparison import Comparison
     from corepress.verification import Verification
 
 _SHOWN_CLASSES = 5
@@ -193,7 +194,20 @@ def verification(result: Verification, as_json: bool, page: Mapping[str, str] = 
     if result.ok:
         console().print(translate(result.summary), markup=False)
     for name, path in page.items():
-        print(f"{name}: {path}")
+        console().print(f"{name}: {path}", markup=False, highlight=False)
+
+
+def comparison(result: Comparison, as_json: bool, page: Mapping[str, str] = _NOTHING) -> None:
+    """How several models compare: a table, and what makes it weaker, or JSON. `page`: as in `summary`."""
+    notes = [translate(note) for note in result.notes]
+    if as_json:
+        streams.document({**result.to_dict(), "notes": notes, **page})
+        return
+    from corepress.cli.terminal import console
+
+    console().print(result.table())
+    for line in (*notes, *(f"{name}: {path}" for name, path in page.items())):
+        console().print(line, markup=False, highlight=False)
 
 
 def findings(found: Findings, as_json: bool) -> None:

@@ -62,6 +62,7 @@ def _counts_bits(given: Mapping[str, Any]) -> bool:
 _RANDOM = Needs(
     ("samples", "seed"), lambda given: given["data"] is None, "it is for random inputs, and --data gives others"
 )
+_PAGE = Needs(("overwrite",), _set("report"), "it needs --report")
 TABLE: dict[str, tuple[Needs, ...]] = {
     "palettize": (
         _no_config(
@@ -126,7 +127,8 @@ TABLE: dict[str, tuple[Needs, ...]] = {
         ),
     ),
     "compress": (_packages_only("target"),),
-    "verify": (_RANDOM, Needs(("overwrite",), _set("report"), "it needs --report")),
+    "verify": (_RANDOM, _PAGE),
+    "compare": (_RANDOM, _PAGE),
     "lint": (
         Needs(("overwrite",), lambda given: str(given["sarif"]) not in ("None", "-"), "it needs --sarif FILE"),
         Needs(

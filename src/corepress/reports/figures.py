@@ -89,7 +89,7 @@ def front(points: Rows, label: str) -> dict[str, Any]:
     """Size against quality: the best that was found for each size. Points have `size` (MB), `quality`, `bits` and
     `chosen`."""
     chart = alt.Chart(_ROWS)
-    x = alt.X("size:Q", title="size, MB", scale=alt.Scale(zero=False))
+    x = alt.X("size:Q", title="size, MB", axis=alt.Axis(tickCount=8), scale=alt.Scale(zero=False))
     y = alt.Y("quality:Q", title=label, scale=alt.Scale(zero=False))
     tooltip = [alt.Tooltip(f"{name}:Q", format=".4g") for name in ("size", "quality", "bits")]
     line = chart.mark_line(color=BLUE, strokeWidth=1.5).encode(x, y)
@@ -106,7 +106,7 @@ def front(points: Rows, label: str) -> dict[str, Any]:
 def models(points: Rows, label: str) -> dict[str, Any]:
     """Several packages of one model, size against quality. Points have `size` (MB), `quality` and `letter`."""
     chart = alt.Chart(_ROWS)
-    x = alt.X("size:Q", title="size, MB", scale=alt.Scale(zero=False, padding=30))
+    x = alt.X("size:Q", title="size, MB", axis=alt.Axis(tickCount=8), scale=alt.Scale(zero=False, padding=30))
     y = alt.Y("quality:Q", title=label, scale=alt.Scale(zero=False, padding=20))
     tooltip = [alt.Tooltip("letter:N"), alt.Tooltip("name:N"), *(
         alt.Tooltip(f"{name}:Q", format=".4g") for name in ("size", "quality")

@@ -1,31 +1,23 @@
-"""The page of a report: gathers what is shown, in plain values, and fills the template. One file, which needs nothing.
-
-A section whose values are missing is left out. Names and texts come from files of others: the template escapes all of
-them, and nothing that it holds may load anything (its Content-Security-Policy).
-"""
+"""The page of a report: gathers what is shown, in plain values, for the template. What is missing has no section."""
 
 from __future__ import annotations
 
 import math
-import platform
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from corepress.errors import importing, one_line
-from corepress.formats.atomic import Kind, check_destination, replacing
 from corepress.metrics import METRICS
+from corepress.reports.document import label, measured, render, short, size
 from corepress.reports.rows import Report, Row
 from corepress.verification.result import OPERATION_SNR
-from corepress.version import __version__
 
 if TYPE_CHECKING:
     from corepress.linting import Findings
     from corepress.reports.answers import Answers
     from corepress.verification import Verification
 
-PAGE = Kind("a page", ".html", False, lambda path: path.is_file() and path.suffix.lower() == ".html")
 # How much a page holds of what a large model has: rows of tables, points of charts, weights with a histogram, and names
 # of weights that were left alone for one reason.
 TABLE, POINTS, HISTOGRAMS, NAMES = 100, 3000, 40, 5
@@ -53,21 +45,6 @@ class Searched(Protocol):
     def metric(self) -> str: ...
     @property
     def notes(self) -> Sequence[str]: ...
-
-
-def check(path: Path, *, overwrite: bool = False, sources: Sequence[Path] = ()) -> None:
-    """A CorepressError where no page can be written there, before any work is done: also for what is not installed."""
-    check_destination(path, PAGE, overwrite=overwrite, sources=sources)
-    with importing("a report"):
-        import altair  # noqa: F401
-        import jinja2  # noqa: F401
-        import vl_convert  # noqa: F401
-
-
-def write(path: Path, content: str, *, overwrite: bool = False) -> None:
-    """Write a page, whole or not at all."""
-    with replacing(path, PAGE, overwrite=overwrite) as partial:
-        partial.write_text(content, encoding="utf-8")
 
 
 def page(
@@ -125,48 +102,6 @@ def page(
     )
 
 
-def render(template: str, *, charts: Mapping[str, Any], **content: Any) -> str:
-    """A template of this folder, filled. `charts`: specifications by the names that the template gives their places."""
-    with importing("a report"):
-        import jinja2
-
-    from corepress.reports import figures
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("corepress.reports"), autoescape=True, trim_blocks=True, lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )  # fmt: skip
-    environment.filters |= {"size": size, "decibels": decibels_in_words, "short": short, "number": number}
-    made = f"corepress {__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}"
-    library = figures.library() if charts else ""
-    return environment.get_template(template).render(charts=charts, library=library, made=made, **content)
-
-
-def size(count: float) -> str:
-    """Bytes for people."""
-    for unit in ("bytes", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} GB"
-
-
-def decibels_in_words(value: float | None) -> str:
-    if value is None or math.isnan(value):
-        return "-"
-    return "nothing lost" if value == math.inf else "all lost" if value == -math.inf else f"{value:.1f} dB"
-
-
-def number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4g}"
-
-
-def short(name: str) -> str:
-    """A name that may be of any length, as far as it is shown."""
-    text = one_line(name)
-    return text if len(text) <= 100 else f"{text[:60]} … {text[-30:]}"
-
-
 def _charts(
     rows: Sequence[tuple[int, Row]], verification: Verification | None, search: Searched | None
 ) -> dict[str, Any]:
@@ -190,7 +125,7 @@ def _charts(
             None if wrong is None else short(wrong.name),
         )
     if search is not None:
-        found["front"] = figures.front(_front(search)["points"], _label(search.metric))
+        found["front"] = figures.front(_front(search)["points"], label(search.metric))
     return found
 
 
@@ -271,17 +206,9 @@ def _outputs(verification: Verification | None) -> list[dict[str, Any]]:
     if verification is None:
         return []
     return [
-        {"name": short(row.name), "metrics": {metric: _measured(metric, row.of(metric)) for metric in METRICS}}
+        {"name": short(row.name), "metrics": {metric: measured(metric, row.of(metric)) for metric in METRICS}}
         for row in verification.rows
     ]
-
-
-def _measured(metric: str, value: float | None) -> str:
-    if value is None:
-        return "-"
-    if METRICS[metric].unit == " dB":
-        return decibels_in_words(value)
-    return f"{value:.5f}" if metric == "cosine" else f"{value:.4g}{METRICS[metric].unit}"
 
 
 def _judged(verification: Verification | None, translate: Callable[[str], str]) -> dict[str, Any] | None:
@@ -292,7 +219,7 @@ def _judged(verification: Verification | None, translate: Callable[[str], str]) 
     return {
         "ok": verification.ok,
         "metric": metric.label,
-        "worst": _measured(verification.metric, worst.of(verification.metric)),
+        "worst": measured(verification.metric, worst.of(verification.metric)),
         "threshold": f"{verification.threshold:g}{metric.unit}",
         "limit": "at most" if metric.at_most else "at least",
         "summary": translate(verification.summary),
@@ -333,11 +260,7 @@ def _front(search: Searched | None) -> dict[str, Any]:
         {"size": point.size / 1e6, "quality": point.quality[search.metric], "bits": point.bits, "chosen": point.chosen}
         for point in search.points
     ]
-    return {"points": points, "metric": _label(search.metric), "notes": list(search.notes)}
-
-
-def _label(metric: str) -> str:
-    return f"{METRICS[metric].label},{METRICS[metric].unit}".rstrip(",") if metric in METRICS else metric
+    return {"points": points, "metric": label(search.metric), "notes": list(search.notes)}
 
 
 def _hazards(findings: Findings) -> Iterator[dict[str, Any]]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-SLOW = {"coremltools", "sklearn", "scipy", "torchao", "transformers", "mkdocs"}
+SLOW = {"coremltools", "sklearn", "scipy", "torchao", "transformers", "mkdocs", "ray"}
 
 
 def imported_at_once(body: list[ast.stmt]) -> Iterator[str]:

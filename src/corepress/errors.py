@@ -182,6 +182,7 @@ EXTRAS = {
     "PIL": ("Pillow", "images"),
     "safetensors": ("safetensors", "checkpoints"),
     "torchao": ("torchao", "pt2e"),
+    "ray": ("Ray", "ray"),
     "altair": ("Altair", "report"),
     "jinja2": ("Jinja2", "report"),
     "vl_convert": ("vl-convert", "report"),

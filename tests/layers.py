@@ -61,6 +61,7 @@ ALLOWED: dict[str, set[str]] = {
         "recipe", "coreml", "runtime", "formats", "targets", "weights", "kernels", "metrics", "tables", "json_numbers",
         "split", "engine", "fields", "errors", "linting",
     },
+    "searching/workers": {"threads", "version", "errors"},
     "searching/networks": {"searching", "recipe", "neural_network", "runtime", "formats", "engine", "errors"},
     "searching/modules": {"searching", "torch", "targets", "weights", "engine", "errors"},
     "cli": {

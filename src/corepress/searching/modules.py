@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from corepress.engine import Skip, skipping
 from corepress.errors import ConfigError
 from corepress.searching.candidates import DENSE, candidates
-from corepress.searching.subject import Array, Candidate, Choice, Item, Part, Place, Sample, Value
+from corepress.searching.subject import Array, Candidate, Choice, Item, Part, Place, Sample, Value, left_alone
 from corepress.targets import target
 from corepress.torch.layerwise_compression.input_cacher import Call
 from corepress.torch.metadata import PREFIX, array_of, read_weight, write_value
@@ -142,6 +142,11 @@ class ModuleSubject:
     def make(self, choice: Choice) -> nn.Module:
         """The compressed module, with the buffers by which `coremltools.convert` knows it."""
         return compressed(self._model, self.recipe(choice))
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """Sentences on what is left as it is, and why."""
+        return left_alone(self.left)
 
     def size(self, model: nn.Module) -> int:
         """Bytes of all parameters and buffers as they are stored: in their own types, if they are not compressed."""

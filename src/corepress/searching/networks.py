@@ -21,13 +21,12 @@ from corepress.formats.neural_network.layers import LayerWeight
 from corepress.neural_network.actions import action_of, finite
 from corepress.neural_network.config import NetworkLinearConfig, NetworkPaletteConfig
 from corepress.runtime import load
-from corepress.runtime.program import Program
 from corepress.runtime.runnable import Runnable
-from corepress.runtime.samples import finite_tensors
 from corepress.runtime.walk import each_program
 from corepress.searching.candidates import DENSE
+from corepress.searching.programs import outputs_of
 from corepress.searching.recipes import recipe_of
-from corepress.searching.subject import Array, Candidate, Choice, Item, Part, Place, Sample, Value
+from corepress.searching.subject import Array, Candidate, Choice, Item, Part, Place, Sample, Value, left_alone
 
 FORMS = ("palettized", "quantized")
 HALF = Candidate("float16", (("quantize", {"nbits": 16}),))
@@ -137,7 +136,7 @@ class NetworkSubject:
     def parts(self, samples: Sequence[Sample]) -> list[Part]:
         """See `Subject`."""
         return [
-            Part(_outputs(stage), self._leaves[name], list(given))
+            Part(outputs_of(stage), self._leaves[name], list(given))
             for name, stage, given in each_program(self._program, samples, networks=True)
             if self._leaves[name]
         ]
@@ -171,18 +170,14 @@ class NetworkSubject:
         )
         return made
 
+    @property
+    def notes(self) -> list[str]:
+        """See `Subject`."""
+        return left_alone(self.left)
+
     def size(self, model: Model) -> int:
         """See `Subject`."""
         return model.size()
-
-
-def _outputs(stage: Program) -> Any:
-    def outputs(sample: Mapping[str, Any]) -> list[Tensor]:
-        given = stage.tensors(finite_tensors(stage.interface.inputs, sample))
-        states = stage.make_state() if stage.interface.states else None
-        return [result for result in stage.module(*given, states=states) if isinstance(result, Tensor)]
-
-    return outputs
 
 
 def _by_name(weights: Iterator[LayerWeight]) -> Iterator[list[LayerWeight]]:

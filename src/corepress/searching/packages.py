@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,14 +23,13 @@ from corepress.fields import read
 from corepress.formats.mlprogram import Model, Weight
 from corepress.linting import of_form
 from corepress.runtime import load
-from corepress.runtime.program import Program
 from corepress.runtime.runnable import Runnable
-from corepress.runtime.samples import finite_tensors
 from corepress.runtime.stages.pipeline import Pipeline
 from corepress.runtime.walk import each_program
 from corepress.searching.candidates import candidates
+from corepress.searching.programs import outputs_of
 from corepress.searching.recipes import recipe_of
-from corepress.searching.subject import Array, Candidate, Choice, Item, Part, Place, Sample, Value, named
+from corepress.searching.subject import Array, Candidate, Choice, Item, Part, Place, Sample, Value, left_alone
 from corepress.targets import by_opset, check
 from corepress.weights import CompressedWeight, decompress, stored_bytes
 
@@ -160,7 +159,7 @@ class PackageSubject:
     def parts(self, samples: Sequence[Sample]) -> list[Part]:
         """See `Subject`."""
         return [
-            Part(_outputs(stage), self._leaves[name], list(given))
+            Part(outputs_of(stage), self._leaves[name], list(given))
             for name, stage, given in each_program(self._program, samples)
         ]
 
@@ -183,13 +182,7 @@ class PackageSubject:
     @property
     def notes(self) -> list[str]:
         """Sentences on what is left as it is."""
-        by_reason: dict[str, list[str]] = {}
-        for name, reason in self.left.items():
-            by_reason.setdefault(reason, []).append(name)
-        return [
-            f"{named(names)} {'stays as it is' if len(names) == 1 else 'stay as they are'}: {reason}"
-            for reason, names in by_reason.items()
-        ]
+        return left_alone(self.left)
 
     def recipe(self, choice: Choice) -> dict[str, Any]:
         """See `Subject`."""
@@ -228,15 +221,6 @@ def _shown(program: Runnable) -> Runnable:
     """Which boxes a suppression keeps hangs by a hair: what goes into it can be compared, and has a derivative."""
     detects = isinstance(program, Pipeline) and program.detections is not None
     return program.showing(-1, alone=True) if detects and isinstance(program, Pipeline) else program
-
-
-def _outputs(stage: Program) -> Any:
-    def outputs(sample: Mapping[str, Any]) -> list[Tensor]:
-        given = stage.tensors(finite_tensors(stage.interface.inputs, sample))
-        states = stage.make_state() if stage.interface.states else None
-        return [result for result in stage.module(*given, states=states) if isinstance(result, Tensor)]
-
-    return outputs
 
 
 def _by_name(weights: Sequence[Weight]) -> list[list[Weight]]:

@@ -127,3 +127,14 @@ def named(names: Sequence[str]) -> str:
     """Some names in a sentence: the first three, and how many more there are."""
     shown = ", ".join(f'"{name}"' for name in names[:3])
     return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown
+
+
+def left_alone(reasons: Mapping[str, str]) -> list[str]:
+    """Sentences on weights that stay as they are. `reasons`: by name, why."""
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        by_reason.setdefault(reason, []).append(name)
+    return [
+        f"{named(names)} {'stays as it is' if len(names) == 1 else 'stay as they are'}: {reason}"
+        for reason, names in by_reason.items()
+    ]

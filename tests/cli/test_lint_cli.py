@@ -74,5 +74,5 @@ def test_commands_say_what_applies_to_what_they_changed(small: tuple[Path, str],
     command = ["quantize", DIGITS, "-o", out, "--overwrite", "--dtype", "int4", "--granularity", "per_block"]
     done = corepress(*command, "--block-size", 16, "--json")
     (hazard,) = json.loads(done.stdout)["hazards"]
-    assert hazard == {"rule": "blocks-of-integers", "severity": "wrong", "devices": ["ane"], "weights": 4}
+    assert hazard == {"rule": "blocks-of-integers", "severity": "wrong", "devices": ["ane"], "count": 4}
     assert "devices" not in corepress("quantize", DIGITS, "-o", out, "--overwrite").stdout

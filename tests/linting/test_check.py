@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+import numpy as np
 import pytest
 
 import corepress as cto
@@ -110,7 +111,6 @@ def test_networks(tmp_path: Path) -> None:
 
 def test_a_network_with_a_recurrence(tmp_path: Path) -> None:
     import coremltools as ct
-    import numpy as np
 
     floats = ct.models.datatypes.Array
     builder = ct.models.neural_network.NeuralNetworkBuilder(
@@ -144,6 +144,17 @@ def test_what_a_run_changed(tmp_path: Path) -> None:
     (group,) = of_changed(network(True)(tmp_path))
     assert group.rule.id == "network-weights" and of_changed(network(False)(tmp_path)) == []
     assert of_changed(coreml.decompress_weights(model)) == []
+
+
+def test_activations_that_a_run_quantized() -> None:
+    from corepress.coreml.experimental import OpActivationLinearQuantizerConfig, linear_quantize_activations
+
+    samples = [{"image": np.load(DIGITS.parent / "digits_test.npz")["images"][:1].reshape(1, 1, 8, 8).astype("f2")}]
+    config = coreml.OptimizationConfig(OpActivationLinearQuantizerConfig())
+    model = linear_quantize_activations(DIGITS, config, samples)
+    assert [group.rule.id for group in of_changed(model)] == ["w8a8-elsewhere", "w8a8-older-chips"]
+    assert "quantized activations" in of_changed(model)[0].findings[0].found
+    assert [rule.id for rule in lint(model).by_rule()] == ["w8a8-elsewhere", "w8a8-older-chips"]
 
 
 # What findings are written as.

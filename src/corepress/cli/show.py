@@ -106,7 +106,7 @@ def summary(
         for row in content["weights"]:
             row |= {key: translate(row[key]) for key in ("skipped", "unfitted")}
         content["hazards"] = [
-            {"rule": rule.id, "severity": rule.severity, "devices": rule.devices, "weights": len(found)}
+            {"rule": rule.id, "severity": rule.severity, "devices": rule.devices, "count": len(found)}
             for rule, found in hazards
         ]
         streams.document({"output": str(output), **content, **extra, **page})
@@ -158,7 +158,7 @@ def _unfitted(report: Report) -> Iterator[tuple[str, str]]:
 
 
 def _reported(hazards: Sequence[Group]) -> Iterator[tuple[str, str]]:
-    """The line that names the rules of `lint` that apply to what was changed, each with the number of weights."""
+    """The line that names the rules of `lint` that apply to what was changed, each with the number of places."""
     if hazards:
         named = (f"{rule.id} ({rule.severity} on {'/'.join(rule.devices)}: {len(found)})" for rule, found in hazards)
         yield "devices", f"{', '.join(named)}; corepress lint says what was reported"

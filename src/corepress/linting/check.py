@@ -10,6 +10,7 @@ from corepress.formats.features import interface_of
 from corepress.formats.kinds import NETWORKS, kind_of, leaves, models, with_article
 from corepress.formats.mlprogram import Model
 from corepress.formats.mlprogram.program import Function, Node, nodes
+from corepress.formats.mlprogram.weight import find_weights
 from corepress.formats.neural_network import Model as Networks
 from corepress.formats.read import Other, read
 from corepress.linting.constants import RULES as CONSTANT_RULES
@@ -17,7 +18,7 @@ from corepress.linting.findings import Findings
 from corepress.linting.function import Function as Subject
 from corepress.linting.networks import RULES as NETWORK_RULES
 from corepress.linting.networks import Network
-from corepress.linting.outline import outline
+from corepress.linting.outline import outlines
 from corepress.linting.programs import RULES as PROGRAM_RULES
 from corepress.linting.rule import Finding, checked_device, ordered
 from corepress.linting.stored import of_layers, of_weights, oldest
@@ -81,15 +82,15 @@ def _in(held: Model | Networks | Other, system: Target) -> Iterator[Finding]:
 
 
 def _in_program(model: Model, system: Target) -> Iterator[Finding]:
-    weights = model.weights()
-    yield from of_weights(weights, system)
+    everything = nodes(model.spec)
+    stored = outlines(find_weights(model, everything))
+    yield from of_weights(stored, system)
     forms: dict[str, list[CompressedWeight]] = {}
-    for weight in weights:
-        if (form := outline(weight)) is not None:
-            forms.setdefault(weight.function, []).append(form)
+    for weight, form in stored:
+        forms.setdefault(weight.function, []).append(form)
     descriptions = {name: spec.description for name, spec in models(model.spec)}
     by_function: dict[Function, list[Node]] = {}
-    for node in nodes(model.spec):
+    for node in everything:
         by_function.setdefault(node.function, []).append(node)
     for function, inside in by_function.items():
         interface = interface_of(descriptions[function.program], function.name)

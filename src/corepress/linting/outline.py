@@ -27,6 +27,11 @@ def outline(weight: Weight) -> CompressedWeight | None:
     return None if weight.argument is not None else _form(weight.node, weight.shape)
 
 
+def outlines(weights: list[Weight]) -> list[tuple[Weight, CompressedWeight]]:
+    """The compressed ones among some weights, each with its form."""
+    return [(weight, form) for weight in weights if (form := outline(weight)) is not None]
+
+
 def _form(node: Node, shape: tuple[int, ...]) -> CompressedWeight | None:
     if node.type in _LUT:
         return _palettized(node, shape)
@@ -112,6 +117,11 @@ def _type(node: Node, argument: str) -> tuple[DType, tuple[int, ...]] | None:
     if operand.node is None or operand.output >= len(operand.node.op.outputs):
         return None
     return type_of(operand.node.op.outputs[operand.output])
+
+
+def quantizes_activation(node: Node) -> bool:
+    """Whether an operation makes small integers of what is computed of the inputs."""
+    return node.type == "quantize" and not node.fixed
 
 
 def type_of(output: Any) -> tuple[DType, tuple[int, ...]] | None:

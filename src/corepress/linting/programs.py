@@ -4,12 +4,14 @@ and a function, which gets one function of a program and yields the places that 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
+from corepress.formats.mlprogram.program import Node
 from corepress.linting.features import enumerated, ranges
 from corepress.linting.function import Find, Function, Spot, dtypes, products
-from corepress.linting.outline import type_of
-from corepress.linting.rule import Rule
+from corepress.linting.outline import quantizes_activation, type_of
+from corepress.linting.rule import Finding, Rule
 from corepress.weights import Palettized
 
 _WIDTH = 32
@@ -77,8 +79,7 @@ def _log_of_softmax(function: Function) -> Iterator[Spot]:
 
 
 def _activations(function: Function) -> Iterator[Spot]:
-    count = sum(node.type == "quantize" and not node.fixed for node in function.nodes)
-    if count:
+    if count := sum(map(quantizes_activation, function.nodes)):
         yield Spot("function", function.name, f"{count} quantized activations")
 
 
@@ -280,3 +281,10 @@ RULES: dict[Rule, Find] = {
     ): _activations,
 }
 """The rules about a function of an ML program, each with the function that finds the places."""
+
+
+def of_activations(given: list[Node]) -> Iterator[Finding]:
+    """What the rules about quantized activations find in the operations of a model."""
+    counts = Counter(str(node.function) for node in given if quantizes_activation(node))
+    for rule in (rule for rule, find in RULES.items() if find is _activations):
+        yield from (Finding(rule, name, "function", name, f"{n} quantized activations") for name, n in counts.items())

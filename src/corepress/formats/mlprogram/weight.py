@@ -145,10 +145,10 @@ def _held(node: Node) -> Iterator[tuple[str, str, Any]]:
                     yield link.type, argument, operand.value
 
 
-def find_weights(model: Holder) -> list[Weight]:
-    """All weights of a model, in program order."""
+def find_weights(model: Holder, given: list[Node] | None = None) -> list[Weight]:
+    """All weights of a model, in program order; `given`: its nodes, where they are listed already."""
     found = []
-    for node in nodes(model.spec):
+    for node in nodes(model.spec) if given is None else given:
         if node.is_const or node.is_constexpr:
             weight = _produced(node, model)
             if weight is not None:

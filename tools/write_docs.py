@@ -38,8 +38,8 @@ corepress lint model.mlpackage --sarif lint.sarif     # for a code host; --json 
 
 The exit code is 0 if nothing was found and 1 if something was ([the command line in scripts](cli.md#lint)). From Python
 it is [`corepress.lint`](reference/corepress.md#corepress.lint). Commands that compress say at their end which rules
-apply to what they changed. In pipelines and models with several functions each program is looked at; of
-neural networks speak the rules that say so, and of other models none.
+apply to what they changed. In pipelines and models with several functions each program is looked at. To neural networks
+apply the rules about inputs, recurrences and stored weights; of other kinds of models no rule speaks.
 
 """
 _HEADINGS: dict[Severity, str] = {

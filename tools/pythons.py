@@ -23,6 +23,8 @@ ROOT = Path(__file__).resolve().parent.parent
 ROOM = ROOT / "build" / "pythons"
 PYTHONS = ["python3.10", "python3.11", "python3.12", "python3.13", "python3.14"]
 COMMANDS = ["palettize --nbits 4", "quantize --dtype int4 --granularity per_block", "prune --sparsity 0.5"]
+# The templates of pages are among what is installed.
+PAGES = "from importlib.resources import files; files('corepress.reports').joinpath('templates/page.html').read_text()"
 TESTS = ["tests/kernels", "tests/weights"]
 
 
@@ -85,6 +87,7 @@ def use(place: Path, what: str) -> None:
         assert numbers["compressed"] > 0 and numbers["size_after"] < numbers["size_before"], f"{what}: {report}"
         run(place / "corepress", "info", str(output))
         print(f"{what}: corepress {command}: ratio {numbers['ratio']:.2f}")
+    run(place / "python", "-c", PAGES)
 
 
 def environment(python: str, folder: Path) -> Path:

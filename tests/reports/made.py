@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 from corepress.metrics import Row as Output
 from corepress.reports import Report, Row
 from corepress.reports.page import page
+from corepress.searching.result import Chosen, Point, Result
 from corepress.verification import Verification
 from corepress.weights import Palettized
 
@@ -81,6 +83,16 @@ def verification(count: int) -> Verification:
     )
     outputs = (Output(HOSTILE[0], snr=10.0, cosine=0.95, psnr=20.0, top1=0.9, max_abs=1.0),)
     return Verification(outputs, operations, "snr", 20.0, 4, False, 4)
+
+
+def search() -> Result:
+    """What a search found: three models, the middle one chosen. Of one the answers are the original's."""
+    weights = (Chosen("layer_9_weight", (64, 64), "linear", "palettized 2 bits", 2.1, 1075, 0.01),)
+    points = tuple(
+        Point(size * 1000, bits, {"snr": snr}, {"steps": []}, weights, chosen)
+        for size, bits, snr, chosen in [(10, 2.0, 12.0, False), (20, 4.0, 25.0, True), (80, 16.0, math.inf, False)]
+    )
+    return Result(None, points, "snr", {"snr": 24.0}, True, ("a note on <i>it</i>",))
 
 
 def written(folder: Path, count: int) -> Path:

@@ -24,8 +24,15 @@ def path(request: pytest.FixtureRequest, folder: Path) -> Path:
     return written(folder, request.param)
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [PHONE, DESKTOP])
+@pytest.mark.parametrize(
+    ("width", "scheme"),
+    [
+        (PHONE, "dark"),
+        (DESKTOP, "light"),
+        pytest.param(PHONE, "light", marks=pytest.mark.slow),
+        pytest.param(DESKTOP, "dark", marks=pytest.mark.slow),
+    ],
+)
 def test_it_draws_without_an_error_or_a_request(browser: Any, path: Path, width: int, scheme: str) -> None:
     with opened(browser, path, width, scheme) as found:
         page = found.page

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -12,7 +13,7 @@ from corepress.errors import OutputError
 from corepress.reports import Report
 from corepress.reports.document import check, write
 from corepress.reports.page import page
-from tests.reports.made import HOSTILE, rows, written
+from tests.reports.made import HOSTILE, rows, search, written
 
 
 class Seen(HTMLParser):
@@ -45,6 +46,11 @@ def charts(text: str) -> list[str]:
     return re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', text)
 
 
+def named_charts(text: str) -> dict[str, str]:
+    """The same, by the names of the charts."""
+    return dict(re.findall(r'<script type="application/json" id="chart-(\w+)">(.*?)</script>', text))
+
+
 def test_every_section_is_there_and_those_without_values_are_not(tmp_path: Path) -> None:
     seen = Seen(written(tmp_path, 10).read_text(encoding="utf-8"))
     assert seen.headings == [
@@ -57,6 +63,18 @@ def test_every_section_is_there_and_those_without_values_are_not(tmp_path: Path)
     ]
     report = Report((), 10, 10, "iOS16", "iOS16")
     assert Seen(page("decompress", report, names=("a", "b"))).headings == ["To repeat it"]
+
+
+def test_a_search_shows_its_front_and_what_it_predicted() -> None:
+    report = Report(rows(10), 80_000, 20_000, "iOS16", "iOS18")
+    text = page("search", report, names=("a", "b"), search=search())
+    assert Seen(text).headings[0] == "What each size can have"
+    assert "That is what was asked for" in text and "it has SNR, dB 24.0 dB" in text and "&lt;i&gt;it" in text
+    drawn = {name: json.loads(chart)["datasets"]["rows"] for name, chart in named_charts(text).items()}
+    # A model without any error has no place on a scale of decibels.
+    assert [(point["size"], point["chosen"]) for point in drawn["front"]] == [(0.01, False), (0.02, True)]
+    # A hundredth of the energy is 20 dB.
+    assert [(row["name"], row["level"]) for row in drawn["harm"]] == [("layer_9_weight", 20.0)]
 
 
 def test_names_of_others_are_text_and_nothing_else(tmp_path: Path) -> None:

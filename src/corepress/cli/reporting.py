@@ -13,7 +13,6 @@ from corepress.cli.declare import Option
 from corepress.cli.words import translate
 
 if TYPE_CHECKING:
-    from corepress.linting import Findings
     from corepress.reports import Report
     from corepress.reports.answers import Answers
     from corepress.reports.comparison import Comparison
@@ -48,21 +47,16 @@ class Page:
 
         return Answers(interface(model, function))
 
-    def findings(self, model: Any) -> Findings | None:
-        """What is known of forms in the new model, for the page."""
-        if self.report is None:
-            return None
-        from corepress.linting import lint
-
-        return lint(model)
-
     def write(self, task: str, weights: Report, *, overwrite: bool = False, **content: Any) -> None:
         """Write the page, if it was asked for. `content`: as `corepress.reports.page.page` takes it."""
         if self.report is None:
             return
+        from corepress.linting import lint
         from corepress.reports.document import write
         from corepress.reports.page import page
 
+        if models := content.get("models"):
+            content["findings"] = lint(models[1])
         made = page(task, weights, command=command_line(), translate=translate, **content)
         write(self.report, made, overwrite=overwrite)
 
@@ -78,7 +72,7 @@ class Page:
         models = load(original), load(compressed)
         self.write(
             "verify", between(*models), overwrite=overwrite, names=(original.name, compressed.name), models=models,
-            verification=result, basis=_basis(result), answers=watch, findings=self.findings(models[1]),
+            verification=result, basis=_basis(result), answers=watch,
         )  # fmt: skip
 
     def write_comparison(self, comparison: Comparison, *, overwrite: bool = False) -> None:

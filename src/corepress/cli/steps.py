@@ -65,7 +65,7 @@ def run_step(
     page.write(
         title, result, overwrite=to.overwrite, names=(original.path.name, to.output.name), models=(original, saved),
         verification=judgement.verification if judgement else None, basis=judgement.basis if judgement else "",
-        answers=watch, findings=page.findings(saved),
+        answers=watch,
     )  # fmt: skip
     show.summary(result, to.output, running.as_json, judgement, hazards, page.facts())
     if judgement is not None:

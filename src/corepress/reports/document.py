@@ -77,9 +77,10 @@ def measured(metric: str, value: float | None) -> str:
     """The value of a metric, with its unit."""
     if value is None:
         return "-"
-    if METRICS[metric].unit == " dB":
+    unit = METRICS[metric].unit if metric in METRICS else ""
+    if unit == " dB":
         return decibels(value)
-    return f"{value:.5f}" if metric == "cosine" else f"{value:.4g}{METRICS[metric].unit}"
+    return f"{value:.5f}" if metric == "cosine" else f"{value:.4g}{unit}"
 
 
 def label(metric: str) -> str:

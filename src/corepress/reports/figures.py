@@ -46,6 +46,12 @@ def damage(rows: Rows, count: int) -> dict[str, Any]:
     return _along(shown, count, "level", "SNR of the weight, dB", ORANGE, ["SNR", "form", "size"])
 
 
+def harm(rows: Rows, count: int) -> dict[str, Any]:
+    """The SNR that a search predicts of the outputs, were one weight alone changed. Rows are as for `damage`."""
+    shown = [_shown(row) for row in rows]
+    return _along(shown, count, "level", "predicted SNR of outputs, dB", ORANGE, ["SNR", "form", "size"])
+
+
 def operations(rows: Rows, limit: float, first_wrong: str | None) -> dict[str, Any]:
     """SNR of each operation in program order, with the first below the limit marked. Rows have `place`, `name`, `kind`
     and `snr`."""
@@ -68,18 +74,20 @@ def operations(rows: Rows, limit: float, first_wrong: str | None) -> dict[str, A
 
 def histogram(bins: Rows, marks: Rows, first: str) -> dict[str, Any]:
     """How the values of one weight are spread, with its table or grid marked. `bins` have `weight`, `low`, `high` and
-    `share` (of the values, in %); `marks` have `weight` and `value`. The parameter `weight` says which one is shown."""
+    `share` (of the values, in %); `marks` have `weight`, `value` and `many`. The chart's parameter `weight` says which
+    one is shown."""
     chosen = "datum.weight == weight"
+    low = alt.X("low:Q", bin="binned", title="value", axis=alt.Axis(format=".3~g"), scale=alt.Scale(nice=False))
     bars = alt.Chart(_ROWS).transform_filter(chosen).mark_bar(color=BLUE, opacity=0.75).encode(
-        alt.X("low:Q", bin="binned", title="value", axis=alt.Axis(format=".3~g")), x2="high:Q",
-        y=alt.Y("share:Q", title="% of the values", stack=None),
+        low, x2="high:Q", y=alt.Y("share:Q", title="% of the values", stack=None),
         tooltip=[alt.Tooltip("low:Q", format=".4g", title="from"), alt.Tooltip("high:Q", format=".4g", title="to"),
                  alt.Tooltip("share:Q", format=".3g", title="% of the values")],
     )  # fmt: skip
-    entries = alt.Chart(_EXTRA).transform_filter(chosen).mark_tick(
-        color=ORANGE, height=14, thickness=1.5, yOffset=-7
-    ).encode(
-        x=alt.X("value:Q"), y=alt.YDatum(0), tooltip=[alt.Tooltip("value:Q", format=".5g", title="stored value")],
+    # Hundreds of entries as strong as a few would hide the bars.
+    entries = alt.Chart(_EXTRA).transform_filter(chosen).mark_rule(color=ORANGE).encode(
+        alt.X("value:Q"), tooltip=[alt.Tooltip("value:Q", format=".5g", title="stored value")],
+        opacity=alt.condition("datum.many", alt.value(0.35), alt.value(1)),
+        size=alt.condition("datum.many", alt.value(1), alt.value(2)),
     )  # fmt: skip
     chart = alt.layer(bars, entries).add_params(alt.param(name="weight", value=first))
     return _sized(chart, 240, bins, marks)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from corepress import metrics
 from corepress.metrics import METRICS
 from corepress.reports.document import label, measured, render, short, size
 from corepress.reports.rows import Report, Row
@@ -23,6 +24,15 @@ if TYPE_CHECKING:
 TABLE, POINTS, HISTOGRAMS, NAMES = 100, 3000, 40, 5
 
 
+class Chosen(Protocol):
+    """What one weight got, as `corepress.searching` has it."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def damage(self) -> float: ...
+
+
 class Point(Protocol):
     """A model that a search found, as `corepress.searching` has it."""
 
@@ -34,6 +44,8 @@ class Point(Protocol):
     def quality(self) -> Mapping[str, float]: ...
     @property
     def chosen(self) -> bool: ...
+    @property
+    def weights(self) -> Sequence[Chosen]: ...
 
 
 class Searched(Protocol):
@@ -43,6 +55,12 @@ class Searched(Protocol):
     def points(self) -> Sequence[Point]: ...
     @property
     def metric(self) -> str: ...
+    @property
+    def summary(self) -> str: ...
+    @property
+    def tested(self) -> Mapping[str, float]: ...
+    @property
+    def met(self) -> bool: ...
     @property
     def notes(self) -> Sequence[str]: ...
 
@@ -92,7 +110,7 @@ def page(
         histograms=histograms,
         operations=_operations(verification),
         answers=answers,
-        search=_front(search),
+        search=_found(search, translate),
         hazards=None if findings is None else list(_hazards(findings)),
         command=command,
         recipe=recipe,
@@ -125,7 +143,16 @@ def _charts(
             None if wrong is None else short(wrong.name),
         )
     if search is not None:
-        found["front"] = figures.front(_front(search)["points"], label(search.metric))
+        points = [point for point in _points(search) if math.isfinite(point["quality"])]
+        found["front"] = figures.front(points, label(search.metric))
+        harms = {one.name: one.damage for point in search.points if point.chosen for one in point.weights}
+        predicted = [
+            {**_weight(place, row), "snr": metrics.decibels(1, harms[row.name])}
+            for place, row in _kept(rows, POINTS)
+            if harms.get(row.name, 0) > 0
+        ]
+        if predicted:
+            found["harm"] = figures.harm(predicted, len(rows))
     return found
 
 
@@ -188,7 +215,8 @@ def _histograms(rows: Sequence[tuple[int, Row]], models: tuple[Any, Any] | None)
         choices.append({**_weight(place, row), "key": weight, "words": made.words})
         edges = zip(made.edges, made.edges[1:], made.shares, strict=False)
         bins += [{"weight": weight, "low": low, "high": high, "share": share} for low, high, share in edges]
-        marks += [{"weight": weight, "value": value} for value in made.marks]
+        many = len(made.marks) > 32
+        marks += [{"weight": weight, "value": value, "many": many} for value in made.marks]
         if len(choices) == HISTOGRAMS:
             break
     if not choices:
@@ -237,7 +265,7 @@ def _operations(verification: Verification | None) -> dict[str, Any] | None:
 
 def _left_alone(weights: Report, translate: Callable[[str], str]) -> list[dict[str, Any]]:
     """The reasons for which weights were left alone, the most frequent first, with some names of each."""
-    rows = [row for row in weights.rows if row.skipped]
+    rows = weights.skipped
     counts = Counter(row.skipped for row in rows)
     found = []
     for reason, count in counts.most_common():
@@ -253,14 +281,25 @@ def _left_alone(weights: Report, translate: Callable[[str], str]) -> list[dict[s
     return found
 
 
-def _front(search: Searched | None) -> dict[str, Any]:
+def _found(search: Searched | None, translate: Callable[[str], str]) -> dict[str, Any] | None:
+    """What a search found, in words."""
     if search is None:
-        return {}
-    points = [
+        return None
+    return {
+        "points": _points(search),
+        "metric": label(search.metric),
+        "met": search.met,
+        "summary": translate(search.summary),
+        "tested": {label(metric): measured(metric, value) for metric, value in search.tested.items()},
+        "notes": [translate(note) for note in search.notes],
+    }
+
+
+def _points(search: Searched) -> list[dict[str, Any]]:
+    return [
         {"size": point.size / 1e6, "quality": point.quality[search.metric], "bits": point.bits, "chosen": point.chosen}
         for point in search.points
     ]
-    return {"points": points, "metric": label(search.metric), "notes": list(search.notes)}
 
 
 def _hazards(findings: Findings) -> Iterator[dict[str, Any]]:

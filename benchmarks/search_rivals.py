@@ -23,12 +23,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from corepress.searching.packages import PackageSubject
 from torch import Tensor
 
 from corepress.coreml.calibrated.layers import layout_of, vectors_of
 from corepress.engine import Skip
 from corepress.runtime.walk import walk
+from corepress.searching.packages import PackageSubject
 from corepress.searching.subject import Choice, Sample
 
 Ranking = Sequence[int]

@@ -120,9 +120,8 @@ def budget(task: Task, row: Row, folder: Path) -> int:
 def rival(name: str, task: Task, rows: Sequence[Row], folder: Path) -> Iterator[Made]:
     """One of the rankings of `search_rivals.py`, with one table for a weight or, if that serves better, groups of 16;
     fitted after choosing where the row is."""
-    from corepress.searching.packages import PackageSubject
-
     import search_rivals as rivals
+    from corepress.searching.packages import PackageSubject
 
     given = {"forms": ("palettized",), "min_group": 8}
     model = corepress.load(task.package)
@@ -177,11 +176,11 @@ WAYS: dict[str, Way] = {
 def ranks(task: Task) -> dict[str, Any]:
     """The rank correlation (Spearman) of the harm that the search predicts, from the samples to learn from, with the
     harm measured on the others, of random forms of random weights, each alone."""
-    from corepress.searching.damage import predicted
-    from corepress.searching.packages import PackageSubject
     from scipy.stats import spearmanr
 
     from corepress.searching.candidates import FORMS
+    from corepress.searching.damage import predicted
+    from corepress.searching.packages import PackageSubject
     from search_rivals import Ground
 
     subject = PackageSubject(corepress.load(task.package), forms=FORMS)

@@ -58,12 +58,13 @@ ALLOWED: dict[str, set[str]] = {
     },
     "recipe": {"names", "coreml", "neural_network", "targets", "configuration", "fields", "errors"},
     "searching": {
-        "recipe", "coreml", "runtime", "formats", "targets", "weights", "kernels", "metrics", "tables", "json_numbers",
-        "split", "engine", "fields", "errors", "linting",
+        "recipe", "coreml", "neural_network", "runtime", "formats", "targets", "weights", "kernels", "metrics",
+        "tables", "json_numbers", "split", "threads", "engine", "fields", "errors", "version", "peer", "linting",
     },
     "searching/workers": {"threads", "version", "errors"},
     "searching/networks": {"searching", "recipe", "neural_network", "runtime", "formats", "engine", "errors"},
     "searching/modules": {"searching", "torch", "targets", "weights", "engine", "errors"},
+    "torch/searching": {"searching", "torch", "engine", "threads"},
     "cli": {
         "searching", "description", "linting", "verification", "reports", "recipe", "coreml", "neural_network",
         "runtime", "formats", "targets", "tables", "names", "json_numbers", "metrics", "split", "fields", "errors",

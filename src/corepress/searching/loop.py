@@ -13,7 +13,7 @@ from corepress.metrics import METRICS
 from corepress.searching.allotment import allot, least, steps
 from corepress.searching.damage import Prices, predicted
 from corepress.searching.goals import Goal
-from corepress.searching.quality import Judge, Quality
+from corepress.searching.quality import Quality
 from corepress.searching.result import Chosen, Point
 from corepress.searching.subject import Choice, Sample, Subject, named
 
@@ -34,6 +34,8 @@ class Measured(NamedTuple):
 
 # Makes and measures choices, maybe several at a time; in the order in which they were given.
 Evaluate = Callable[[Sequence[Choice]], Iterable[Measured]]
+# Predicts damages where the model has the values of a choice; None: those that it was given with.
+Predict = Callable[[Choice | None], Prices]
 
 
 @dataclass(frozen=True)
@@ -56,24 +58,21 @@ class Found(NamedTuple):
 
 
 class Search:
-    """One search over a subject.
-
-    `learnt`: samples to predict damages with. `evaluate`: measures choices, on samples to choose by.
-    """
+    """One search over a subject."""
 
     def __init__(
         self,
         subject: Subject,
-        learnt: Sequence[Sample],
+        predict: Predict,
         evaluate: Evaluate,
         goal: Goal,
         settings: Settings,
         progress: Progress | None = None,
     ):
-        self.subject, self.learnt, self.goal, self.settings = subject, learnt, goal, settings
-        self.progress, self._evaluate = progress, evaluate
+        self.subject, self.goal, self.settings = subject, goal, settings
+        self.progress, self._predict, self._evaluate = progress, predict, evaluate
         self.measured: dict[Choice, Measured] = {}
-        self.prices = self._predict()
+        self.prices = predict(None)
         self.dense: Choice = (0,) * len(subject.items)
         whole = subject.size(subject.make(self.dense))
         # Bytes of all that is not chosen; headers and alignment are learnt from the first model that is made.
@@ -88,11 +87,14 @@ class Search:
         self._measure_front(chosen)
         return self._found(chosen, met)
 
-    def _predict(self) -> Prices:
-        settings = self.settings
-        return predicted(
-            self.subject, self.learnt, seed=settings.seed, workers=settings.workers, progress=self.progress
-        )
+    def best(self) -> Found | None:
+        """The best of what is measured so far, without more work; None if nothing is within the budget."""
+        known = list(self.measured)
+        if self.goal.is_budget:
+            budget = self._budget()
+            known = [choice for choice in known if self.measured[choice].size <= budget]
+            return self._found(max(known, key=self._order), True) if known else None
+        return self._found(*self._nearest()) if known else None
 
     def _stored(self, choice: Choice) -> int:
         return int(sum(row[index] for row, index in zip(self.prices.sizes, choice, strict=True)))
@@ -143,7 +145,7 @@ class Search:
             )
         tried = [self._fitting(budget)]
         for _ in range(ROUNDS):
-            self._learn_at(tried[-1])
+            self.prices = self._predict(tried[-1])  # they add up only nearly
             tried.append(self._fitting(budget))
             if tried[-1] in tried[:-1]:
                 break
@@ -170,24 +172,17 @@ class Search:
             raise ConfigError(f"no choice was found whose model fits {budget:,} bytes: give a little more")
         return best
 
-    def _learn_at(self, choice: Choice) -> None:
-        """Predict damages anew where the model has the values of a choice: they add up only nearly."""
-        items = range(len(self.subject.items))
-        places = [(item, piece) for item in items for piece in range(len(self.subject.items[item].shapes))]
-        for item, piece in places:
-            self.subject.put((item, piece), self.subject.value((item, piece), choice[item]).dense)
-        here = self._predict()
-        for place in places:
-            self.subject.put(place, self.subject.original(place))
-        self.prices = here
-
     # A quality that must be kept.
 
     def _reaching(self) -> tuple[Choice, bool]:
         """The smallest choice found that meets the goal; if there is none but the original, the best one, and False."""
         for _ in range(ROUNDS):
-            self._learn_at(self._first_good(self._path()))
+            self.prices = self._predict(self._first_good(self._path()))
         self._first_good(self._path())
+        return self._nearest()
+
+    def _nearest(self) -> tuple[Choice, bool]:
+        """Of what is measured the smallest that meets the goal; if there is none, the best, and False."""
         good = [choice for choice in self.measured if self.meets(choice)]
         if not good:
             return max(self.measured, key=self._order), False
@@ -273,12 +268,18 @@ def order(quality: Quality, metric: str) -> float:
     return -math.inf if math.isnan(value) else value
 
 
-def in_turn(subject: Subject, judge: Judge) -> Evaluate:
-    """Measures choices one after the other, here."""
+def predictor(subject: Subject, samples: Sequence[Sample], settings: Settings, progress: Progress | None) -> Predict:
+    """Predicts damages from samples."""
+    items = range(len(subject.items))
+    places = [(item, piece) for item in items for piece in range(len(subject.items[item].shapes))]
 
-    def evaluate(choices: Sequence[Choice]) -> Iterable[Measured]:
-        for choice in choices:
-            model = subject.make(choice)
-            yield Measured(subject.size(model), judge.measure(model))
+    def predict(at: Choice | None) -> Prices:
+        for item, piece in places if at is not None else ():
+            subject.put((item, piece), subject.value((item, piece), at[item]).dense)  # type: ignore[index]
+        try:
+            return predicted(subject, samples, seed=settings.seed, workers=settings.workers, progress=progress)
+        finally:
+            for place in places if at is not None else ():
+                subject.put(place, subject.original(place))
 
-    return evaluate
+    return predict

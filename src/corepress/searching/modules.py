@@ -51,6 +51,7 @@ class ModuleSubject:
         forms: Some of `FORMS`.
         min_group: The fewest channels that may share a look-up table.
         outputs: Takes, of what the module returns, what counts: a tensor, or several in a tuple, list or dictionary.
+        workers: Threads; by default one for each core.
     """
 
     def __init__(
@@ -60,9 +61,11 @@ class ModuleSubject:
         forms: Sequence[str] = FORMS,
         min_group: int = 8,
         outputs: Outputs | None = None,
+        workers: int | None = None,
     ):
         if unknown := [form for form in forms if form not in FORMS]:
             raise ConfigError(f"forms: {unknown[0]!r} can't be had of a module; they are {', '.join(FORMS)}")
+        self._workers = workers
         self._model = copy_of(model)
         bake_parametrizations(self._model)
         self._running = copy_of(self._model).eval().requires_grad_(False)
@@ -141,7 +144,7 @@ class ModuleSubject:
 
     def make(self, choice: Choice) -> nn.Module:
         """The compressed module, with the buffers by which `coremltools.convert` knows it."""
-        return compressed(self._model, self.recipe(choice))
+        return compressed(self._model, self.recipe(choice), workers=self._workers)
 
     @property
     def notes(self) -> Sequence[str]:
@@ -160,24 +163,23 @@ class ModuleSubject:
         return stored
 
 
-def compressed(model: nn.Module, recipe: Mapping[str, Any]) -> nn.Module:
+def compressed(model: nn.Module, recipe: Mapping[str, Any], *, workers: int | None = None) -> nn.Module:
     """A copy of a module, compressed as the recipe of a search says.
 
     Args:
         model: The module that was searched; it stays as it is.
         recipe: `Result.recipe`: under "palettize" and "quantize" the configurations of `PostTrainingPalettizer` and of
             `PostTrainingQuantizer`.
+        workers: Threads; by default one for each core.
     """
     result = copy_of(model)
     bake_parametrizations(result)
     if "palettize" in recipe:
-        result = PostTrainingPalettizer(result, PostTrainingPalettizerConfig.from_dict(recipe["palettize"])).compress(
-            inplace=True
-        )
+        tables = PostTrainingPalettizerConfig.from_dict(recipe["palettize"])
+        result = PostTrainingPalettizer(result, tables).compress(num_kmeans_workers=workers, inplace=True)
     if "quantize" in recipe:
-        result = PostTrainingQuantizer(result, PostTrainingQuantizerConfig.from_dict(recipe["quantize"])).compress(
-            inplace=True
-        )
+        scales = PostTrainingQuantizerConfig.from_dict(recipe["quantize"])
+        result = PostTrainingQuantizer(result, scales).compress(inplace=True, workers=workers)
     return result
 
 

@@ -2,38 +2,35 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from corepress.coreml.interop import as_model
 from corepress.engine import Progress
 from corepress.errors import ConfigError
+from corepress.formats.kinds import leaves
+from corepress.formats.mlprogram import Model
+from corepress.formats.neural_network import Model as Networks
+from corepress.neural_network.interop import as_model as network_of
+from corepress.peer import is_mlmodel
 from corepress.runtime.load import interface as interface_of
 from corepress.runtime.samples import checked, read_samples
 from corepress.searching.candidates import FORMS
-from corepress.searching.goals import Goal, goal_of
-from corepress.searching.loop import Found, Search, Settings, in_turn
+from corepress.searching.goals import goal_of
+from corepress.searching.handed import Files, Handed, handed, opened
+from corepress.searching.loop import Settings
+from corepress.searching.networks import FORMS as NETWORK_FORMS
+from corepress.searching.networks import NetworkSubject
 from corepress.searching.packages import PackageSubject
-from corepress.searching.quality import Judge, Metric
+from corepress.searching.quality import Metric
 from corepress.searching.result import Result
+from corepress.searching.run import Elsewhere, Split, Ways, parted, searched
 from corepress.searching.subject import Sample, Subject
-from corepress.split import hold_back
+from corepress.searching.workers import Plan
+from corepress.threads import CORES
 
 Data = Iterable[Mapping[str, Any]] | str | Path
-# Of the samples held back the part that choosing does not see either.
-_UNSEEN = 0.5
-
-
-class Split(NamedTuple):
-    """Samples to fit to and predict with, to choose by, and to test with, which may be none."""
-
-    learnt: Sequence[Sample]
-    chosen_by: Sequence[Sample]
-    tested: Sequence[Sample]
-    notes: tuple[str, ...]
 
 
 def search(
@@ -58,6 +55,9 @@ def search(
     device: str = "cpu",
     seed: int = 0,
     workers: int | None = None,
+    jobs: int = 1,
+    ray: str | None = None,
+    resume: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Result:
     """Find for each weight the form with which the model fits a size, or keeps its answers, best.
@@ -67,7 +67,8 @@ def search(
     (`corepress.searching.allotment`), the result is run, and the choice is made again with what that taught.
 
     Args:
-        model: A path, a `corepress.Model` or an `MLModel` of coremltools; it stays as it is.
+        model: A path, a `corepress.Model`, a `corepress.neural_network.Model` or an `MLModel` of coremltools; it stays
+            as it is.
         data: Samples, as for `verify`: an iterable of {input name: array}, or the path of an .npz, an image or a
             folder. Four fifths are learnt from, a tenth is chosen by, and a tenth is kept for the final number.
         max_size: Bytes that the whole package may have: a number, or such as "10MB" (10,000,000 bytes). It is never
@@ -81,7 +82,7 @@ def search(
         test_data: Other samples for the final number; then a fifth of `data` is chosen by.
         target: Raise the model to this system first, such as "iOS18".
         forms: Some of "palettized", "quantized", "sparse" and "joint" (the values of a sparse weight palettized or
-            quantized). A weight may stay dense, too.
+            quantized). A weight may stay dense, too; those of neural networks have the first two, and float16.
         min_group: The fewest channels that may share a look-up table: smaller groups are known to be slow on phones.
         points: How many models of the front are measured.
         method: "plain", or "fitted": what is made learns from the samples (lut-gptq, gptq, sparsegpt), which takes
@@ -92,6 +93,11 @@ def search(
         device: Where PyTorch computes, such as "cpu" or "cuda".
         seed: Of the random signs in the prediction. The same seed gives the same result.
         workers: Threads; by default one for each core.
+        jobs: Processes that measure models; above 1, each loads the model by itself.
+        ray: The address of a Ray cluster whose machines measure instead, as `ray.init` takes it: "auto", "local",
+            HOST:PORT or ray://HOST:PORT. Each needs the same version of corepress.
+        resume: A folder in which the search keeps what it measured, so that the same call goes on after it was
+            stopped or killed, and comes to the same result.
         progress: Called with the steps done, of all, and the name of the stage.
 
     Returns:
@@ -100,7 +106,9 @@ def search(
     Raises:
         ConfigError: For a goal that makes no sense or can't be had, with the least that can; for samples that do not
             fit; for a metric that raises or gives no finite number.
-        MissingDependencyError: Without PyTorch.
+        MissingDependencyError: Without PyTorch; with `ray`, without Ray.
+        ResourceError: If a process or the cluster is lost.
+        KeyboardInterrupt: Where Ctrl-C ends the search; its `result`, if there is one, holds the best until then.
 
     Examples:
         >>> samples = [{"image": image} for image in np.load("samples.npz")["image"]]
@@ -111,47 +119,58 @@ def search(
     """
     name = getattr(metric, "__name__", "metric") if metric is not None else ""
     goal = goal_of(max_size, bits, min_snr, min_cosine, max_drop, name, metric is not None)
-    _check_words(method, cost, points)
-    source = as_model(model)
-    split = split_of(source, data, test_data, function)
-    subject = PackageSubject(
-        source,
-        target=target,
-        forms=forms,
-        min_group=min_group,
-        safe=safe,
-        learnt=split.learnt if method == "fitted" else None,
-        function=function,
-        device=device,
-        workers=workers,
-    )
-    if not subject.items:
-        raise ConfigError(f"{source.path}: no weight of the model can be compressed")
-    judge = Judge(subject, split.chosen_by, metric, name)
-    if goal.drop is not None:
-        goal = Goal(least=judge.before - goal.drop, metric=name)
-    settings = Settings(points, seed, workers, cost == "speed")
-    found = Search(subject, split.learnt, in_turn(subject, judge), goal, settings, progress).run()
-    judge = Judge(subject, split.tested, metric, name)
-    return _tested(subject, found, goal, judge, split.notes)
+    check_words(method, cost, points)
+    source = _opened(model)
+    if isinstance(source, Model):
+        split = split_of(source, data, test_data, function)
+        learnt = split.learnt if method == "fitted" else None
+        keywords: dict[str, Any] = {"target": target, "forms": forms, "min_group": min_group, "safe": safe}
+        keywords |= {"learnt": learnt, "function": function, "device": device}
+    else:
+        given = {"target": target, "function": function, "safe": safe, "method": method != "plain"}
+        if unused := [word for word, value in given.items() if value]:
+            raise ConfigError(f"{unused[0]} is for ML programs, and the model is a neural network")
+        split = split_of(source, data, test_data, None)
+        keywords = {"forms": NETWORK_FORMS if tuple(forms) == FORMS else forms, "device": device}
+    kind: Callable[..., Subject] = PackageSubject if isinstance(source, Model) else NetworkSubject
+    subject = kind(source, **keywords, workers=workers)
+    with handed(source) as held:
+        return searched(
+            subject, split, goal, Settings(points, seed, workers, cost == "speed"),
+            elsewhere(held, kind, keywords, jobs), metric=metric, name=name,
+            ways=Ways(jobs, ray, resume), progress=progress,
+        )  # fmt: skip
 
 
-def _tested(subject: Subject, found: Found, goal: Goal, judge: Judge, notes: Sequence[str]) -> Result:
-    """The result, with the final number. A model that misses the goal there gives way to the next larger one."""
-    first = next(number for number, point in enumerate(found.points) if point.chosen)
-    last = len(found.points) if found.met and goal.least is not None and judge.samples else first + 1
-    model, tested, met = None, {}, found.met
-    for number in range(first, last):
-        model = subject.make(found.choices[number])
-        tested = judge.measure(model) if judge.samples else {}
-        met = found.met and (not tested or goal.least is None or tested.get(goal.metric, -math.inf) >= goal.least)
-        if met:
-            break
-    points = tuple(replace(point, chosen=number == place) for place, point in enumerate(found.points))
-    return Result(model, points, goal.metric, tested, met, (*notes, *found.notes), goal.least)
+def _opened(model: Any) -> Model | Networks:
+    if isinstance(model, str | Path):
+        found: Model | Networks = opened(Path(model))
+        return found
+    if isinstance(model, Networks) or (is_mlmodel(model) and "mlProgram" not in leaves(model.get_spec())):
+        return network_of(model)
+    return as_model(model)
 
 
-def _check_words(method: str, cost: str, points: int) -> None:
+def elsewhere(held: Handed, kind: Callable[..., Any], keywords: Mapping[str, Any], jobs: int) -> Elsewhere:
+    """How other processes build the subject of a model of Core ML, with these arguments."""
+
+    def plan(on_another_machine: bool) -> Plan:
+        workers = 1 if on_another_machine else max(1, CORES // jobs)
+        source = held.files() if on_another_machine else held.path
+        return Plan(_subject, (kind, source, {**keywords, "workers": workers}))
+
+    def identity() -> str:
+        described = {**keywords, "learnt": keywords.get("learnt") is not None}  # the samples count as data
+        return f"{held.digest()} {described}"
+
+    return Elsewhere(plan, identity)
+
+
+def _subject(kind: Callable[..., Any], source: Path | Files, keywords: Mapping[str, Any]) -> Any:
+    return kind(opened(source), **keywords)
+
+
+def check_words(method: str, cost: str, points: int) -> None:
     if method not in ("plain", "fitted"):
         raise ConfigError(f'method must be "plain" or "fitted", not {method!r}')
     if cost not in ("size", "speed"):
@@ -169,19 +188,4 @@ def split_of(model: Any, data: Data, test_data: Data | None, function: str | Non
             return list(checked(read_samples(given, interface), interface, str(given), finite=True))
         return list(checked(given, interface, what, finite=True))
 
-    given = samples(data, "data")
-    if not given:
-        raise ConfigError("data holds no sample: a search needs some, typical for the app")
-    learnt, held = hold_back(given)
-    if test_data is not None:
-        tested = samples(test_data, "test_data")
-        return Split(learnt, held or learnt, tested, () if held else (_TOO_FEW,))
-    chosen_by, unseen = hold_back(held, _UNSEEN) if len(held) > 1 else (held, [])
-    if not held:
-        return Split(learnt, learnt, [], (_TOO_FEW,))
-    if not unseen:
-        return Split(learnt, chosen_by, [], ("all numbers are of samples that the choice was made by",))
-    return Split(learnt, chosen_by, unseen, ())
-
-
-_TOO_FEW = "data holds too few different samples to hold some back: the choice is made by those it learns from"
+    return parted(samples(data, "data"), None if test_data is None else samples(test_data, "test_data"))

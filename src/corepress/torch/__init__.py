@@ -5,14 +5,21 @@ A folder is a kind of compression, with names of the peer: `palettization`, `qua
 gets which configuration (`optimization_config.py`, `rules.py`), where weights are (`parameters.py`), what is done with
 them (`rewrite.py`, `shards.py`, and `training.py` for what learns), and how a compressed weight lives in a module
 (`metadata.py`). Algorithms are in `corepress.algorithms`; nothing here may import `coreml`, `runtime` or `formats`, but
-for `formats.atomic`. `import corepress.torch` must take no longer than `import torch`: the compiler of PyTorch,
-torchao, cattrs and rich are imported on first use (`tests/torch/test_import.py`).
+for `formats.atomic`, except `searching.py`, which stands above `corepress.searching`. `import corepress.torch` must
+take no longer than `import torch`: the compiler of PyTorch, torchao, cattrs and rich are imported on first use
+(`tests/torch/test_import.py`).
 
 One more method: a configuration (`ModuleOptimizationConfig`) and an optimizer that derives from one of the classes of
 `base_model_optimizer.py`; a layer-wise one is two registered classes (`layerwise_compression/algorithms.py`).
 """
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from corepress.errors import importing
+
+if TYPE_CHECKING:
+    from corepress.torch.searching import search as search
 
 with importing("corepress.torch"):
     from corepress.torch import (
@@ -31,7 +38,14 @@ __all__ = [
     "palettization",
     "pruning",
     "quantization",
+    "search",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name != "search":
+        raise AttributeError(f"module 'corepress.torch' has no attribute {name!r}")
+    return importlib.import_module("corepress.torch.searching").search  # on first use: it imports the rest of corepress
 
 
 def __dir__() -> list[str]:

@@ -1,0 +1,235 @@
+"""A search over any subject, from samples and a goal to the result: here or in other processes, and gone on with."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from corepress.engine import Progress
+from corepress.errors import ConfigError
+from corepress.searching.damage import Prices
+from corepress.searching.goals import Goal
+from corepress.searching.kept import Kept
+from corepress.searching.loop import Evaluate, Found, Measured, Predict, Search, Settings, predictor
+from corepress.searching.quality import Judge, Metric
+from corepress.searching.result import Result
+from corepress.searching.subject import Choice, Sample, Subject
+from corepress.searching.workers import Plan, crew
+from corepress.split import digest, hold_back
+from corepress.version import __version__
+
+# Of the samples held back the part that choosing does not see either.
+_UNSEEN = 0.5
+
+
+class Split(NamedTuple):
+    """Samples to fit to and predict with, to choose by, and to test with, which may be none."""
+
+    learnt: Sequence[Sample]
+    chosen_by: Sequence[Sample]
+    tested: Sequence[Sample]
+    notes: tuple[str, ...]
+
+
+class Ways(NamedTuple):
+    """How a search is run. `jobs`, `ray`: see `workers.crew`. `resume`: the folder to go on from, or None."""
+
+    jobs: int = 1
+    ray: str | None = None
+    resume: str | Path | None = None
+
+
+class Elsewhere(NamedTuple):
+    """How others come by the subject. `plan`: builds it, on another machine if that is asked. `identity`: a text that
+    is the same for the same model and settings of the subject."""
+
+    plan: Callable[[bool], Plan]
+    identity: Callable[[], str]
+
+
+class Stopped(KeyboardInterrupt):
+    """A search was stopped, as Ctrl-C does, when it had found something.
+
+    Args:
+        result: The best until then.
+
+    Examples:
+        >>> from corepress.searching.run import Stopped
+        >>> issubclass(Stopped, KeyboardInterrupt)
+        True
+    """
+
+    def __init__(self, result: Result):
+        super().__init__("stopped")
+        self.result = result
+
+
+def searched(
+    subject: Subject,
+    split: Split,
+    goal: Goal,
+    settings: Settings,
+    elsewhere: Elsewhere,
+    *,
+    metric: Metric | None = None,
+    name: str = "",
+    ways: Ways = Ways(),  # noqa: B008 - a tuple
+    progress: Progress | None = None,
+) -> Result:
+    """Search a subject.
+
+    Args:
+        subject: The model.
+        split: The samples.
+        goal: What is asked for.
+        settings: How the search is done.
+        elsewhere: How other processes build the subject.
+        metric: The caller's, or None.
+        name: What it is called.
+        ways: Where it runs, and from where it goes on.
+        progress: Called with the steps done, of all, and the name of the stage.
+
+    Raises:
+        ConfigError: If nothing can be compressed, the goal can't be had, or the folder is of another search.
+        Stopped: Where Ctrl-C ends it after something was found.
+    """
+    if not subject.items:
+        raise ConfigError("no weight of the model can be compressed" + "".join(f"; {note}" for note in subject.notes))
+    if ways.jobs < 1:
+        raise ConfigError(f"jobs must be at least 1, not {ways.jobs}")
+    kept = None if ways.resume is None else Kept(Path(ways.resume), _asked(elsewhere, split, goal, settings, metric))
+    judge = Judge(subject, split.chosen_by, metric, name)
+    if goal.drop is not None:
+        goal = Goal(least=judge.before - goal.drop, metric=name)
+
+    def plan() -> Plan:
+        return Plan(_built, (elsewhere.plan(ways.ray is not None), split.chosen_by, metric, name))
+
+    with crew((subject, judge), plan, jobs=ways.jobs, ray=ways.ray) as workers:
+        predict = _remembered(predictor(subject, split.learnt, settings, progress), kept)
+        evaluate = _evaluated(lambda choices: workers.each(_measured, choices), kept)
+        search = Search(subject, predict, evaluate, goal, settings, progress)
+        try:
+            found = search.run()
+        except KeyboardInterrupt as stop:
+            best = search.best()
+            if best is None:
+                raise
+            notes = (*split.notes, "the search was stopped: this is the best that it had found", *best.notes)
+            point = next(number for number, point in enumerate(best.points) if point.chosen)
+            model = subject.make(best.choices[point])
+            result = Result(model, tuple(best.points), goal.metric, {}, best.met, notes, goal.least)
+            raise Stopped(result) from stop
+    return _tested(subject, found, goal, Judge(subject, split.tested, metric, name), split.notes)
+
+
+def _tested(subject: Subject, found: Found, goal: Goal, judge: Judge, notes: Sequence[str]) -> Result:
+    """The result, with the final number. A model that misses the goal there gives way to the next larger one."""
+    first = next(number for number, point in enumerate(found.points) if point.chosen)
+    last = len(found.points) if found.met and goal.least is not None and judge.samples else first + 1
+    model, tested, met = None, {}, found.met
+    for number in range(first, last):
+        model = subject.make(found.choices[number])
+        tested = judge.measure(model) if judge.samples else {}
+        met = found.met and (not tested or goal.least is None or tested.get(goal.metric, -math.inf) >= goal.least)
+        if met:
+            break
+    points = tuple(replace(point, chosen=number == place) for place, point in enumerate(found.points))
+    return Result(model, points, goal.metric, tested, met, (*notes, *found.notes), goal.least)
+
+
+def parted(given: Sequence[Sample], tested: Sequence[Sample] | None) -> Split:
+    """The samples of a caller, split. `tested`: others for the final number, or None: some of those given."""
+    if not given:
+        raise ConfigError("data holds no sample: a search needs some, typical for the app")
+    learnt, held = hold_back(given)
+    if tested is not None:
+        return Split(learnt, held or learnt, tested, () if held else (_TOO_FEW,))
+    chosen_by, unseen = hold_back(held, _UNSEEN) if len(held) > 1 else (held, [])
+    if not held:
+        return Split(learnt, learnt, [], (_TOO_FEW,))
+    if not unseen:
+        return Split(learnt, chosen_by, [], ("all numbers are of samples that the choice was made by",))
+    return Split(learnt, chosen_by, unseen, ())
+
+
+_TOO_FEW = "data holds too few different samples to hold some back: the choice is made by those it learns from"
+
+
+# What other processes do.
+
+
+def _built(plan: Plan, samples: Sequence[Sample], metric: Metric | None, name: str) -> tuple[Subject, Judge]:
+    subject = plan.build(*plan.arguments)
+    return subject, Judge(subject, samples, metric, name)
+
+
+def _measured(built: tuple[Subject, Judge], choice: Choice) -> Measured:
+    subject, judge = built
+    model = subject.make(choice)
+    return Measured(subject.size(model), judge.measure(model))
+
+
+# What is kept of a search.
+
+
+def _asked(elsewhere: Elsewhere, split: Split, goal: Goal, settings: Settings, metric: Metric | None) -> dict[str, str]:
+    """What the numbers of a search are of, by words for people."""
+    data = hashlib.sha256()
+    for part in (split.learnt, split.chosen_by):
+        data.update(f"{len(part)} ".encode())
+        for sample in part:
+            data.update(digest(sample))
+    return {
+        "model": elsewhere.identity(),
+        "data": data.hexdigest(),
+        "settings": repr((goal, replace(settings, workers=None))),
+        "metric": "" if metric is None else _source(metric),
+        "version of corepress": __version__,
+    }
+
+
+def _source(metric: Metric) -> str:
+    """What a metric is: its text, where there is one."""
+    try:
+        return hashlib.sha256(inspect.getsource(metric).encode()).hexdigest()
+    except (OSError, TypeError):
+        return repr(getattr(metric, "__qualname__", type(metric)))
+
+
+def _remembered(predict: Predict, kept: Kept | None) -> Predict:
+    if kept is None:
+        return predict
+
+    def remembered(at: Choice | None) -> Prices:
+        known = kept.get("prices", at)
+        if known is None:
+            found = predict(at)
+            kept.put("prices", at, value=found._asdict())
+            return found
+        sizes, damages = ([[float(number) for number in row] for row in known[key]] for key in ("sizes", "damages"))
+        return Prices(sizes, damages, known["unreached"])
+
+    return remembered
+
+
+def _evaluated(evaluate: Evaluate, kept: Kept | None) -> Evaluate:
+    if kept is None:
+        return evaluate
+
+    def evaluated(choices: Sequence[Choice]) -> Iterable[Measured]:
+        new = iter(evaluate([choice for choice in choices if kept.get("measured", choice) is None]))
+        for choice in choices:
+            known: Any = kept.get("measured", choice)
+            if known is None:
+                found = next(new)
+                kept.put("measured", choice, value=found._asdict())
+                known = kept.get("measured", choice)
+            yield Measured(known["size"], {name: float(value) for name, value in known["quality"].items()})
+
+    return evaluated

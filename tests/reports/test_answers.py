@@ -48,6 +48,19 @@ def test_decisions_that_changed() -> None:
     assert (third.before, third.after) == ("cat", "dog") and math.isnan(third.before_probability)
 
 
+def test_an_embedding_decides_nothing() -> None:
+    answers = Answers(NONE)
+    for _ in range(10):
+        before = RNG.normal(size=(1, 384)) / np.sqrt(384)
+        answers({}, {"y": before}, {"y": -before})
+    assert (answers.decisions, answers.changed, answers.changes) == (0, 0, [])
+    # Logits do, also those that hesitate now and then.
+    for peak in (0.5, 8.0, 8.0):
+        before = np.eye(1, 384) * peak
+        answers({}, {"z": before}, {"z": before[:, ::-1]})
+    assert (answers.decisions, answers.changed) == (3, 3)
+
+
 def test_a_label_is_not_counted_beside_its_probabilities() -> None:
     answers = Answers(Interface((), (), (), "label", "scores"))
     answers({}, {"label": "a", "scores": {"a": 0.9, "b": 0.1}}, {"label": "b", "scores": {"a": 0.1, "b": 0.9}})

@@ -67,6 +67,15 @@ def test_words() -> None:
     assert "vectors of 2" in words(vectors)
 
 
+def test_a_weight_that_only_has_its_numbers() -> None:
+    class Layer:
+        def dense(self) -> np.ndarray:
+            return palettized().decompress()
+
+    made = histogram(Weight("w", DENSE), Layer())
+    assert made.marks == tuple(TABLE.tolist()) and made.words == "the 4 values that it has"
+
+
 def test_what_has_no_histogram() -> None:
     for values in (np.zeros((4, 4)), np.full((4, 4), np.nan), np.array([1.0])):
         assert histogram(Weight("w", values), Weight("w", values)) is None

@@ -11,7 +11,7 @@ import io
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,9 @@ from corepress.metrics import are_probabilities, decibels, numbers
 
 # Of pictures those of the samples that changed most, and of decisions the first that changed.
 PICTURES, CHANGES = 4, 30
+# A row of other numbers than probabilities is taken for logits where these are as sure as this on average: a thousand
+# numbers of an embedding give probabilities near a thousandth, those of a classifier far larger ones.
+SURE = 0.2
 _WIDEST = 256
 _CHANNELS = (1, 3)
 _LEAST_SIDE = 4
@@ -55,15 +58,38 @@ class Pictures:
     snr: float = math.nan
 
 
+class Decision(NamedTuple):
+    """The label that an output decides for, its probability (NaN where there is none), and whether it was told by the
+    output or is the largest of numbers that may be logits."""
+
+    label: str
+    probability: float
+    told: bool
+
+
+@dataclass
+class Tally:
+    """The decisions of one output, and those of them that changed."""
+
+    decisions: int = 0
+    changed: int = 0
+    changes: list[Change] = field(default_factory=list)
+    told: int = 0
+    sureness: float = 0.0
+
+    @property
+    def counts(self) -> bool:
+        """Whether its numbers are decisions at all."""
+        return self.told > 0 or self.sureness >= SURE * self.decisions
+
+
 @dataclass
 class Answers:
     """Watches a verification. `interface`: that of the models."""
 
     interface: Interface
     samples: int = 0
-    decisions: int = 0
-    changed: int = 0
-    changes: list[Change] = field(default_factory=list)
+    _tallies: dict[str, Tally] = field(default_factory=dict)
     _given: list[Pictures] = field(default_factory=list)
     _worst: list[tuple[float, int, str, NDArray[Any], NDArray[Any]]] = field(default_factory=list)
 
@@ -81,17 +107,34 @@ class Answers:
         found = sorted(self._worst, key=lambda one: -one[0])
         return [_compared(-order, number, name, one, two) for order, number, name, one, two in found] or self._given
 
-    def _look(self, sample: Mapping[str, Any]) -> str:
-        """The picture among the inputs, as an address, as long as it is wanted; kept if it is one of the first."""
-        if len(self.changes) >= CHANGES and len(self._given) >= PICTURES:
-            return ""
+    @property
+    def decisions(self) -> int:
+        """How many there were, over all outputs that decide."""
+        return sum(tally.decisions for tally in self._deciding)
+
+    @property
+    def changed(self) -> int:
+        """How many of them the copy made otherwise."""
+        return sum(tally.changed for tally in self._deciding)
+
+    @property
+    def changes(self) -> list[Change]:
+        """The first of those, in the order of samples."""
+        found = [change for tally in self._deciding for change in tally.changes]
+        return sorted(found, key=lambda change: change.sample)[:CHANGES]
+
+    @property
+    def _deciding(self) -> list[Tally]:
+        return [tally for tally in self._tallies.values() if tally.counts]
+
+    def _look(self, sample: Mapping[str, Any]) -> NDArray[Any] | None:
+        """The picture among the inputs, if there is one; kept if it is one of the first."""
         for name, value in sample.items():
             if (pixels := _pixels(value)) is not None:
-                shown = _address(pixels)
                 if len(self._given) < PICTURES:
-                    self._given.append(Pictures(self.samples, name, shown))
-                return shown
-        return ""
+                    self._given.append(Pictures(self.samples, name, _address(pixels)))
+                return pixels
+        return None
 
     def _compare_pictures(self, name: str, before: Any, now: Any) -> None:
         one, two = _pixels(before), _pixels(now)
@@ -104,36 +147,44 @@ class Answers:
             self._worst, (order, self.samples, name, one, two)
         )
 
-    def _compare_decisions(self, name: str, before: Mapping[str, Any], now: Mapping[str, Any], shown: str) -> None:
+    def _compare_decisions(
+        self, name: str, before: Mapping[str, Any], now: Mapping[str, Any], shown: NDArray[Any] | None
+    ) -> None:
         if name == self.interface.label and self.interface.probabilities in before:
             return  # the probabilities tell the same, and more
         one, two = _decided(before[name]), _decided(now[name])
         if one is None or two is None:
             return
-        self.decisions += 1
-        if one[0] != two[0]:
-            self.changed += 1
-            if len(self.changes) < CHANGES:
-                self.changes.append(Change(self.samples, name, one[0], two[0], one[1], two[1], shown))
+        tally = self._tallies.setdefault(name, Tally())
+        tally.decisions += 1
+        tally.told += one.told
+        tally.sureness += 0.0 if one.told else one.probability
+        if one.label != two.label:
+            tally.changed += 1
+            if len(tally.changes) < CHANGES:
+                picture = "" if shown is None else _address(shown)
+                change = Change(self.samples, name, one.label, two.label, one.probability, two.probability, picture)
+                tally.changes.append(change)
 
 
-def _decided(value: Any) -> tuple[str, float] | None:
-    """The label that an output decides for and its probability: that of the largest of a row of numbers, of which
-    other numbers than probabilities are taken for logits. None of what is no decision."""
+def _decided(value: Any) -> Decision | None:
+    """What an output decides for: that of the largest of a row of numbers, of which other numbers than probabilities
+    are taken for logits. None of what is no decision."""
     if isinstance(value, str):
-        return value, math.nan
+        return Decision(value, math.nan, True)
     if isinstance(value, Mapping):
         scores = {str(label): float(score) for label, score in value.items()}
         label = max(scores, key=lambda one: scores[one], default="")
-        return (label, scores[label]) if scores else None
+        return Decision(label, scores[label], True) if scores else None
     row = numbers(value)
     if row is None or row.ndim == 0 or row.shape[-1] < 2 or row.size != row.shape[-1] or not np.isfinite(row).all():
         return None
     row = row.reshape(-1)
-    if not are_probabilities(row):
+    told = are_probabilities(row)
+    if not told:
         row = np.exp(row - row.max())
         row /= row.sum()
-    return str(int(row.argmax())), float(row.max())
+    return Decision(str(int(row.argmax())), float(row.max()), told)
 
 
 def _pixels(value: Any) -> NDArray[Any] | None:

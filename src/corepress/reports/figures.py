@@ -74,8 +74,8 @@ def operations(rows: Rows, limit: float, first_wrong: str | None) -> dict[str, A
 
 def histogram(bins: Rows, marks: Rows, first: str) -> dict[str, Any]:
     """How the values of one weight are spread, with its table or grid marked. `bins` have `weight`, `low`, `high` and
-    `share` (of the values, in %); `marks` have `weight`, `value` and `many`. The chart's parameter `weight` says which
-    one is shown."""
+    `share` (of the values, in %); `marks` have `weight`, `value` and `strength`, from 0 to 1. The chart's parameter
+    `weight` says which one is shown."""
     chosen = "datum.weight == weight"
     low = alt.X("low:Q", bin="binned", title="value", axis=alt.Axis(format=".3~g"), scale=alt.Scale(nice=False))
     bars = alt.Chart(_ROWS).transform_filter(chosen).mark_bar(color=BLUE, opacity=0.75).encode(
@@ -83,11 +83,9 @@ def histogram(bins: Rows, marks: Rows, first: str) -> dict[str, Any]:
         tooltip=[alt.Tooltip("low:Q", format=".4g", title="from"), alt.Tooltip("high:Q", format=".4g", title="to"),
                  alt.Tooltip("share:Q", format=".3g", title="% of the values")],
     )  # fmt: skip
-    # Hundreds of entries as strong as a few would hide the bars.
     entries = alt.Chart(_EXTRA).transform_filter(chosen).mark_rule(color=ORANGE).encode(
         alt.X("value:Q"), tooltip=[alt.Tooltip("value:Q", format=".5g", title="stored value")],
-        opacity=alt.condition("datum.many", alt.value(0.35), alt.value(1)),
-        size=alt.condition("datum.many", alt.value(1), alt.value(2)),
+        opacity=alt.Opacity("strength:Q", scale=None),
     )  # fmt: skip
     chart = alt.layer(bars, entries).add_params(alt.param(name="weight", value=first))
     return _sized(chart, 240, bins, marks)

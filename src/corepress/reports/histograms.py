@@ -31,13 +31,13 @@ class Histogram:
 def histogram(before: Any, after: Any) -> Histogram | None:
     """That of a weight before and after; None where it has no two finite values, or can't be read."""
     try:
-        values, stored = before.dense(), after.read() if hasattr(after, "read") else None
+        values = before.dense()
+        marks, words = _marks(after.read()) if hasattr(after, "read") else _distinct(after.dense())
     except CorepressError:
         return None
     flat = values.reshape(-1)
     flat = flat[:: max(1, flat.size // _COUNTED)].astype(np.float32)
     flat = flat[np.isfinite(flat)]
-    marks, words = _marks(stored)
     if flat.size < 2 or flat.min() == flat.max():
         return None
     counts, edges = np.histogram(flat, BINS)
@@ -45,7 +45,13 @@ def histogram(before: Any, after: Any) -> Histogram | None:
     return Histogram(tuple(_short(edges)), tuple(_short(shares)), tuple(_short(marks)), words)
 
 
-def _marks(stored: CompressedWeight | NDArray[Any] | None) -> tuple[NDArray[Any], str]:
+def _distinct(values: NDArray[Any]) -> tuple[NDArray[Any], str]:
+    """The same of a weight of a neural network, which has only its numbers: those of a table are few."""
+    found = np.unique(values)
+    return (found, f"the {len(found)} values that it has") if len(found) <= 256 else (np.zeros(0), "")
+
+
+def _marks(stored: CompressedWeight | NDArray[Any]) -> tuple[NDArray[Any], str]:
     """The values that a stored weight can have, and what they are in words."""
     if isinstance(stored, Sparse):
         marks, words = _marks(stored.values)

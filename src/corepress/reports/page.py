@@ -215,8 +215,11 @@ def _histograms(rows: Sequence[tuple[int, Row]], models: tuple[Any, Any] | None)
         choices.append({**_weight(place, row), "key": weight, "words": made.words})
         edges = zip(made.edges, made.edges[1:], made.shares, strict=False)
         bins += [{"weight": weight, "low": low, "high": high, "share": share} for low, high, share in edges]
-        many = len(made.marks) > 32
-        marks += [{"weight": weight, "value": value, "many": many} for value in made.marks]
+        # Hundreds of marks as strong as a few would hide the bars. Where there are none, one that nobody sees: Vega
+        # warns of a scale without numbers.
+        strength = 0.35 if len(made.marks) > 32 else 1 if made.marks else 0
+        places = made.marks or made.edges[:1]
+        marks += [{"weight": weight, "value": value, "strength": strength} for value in places]
         if len(choices) == HISTOGRAMS:
             break
     if not choices:

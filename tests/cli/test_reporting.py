@@ -31,7 +31,7 @@ def test_what_a_command_did_and_measured(tmp_path: Path) -> None:
     assert "4 of 10 weights were compressed" in text and "360 samples of --data" in text
     changed = round((1 - output["top1"]) * 360)
     assert f"{changed} of 360 decisions changed" in text and text.count('alt="sample') == changed + 4
-    assert "--nbits 2 --data" in text, "the command is there to be repeated"
+    assert "--nbits 2 --data" in text and "palettize: {nbits: 2}" in text, "it can be repeated, also as a recipe"
     assert "weight_threshold" not in text and "--weight-threshold" in text, "in the words of the command line"
     assert headings(page) == [
         *("What it answers", "Answers that changed", "Pictures", "Weights along the network", "The values of a weight"),

@@ -82,12 +82,14 @@ def palettize(
     running: options.Running,
 ) -> None:
     """Replace weights by indices into look-up tables (k-means and others)."""
+    recipe = ""
     if holds_networks(model):
         step = of_networks(*how.of_network(), running, choice, limits)
     else:
         config = choice.config_of(how.config)
         step = of_package("palettize_weights", config, choice.joint, limits, running, method)
-    run_step("palettize", model, to, running, step, page, check, f"--method {method}" if method else "")
+        recipe = page.recipe("palettize", config, limits.target, method, choice.joint)
+    run_step("palettize", model, to, running, step, page, check, f"--method {method}" if method else "", recipe)
 
 
 @command(TakesNetworks)
@@ -118,6 +120,7 @@ def quantize(
 ) -> None:
     """Replace weights by 4- or 8-bit integers with scales; with --activations, compute in 8 bits, too (W8A8)."""
     fits = f"--method {method}" if method else "--activations" if activations else ""
+    recipe = ""
     if holds_networks(model):
         step = of_networks(*how.of_network(), running, choice, limits)
     else:
@@ -126,7 +129,9 @@ def quantize(
         step = of_package("linear_quantize_weights", config, choice.joint, limits, running, method, **more)
         if activations:
             step = with_activations(step, config, observer, limits, running)
-    run_step("quantize", model, to, running, step, page, check, fits)
+        elif not more:
+            recipe = page.recipe("quantize", config, limits.target, method, choice.joint)
+    run_step("quantize", model, to, running, step, page, check, fits, recipe)
 
 
 @command(Checked)
@@ -147,8 +152,10 @@ def prune(
     """Set small values to zero and store the others with a bit mask."""
     from corepress.formats.mlprogram import load
 
-    step = of_package("prune_weights", choice.config_of(how.config), choice.joint, limits, running, method)
-    run_step("prune", load(model), to, running, step, page, check, f"--method {method}" if method else "")
+    config = choice.config_of(how.config)
+    step = of_package("prune_weights", config, choice.joint, limits, running, method)
+    recipe = page.recipe("prune", config, limits.target, method, choice.joint)
+    run_step("prune", load(model), to, running, step, page, check, f"--method {method}" if method else "", recipe)
 
 
 @command(TakesNetworks)
@@ -158,7 +165,7 @@ def decompress(model: options.Model, to: options.Destination, page: Page, runnin
         step = of_networks(8, "dequantization", running)
     else:
         step = made_dense(running)
-    run_step("decompress", model, to, running, step, page)
+    run_step("decompress", model, to, running, step, page, recipe="steps: [decompress]\n")
 
 
 @command(TakesNetworks)
@@ -178,7 +185,7 @@ def compress(
     learning = next((f"method: {step.method} of the recipe" for step in steps.steps if step.method), "")
     run_step("compress", model, to, running, lambda source, progress, samples: recipes.run(
         source, steps, workers=running.workers, progress=progress, sample_data=samples or None, **limits.keywords(),
-    ), page, check, learning)  # fmt: skip
+    ), page, check, learning, recipe.read_text(encoding="utf-8"))  # fmt: skip
 
 
 @command(Checked)

@@ -13,6 +13,7 @@ from corepress.cli.declare import Option
 from corepress.cli.words import translate
 
 if TYPE_CHECKING:
+    from corepress.coreml import OptimizationConfig
     from corepress.reports import Report
     from corepress.reports.answers import Answers
     from corepress.reports.comparison import Comparison
@@ -46,6 +47,14 @@ class Page:
         from corepress.runtime.load import interface
 
         return Answers(interface(model, function))
+
+    def recipe(self, kind: str, config: OptimizationConfig, target: str | None, method: str | None, joint: bool) -> str:
+        """The recipe that does the same, for the page; empty without one. (A first step compresses nothing further.)"""
+        if self.report is None or joint:
+            return ""
+        from corepress.cli.again import recipe_of
+
+        return recipe_of(kind, config, target, method)
 
     def write(self, task: str, weights: Report, *, overwrite: bool = False, **content: Any) -> None:
         """Write the page, if it was asked for. `content`: as `corepress.reports.page.page` takes it."""

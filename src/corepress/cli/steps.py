@@ -36,11 +36,12 @@ def run_step(
     page: Page,
     check: Check | None = None,
     fits: str = "",
+    recipe: str = "",
 ) -> None:
     """Apply a step under a progress bar, save, compare what was saved if asked to, report.
 
     `page`: the page that is written about it, if any. `fits`: the option by which the step learns from samples, if it
-    does. Raises Missed where the result is worse than `check` asks for.
+    does. `recipe`: what does the same, for the page. Raises Missed where the result is worse than `check` asks for.
     """
     from corepress.cli import show
     from corepress.formats.package import check_output
@@ -65,7 +66,7 @@ def run_step(
     page.write(
         title, result, overwrite=to.overwrite, names=(original.path.name, to.output.name), models=(original, saved),
         verification=judgement.verification if judgement else None, basis=judgement.basis if judgement else "",
-        answers=watch,
+        answers=watch, recipe=recipe,
     )  # fmt: skip
     show.summary(result, to.output, running.as_json, judgement, hazards, page.facts())
     if judgement is not None:

@@ -1,0 +1,62 @@
+"""A command's settings as a recipe, by which `corepress compress` does the same again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+from corepress.errors import ConfigError
+
+if TYPE_CHECKING:
+    from corepress.coreml import OptimizationConfig
+
+
+def recipe_of(kind: str, config: OptimizationConfig, target: str | None, method: str | None) -> str:
+    """The text of the recipe of one step; empty where no recipe can say the same, as of values that are functions.
+
+    What it says is read back and compared, so that a recipe that is shown is one that does the same.
+    """
+    import yaml
+
+    from corepress import recipe
+    from corepress.searching.recipes import as_yaml
+
+    levels = {"ops": config.op_type_configs, "names": config.op_name_configs}
+    whole = _arguments(config.global_config, {})
+    step: dict[str, Any] = {kind: whole}
+    for level, configs in levels.items():
+        base = whole if isinstance(whole, Mapping) else {}
+        if configs:
+            step[level] = {name: _arguments(held, base) for name, held in configs.items()}
+    if method is not None:
+        step["method"] = method
+    content = {**({"target": target} if target else {}), "steps": [step]}
+    try:
+        text = as_yaml(content)
+        return text if recipe.parse(yaml.safe_load(text)).steps[0].config == config else ""
+    except (ConfigError, yaml.YAMLError):
+        return ""
+
+
+def _arguments(config: Any, base: Mapping[str, Any]) -> dict[str, Any] | str:
+    """The settings that are not the default, or that differ from those of the step: these would be inherited."""
+    import attrs
+
+    if config is None:
+        return "skip"
+    found = {}
+    for field in attrs.fields(type(config)):
+        value = getattr(config, field.name)
+        if value != field.default or field.name in base:
+            found[field.name] = _plain(value)
+    return found
+
+
+def _plain(value: Any) -> Any:
+    """A setting as YAML has it."""
+    if isinstance(value, Enum):
+        return value.name.lower()
+    if isinstance(value, str):
+        return value.lower()  # modes may be written in capitals
+    return list(value) if isinstance(value, tuple) else value

@@ -207,13 +207,14 @@ def search(
     device: options.Device = "cpu",
     function: options.Function = None,
     *,
+    ways: searching.Ways,
     page: Page,
     running: options.Running,
 ) -> None:
     """Find for each weight the form with which the model fits a size, or keeps its answers, best."""
     searching.run(
         model, to, recipe, page, running, data=data, test_data=test_data, seed=seed, device=device, function=function,
-        **aim.keywords(), **among.keywords(),
+        **aim.keywords(), **among.keywords(), **ways.keywords(),
     )  # fmt: skip
 
 

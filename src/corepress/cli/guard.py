@@ -119,7 +119,7 @@ def failure_of(error: BaseException) -> Failure:
     if isinstance(error, CorepressError):
         return Failure("failed", message, 3)
     if isinstance(error, KeyboardInterrupt):
-        return Failure("interrupted", "stopped", 143 if isinstance(error, Terminated) else 130)
+        return Failure("interrupted", message or "stopped", 143 if isinstance(error, Terminated) else 130)
     if isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__ or "can't allocate memory" in message:
         return Failure("memory", "there is not enough memory for this", 3)
     if isinstance(error, RecursionError):

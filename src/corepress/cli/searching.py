@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,14 +93,38 @@ class Among:
         }
 
 
+@dataclass(frozen=True)
+class Ways:
+    """Where the work is done, and from where it goes on."""
+
+    jobs: Annotated[
+        int, Option("--jobs", min=1, help="Processes that measure models; each loads the model by itself.")
+    ] = 1
+    ray: Annotated[
+        str | None,
+        Option(
+            "--ray", metavar="ADDRESS", help="Measure on this Ray cluster: auto, local, HOST:PORT, ray://HOST:PORT."
+        ),
+    ] = None
+    resume: Annotated[
+        Path | None,
+        Option("--resume", metavar="DIR", help="Keep what is measured in this folder, and go on from what it holds."),
+    ] = None
+
+    def keywords(self) -> dict[str, Any]:
+        """As `corepress.search` takes them."""
+        return {"jobs": self.jobs, "ray": self.ray, "resume": self.resume}
+
+
 def run(path: Path, to: Destination, recipe: Path | None, page: Page, running: Running, **keywords: Any) -> None:
     """Search, save what was chosen with its recipe and page, show it; raises Missed where the goal is missed."""
     from corepress.cli import show as screen
     from corepress.formats.atomic import check_destination
-    from corepress.formats.mlprogram import load
     from corepress.formats.package import check_output
+    from corepress.formats.read import load
     from corepress.reports import report
     from corepress.searching.recipes import RECIPE, as_yaml, write
+    from corepress.searching.run import Stopped
     from corepress.searching.search import search
 
     original = load(path)
@@ -108,8 +132,12 @@ def run(path: Path, to: Destination, recipe: Path | None, page: Page, running: R
     page.check((path, to.output), overwrite=to.overwrite)
     if recipe is not None:
         check_destination(recipe, RECIPE, overwrite=to.overwrite)
+    stop: BaseException | None = None
     with screen.progress("search") as progress:
-        result = search(original, workers=running.workers, progress=progress, **keywords)
+        try:
+            result = search(original, workers=running.workers, progress=progress, **keywords)
+        except Stopped as stopped:
+            result, stop = stopped.result, stopped.__cause__
         rows = report(result.model)
         result.model.save(to.output, overwrite=to.overwrite)
     if recipe is not None:
@@ -122,29 +150,48 @@ def run(path: Path, to: Destination, recipe: Path | None, page: Page, running: R
     )  # fmt: skip
     more = {**({} if recipe is None else {"recipe": str(recipe)}), **page.facts()}
     show(result, to.output, running.as_json, more)
+    if stop is not None:
+        raise type(stop)(f"stopped: {to.output} is the best that the search had found: {result.summary}")
     if not result.met:
         raise Missed(f"{result.summary}; {to.output} is the best that was found, and is written all the same")
 
 
-def function_in(text: str) -> Callable[..., Any]:
+def function_in(given: str) -> Callable[..., Any]:
     """The function that FILE.py:NAME means; a ConfigError where there is none."""
-    file, _, name = text.rpartition(":")
+    file, _, name = given.rpartition(":")
     if not file or not name:
-        raise ConfigError(f"--metric {text}: it must be FILE.py:NAME, the name of a function in a Python file")
+        raise ConfigError(f"--metric {given}: it must be FILE.py:NAME, the name of a function in a Python file")
     if not Path(file).is_file():
-        raise ConfigError(f"--metric {text}: there is no file {file}")
-    spec = importlib.util.spec_from_file_location("corepress_metric", file)
-    if spec is None or spec.loader is None:
-        raise ConfigError(f"--metric {text}: {file} is no Python file")
-    module = importlib.util.module_from_spec(spec)
+        raise ConfigError(f"--metric {given}: there is no file {file}")
     try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise ConfigError(f"--metric {text}: {file} can't be run: {type(error).__name__}: {error}") from error
-    function = getattr(module, name, None)
-    if not callable(function):
-        raise ConfigError(f"--metric {text}: {file} has no function {name!r}")
-    return function  # type: ignore[no-any-return]
+        text = Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--metric {given}: {file} can't be read: {error}") from error
+    return FromFile(file, name, text)
+
+
+class FromFile:
+    """A function of a Python file, which other processes and machines make anew of the text of the file."""
+
+    def __init__(self, file: str, name: str, text: str):
+        self._made_of = (file, name, text)
+        found: dict[str, Any] = {"__name__": "corepress_metric", "__file__": file}
+        try:
+            exec(compile(text, file, "exec"), found)
+        except Exception as error:
+            raise ConfigError(
+                f"--metric {file}:{name}: {file} can't be run: {type(error).__name__}: {error}"
+            ) from error
+        self._function = found.get(name)
+        if not callable(self._function):
+            raise ConfigError(f"--metric {file}:{name}: {file} has no function {name!r}")
+        functools.update_wrapper(self, self._function)  # its name, and its parameters
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self._function(*arguments)  # type: ignore[misc]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return FromFile, self._made_of
 
 
 def show(result: Result, output: Path, as_json: bool, more: dict[str, str]) -> None:

@@ -127,6 +127,7 @@ TABLE: dict[str, tuple[Needs, ...]] = {
         ),
     ),
     "compress": (_packages_only("target"),),
+    "search": (Needs(("jobs",), lambda given: given["ray"] is None, "--ray says where the work is done"),),
     "verify": (_RANDOM, _PAGE),
     "compare": (_RANDOM, _PAGE),
     "lint": (

@@ -226,7 +226,8 @@ class _Cluster:
 
 def _on_machine(held: list[Any], owner: str, version: str, work: Work, task: Any) -> Any:
     """In a process of a cluster: do one task."""
-    import ray
+    with importing("ray"):
+        import ray
 
     if version != __version__:
         raise ConfigError(

@@ -1,4 +1,5 @@
-"""The form of a stored weight without its numbers: shapes, types and counts of tables and scales.
+"""The form of a stored weight without its numbers: shapes, types and counts of tables and scales. Whether an offset of
+the first generation of operations is zero is such a number, too: none is told.
 
 Rules look at the values of `corepress.weights`. An outline is such a value whose arrays have the right shape and type
 but take no memory, so that nothing is read from the weight file.
@@ -57,11 +58,10 @@ def _palettized(node: Node, shape: tuple[int, ...]) -> Palettized | None:
     length = sizes[-1]
     vectors = None if length == 1 else next((axis for axis, size in enumerate(shape) if size % length == 0), 0)
     indices = tuple(size // length if axis == vectors else size for axis, size in enumerate(shape))
-    table = _empty(dtype.unpacked, sizes)
     below = _producer(node, "lut")
-    integers = _type(below, "data") if below is not None and below.type in _SCALED else None
-    lut_form = table if integers is None else Quantized(_empty(integers[0].unpacked, sizes), table)
-    return Palettized(_empty("uint8", indices), lut_form, vectors)
+    scaled = _scaled(below, sizes) if below is not None and below.type in _SCALED else None
+    table = scaled if isinstance(scaled, Quantized) else _empty(dtype.unpacked, sizes)
+    return Palettized(_empty("uint8", indices), table, vectors)
 
 
 def _scaled(node: Node, shape: tuple[int, ...]) -> CompressedWeight | None:

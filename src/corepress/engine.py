@@ -86,3 +86,31 @@ def run(
                 told += 1
             if progress is not None:
                 progress(done, len(items), name(items[number]))
+
+
+class Left(Protocol):
+    """A weight that was left alone, as what is said at the end of a run asks of it."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def stored_bytes(self) -> int: ...
+
+
+def nothing_done(what: str, left: Sequence[tuple[Left, str]], none: str = "the model has none") -> str:
+    """The sentence about a run that changed nothing, with the reason of the largest weight and its way out.
+
+    `left`: the weights that were left alone, each with the reason. `none`: what is said where there are none.
+    """
+    if not left:
+        return f"{what}: {none}."
+    weight, reason = max(left, key=lambda pair: pair[0].stored_bytes)
+    shape = "x".join(map(str, weight.shape))
+    return f'{what}: the largest of {len(left)}, "{weight.name}" ({shape}), was left alone: {reason}.'
+
+
+def not_smaller(before: int, after: int) -> str:
+    """The sentence about a run after which a model takes no fewer bytes."""
+    return f"the model did not become smaller: {before:,} bytes before, {after:,} after"

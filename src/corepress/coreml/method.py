@@ -14,7 +14,7 @@ from corepress.coreml.prepare import prepared
 from corepress.coreml.readers import read_by_product
 from corepress.coreml.rewrite import Outcome, rewrite
 from corepress.coreml.rules import PYTHON, Item, without_effect
-from corepress.engine import Progress, Skip
+from corepress.engine import Progress, Skip, not_smaller, nothing_done
 from corepress.errors import ConfigError, Missed
 from corepress.fields import warn_or_raise
 from corepress.formats.mlprogram import Model, Weight
@@ -113,7 +113,7 @@ class Method(NamedTuple):
 
         def conclude(result: Model, outcome: Outcome) -> None:
             if not outcome.done:
-                sentence = beginning + nothing_done("no weight was compressed", outcome)
+                sentence = beginning + nothing_done("no weight was compressed", outcome.left)
                 if strict:
                     raise Missed(sentence)
                 log.warning("%s", sentence)
@@ -121,21 +121,9 @@ class Method(NamedTuple):
             elif outcome.bytes_after + 1024 * len(outcome.done) >= outcome.bytes_before:
                 sizes = before.size(), result.size()
                 if sizes[1] >= sizes[0]:
-                    log.warning(
-                        "%sthe model did not become smaller: %s bytes before, %s after; %s",
-                        *(beginning, f"{sizes[0]:,}", f"{sizes[1]:,}", self.smaller),
-                    )
+                    log.warning("%s%s; %s", beginning, not_smaller(*sizes), self.smaller)
 
         return conclude
-
-
-def nothing_done(what: str, outcome: Outcome) -> str:
-    """The sentence about a run that changed nothing, with the reason of the largest weight and its way out."""
-    if not outcome.left:
-        return f"{what}: the model has none."
-    weight, reason = max(outcome.left, key=lambda item: item[0].stored_bytes)
-    shape = "x".join(map(str, weight.shape))
-    return f'{what}: the largest of {len(outcome.left)}, "{weight.name}" ({shape}), was left alone: {reason}.'
 
 
 def _warn_of_zeros(config: OptimizationConfig) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from corepress.configuration import Rule
-from corepress.engine import Progress
+from corepress.engine import Progress, not_smaller, nothing_done
 from corepress.errors import ConfigError, CorepressError, Missed
 from corepress.fields import warn_or_raise
 from corepress.formats.neural_network import values
@@ -249,17 +249,10 @@ def _conclude(before: Model, after: Model, strict: bool) -> None:
     """Say that no weight was compressed, or that the model did not become smaller."""
     if after.changed:
         if (sizes := (before.size(), after.size()))[1] >= sizes[0]:
-            log.warning("the model did not become smaller: %d bytes before, %d after", *sizes)
+            log.warning("%s", not_smaller(*sizes))
         return
-    left = [weight for weight in after.weights() if weight.name in after.skipped]
-    sentence = "no weight was compressed: the model has none that the selector chooses"
-    if left:
-        largest = max(left, key=lambda weight: weight.stored_bytes)
-        shape, reason = "x".join(map(str, largest.shape)), after.skipped[largest.name]
-        sentence = (
-            f'no weight was compressed: the largest of {len(left)}, "{largest.name}" ({shape}), was left '
-            f"alone: {reason}"
-        )
+    left = [(weight, after.skipped[weight.name]) for weight in after.weights() if weight.name in after.skipped]
+    sentence = nothing_done("no weight was compressed", left, "the model has none that the selector chooses")
     if strict:
         raise Missed(sentence)
     log.warning("%s", sentence)

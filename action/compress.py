@@ -32,6 +32,7 @@ def main() -> int:
         ("bits per weight", "", f"{report['bits_per_weight']:.2f}"),
         ("runs on", f"{report['target_before']} and newer", f"{report['target']} and newer"),
     ]
+    rows += linted(options)
     write_outputs(size=report["size_after"], ratio=f"{report['ratio']:.4f}")
     if limit is not None:
         rows.append(("size allowed", "", size(limit)))
@@ -70,6 +71,18 @@ def corepress(arguments: list[str]) -> tuple[dict[str, Any], int]:
     command = [sys.executable, "-m", "corepress", *arguments, "--json"]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, encoding="utf-8", check=False)
     return json.loads(done.stdout or "{}"), done.returncode
+
+
+def linted(options: argparse.Namespace) -> list[tuple[str, str, str]]:
+    """What devices are reported to make of the result, as a row of the table, if there is anything; and for the host of
+    the code as SARIF, beside the table. It does not count as missing what was asked."""
+    sarif = options.table.with_suffix(".sarif")
+    found, _ = corepress(["lint", options.output, "--sarif", str(sarif), "--overwrite"])
+    if "rules" not in found:
+        return []
+    write_outputs(sarif=sarif)
+    rules = [f"`{rule['id']}` ({rule['severity']} on {', '.join(rule['devices'])})" for rule in found["rules"]]
+    return [("reported of devices", "", ", ".join(rules))] if rules else []
 
 
 def error_of(report: dict[str, Any]) -> str:

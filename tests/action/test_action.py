@@ -54,6 +54,9 @@ def test_it_compresses_verifies_and_writes_a_table(tmp_path: Path) -> None:
     assert int(run.outputs["size"]) == bytes_in(tmp_path / "small.mlpackage") < 200_000
     assert float(run.outputs["ratio"]) == pytest.approx(bytes_in(EXAMPLE) / int(run.outputs["size"]), abs=1e-3)
     assert run.outputs["table"] == str(run.table_file)
+    assert "| reported of devices |  | `lut4-per-tensor` (wrong on ane, cpu) |" in run.table
+    log = json.loads(Path(run.outputs["sarif"]).read_text(encoding="utf-8"))
+    assert len(log["runs"][0]["results"]) == 4
     assert "✅ good" in run.table and "4 of 10" in run.table
     assert "SNR 26.88 dB" in run.table and "| compared on |  | 360 samples |" in run.table
     assert run.summary_file.read_text(encoding="utf-8").strip() == run.table.strip()
@@ -63,6 +66,7 @@ def test_what_is_too_large_fails_with_a_table(tmp_path: Path) -> None:
     run = Run(tmp_path, **{"verify": "false", "command": "quantize --dtype int8", "max-size": "100 kB"})
     assert run.code == 1
     assert "❌" in run.table and "but 100.00 kB are allowed" in run.table
+    assert "reported of devices" not in run.table and Path(run.outputs["sarif"]).is_file()
     assert "::error title=corepress::" in run.printed
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+import corepress as cto
 from corepress.engine import Skip
 from corepress.errors import ConfigError
 from corepress.formats.schema import Model as ModelProto
@@ -76,16 +77,25 @@ def test_gradients_reach_the_weights() -> None:
     assert all(gradient.abs().sum() > 0 for gradient in gradients)
 
 
-def test_the_networks_of_a_pipeline_are_parts_and_a_later_one_sees_what_was_put_into_an_earlier() -> None:
-    weight = np.random.default_rng(0).normal(size=(6, 6)).astype(np.float32)
+def chain(size: int = 6) -> tuple[Model, np.ndarray]:
+    """Two networks of a matrix each, one after the other, and that matrix."""
+    weight = np.random.default_rng(0).normal(size=(size, size)).astype(np.float32)
     first, second = inner_product(weight, name="a"), inner_product(weight, name="a")
     for spec, names in ((first, ("data", "mid")), (second, ("mid", "out"))):
         spec.description.input[0].name, spec.description.output[0].name = names
+        spec.description.input[0].type.multiArrayType.shape[:] = [size]
         layer = spec.neuralNetwork.layers[0]
         layer.input[0], layer.output[0] = names
     model = pipeline("pipeline", first, second)
-    model.description.input[0].name = "data"
-    subject = NetworkSubject(own(model))
+    model.description.input.add().CopyFrom(first.description.input[0])
+    while len(model.description.input) > 1:
+        del model.description.input[0]
+    return own(model), weight
+
+
+def test_the_networks_of_a_pipeline_are_parts_and_a_later_one_sees_what_was_put_into_an_earlier() -> None:
+    model, weight = chain()
+    subject = NetworkSubject(model)
     assert [item.name for item in subject.items] == ["part0/a.weights", "part1/a.weights"]
     x = {"data": np.ones(6, np.float32)}
     parts = subject.parts([x])
@@ -94,6 +104,16 @@ def test_the_networks_of_a_pipeline_are_parts_and_a_later_one_sees_what_was_put_
     made = subject.make((1, 0))
     forms = [weight.form for weight in made.weights()]
     assert forms == ["float16", "float32"]
+
+
+def test_the_networks_of_a_pipeline_are_searched_together() -> None:
+    model, _ = chain(64)
+    rng = np.random.default_rng(1)
+    data = [{"data": rng.normal(size=64).astype(np.float32)} for _ in range(20)]
+    found = cto.search(model, data, bits=5, points=1)
+    assert [weight.name for weight in found.chosen.weights] == ["part0/a.weights", "part1/a.weights"]
+    assert found.chosen.bits <= 5 and found.model.size() == found.chosen.size < model.size() / 5
+    assert all(weight.bits <= 8 for weight in found.model.weights()) and found.chosen.quality["snr"] > 10
 
 
 def test_what_can_not_be_searched_is_left_with_its_reason() -> None:

@@ -19,6 +19,7 @@ from corepress.errors import ConfigError, FormatError, OutputError
 from corepress.searching import run as running
 from corepress.searching.kept import Kept
 from corepress.searching.run import Stopped
+from tests.cli.test_cli import corepress
 from tests.searching.test_networks import net
 from tests.searching.test_networks import samples as inputs
 
@@ -288,6 +289,22 @@ def test_a_stopped_command_writes_the_best_and_says_so(tmp_path: Path, number, c
     assert "small.mlpackage is the best that the search had found" in done.stderr
     assert any(weight.compression for weight in cto.load(out).weights())
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_the_command_takes_networks_and_its_recipe_makes_the_same(tmp_path: Path) -> None:
+    model, data, metric = tmp_path / "net.mlmodel", tmp_path / "data.npz", tmp_path / "metric.py"
+    small, again, recipe = tmp_path / "small.mlmodel", tmp_path / "again.mlmodel", tmp_path / "recipe.yaml"
+    net().save(model)
+    np.savez(data, x0=np.stack([sample["x0"] for sample in inputs(20)]))
+    metric.write_text("def norm(outputs, sample):\n    return -abs(outputs['y0']).mean()\n")
+    done = corepress(
+        "search", model, "-o", small, "--max-size", "8kB", "--data", data, "--metric", f"{metric}:norm", "--jobs", 2,
+        "--recipe", recipe, "--json",
+    )  # fmt: skip
+    assert json.loads(done.stdout)["met"] and small.stat().st_size <= 8000
+    corepress("compress", model, "-o", again, "--recipe", recipe)
+    assert again.read_bytes() == small.read_bytes()
 
 
 def test_a_metric_of_a_file_is_found_in_other_processes(tmp_path: Path) -> None:

@@ -1,0 +1,78 @@
+"""Packages of several programs: functions that share weights, and stages of a pipeline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import corepress as cto
+from tests import structures
+
+QUICK = {"forms": ["palettized"], "points": 1, "workers": 1}
+
+
+def inputs(name: str, count: int = 20) -> list[dict[str, np.ndarray]]:
+    rng = np.random.default_rng(0)
+    return [{name: rng.normal(size=(1, 64)).astype(np.float32)} for _ in range(count)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("structures")
+
+
+@pytest.fixture(scope="module")
+def sharing(folder: Path) -> Path:
+    return structures.multifunction(folder)
+
+
+def two_functions(folder: Path) -> Path:
+    """Functions with a weight of their own each."""
+    import coremltools as ct
+
+    description = ct.utils.MultiFunctionDescriptor()
+    for seed, name in enumerate(("first", "second")):
+        path = folder / f"own_{name}.mlpackage"
+        structures.linear_model(seed=seed, name=name).save(str(path))
+        description.add_function(str(path), src_function_name="main", target_function_name=name)
+    description.default_function_name = "first"
+    path = folder / "two.mlpackage"
+    ct.utils.save_multifunction(description, str(path))
+    return path
+
+
+def input_of(path: Path) -> str:
+    return cto.runtime.load(path).interface.inputs[0].name
+
+
+def test_a_weight_that_functions_share_is_one_item_and_counts_once(sharing: Path, tmp_path: Path) -> None:
+    found = cto.search(sharing, inputs(input_of(sharing)), bits=3, **QUICK)
+    (weight,) = found.chosen.weights
+    assert weight.bytes <= 64 * 64 * 3 / 8 and found.chosen.bits == 8 * weight.bytes / (64 * 64)
+    saved = found.model.save(tmp_path / "small.mlpackage")
+    assert saved.size() == found.chosen.size
+    small = [weight for weight in saved.weights() if weight.compression]
+    assert len(small) == 2 and len({weight.key for weight in small}) == 1
+
+
+def test_a_function_that_no_sample_reaches_gets_a_form_by_its_error_and_that_is_said(folder: Path) -> None:
+    path = two_functions(folder)
+    found = cto.search(path, inputs(input_of(path)), bits=4, function="first", **QUICK)
+    assert len(found.chosen.weights) == 2
+    unreached = [note for note in found.notes if "no output depends on" in note]
+    assert len(unreached) == 1 and "the damage is guessed from the error" in unreached[0]
+    bits = {weight.name: weight.bits for weight in found.chosen.weights}
+    assert all(1 <= value < 16 for value in bits.values())
+    # Alike weights, of which the errors count alike: neither is given up for the other.
+    assert max(bits.values()) <= 2 * min(bits.values())
+
+
+def test_the_stages_of_a_pipeline_are_searched_together(folder: Path, tmp_path: Path) -> None:
+    path = structures.pipeline(folder)
+    found = cto.search(path, inputs(input_of(path)), bits=4, **QUICK)
+    assert len(found.chosen.weights) == 2 and not any("no output depends" in note for note in found.notes)
+    saved = found.model.save(tmp_path / "small.mlpackage")
+    assert saved.size() == found.chosen.size
+    assert cto.verify(path, saved, inputs(input_of(path), 4)).worst.snr > 10

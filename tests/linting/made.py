@@ -181,6 +181,19 @@ def operation(
     return build
 
 
+def heavy(stored: int) -> Build:
+    """A model whose weight says that it has so many bytes; nobody reads them."""
+
+    def build(folder: Path) -> Model:
+        model = linear(folder).copy()
+        weight = next(weight for weight in model.weights() if len(weight.shape) == 2)
+        for kind in (weight.value.type, weight.node.op.outputs[0].type):
+            kind.tensorType.dimensions[0].constant.size = (stored - 128) // 2 // weight.shape[1]  # and a bias of 128
+        return model
+
+    return build
+
+
 def recurrence(folder: Path) -> Model:
     from coremltools.converters.mil.mil import Builder as mb
 
@@ -289,6 +302,7 @@ CASES: dict[str, tuple[Build, Build]] = {
     "resample": (sampled, operation("upsample_bilinear", shape=(1, 2, 8, 8), scale_factor_height=2.0)),
     "rank-above-5": (axes(6), axes(5)),
     "large-axis": (lambda folder: linear(folder, 16385), lambda folder: linear(folder, 16384)),
+    "large-weights": (heavy(2**31 + 128), heavy(2**31)),
     "float32-products": (lambda folder: linear(folder, dtype="fp32"), linear),
     "softplus": (operation("softplus"), operation("softplus", dtype="fp32")),
     "log-sum-exp": (operation("reduce_log_sum_exp", axes=[1]), operation("reduce_max", axes=[1])),

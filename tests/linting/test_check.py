@@ -18,7 +18,7 @@ from corepress.linting import RULES, lint
 from corepress.linting.findings import MEASURED
 from corepress.linting.stored import of_changed
 from tests.linting.made import CASES, DIGITS, LIST, RANGE, described, digits, network, with_state
-from tests.structures import multifunction, pipeline
+from tests.structures import multifunction, nested, pipeline
 
 FOUR = coreml.OptimizationConfig(coreml.OpPalettizerConfig(nbits=4))
 BLOCKS = coreml.OpLinearQuantizerConfig(dtype="int4", granularity="per_block", block_size=16)
@@ -43,13 +43,17 @@ def test_any_kind_of_model_may_be_given(small: Path) -> None:
 
 
 def test_several_functions_and_stages(tmp_path: Path) -> None:
-    for build, functions in ((multifunction, {"first", "second"}), (pipeline, {"stage0/main", "stage1/main"})):
+    for build, functions in ((multifunction, ["first", "second"]), (pipeline, ["stage0/main", "stage1/main"])):
         folder = tmp_path / build.__name__
         folder.mkdir()
         model = coreml.palettize_weights(build(folder), FOUR)
-        found = {finding.function for finding in lint(model).items}
-        stages = {name.rpartition("/")[2] for name in found}
-        assert found == functions or (len(found) == 2 and stages == {"main"}), found
+        assert sorted(finding.function for finding in lint(model).items) == functions
+        assert [len(group.findings) for group in of_changed(model)] == [2]
+
+
+def test_blocks_within_blocks(tmp_path: Path) -> None:
+    found = [finding.name for finding in lint(nested(tmp_path)).items if finding.rule.id == "float32-products"]
+    assert found == ["yes", "yes2", "no", "loop"]
 
 
 def test_a_model_without_a_program_is_told_of(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -83,20 +84,24 @@ def _in(held: Model | Networks | Other, system: Target) -> Iterator[Finding]:
 
 def _in_program(model: Model, system: Target) -> Iterator[Finding]:
     everything = nodes(model.spec)
-    stored = outlines(find_weights(model, everything))
+    weights = find_weights(model, everything)
+    stored = outlines(weights)
     yield from of_weights(stored, system)
     forms: dict[str, list[CompressedWeight]] = {}
     for weight, form in stored:
         forms.setdefault(weight.function, []).append(form)
+    sizes: Counter[str] = Counter()
+    for weight in weights:
+        sizes[weight.function] += weight.stored_bytes
     descriptions = {name: spec.description for name, spec in models(model.spec)}
     by_function: dict[Function, list[Node]] = {}
     for node in everything:
         by_function.setdefault(node.function, []).append(node)
     for function, inside in by_function.items():
-        interface = interface_of(descriptions[function.program], function.name)
-        seen = Subject(str(function), inside, interface, forms.get(str(function), []), model)
+        name, interface = str(function), interface_of(descriptions[function.program], function.name)
+        seen = Subject(name, inside, interface, forms.get(name, []), sizes[name], model)
         for rule, find in (PROGRAM_RULES | CONSTANT_RULES).items():
-            yield from (Finding(rule, seen.name, *spot) for spot in find(seen))
+            yield from (Finding(rule, name, *spot) for spot in find(seen))
 
 
 def _in_network(name: str, spec: Any) -> Iterator[Finding]:

@@ -25,12 +25,14 @@ class Spot(NamedTuple):
 
 @dataclass(frozen=True)
 class Function:
-    """A function of a program, as rules see it: `forms` are those of its compressed weights."""
+    """A function of a program, as rules see it: `forms` are those of its compressed weights, `stored_bytes` what all of
+    its weights take."""
 
     name: str
     nodes: list[Node]
     interface: Interface
     forms: list[CompressedWeight]
+    stored_bytes: int
     model: Model
 
 

@@ -17,6 +17,7 @@ from corepress.weights import Palettized
 _WIDTH = 32
 _LARGEST = 16384
 _RANK = 5
+_MOST_BYTES = 1 << 31
 _QUANTIZATION = "https://apple.github.io/coremltools/docs-guides/source/opt-quantization-perf.html"
 
 
@@ -63,6 +64,11 @@ def _large(function: Function) -> Iterator[Spot]:
         sizes = [size for output in node.op.outputs for size in (type_of(output) or (None, ()))[1]]
         if max(sizes, default=0) > _LARGEST:
             yield Spot("operation", node.name, f"{max(sizes)} on one axis")
+
+
+def _heavy(function: Function) -> Iterator[Spot]:
+    if function.stored_bytes > _MOST_BYTES:
+        yield Spot("function", function.name, f"{function.stored_bytes / 2**30:.1f} GB of weights")
 
 
 def _single(function: Function) -> Iterator[Spot]:
@@ -201,6 +207,23 @@ RULES: dict[Rule, Find] = {
             "https://github.com/microsoft/onnxruntime/issues/19543",
         ),
     ): _large,
+    Rule(
+        id="large-weights",
+        severity="slow",
+        title="More than 2 GB of weights in one function",
+        known=(
+            "The compiler for the Neural Engine refuses weight files of more than 2147483648 bytes, users say of half "
+            "as many on iOS, so that the model runs elsewhere, or does not load."
+        ),
+        instead="Store fewer bits for a weight, or cut the model into a pipeline of smaller ones.",
+        devices=("ane",),
+        since="macOS 13",
+        threads=(
+            "https://github.com/apple/coremltools/pull/2593",
+            "https://github.com/apple/coremltools/issues/1807",
+            "https://github.com/Anemll/Anemll/issues/28",
+        ),
+    ): _heavy,
     Rule(
         id="float32-products",
         severity="slow",

@@ -196,10 +196,13 @@ class FromFile:
 
 def show(result: Result, output: Path, as_json: bool, more: dict[str, str]) -> None:
     """The front, and what was chosen, for people or as JSON. `more`: further files that were written, by field."""
+    from corepress.cli.show import facts, reported, reported_data
+    from corepress.linting.stored import of_changed
+
+    hazards = of_changed(result.model)
     if as_json:
-        streams.document({"output": str(output), **more, **result.to_dict()})
+        streams.document({"output": str(output), **more, **result.to_dict(), **reported_data(hazards)})
         return
-    from corepress.cli.show import facts
     from corepress.cli.terminal import console
     from corepress.searching.result import in_words
 
@@ -209,6 +212,7 @@ def show(result: Result, output: Path, as_json: bool, more: dict[str, str]) -> N
         ("chosen", result.summary),
         ("forms", _forms(result)),
         ("measured on", in_words(result)),
+        *reported(hazards),
         *((label, path) for label, path in more.items()),
         *(("note", note) for note in result.notes),
     ])  # fmt: skip

@@ -105,11 +105,7 @@ def summary(
         content = report.to_dict()
         for row in content["weights"]:
             row |= {key: translate(row[key]) for key in ("skipped", "unfitted")}
-        content["hazards"] = [
-            {"rule": rule.id, "severity": rule.severity, "devices": rule.devices, "count": len(found)}
-            for rule, found in hazards
-        ]
-        streams.document({"output": str(output), **content, **extra, **page})
+        streams.document({"output": str(output), **content, **reported_data(hazards), **extra, **page})
         return
     worst = report.worst
     facts([
@@ -123,7 +119,7 @@ def summary(
         *([("left by last step", _reasons(row.skipped for row in report.left_by_last))] if report.left_by_last else []),
         *_largest_left(report),
         *_unfitted(report),
-        *_reported(hazards),
+        *reported(hazards),
         *([] if judgement is None else _compared(judgement)),
         *page.items(),
     ])  # fmt: skip
@@ -157,11 +153,21 @@ def _unfitted(report: Report) -> Iterator[tuple[str, str]]:
         yield "not fitted", _reasons(row.unfitted for row in report.unfitted)
 
 
-def _reported(hazards: Sequence[Group]) -> Iterator[tuple[str, str]]:
+def reported(hazards: Sequence[Group]) -> Iterator[tuple[str, str]]:
     """The line that names the rules of `lint` that apply to what was changed, each with the number of places."""
     if hazards:
         named = (f"{rule.id} ({rule.severity} on {'/'.join(rule.devices)}: {len(found)})" for rule, found in hazards)
         yield "devices", f"{', '.join(named)}; corepress lint says what was reported"
+
+
+def reported_data(hazards: Sequence[Group]) -> dict[str, Any]:
+    """The same for JSON."""
+    return {
+        "hazards": [
+            {"rule": rule.id, "severity": rule.severity, "devices": rule.devices, "count": len(found)}
+            for rule, found in hazards
+        ]
+    }
 
 
 def _compared(judgement: Judgement) -> Iterator[tuple[str, str]]:

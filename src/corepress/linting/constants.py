@@ -85,7 +85,7 @@ RULES: dict[Rule, Find] = {
         ),
         instead="Use a finite number such as -1e4 in the mask.",
         devices=("ane", "gpu", "cpu"),
-        since="iOS 16",
+        since="iOS 15",
         threads=(
             "https://github.com/cactus-compute/cactus/pull/734",
             "https://github.com/apple/ml-stable-diffusion/issues/246",

@@ -175,7 +175,7 @@ RULES: dict[Rule, Find] = {
         ),
         instead="Resize or crop with other operations, or write the sampling out in the source model.",
         devices=("ane", "gpu"),
-        since="macOS 13",
+        since="iOS 15",
         threads=("https://github.com/apple/coremltools/issues/1875",),
     ): _of_type("resample"),
     Rule(
@@ -196,8 +196,9 @@ RULES: dict[Rule, Find] = {
         severity="slow",
         title="A product with an axis of more than 16384",
         known=(
-            "The Neural Engine of chips before A16 takes no axis longer than 16384, that of newer ones none longer "
-            "than 65536; the operation runs elsewhere. The last layer of language models is the usual case."
+            "The Neural Engine of chips before A16, M1 and M2 among them, takes no axis longer than 16384, that of "
+            "newer ones none longer than 65536; the operation runs elsewhere. The last layer of language models is "
+            "the usual case."
         ),
         instead="Split the weight along that axis into several layers, and join their outputs.",
         devices=("ane",),
@@ -212,12 +213,12 @@ RULES: dict[Rule, Find] = {
         severity="slow",
         title="More than 2 GB of weights in one function",
         known=(
-            "The compiler for the Neural Engine refuses weight files of more than 2147483648 bytes, users say of half "
-            "as many on iOS, so that the model runs elsewhere, or does not load."
+            "The compiler for the Neural Engine refuses weight files of more than 2147483648 bytes, users say of "
+            "half as many on iOS, so that the model runs elsewhere, or does not load."
         ),
         instead="Store fewer bits for a weight, or cut the model into a pipeline of smaller ones.",
         devices=("ane",),
-        since="macOS 13",
+        since="iOS 15",
         threads=(
             "https://github.com/apple/coremltools/pull/2593",
             "https://github.com/apple/coremltools/issues/1807",
@@ -271,9 +272,11 @@ RULES: dict[Rule, Find] = {
             "On the Neural Engine small probabilities become 0, and their logarithm minus infinity, as soon as one "
             "class dominates. CPU and GPU are right."
         ),
-        instead="Write it as x - max(x) - log(sum(exp(x - max(x)))) in the source model, or do without the logarithm.",
+        instead=(
+            "Write it as x - max(x) - log(sum(exp(x - max(x)))) in the source model, or do without the logarithm."
+        ),
         devices=("ane",),
-        since="macOS 26",
+        since="iOS 15",
         threads=(
             "https://github.com/apple/coremltools/issues/2728",
             "https://github.com/apple/coremltools/pull/2727",

@@ -28,7 +28,7 @@ class Rule(NamedTuple):
         known: What was reported, in plain words.
         instead: What to do about it.
         devices: Which parts of the chip it concerns: "ane" (the Neural Engine), "gpu", "cpu".
-        since: The system from which on it was seen, as the report says it.
+        since: The system on which it was seen first or, where no report names one, the one that brought the form.
         threads: The addresses of the reports.
 
     Examples:

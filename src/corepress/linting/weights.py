@@ -58,7 +58,7 @@ def _blocks(form: CompressedWeight, place: Place) -> str:
     if "per_block quantization" not in requirements(form) or not isinstance(inner, Quantized):
         return ""
     sizes = [size // count for size, count in zip(inner.shape, inner.scale.shape, strict=True)]
-    return f"int{inner.bits} in blocks of {'x'.join(map(str, sizes))}"
+    return f"{inner.bits}-bit integers in blocks of {'x'.join(map(str, sizes))}"
 
 
 def _signed_before_ios18(form: CompressedWeight, place: Place) -> str:
@@ -135,8 +135,8 @@ RULES: dict[Rule, Find] = {
         title="Integers with a scale for each block",
         known=(
             "The compiler for the Neural Engine says that it takes scales by channel or for a whole weight only, and "
-            "leaves the operation to the CPU; on iOS 27 a model with int8 blocks was found to give wrong answers "
-            "there (cosine 0.367, on the GPU 0.999)."
+            "leaves the operation to the CPU. Of Core AI, which shares that engine, a model with int8 blocks gave "
+            "wrong answers there on iOS 27 (cosine 0.367, on the GPU 0.999)."
         ),
         instead="Use look-up tables, or scales by channel; keep blocks for the GPU.",
         devices=("ane",),

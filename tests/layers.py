@@ -38,7 +38,7 @@ ALLOWED: dict[str, set[str]] = {
     "runtime/packed": {"weights", "kernels", "threads"},
     "runtime/networks/layers": {"runtime/networks/registry", "runtime/ops", "runtime/registry", "runtime/limits"},
     "coreml": {*_FACES, "opsets", "algorithms", "threads", "engine"},
-    "coreml/activations": {*_FACES, "coreml", "runtime", "engine"},
+    "coreml/activations": {*_FACES, "coreml", "runtime", "metrics", "split", "engine"},
     "coreml/experimental": {"coreml"},
     "coreml/calibrated": {*_FACES, "coreml", "algorithms", "runtime", "split", "metrics", "engine"},
     "neural_network": {

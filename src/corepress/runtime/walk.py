@@ -1,8 +1,9 @@
-"""Runs a program on several samples at once, operation by operation, so that constants can change on the way."""
+"""Runs a program on several samples at once, operation by operation, so that constants or values can change."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,6 +20,8 @@ from corepress.runtime.stages.pipeline import Pipeline
 # it reads, by the name of the argument.
 Visit = Callable[..., Mapping[str, Tensor]]
 Samples = Iterable[Mapping[str, Any]]
+# What the program answers to each sample, its outputs in order, when a value is changed by the function that is given.
+WhatIf = Callable[[Callable[[Tensor], Tensor]], Iterator[Sequence[Any]]]
 # The name of a function, its program, and the inputs that this has in each sample.
 Stage = tuple[str, Program, Sequence[Mapping[str, Any]]]
 
@@ -49,6 +52,49 @@ def walk(program: Program, samples: Samples, visit: Visit, *, originals: Samples
         for run, own in pairs + (beside or []):
             run.step(step, own)
     return changes
+
+
+@torch.no_grad()
+def what_if(program: Program, samples: Samples, names: Collection[str], visit: Callable[[str, WhatIf], None]) -> None:
+    """Show `visit` the values of these names, outside of loops and branches, as soon as they are computed.
+
+    It gets the name, and a function that tells what the program would answer if the value were another; what came
+    before is not computed again. Inputs of the program are values, too.
+    """
+    plan, held = program.module.plan, program.module.constants()
+    pairs = _begin(program, held, samples)
+
+    def answers(name: str, first: int, change: Callable[[Tensor], Tensor]) -> Iterator[Sequence[Any]]:
+        for run, own in pairs:
+            rest = Run(held, {state: value.clone() for state, value in run.states.items()}, None)
+            values = {**own, name: change(own[name])}
+            for step in plan.steps[first:]:
+                rest.step(step, values)
+            yield [rest.value(output, values) for output in plan.outputs]
+
+    def show(found: Iterable[str], first: int) -> None:
+        for name in found:
+            if name in names and all(isinstance(own.get(name), Tensor) for _, own in pairs):
+                visit(name, partial(answers, name, first))
+
+    if pairs:
+        show(plan.inputs, 0)
+    for number, step in enumerate(plan.steps if pairs else ()):
+        for run, own in pairs:
+            run.step(step, own)
+        show(step.outputs, number + 1)
+
+
+@torch.no_grad()
+def values_of(program: Program, samples: Samples, names: Collection[str]) -> Iterator[tuple[str, list[Tensor]]]:
+    """The values of these names that are computed outside of loops and branches, in order: in each sample."""
+    pairs = _begin(program, program.module.constants(), samples)
+    for step in program.module.plan.steps if pairs else ():
+        for run, own in pairs:
+            run.step(step, own)
+        for name in step.outputs:
+            if name in names and all(name in own for _, own in pairs):
+                yield name, [own[name] for _, own in pairs]
 
 
 def _begin(program: Program, held: Mapping[str, Any], samples: Samples) -> list[tuple[Run, dict[str, Any]]]:

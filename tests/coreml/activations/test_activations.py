@@ -37,7 +37,9 @@ def kinds(model) -> list[str]:
     return [node.type for node in nodes(model.spec) if not node.is_const]
 
 
-@pytest.mark.parametrize("observer", OBSERVERS)
+@pytest.mark.parametrize(
+    "observer", [name for name in OBSERVERS if name != "output"]
+)  # which may clip what the outputs don't tell
 def test_all_samples_count_and_not_only_the_last(tmp_path, observer) -> None:
     path = package_of(tmp_path, linear)
     wide = {"x": np.linspace(-100, 100, 256).reshape(1, 4, 8, 8)}

@@ -49,6 +49,13 @@ class MinMax:
         return self.low, self.high
 
 
+class Fixed(MinMax):
+    """A range that is known."""
+
+    def __init__(self, low: float, high: float) -> None:
+        self.low, self.high = low, high
+
+
 class MovingAverage(MinMax):
     """From the mean of the least to the mean of the greatest values; what was seen long ago counts less."""
 
@@ -139,16 +146,21 @@ def _errors(values: Array, counts: Array, lows: Array, highs: Array, steps: int)
     return errors
 
 
+# These ranges begin as the whole ones (`narrowing.py`); of "auto", which is no observer by itself, they may stay so.
+OUTPUT, AUTO = "output", "auto"
 OBSERVERS: dict[str, Callable[[], Observer]] = {
     "min_max": MinMax,
     "moving_average": MovingAverage,
     "percentile": Percentile,
     "mse": LeastSquares,
+    OUTPUT: MinMax,
 }
 
 
 def observer_of(name: str) -> Callable[[], Observer]:
     """What makes observers of that name; a ConfigError for an unknown one."""
+    if name == AUTO:
+        return MinMax
     if name not in OBSERVERS:
         raise ConfigError(f"there is no observer {name!r}. {suggestion(name, OBSERVERS)}")
     return OBSERVERS[name]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,11 +96,17 @@ def _add_argument(operation: Any, name: str, value: Any) -> None:
 
 
 def write(
-    nodes: Sequence[Node], inputs: Types, before: Chosen, after: Chosen, limits: Callable[[str, bool], Limits]
+    nodes: Sequence[Node],
+    inputs: Types,
+    before: Chosen,
+    after: Chosen,
+    limits: Callable[[str, bool], Limits],
+    exceptions: Collection[Node] = frozenset(),
 ) -> None:
     """Put a pair before the activations of the operations `before`, and behind the operations `after`.
 
-    `limits(name, symmetric)`: the range of a value. Outputs of blocks keep reading what they read.
+    `limits(name, symmetric)`: the range of a value. Outputs of blocks keep reading what they read, and so do the
+    operations `exceptions`.
     """
 
     def parameters_of(value: str, kind: Any, config: OpLinearQuantizerConfig) -> Parameters:
@@ -117,7 +123,7 @@ def write(
         for entry in node.op.inputs:
             for operand, binding in zip(node.operands[entry.key], entry.value.arguments, strict=True):
                 source, held = binding.name, None
-                if operand.node in behind and operand.output == 0:
+                if operand.node in behind and operand.output == 0 and node not in exceptions:
                     source, held = behind[operand.node]
                 if node in before and entry.key in CORE[node.type] and gets_pair(operand):
                     kind = type_of(operand, inputs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 from corepress.coreml.op_configs import OpLinearQuantizerConfig
@@ -11,8 +11,9 @@ from corepress.formats.mlprogram.program import Node, Operand
 
 # Operations that work on integers, with the arguments that are activations.
 CORE = {"conv": ("x",), "linear": ("x",), "avg_pool": ("x",), "max_pool": ("x",), "add": ("x", "y")}
-# An operation of these that follows is computed in one go with the one before it.
-ACTIVATIONS = frozenset({"relu", "relu6", "leaky_relu", "sigmoid", "sigmoid_hard", "tanh", "scaled_tanh"})
+# An operation of these that follows is computed in one go with the one before it. coremltools converts ReLU6 of PyTorch
+# to `clip`.
+ACTIVATIONS = frozenset({"relu", "relu6", "clip", "leaky_relu", "sigmoid", "sigmoid_hard", "tanh", "scaled_tanh"})
 _FLOATS = ("float16", "float32")
 
 Chosen = dict[Node, OpLinearQuantizerConfig]
@@ -86,10 +87,13 @@ def _is_activation(operand: Operand, inputs: Types) -> bool:
     return node is None or not (node.is_const or node.is_constexpr)
 
 
-def after(chosen: Chosen, usable: Callable[[str], bool] = lambda name: True) -> Chosen:
+def after(
+    chosen: Chosen, usable: Callable[[str], bool] = lambda name: True, exceptions: Collection[Node] = frozenset()
+) -> Chosen:
     """The operations after which a pair follows: a chosen one, or the activation function on its result.
 
-    None follows on a result that nothing reads, or nothing but another chosen operation, which brings its own pair.
+    None follows on a result that nothing reads, or nothing but another chosen operation, which brings its own pair;
+    those of `exceptions` read what has no pair.
     """
     found = {}
     for node, config in chosen.items():
@@ -98,6 +102,7 @@ def after(chosen: Chosen, usable: Callable[[str], bool] = lambda name: True) -> 
             following = _readers(readers[0], chosen)
             if following:
                 last, readers = readers[0], following
+        readers = [reader for reader in readers if reader not in exceptions]
         alone = len(readers) == 1 and (readers[0] in chosen or readers[0].type == "quantize")
         if readers and not alone and usable(str(last.op.outputs[0].name)):
             found[last] = config

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from corepress.coreml.activations.calibrate import calibrate, runnable
-from corepress.coreml.activations.observers import Observer, observer_of
-from corepress.coreml.activations.pairs import Limits, write
-from corepress.coreml.activations.patterns import CORE, Chosen, after, before, concat_groups, input_types, name_of
+from corepress.coreml.activations.observers import AUTO, OUTPUT, observer_of
+from corepress.coreml.activations.parts import Part, Ranges, parts_of
+from corepress.coreml.activations.patterns import CORE, before
 from corepress.coreml.config import OptimizationConfig, check_kinds
 from corepress.coreml.interop import takes_any_model
 from corepress.coreml.op_configs import OpActivationLinearQuantizerConfig, OpLinearQuantizerConfig
@@ -21,7 +20,11 @@ from corepress.engine import Progress
 from corepress.errors import ConfigError, Missed
 from corepress.fields import warn_or_raise
 from corepress.formats.mlprogram import Model
-from corepress.formats.mlprogram.program import Function, Node, nodes, programs
+from corepress.formats.mlprogram.program import nodes
+
+if TYPE_CHECKING:
+    from corepress.coreml.activations.exceptions import Found, Goal, Way
+    from corepress.coreml.calibrated.judging import Split
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +37,10 @@ def linear_quantize_activations(
     calibration_op_group_size: int = -1,
     *,
     observer: str = "min_max",
+    exceptions: Iterable[str] | Literal["auto"] = (),
+    min_snr: float | None = None,
+    min_cosine: float | None = None,
+    bias_correction: bool | None = False,
     function: str | None = None,
     target: Any = None,
     device: str = "cpu",
@@ -52,8 +59,18 @@ def linear_quantize_activations(
         sample_data: A list, generator or other iterable of {input name: array of the input's shape and type}, read
             once; for a model of one input the name may be None. All samples count.
         calibration_op_group_size: Accepted for compatibility; every activation is observed in a single run.
-        observer: How ranges are found: "min_max", "moving_average", "percentile" (99.99 % of the values) or "mse"
-            (least squared error).
+        observer: How ranges are found: "min_max", "moving_average", "percentile" (99.99 % of the values), "mse"
+            (least squared error) or "output" (least error in what the model answers; it takes longer);
+            in a search for exceptions also "auto", whichever of "min_max" and "output" is nearer.
+        exceptions: Names of operations that go on computing in floating point, with no pair around them; or "auto":
+            the smallest set found with which the outputs meet the goal, by real runs on a fifth of the samples that
+            ranges do not come from. A skip in `config` differs from it: as in coremltools, what such an operation reads
+            is quantized behind the one before it.
+        min_snr: The goal of "auto": the least SNR of each output, in dB, against the model as it was loaded, so that
+            what was done to its weights before counts.
+        min_cosine: The same as a cosine.
+        bias_correction: Take back by the biases of conv and linear what rounding shifts in a channel; None, in a search
+            for exceptions only: if the outputs are nearer then.
         function: Of a model with several, the one to calibrate and quantize; by default its default function. Of a
             pipeline all stages that are ML programs are quantized.
         target: Raise the model to this deployment target first, such as "iOS18".
@@ -79,17 +96,139 @@ def linear_quantize_activations(
         >>> cto.verify("model.mlpackage", w8a8, samples).ok
         True
     """
+    return quantized(
+        mlmodel, config, sample_data, observer=observer, exceptions=exceptions, min_snr=min_snr, min_cosine=min_cosine,
+        bias_correction=bias_correction, function=function, target=target, device=device, workers=workers,
+        progress=progress, strict=strict,
+    )[0]  # fmt: skip
+
+
+def quantized(
+    model: Model,
+    config: OptimizationConfig,
+    sample_data: Iterable[Mapping[Any, Any]],
+    *,
+    observer: str = "min_max",
+    exceptions: Iterable[str] | Literal["auto"] = (),
+    min_snr: float | None = None,
+    min_cosine: float | None = None,
+    bias_correction: bool | None = False,
+    function: str | None = None,
+    target: Any = None,
+    device: str = "cpu",
+    workers: int | None = None,
+    progress: Progress | None = None,
+    strict: bool = False,
+) -> tuple[Model, Found | None]:
+    """What `linear_quantize_activations` gives, and with `exceptions="auto"` which operations it left, and why."""
     config = check_kinds(config, "linear_quantize_activations", OpLinearQuantizerConfig)
     for op_config in config.configs():
         assert isinstance(op_config, OpLinearQuantizerConfig)
         if op_config.nbits != 8:
             raise ConfigError("activations can be int8 or uint8 only: set dtype accordingly")
-    new_observer = observer_of(observer)
-    result = mlmodel.copy()
-    reach(result, "iOS17", "quantized activations", target)
+    goal = _goal(exceptions, observer, min_snr, min_cosine)
+    original, split = model.origin or model, None
+    if goal is not None or observer == OUTPUT or bias_correction:
+        split = _split(model, sample_data, function, goal is not None)
+        sample_data = split.learnt
+    ranges = _ranges(model, config, sample_data, observer, function, target, device, workers, progress, strict)
+    if split is None:
+        return ranges.written(_known(exceptions, ranges, strict)), None
+    ways = list(_ways(ranges, original, split, observer, bias_correction, function, device, progress))
+    if goal is None:
+        return ways[0].written(_known(exceptions, ranges, strict), quiet=False), None
+    from corepress.coreml.activations.exceptions import find
 
-    program, functions = runnable(mlmodel, function, device)
-    parts = [part for part in _parts(result, config) if part.function in functions]
+    found = find(ways, original, split.judged, goal, function=function, device=device, progress=progress)
+    return found.way.written(found.names, quiet=False), found
+
+
+def _ways(
+    ranges: Ranges,
+    original: Model,
+    split: Split,
+    observer: str,
+    bias_correction: bool | None,
+    function: str | None,
+    device: str,
+    progress: Progress | None,
+) -> Iterator[Way]:
+    """The ways to quantize that are asked for: several where it is left open which is best."""
+    from corepress.coreml.activations.biases import corrected
+    from corepress.coreml.activations.exceptions import Way
+    from corepress.coreml.activations.narrowing import narrowed
+
+    def finish(result: Model) -> Model:
+        return corrected(result, original, split.learnt, function, device)
+
+    known = {} if observer == OUTPUT else {"min_max" if observer == AUTO else observer: ranges}
+    if observer in (OUTPUT, AUTO):
+        known[OUTPUT] = narrowed(ranges, split.learnt, function, device, progress)
+    for name, found in known.items():
+        if not bias_correction:
+            yield Way(found, name)
+        if bias_correction is not False:
+            yield Way(found, name, finish)
+
+
+def _known(exceptions: Iterable[str], ranges: Ranges, strict: bool) -> set[str]:
+    """The exceptions that a caller names; those that change nothing are told."""
+    names, operations = set(exceptions), ranges.operations()
+    idle = [
+        f'exceptions: "{name}" is no operation whose activations would be quantized.'
+        for name in sorted(names.difference(operations))
+    ]
+    warn_or_raise(idle, log, strict)
+    return names
+
+
+def _goal(
+    exceptions: Iterable[str] | Literal["auto"], observer: str, min_snr: float | None, min_cosine: float | None
+) -> Goal | None:
+    """What the exceptions are searched by, if they are."""
+    if exceptions == "auto":
+        from corepress.coreml.activations.exceptions import goal_of
+
+        return goal_of(min_snr, min_cosine)
+    if isinstance(exceptions, str):
+        raise ConfigError(f'exceptions must be "auto" or a list of names of operations, not {exceptions!r}')
+    if observer == AUTO:
+        raise ConfigError('observer="auto" needs exceptions="auto": what is nearer is measured in that search')
+    for name, goal in (("min_snr", min_snr), ("min_cosine", min_cosine)):
+        if goal is not None:
+            raise ConfigError(f'{name} has no effect without exceptions="auto": it is the goal of that search')
+    return None
+
+
+def _split(model: Model, samples: Iterable[Mapping[Any, Any]], function: str | None, judged: bool) -> Split:
+    """The samples that ranges come from, and those that exceptions are chosen by (`judged`), a fifth."""
+    from corepress.coreml.calibrated.judging import Split, split_of
+    from corepress.split import HELD_BACK
+
+    split = split_of(model, samples, HELD_BACK if judged else 0.0, function)
+    if judged and not split.judged:
+        return Split(split.learnt, split.learnt)
+    return split
+
+
+def _ranges(
+    model: Model,
+    config: OptimizationConfig,
+    samples: Iterable[Mapping[Any, Any]],
+    observer: str,
+    function: str | None,
+    target: Any,
+    device: str,
+    workers: int | None,
+    progress: Progress | None,
+    strict: bool,
+) -> Ranges:
+    """The ranges of the activations, in a copy of the model that has been raised to what they need."""
+    new_observer = observer_of(observer)
+    result = model.copy()
+    reach(result, "iOS17", "quantized activations", target)
+    program, functions = runnable(model, function, device)
+    parts = [part for part in parts_of(result, config) if part.function in functions]
     warn_or_raise(_idle_rules(config, parts), log, strict)
     if not any(part.values for part in parts):
         sentence = (
@@ -100,69 +239,11 @@ def linear_quantize_activations(
             raise Missed(sentence)
         log.warning("%s", sentence)
     observers = {name: new_observer() for part in parts for name in sorted(part.wanted)}
-    trouble = calibrate(program, sample_data, observers, workers=workers, progress=progress)
-    for part in parts:
-        part.note(result, trouble)
-        part.write(observers, trouble)
-    return result
+    trouble = calibrate(program, samples, observers, workers=workers, progress=progress)
+    return Ranges(result, config, tuple(functions), observers, trouble)
 
 
-class _Part:
-    """One function of one program: its operations, and what is quantized in it. Names of values that leave it get
-    `prefix`, which is that of its stage in a pipeline."""
-
-    def __init__(self, program: str, function: str, message: Any, view: list[Node], config: OptimizationConfig):
-        self.function = f"{program}/{function}" if program else function
-        self.prefix = f"{program}/" if program else ""
-        self.inputs, self.view, self.config = input_types(message), view, config
-        self.groups = concat_groups(view)
-        self.values = _values(before(view, self.inputs, self.config_for))
-
-    def config_for(self, node: Node) -> Any:
-        return self.config.config_for(node.name, [(node.type, node.name)])
-
-    @property
-    def wanted(self) -> set[str]:
-        """The values to observe."""
-        return {self.prefix + name for name in self.values.union(*self.groups)}
-
-    def note(self, model: Model, trouble: Mapping[str, str]) -> None:
-        """Say which values stay as they are. `trouble`: why a value has no range."""
-        for value in sorted(self.values):
-            if (reason := trouble.get(self.prefix + value)) is not None:
-                model.skipped[self.function, value] = reason
-                log.warning("activation %s: left as it is: %s", value, reason)
-
-    def write(self, observers: Mapping[str, Observer], trouble: Mapping[str, str]) -> None:
-        """Put the pairs into the program."""
-
-        @functools.cache
-        def limits(value: str, symmetric: bool) -> Limits:
-            group: set[str] = next((group for group in self.groups if value in group), {value})
-            names = {self.prefix + member for member in group} - set(trouble)
-            found = [observers[name].limits(symmetric) for name in names]
-            return min(low for low, _ in found), max(high for _, high in found)
-
-        def usable(value: str) -> bool:
-            name = self.prefix + value
-            return name in observers and name not in trouble
-
-        chosen = before(self.view, self.inputs, self.config_for, usable)
-        write(self.view, self.inputs, chosen, after(chosen, usable), limits)
-
-
-def _parts(model: Model, config: OptimizationConfig) -> Iterator[_Part]:
-    """The functions of all programs of a model."""
-    views: dict[str, list[Node]] = {}
-    for node in nodes(model.spec):
-        views.setdefault(str(node.function), []).append(node)
-    for program, content in programs(model.spec):
-        for entry in content.functions:
-            name = str(Function(program, entry.key, entry.value.opset))
-            yield _Part(program, entry.key, entry.value, views.get(name, []), config)
-
-
-def _idle_rules(config: OptimizationConfig, parts: Iterable[_Part]) -> Iterator[str]:
+def _idle_rules(config: OptimizationConfig, parts: Iterable[Part]) -> Iterator[str]:
     """The sentences about rules that change nothing."""
     anything = OpLinearQuantizerConfig()
     taken = [node for part in parts for node in before(part.view, part.inputs, lambda node: anything)]
@@ -192,9 +273,3 @@ def as_for_weights(config: OptimizationConfig, model: Model) -> OptimizationConf
             if any(other == name or fnmatchcase(other, name) for other in names)
         },
     )
-
-
-def _values(chosen: Chosen) -> set[str]:
-    """The names of all values that get a pair."""
-    read = {name_of(node.operands[argument][0]) for node in chosen for argument in CORE[node.type]}
-    return read | {str(node.op.outputs[0].name) for node in after(chosen)}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,10 +19,9 @@ from corepress.algorithms.fitted.awq import Inputs, Rounding, Scaling
 from corepress.algorithms.fitted.layout import Layout
 from corepress.algorithms.fitted.scaling import NEAREST, Answers, Group, Pair, Reader, Source, pairs, warn_of_others
 from corepress.algorithms.fitted.statistics import Statistics
+from corepress.coreml.calibrated.constants import plain_constants, with_constants
 from corepress.coreml.calibrated.layers import layout_of, vectors_of
 from corepress.coreml.calibrated.sensitivity import of_vectors
-from corepress.coreml.choose import FLOATS
-from corepress.coreml.rewrite import rewrite
 from corepress.engine import Skip
 from corepress.errors import CorepressError, DataError
 from corepress.formats.mlprogram import Model, Weight
@@ -75,7 +73,7 @@ def scale_activations(
     values: dict[tuple[str, str], Tensor] = {}
     rounded = without = 0
     for name, stage, given in each_program(program, samples):
-        weights = _weights(model, stage, name)
+        weights = plain_constants(model, stage, name)
         if not weights:
             continue
         roundings, scaled = _scale(stage, weights, choose, given)
@@ -85,7 +83,10 @@ def scale_activations(
         rounded += len(roundings)
         without += len(roundings - {layer.key for pair in scaled for layer in pair.layers})
     warn_of_others(without, rounded)
-    return _rewritten(model, values)
+    result = with_constants(model, values)
+    # It counts as the model that a compression begins with, so that reports don't take scales for errors.
+    result.origin = None
+    return result
 
 
 def _scale(
@@ -117,21 +118,6 @@ def _scale(
     for pair, scaling in scalings:
         pair.apply(scaling.scale)
     return set(roundings), [pair for pair, _ in scalings]
-
-
-def _weights(model: Model, program: Program, function: str) -> dict[str, Weight]:
-    """The plain weights of the function whose numbers nothing else shares, by the name of their buffer."""
-    everything = model.weights()
-    holders = Counter(weight.key for weight in everything)
-    return {
-        program.constants[weight.output]: weight
-        for weight in everything
-        if weight.function == function
-        and weight.output in program.constants
-        and holders[weight.key] == 1
-        and not (weight.compression or weight.is_output or weight.argument)
-        and weight.dtype in FLOATS
-    }
 
 
 def _products(program: Program, sample: Mapping[str, Any], weights: Mapping[str, Weight]) -> list[_Product]:
@@ -249,20 +235,3 @@ def _answers(program: Program, sample: Mapping[str, Any]) -> Answers:
         return found | {None: [result for result in results if isinstance(result, Tensor)]}
 
     return answers
-
-
-def _rewritten(model: Model, values: Mapping[tuple[str, str], Tensor]) -> Model:
-    """The model with other values for some constants, by their functions and the names of their outputs.
-
-    It counts as the model that a compression begins with, so that reports don't take scales for errors.
-    """
-
-    def choose(weight: Weight) -> Callable[[Weight], Any]:
-        if (weight.function, weight.output) not in values:
-            raise Skip("it is not scaled", quiet=True)
-        value = values[weight.function, weight.output].cpu().numpy().astype(weight.dtype)
-        return lambda _: value
-
-    result = rewrite(model, choose)
-    result.origin, result.skipped = None, dict(model.skipped)
-    return result

@@ -64,8 +64,8 @@ def is_better(
 ) -> bool:
     """Whether a fitted model's outputs are as near to the original's, on the samples to judge by, as those of the one
     that the plain method made; a warning says so if not."""
-    exact, one, two = (_outputs(model, judged, function, device) for model in (original, fitted, plain))
-    errors = _error(exact, one), _error(exact, two)
+    exact, one, two = (answers_of(model, judged, function, device) for model in (original, fitted, plain))
+    errors = error(exact, one), error(exact, two)
     # Written so that NaN never wins.
     if errors[0] <= errors[1] or math.isnan(errors[1]):
         return True
@@ -77,7 +77,7 @@ def is_better(
     return False
 
 
-def _outputs(model: Model, samples: Sequence[Sample], function: str | None, device: str) -> dict[str, list[Any]]:
+def answers_of(model: Model, samples: Sequence[Sample], function: str | None, device: str) -> dict[str, list[Any]]:
     """By name, what a model answers to each sample, as far as it is numbers."""
     program = load(model, device, precision="float32", function=function)
     if isinstance(program, Pipeline) and program.detections is not None:
@@ -92,7 +92,7 @@ def _outputs(model: Model, samples: Sequence[Sample], function: str | None, devi
     return found
 
 
-def _error(exact: Mapping[str, list[Any]], others: Mapping[str, list[Any]]) -> float:
+def error(exact: Mapping[str, list[Any]], others: Mapping[str, list[Any]]) -> float:
     """The energy of the difference over that of the outputs: its mean over the outputs, each over all samples."""
     ratios = []
     for name, arrays in exact.items():

@@ -1,0 +1,259 @@
+"""The operations to leave in floating point so that a model keeps its answers: as few as a goal allows.
+
+Operations are ranked by what each of them alone does to the outputs. The shortest beginning of that list that meets
+the goal is found by bisection, then exceptions are taken back one by one, the least harmful first, where the goal
+allows it. Where so few sets of one exception less exist that all can be tried, they are. Every step is a real run of
+the package on samples that its ranges were not calibrated on.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from corepress.coreml.activations.parts import Ranges
+from corepress.coreml.calibrated.judging import answers_of
+from corepress.engine import Progress
+from corepress.errors import ConfigError, DataError
+from corepress.formats.mlprogram import Model
+from corepress.metrics import METRICS, Sums, limit_of
+
+log = logging.getLogger(__name__)
+
+Names = frozenset[str]
+# A set is good with so much of the noise that the goal allows: on other samples there may be a little more of it.
+MARGIN = 0.9
+# If the goal can't be had, exceptions that lower the noise by less than this are none.
+_NEARLY = 1.05
+# Sets of one exception less that are tried, at most.
+_FEW = 256
+# Samples that operations are ranked by.
+_RANKED_BY = 8
+
+
+class Goal(NamedTuple):
+    """What the outputs must keep: a `metric`, "snr" or "cosine", and its least value."""
+
+    metric: str
+    least: float
+
+    def noise(self, value: float) -> float:
+        """A number that is the larger the worse a value of the metric is: of `snr` the noise in parts of the signal."""
+        if math.isnan(value):
+            return math.inf
+        return 1 - value if self.metric == "cosine" else 10 ** (-value / 10)
+
+
+def goal_of(min_snr: float | None = None, min_cosine: float | None = None) -> Goal:
+    """The goal that is given; a ConfigError if that is not exactly one, or none that a value can reach."""
+    given = [(metric, least) for metric, least in (("snr", min_snr), ("cosine", min_cosine)) if least is not None]
+    if len(given) != 1:
+        raise ConfigError('exceptions="auto" needs one goal that the outputs must keep: min_snr or min_cosine')
+    return Goal(given[0][0], limit_of(*given[0]))
+
+
+class Way(NamedTuple):
+    """A way to quantize activations: their ranges, by which observer these are, and what is done to a model with pairs
+    at last: its biases are corrected, or nothing."""
+
+    ranges: Ranges
+    observer: str
+    finish: Callable[[Model], Model] | None = None
+
+    def written(self, exceptions: Collection[str] = (), *, quiet: bool = True) -> Model:
+        """The model with its pairs, all done; see `Ranges.written`."""
+        result = self.ranges.written(exceptions, quiet=quiet)
+        return result if self.finish is None else self.finish(result)
+
+
+class Left(NamedTuple):
+    """An operation that is left in floating point: its name and type, and its harm, the noise in the outputs, in parts
+    of their energy, when it alone is quantized."""
+
+    name: str
+    type: str
+    harm: float
+
+
+@dataclass(frozen=True)
+class Found:
+    """The exceptions that a search found, the most harmful first, and the way that was nearest without any.
+
+    `value`: of the metric, measured with both, on so many `samples` held back for choosing. `operations`: how many
+    could be quantized.
+    """
+
+    left: tuple[Left, ...]
+    way: Way
+    goal: Goal
+    value: float
+    operations: int
+    samples: int
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the operations that are left in floating point."""
+        return tuple(left.name for left in self.left)
+
+    @property
+    def met(self) -> bool:
+        """Whether the goal is met."""
+        return self.value >= self.goal.least
+
+    @property
+    def summary(self) -> str:
+        """What was found, in a sentence."""
+        metric = METRICS[self.goal.metric]
+        reached = f"{metric.label} {self.value:.4g}{metric.unit} on {self.samples} samples held back for choosing"
+        kept = f"{len(self.left)} of {self.operations} operations stay in floating point"
+        if self.met:
+            return f"{kept}: {reached}"
+        short = f"{self.goal.least - self.value:.3g}{metric.unit}"
+        return (
+            f"the goal of {self.goal.least:g}{metric.unit} can't be reached: with {kept}, {reached}, {short} too little"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data."""
+        return {
+            "met": self.met,
+            "metric": self.goal.metric,
+            "goal": self.goal.least,
+            "value": self.value,
+            "samples": self.samples,
+            "observer": self.way.observer,
+            "bias_correction": self.way.finish is not None,
+            "operations": self.operations,
+            "left": [left._asdict() for left in self.left],
+        }
+
+
+def find(
+    ways: Sequence[Way],
+    original: Model,
+    samples: Sequence[Mapping[str, Any]],
+    goal: Goal,
+    *,
+    function: str | None = None,
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> Found:
+    """The smallest set of operations found that has to stay in floating point.
+
+    Args:
+        ways: To quantize the activations of the model. The one is taken whose outputs are nearest without exceptions.
+        original: The model whose answers count.
+        samples: To judge by: none that the ranges come from.
+        goal: What the outputs must keep; a warning says so if they can't.
+        function: Of a model with several, the one that runs.
+        device: Where PyTorch computes.
+        progress: Called after each run with the number of runs, 0, and a text.
+
+    Raises:
+        DataError: Where no output is a number.
+    """
+    judges = [_Judge(way, original, samples, goal, function, device, progress) for way in ways]
+    judge = judges[0] if len(judges) == 1 else min(judges, key=lambda one: one.noise(frozenset()))
+    operations = judge.way.ranges.operations()
+    harm = judge.harms(operations)
+    ranked = sorted(operations, key=lambda name: -harm[name])
+    allowed = MARGIN * goal.noise(goal.least)
+    if not judge.noise(frozenset(ranked)) <= allowed:
+        allowed = _NEARLY * judge.noise(frozenset(ranked))
+    chosen = smallest(ranked, lambda names: judge.noise(names) <= allowed)
+    left = tuple(Left(name, operations[name], harm[name]) for name in ranked if name in chosen)
+    found = Found(left, judge.way, goal, judge.value(chosen), len(operations), len(samples))
+    if not found.met:
+        log.warning("%s", found.summary)
+    return found
+
+
+def smallest(ranked: Sequence[str], good: Callable[[Names], bool]) -> Names:
+    """The smallest set found of which `good` is true; it is true of all of them. `ranked`: the likeliest first."""
+    low, high = -1, len(ranked)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if good(frozenset(ranked[:middle])) else (middle, high)
+    chosen = frozenset(ranked[:high])
+    while True:
+        chosen = _taken_back(chosen, ranked, good)
+        fewer = next((names for names in _one_less(chosen, ranked) if good(names)), None)
+        if fewer is None:
+            return chosen
+        chosen = fewer
+
+
+def _taken_back(chosen: Names, ranked: Sequence[str], good: Callable[[Names], bool]) -> Names:
+    for name in reversed(ranked):
+        if name in chosen and good(chosen - {name}):
+            chosen -= {name}
+    return chosen
+
+
+def _one_less(chosen: Names, ranked: Sequence[str]) -> Iterator[Names]:
+    """All sets of one name less, if they are few."""
+    count = len(chosen) - 1
+    if count >= 0 and math.comb(len(ranked), count) <= _FEW:
+        yield from map(frozenset, itertools.combinations(ranked, count))
+
+
+class _Judge:
+    """Measures what a model with some exceptions answers, each set of them once."""
+
+    def __init__(
+        self,
+        way: Way,
+        original: Model,
+        samples: Sequence[Mapping[str, Any]],
+        goal: Goal,
+        function: str | None,
+        device: str,
+        progress: Progress | None,
+    ):
+        self.way, self.samples, self.goal, self.progress = way, samples, goal, progress
+        self.function, self.device = function, device
+        self.exact = answers_of(original, samples, function, device)
+        if not any(value.size for arrays in self.exact.values() for value in arrays):
+            raise DataError("no output of the model is a number, so that there is nothing to keep near")
+        self._known: dict[Names, float] = {}
+        self._runs = 0
+
+    def value(self, exceptions: Names) -> float:
+        """The metric of the worst output."""
+        if exceptions not in self._known:
+            self._known[exceptions] = self._measured(self.way.written(exceptions), len(self.samples))
+        return self._known[exceptions]
+
+    def noise(self, exceptions: Names) -> float:
+        return self.goal.noise(self.value(exceptions))
+
+    def harms(self, operations: Collection[str]) -> dict[str, float]:
+        """The noise that each operation adds when it alone is quantized."""
+        count = min(_RANKED_BY, len(self.samples))
+        snr = Goal("snr", 0)
+        without = snr.noise(self._measured(self.way.ranges.model, count, "snr"))
+        found = {}
+        for name in operations:
+            alone = snr.noise(self._measured(self.way.ranges.written(only=[name], quiet=True), count, "snr"))
+            found[name] = max(alone - without, 0.0)
+        return found
+
+    def _measured(self, model: Model, count: int, metric: str | None = None) -> float:
+        metric = metric or self.goal.metric
+        answers = answers_of(model, self.samples[:count], self.function, self.device)
+        values = []
+        for name, arrays in self.exact.items():
+            sums = Sums()
+            for before, now in zip(arrays[:count], answers[name], strict=True):
+                sums.add_output(name, before, now)
+            value = sums.row(name).of(metric)
+            if value is not None:
+                values.append(value)
+        self._runs += 1
+        if self.progress is not None:
+            self.progress(self._runs, 0, "exceptions")
+        return min(values, key=METRICS[metric].order, default=math.inf)

@@ -1,0 +1,62 @@
+"""Ranges of least error in the outputs, and biases that take back what rounding shifts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import corepress.coreml as cto
+from corepress import load
+from corepress.coreml.activations.biases import corrected
+from corepress.coreml.activations.narrowing import best_range
+from tests.coreml.activations.activation_nets import everywhere, package_of, samples
+from tests.coreml.activations.test_exceptions import snr
+
+
+def masked(mb, x, w):
+    """Attention weights of which some are masked by -10,000."""
+    scores = mb.reshape(x=mb.conv(x=x, weight=w(4, 4, 1, 1), name="conv"), shape=(4, 8, 8), name="scores")
+    mask = np.zeros((1, 1, 8), np.float16)
+    mask[..., 5:] = -10000
+    hidden = mb.mul(x=mask, y=mb.reduce_max(x=mb.sigmoid(x=scores), axes=[0, 1, 2], keep_dims=False), name="hidden")
+    return mb.softmax(x=mb.add(x=scores, y=hidden, name="sum"), axis=-1, name="out")
+
+
+def test_a_mask_no_longer_costs_the_scores_their_bits(tmp_path) -> None:
+    path = package_of(tmp_path, masked)
+    given, others = samples(12), samples(6, seed=1)
+    whole = cto.linear_quantize_activations(path, everywhere(), given)
+    narrow = cto.linear_quantize_activations(path, everywhere(), given, observer="output")
+    assert snr(path, narrow, others) > snr(path, whole, others) + 10
+
+
+def test_the_range_is_that_of_the_least_noise() -> None:
+    tried = []
+
+    def noise(ends):
+        tried.append(ends)
+        return abs(np.log2(ends[1] / 4)) + 0.1
+
+    low, high = best_range((-2.0, 64.0), noise)
+    assert high == pytest.approx(4) and low == -2 and len(tried) > 3
+    assert best_range((-1.0, 1.0), lambda ends: 0.0) == (-1.0, 1.0)
+    assert best_range((0.0, 0.0), lambda ends: 1.0) == (0.0, 0.0)
+
+
+def biased(mb, x, w):
+    a = mb.relu(x=mb.conv(x=x, weight=w(32, 4, 3, 3), bias=w(32), name="first"), name="relu")
+    return mb.conv(x=a, weight=w(16, 32, 3, 3), bias=w(16), name="second")
+
+
+def test_biases_take_back_what_shifts(tmp_path) -> None:
+    path = package_of(tmp_path, biased)
+    given, others = samples(16), samples(8, seed=1)
+    original = load(path)
+    config = cto.OptimizationConfig(cto.OpPalettizerConfig(nbits=2, weight_threshold=0))
+    coarse = cto.palettize_weights(original, config)
+    assert snr(path, corrected(coarse, original, given), others) > snr(path, coarse, others)
+    same = corrected(original, original, given)
+    assert snr(path, same, others) > 60
+    options = {"observer": "output", "bias_correction": True}
+    both = cto.linear_quantize_activations(coarse, everywhere(mode="linear"), given, **options)
+    assert snr(path, both, others) > snr(path, coarse, others)

@@ -96,8 +96,8 @@ site: .venv/docs.stamp
 notebooks: .venv/docs.stamp
 	$(BIN)/python -m tools.notebooks
 
-# Draws what the commands print, for README.md and the site.
-screens: .venv/torch.stamp
+# Draws what the commands print, for README.md and the site; with a Chromium, also the pages that they write.
+screens: .venv/dev.stamp
 	$(BIN)/python -m tools.screens
 
 clean:

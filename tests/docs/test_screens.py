@@ -7,6 +7,10 @@ import re
 
 import pytest
 
+from tests.lazy import lazy
+
+Image = lazy("PIL.Image")
+
 
 def words(svg: str) -> list[str]:
     """The text of a picture, without the lines of tables, and without numbers, whose last digits may differ."""
@@ -22,6 +26,28 @@ def test_a_picture_is_true(name: str, pictures: dict[str, str]) -> None:
     assert set(pictures) == set(COMMANDS)
     assert words(pictures[name]) == words(committed), "the command prints something else now: run `make screens`"
     assert len(words(committed)) > 20
+
+
+def test_pictures_of_pages_are_small_and_shown() -> None:
+    from tools.screens import FOLDER, PAGES, ROOT
+
+    shown = "".join((ROOT / page).read_text(encoding="utf-8") for page in ("README.md", "docs/report.md"))
+    for name, (command, width, height, _) in PAGES.items():
+        with Image.open(FOLDER / f"{name}.png") as picture:
+            assert picture.size == (width, height), "run `make screens`"
+        assert (FOLDER / f"{name}.png").stat().st_size < 100_000
+        assert f"screens/{name}.png" in shown and command.startswith("corepress")
+
+
+@pytest.mark.slow
+def test_pages_can_be_photographed() -> None:
+    from tools.browser import chromium
+    from tools.screens import PAGES, photograph
+
+    if chromium() is None:
+        pytest.skip("there is no Chromium on this machine (Debian's package chromium)")
+    made = dict(photograph())
+    assert made.keys() == PAGES.keys() and all(png.startswith(b"\x89PNG") for png in made.values())
 
 
 @pytest.fixture(scope="module")

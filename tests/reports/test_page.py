@@ -69,7 +69,7 @@ def test_a_search_shows_its_front_and_what_it_predicted() -> None:
     report = Report(rows(10), 80_000, 20_000, "iOS16", "iOS18")
     text = page("search", report, names=("a", "b"), search=search())
     assert Seen(text).headings[0] == "What each size can have"
-    assert "That is what was asked for" in text and "it has SNR, dB 24.0 dB" in text and "&lt;i&gt;it" in text
+    assert "That is what was asked for" in text and "it has SNR 24.0 dB" in text and "&lt;i&gt;it" in text
     drawn = {name: json.loads(chart)["datasets"]["rows"] for name, chart in named_charts(text).items()}
     # A model without any error has no place on a scale of decibels.
     assert [(point["size"], point["chosen"]) for point in drawn["front"]] == [(0.01, False), (0.02, True)]

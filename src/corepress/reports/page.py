@@ -293,7 +293,10 @@ def _found(search: Searched | None, translate: Callable[[str], str]) -> dict[str
         "metric": label(search.metric),
         "met": search.met,
         "summary": translate(search.summary),
-        "tested": {label(metric): measured(metric, value) for metric, value in search.tested.items()},
+        "tested": {
+            METRICS[metric].label if metric in METRICS else metric: measured(metric, value)
+            for metric, value in search.tested.items()
+        },
         "notes": [translate(note) for note in search.notes],
     }
 

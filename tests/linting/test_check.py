@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -14,6 +15,7 @@ import pytest
 import corepress as cto
 from corepress import coreml
 from corepress.errors import ConfigError, FormatError
+from corepress.formats.mlprogram.program import nodes
 from corepress.linting import RULES, lint
 from corepress.linting.findings import MEASURED
 from corepress.linting.stored import of_changed
@@ -75,6 +77,33 @@ def test_a_damaged_model(tmp_path: Path) -> None:
         lint(tmp_path / "it.mlmodel")
     with pytest.raises(FormatError):
         lint(tmp_path / "missing.mlpackage")
+
+
+@pytest.mark.parametrize("config", [BLOCKS, coreml.OpPalettizerConfig(nbits=4, lut_dtype="int8", cluster_dim=2)])
+def test_shapes_that_make_no_sense(config: Any, tmp_path: Path) -> None:
+    """Each tensor of the program in turn, with an axis of another size, or without axes."""
+    model = digits(config)(tmp_path)
+    count = len(list(tensors(model.copy())))
+    for number in range(count):
+        for axis, size in ((0, 0), (-1, 0), (0, 7), (0, None)):
+            damaged = model.copy()
+            tensor = list(tensors(damaged))[number]
+            if size is None:
+                del tensor.dimensions[:]
+            elif tensor.dimensions:
+                tensor.dimensions[axis].constant.size = size
+            try:
+                lint(damaged)
+            except cto.CorepressError:
+                continue
+
+
+def tensors(model: Any) -> Iterator[Any]:
+    """The types of all tensors of a program."""
+    for node in nodes(model.spec):
+        yield from (output.type.tensorType for output in node.op.outputs)
+        held = [operand.value for operands in node.operands.values() for operand in operands]
+        yield from (value.type.tensorType for value in held if value is not None and value.type.tensorType.dimensions)
 
 
 @pytest.mark.parametrize("device", ["tpu", "", "ANE ", "cuda"])

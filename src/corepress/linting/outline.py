@@ -68,7 +68,7 @@ def _scaled(node: Node, shape: tuple[int, ...]) -> CompressedWeight | None:
     sparse = node.type == "constexpr_sparse_blockwise_shift_scale"
     argument = "nonzero_data" if sparse else "data"
     scale, data = _type(node, "scale"), _type(node, argument)
-    if scale is None or data is None or len(scale[1]) != len(shape):
+    if scale is None or data is None or len(scale[1]) != len(shape) or min(scale[1], default=1) < 1:
         return None
     scales = _empty(scale[0].unpacked, scale[1])
     offset = _type(node, "offset")

@@ -86,9 +86,12 @@ def _in_processes(plan: Plan, jobs: int) -> Iterator[Crew]:
             f"jobs: the model or the metric can't be handed to other processes ({error}): what is defined in a "
             "notebook or inside of a function can't; move it into a file that can be imported"
         ) from error
+    import torch
+
+    threads = max(1, min(torch.get_num_threads(), CORES // jobs))
     # Not fork: threads of PyTorch and of our own are running.
     context = multiprocessing.get_context("spawn")
-    executor = ProcessPoolExecutor(jobs, context, _begin, (packed, max(1, CORES // jobs)))
+    executor = ProcessPoolExecutor(jobs, context, _begin, (packed, threads))
     try:
         yield _Processes(executor)
     except BaseException:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +14,9 @@ import pytest
 import corepress
 import corepress.coreml as cto
 from corepress.formats.mlprogram import load
+from corepress.reports.rows import between
+
+ROOT = Path(__file__).parent.parent.parent
 
 
 def test_rows_and_sums(package, tmp_path) -> None:
@@ -90,3 +95,21 @@ def test_parts_are_imported_on_first_use() -> None:
     without = "import sys; sys.modules['torch'] = None\nimport corepress.coreml as c\n"
     wanted = "corepress.coreml.calibrated needs PyTorch: pip install 'corepress[torch]'"
     assert said(f"{without}try: c.calibrated\nexcept Exception as error: print(error)") == wanted
+
+
+def test_two_models_are_compared_by_the_names_of_their_weights(package, tmp_path) -> None:
+    """As one that was made here with the model it was made from, but for the reasons, which only a run knows."""
+    config = cto.OptimizationConfig(cto.OpLinearQuantizerConfig(), {"conv": None})
+    model = cto.linear_quantize_weights(package(), config)
+    saved = model.save(tmp_path / "out.mlpackage")
+    known, found = corepress.report(model), between(load(package()), saved)
+    for row, other in zip(known.rows, found.rows, strict=True):
+        assert replace(row, skipped="") == other
+    assert (known.size_before, known.size_after, known.target) == (found.size_before, found.size_after, found.target)
+    assert not between(saved, saved).compressed and not between(saved, saved).decompressed
+
+
+def test_models_of_other_weights_share_no_rows(package) -> None:
+    digits = load(ROOT / "examples/digits.mlpackage")
+    assert between(load(package()), digits).rows == ()
+    assert between(load(package()), digits).size_after == digits.size()

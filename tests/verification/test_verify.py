@@ -62,6 +62,19 @@ def test_four_bits_still_read_digits(palettized) -> None:
     assert "random" not in result.summary
 
 
+@pytest.mark.parametrize("per_op", [False, True])
+def test_who_watches_sees_each_sample_and_both_answers(palettized, per_op: bool) -> None:
+    samples = [{"image": image[None]} for image in np.load(IMAGES)["images"][:3]]
+    seen: list[tuple] = []
+    verify(DIGITS, palettized, samples, per_op=per_op, watch=lambda *shown: seen.append(shown))
+    programs = [runtime.load(model, precision="float32") for model in (DIGITS, palettized)]
+    assert len(seen) == 3
+    for sample, (given, *answers) in zip(samples, seen, strict=True):
+        assert np.array_equal(given["image"], sample["image"])
+        for program, answer in zip(programs, answers, strict=True):
+            assert np.array_equal(answer["logits"], program.predict(sample)["logits"])
+
+
 def test_a_model_is_like_itself() -> None:
     result = verify(DIGITS, corepress.load(DIGITS), per_op=True)
     assert result.ok and result.weak and "weak evidence" in result.summary and result.samples == 4

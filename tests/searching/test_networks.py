@@ -77,6 +77,48 @@ def test_gradients_reach_the_weights() -> None:
     assert all(gradient.abs().sum() > 0 for gradient in gradients)
 
 
+def recurrent() -> Model:
+    rng = np.random.default_rng(0)
+
+    def gates(shape: tuple[int, ...]) -> list[np.ndarray]:
+        return [rng.normal(size=shape) / 8 for _ in range(4)]
+
+    def build(b) -> None:
+        b.add_unilstm("lstm", gates((64, 64)), gates((64, 32)), gates((64,)), 64, 32, ["x0", "h0", "c0"],
+                      ["a", "h1", "c1"], output_all=True)  # fmt: skip
+        for name in ("h0", "c0"):
+            b.add_load_constant_nd(name, name, np.zeros((1, 1, 64, 1, 1)), [1, 1, 64, 1, 1])
+        b.add_inner_product("ip", rng.normal(size=(10, 64)), None, 64, 10, False, "a", "y0")
+
+    spec = network(build, (5, 1, 32, 1, 1))
+    layers = spec.neuralNetwork.layers
+    lstm = type(layers[0]).FromString(layers[0].SerializeToString())
+    del layers[0]
+    layers.insert(2, lstm)
+    return own(spec)
+
+
+def test_the_gates_of_a_recurrence_are_chosen_together_and_gradients_reach_them() -> None:
+    model = recurrent()
+    subject = NetworkSubject(model)
+    by_name = {item.name: item for item in subject.items}
+    assert by_name["lstm.inputGateWeightMatrix"].shapes == ((256, 32),)
+    assert len(by_name["lstm.inputGateWeightMatrix"].names) == 4
+    data = [{"x0": np.random.default_rng(n).normal(size=(5, 1, 32, 1, 1)).astype(np.float32)} for n in range(20)]
+    found = cto.search(model, data, bits=4, points=1)
+    assert not any("no output depends" in note for note in found.notes)
+    forms = {weight.name: (weight.form, weight.bits) for weight in found.model.weights()}
+    gates = [name for name in forms if name.endswith("GateWeightMatrix") or name == "lstm.blockInputWeightMatrix"]
+    assert len(gates) == 4 and len({forms[name] for name in gates}) == 1 and forms[gates[0]][0] != "float32"
+    places = range(len(subject.items))
+    choice = tuple(min(2, len(item.candidates) - 1) for item in subject.items)
+    for item in places:
+        subject.put((item, 0), subject.value((item, 0), choice[item]).dense)
+    (part,) = subject.parts(data[:1])
+    expected = subject.answer(subject.loaded(subject.make(choice)), data[0])["y0"]
+    assert np.array_equal(part.outputs(data[0])[0].detach().numpy().reshape(expected.shape), expected)
+
+
 def chain(size: int = 6) -> tuple[Model, np.ndarray]:
     """Two networks of a matrix each, one after the other, and that matrix."""
     weight = np.random.default_rng(0).normal(size=(size, size)).astype(np.float32)

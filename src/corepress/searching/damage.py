@@ -102,7 +102,12 @@ def _with_guesses(rows: Sequence[_Row]) -> Prices:
         if 0 < damage < math.inf and error > 0
     ]
     typical = float(np.median(ratios)) if ratios else 1.0
-    unreached = [number for number, row in enumerate(rows) if not any(0 < damage < math.inf for damage in row.damages)]
+    unreached = [
+        number
+        for number, row in enumerate(rows)
+        # Where no form changes anything, as of zeros, there is no damage to be had.
+        if any(0 < error < math.inf for error in row.errors) and not any(0 < one < math.inf for one in row.damages)
+    ]
     damages = [
         [typical * error for error in row.errors] if number in unreached else row.damages
         for number, row in enumerate(rows)

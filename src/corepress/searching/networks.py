@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import glob
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from corepress.formats.neural_network.layers import LayerWeight
 from corepress.neural_network.actions import action_of, finite
 from corepress.neural_network.config import NetworkLinearConfig, NetworkPaletteConfig
 from corepress.runtime import load
+from corepress.runtime.networks.registry import STACKED
 from corepress.runtime.runnable import Runnable
 from corepress.runtime.walk import each_program
 from corepress.searching.candidates import DENSE
@@ -32,6 +34,7 @@ FORMS = ("palettized", "quantized")
 HALF = Candidate("float16", (("quantize", {"nbits": 16}),))
 # Weights of up to so many elements become float16 at most: a table, or a scale for each channel, saves little of them.
 _SMALL = 2048
+Steps = tuple[tuple[str, Mapping[str, Any]], ...]
 _CONFIGS: dict[str, type[Any]] = {"palettize": NetworkPaletteConfig, "quantize": NetworkLinearConfig}
 
 
@@ -51,6 +54,31 @@ def _steps(forms: Sequence[str]) -> Iterator[Candidate]:
     for bits in range(1, 9) if "quantized" in forms else ():
         arguments = {"nbits": bits, "mode": "linear"}
         yield Candidate(f"quantized {bits} bit{'s' if bits > 1 else ''}", (("quantize", arguments),))
+
+
+class Stack(NamedTuple):
+    """Weights that the runtime holds as one tensor, one below the other, as those of the gates of an LSTM; mostly one.
+
+    `name`: that of the tensor in its layer.
+    """
+
+    name: str
+    weights: tuple[LayerWeight, ...]
+
+    @property
+    def first(self) -> LayerWeight:
+        return self.weights[0]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        if len(self.weights) == 1:
+            return tuple(self.first.shape)
+        return (sum(weight.shape[0] for weight in self.weights), *self.first.shape[1:])
+
+    def dense(self) -> Array:
+        """The values of all."""
+        values = [weight.dense() for weight in self.weights]
+        return values[0] if len(values) == 1 else np.concatenate(values)
 
 
 class NetworkSubject:
@@ -76,8 +104,8 @@ class NetworkSubject:
         self._program = self.loaded(None)
         self.left: dict[str, str] = {}
         known = candidates(forms)
-        self._tensors = list(_by_name(self._searchable()))
-        names = [tensors[0].name for tensors in self._tensors] + list(self.left)
+        self._tensors = list(_by_name(_stacked(list(self._searchable()))))
+        names = [weight.name for weight in model.weights()]
         self.items = [_item(tensors, names, known) for tensors in self._tensors]
         self._leaves = self._found_leaves()
 
@@ -103,13 +131,15 @@ class NetworkSubject:
         stages = {name: stage for name, stage, _ in each_program(self._program, [], networks=True)}
         found: dict[str, dict[Place, list[Tensor]]] = {name: {} for name in stages}
         for item, tensors in enumerate(self._tensors):
-            for piece, weight in enumerate(tensors):
+            for piece, stack in enumerate(tensors):
                 # In a network the layers of loops and branches are known by their own names.
-                name = next((name for name in stages if not name or weight.name.startswith(f"{name}/")), "")
-                buffer = stages[name].constants.get(f"{weight.layer.name}.{weight.field}") if name in stages else None
+                name = next((name for name in stages if not name or stack.first.name.startswith(f"{name}/")), "")
+                buffer = (
+                    stages[name].constants.get(f"{stack.first.layer.name}.{stack.name}") if name in stages else None
+                )
                 if buffer is not None:
                     leaf = stages[name].module.get_buffer(buffer)
-                    if tuple(leaf.shape) == tuple(weight.shape):
+                    if tuple(leaf.shape) == stack.shape:
                         found[name].setdefault((item, piece), []).append(leaf)
         return found
 
@@ -119,19 +149,14 @@ class NetworkSubject:
 
     def value(self, place: Place, candidate: int) -> Value:
         """See `Subject`."""
-        weight = self._tensors[place[0]][place[1]]
-        steps, before = self.items[place[0]].candidates[candidate].steps, weight.params.ByteSize()
-        if not steps:
-            return Value(weight.dense(), before)
-        changed = replace(weight, params=type(weight.params)())
-        changed.params.CopyFrom(weight.params)
-        for verb, arguments in steps:
-            bits, mode = _CONFIGS[verb](**arguments).asked()
-            with skipping():
-                action_of(bits, mode, None)(changed)
-        if changed.params.ByteSize() >= before:
+        stack = self._tensors[place[0]][place[1]]
+        steps = self.items[place[0]].candidates[candidate].steps
+        before = sum(weight.params.ByteSize() for weight in stack.weights)
+        changed = stack._replace(weights=tuple(map(_compressed, stack.weights, [steps] * len(stack.weights))))
+        size = sum(weight.params.ByteSize() for weight in changed.weights)
+        if steps and size >= before:
             raise Skip("it would take as many bytes as before")
-        return Value(changed.dense(), changed.params.ByteSize())
+        return Value(changed.dense(), size)
 
     def parts(self, samples: Sequence[Sample]) -> list[Part]:
         """See `Subject`."""
@@ -180,19 +205,49 @@ class NetworkSubject:
         return model.size()
 
 
-def _by_name(weights: Iterator[LayerWeight]) -> Iterator[list[LayerWeight]]:
-    """Weights of one name together: a recipe can't tell them apart."""
-    groups: dict[str, list[LayerWeight]] = {}
+def _compressed(weight: LayerWeight, steps: Steps) -> LayerWeight:
+    """A copy of a weight, in another form."""
+    changed = replace(weight, params=type(weight.params)())
+    changed.params.CopyFrom(weight.params)
+    for verb, arguments in steps:
+        bits, mode = _CONFIGS[verb](**arguments).asked()
+        with skipping():
+            action_of(bits, mode, None)(changed)
+    return changed
+
+
+def _stacked(weights: Sequence[LayerWeight]) -> Iterator[Stack]:
+    """The weights as the runtime holds them, in order."""
+    layers: dict[int, list[LayerWeight]] = {}
     for weight in weights:
-        groups.setdefault(weight.name, []).append(weight)
+        layers.setdefault(id(weight.layer), []).append(weight)
+    for own in layers.values():
+        kind, apart = own[0].layer_type, list(own)
+        # What the runtime makes of numbers that say which weight they stand for tells where each of them goes.
+        numbered = {weight.field: np.full(weight.shape, number) for number, weight in enumerate(own)}
+        for name, joined in STACKED[kind](numbered).items() if kind in STACKED else ():
+            stack = Stack(name, tuple(own[number] for number in dict.fromkeys(joined.reshape(len(joined), -1)[:, 0])))
+            apart = [weight for weight in apart if weight not in stack.weights]
+            yield stack
+        yield from (Stack(weight.field, (weight,)) for weight in apart)
+
+
+def _by_name(stacks: Iterator[Stack]) -> Iterator[list[Stack]]:
+    """Those of one name together: a recipe can't tell them apart."""
+    groups: dict[str, list[Stack]] = {}
+    for stack in stacks:
+        groups.setdefault(stack.first.name, []).append(stack)
     yield from groups.values()
 
 
-def _item(tensors: list[LayerWeight], names: Sequence[str], known: tuple[Candidate, ...]) -> Item:
-    first = tensors[0]
-    shapes = tuple(tuple(weight.shape) for weight in tensors)
-    # As a pattern a name may match others, with its brackets.
-    alike = any(other != first.name and fnmatchcase(other, first.name) for other in names)
-    name = glob.escape(first.name) if alike else first.name
-    small = max(np.prod(shape) for shape in shapes) <= _SMALL
-    return Item(first.name, (name,), shapes, first.layer_type, (DENSE, HALF) if small else known)
+def _item(tensors: Sequence[Stack], names: Sequence[str], known: tuple[Candidate, ...]) -> Item:
+    first = tensors[0].first
+    shapes = tuple(stack.shape for stack in tensors)
+    own = dict.fromkeys(_pattern(weight.name, names) for stack in tensors for weight in stack.weights)
+    small = max(math.prod(shape) for shape in shapes) <= _SMALL
+    return Item(first.name, tuple(own), shapes, first.layer_type, (DENSE, HALF) if small else known)
+
+
+def _pattern(name: str, names: Sequence[str]) -> str:
+    """The pattern that stands for a name alone: the name itself, unless it matches others, with its brackets."""
+    return glob.escape(name) if any(other != name and fnmatchcase(other, name) for other in names) else name

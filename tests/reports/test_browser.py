@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tools.browser import DESKTOP, PHONE, opened
 
-from tests.reports.made import written
+from corepress.reports import Report
+from corepress.reports.page import page
+from tests.reports.made import models, rows, search, verification, written
 
 INK = {"light": "rgb(28, 30, 33)", "dark": "rgb(230, 232, 235)"}
 COLOR = "element => getComputedStyle(element).fill"
@@ -45,6 +49,24 @@ def test_it_draws_without_an_error_or_a_request(browser: Any, path: Path, width:
             assert 250 < chart.bounding_box()["width"] <= width
             assert chart.query_selector(".role-axis-title text").evaluate(COLOR) == INK[scheme]
         assert page.evaluate("document.querySelectorAll('.chart svg .mark-symbol path').length") > 20
+
+
+@pytest.mark.parametrize("snr", [math.inf, math.nan, -math.inf, 30.0])
+def test_numbers_that_can_not_be_drawn_are_no_error(browser: Any, folder: Path, snr: float) -> None:
+    """Such as those of a model that answers exactly the same: then nothing breaks, and nothing is lost."""
+    few = tuple(replace(row, snr=snr) for row in rows(3))
+    values = tuple(replace(row, snr=snr) for row in verification(3).operations)
+    checked = replace(verification(3), operations=values)
+    nothing = tuple(replace(point, quality={"snr": math.inf}) for point in search().points)
+    path = folder / "odd.html"
+    report = Report(few, 10, 10, "iOS18", "iOS18")
+    found = replace(search(), points=nothing)
+    text = page("search", report, names=("a", "b"), models=models(3), verification=checked, search=found)
+    path.write_text(text, encoding="utf-8")
+    with opened(browser, path) as seen:
+        assert seen.said == []
+        places = "document.querySelectorAll('.chart').length"
+        assert seen.page.evaluate(f"document.querySelectorAll('.chart svg').length === {places}")
 
 
 def test_the_worst_weight_is_shown_until_another_is_chosen(browser: Any, path: Path) -> None:

@@ -69,7 +69,9 @@ def operations(rows: Rows, limit: float, first_wrong: str | None) -> dict[str, A
         x, y, text=alt.value("breaks here first")
     )  # fmt: skip
     rule = alt.Chart(_EXTRA).mark_rule(color=BAD, strokeDash=[4, 4]).encode(alt.Y("limit:Q"))
-    return _sized(line + points + name + rule, 240, shown, [{"limit": limit}])
+    # Vega warns of a layer that has nothing to show.
+    layers = line + points + rule + name if any(row["first"] for row in shown) else line + points + rule
+    return _sized(layers, 240, shown, [{"limit": limit}])
 
 
 def histogram(bins: Rows, marks: Rows, first: str) -> dict[str, Any]:
@@ -106,7 +108,7 @@ def front(points: Rows, label: str) -> dict[str, Any]:
     name = chart.transform_filter("datum.chosen").mark_text(align="left", dx=12, dy=14, color=ORANGE).encode(
         x, y, text=alt.value("chosen")
     )  # fmt: skip
-    return _sized(line + circles + name, 300, points)
+    return _sized(line + circles + name if any(point["chosen"] for point in points) else line + circles, 300, points)
 
 
 def models(points: Rows, label: str) -> dict[str, Any]:

@@ -129,22 +129,21 @@ def _charts(
     shown = [_weight(place, row) for place, row in _kept(rows, POINTS)]
     if shown:
         found["bits"] = figures.bits(shown, len(rows))
-    if measured := [row for row in shown if row["snr"] is not None]:
-        found["damage"] = figures.damage(measured, len(rows))
+    if lost := [row for row in shown if _is_drawn(row["snr"])]:
+        found["damage"] = figures.damage(lost, len(rows))
     if verification is not None and verification.operations:
         wrong = verification.first_wrong
-        values = [(place, row) for place, row in enumerate(verification.operations) if row.snr is not None]
-        found["operations"] = figures.operations(
-            [
-                {"place": place, "name": short(row.name), "kind": short(row.kind), "snr": row.snr}
-                for place, row in _worst(values, POINTS, lambda row: row is not wrong)
-            ],
-            OPERATION_SNR,
-            None if wrong is None else short(wrong.name),
-        )
+        values = [(place, row) for place, row in enumerate(verification.operations) if _is_drawn(row.snr)]
+        drawn = [
+            {"place": place, "name": short(row.name), "kind": short(row.kind), "snr": row.snr}
+            for place, row in _worst(values, POINTS, lambda row: row is not wrong)
+        ]
+        if drawn:
+            found["operations"] = figures.operations(drawn, OPERATION_SNR, None if wrong is None else short(wrong.name))
     if search is not None:
         points = [point for point in _points(search) if math.isfinite(point["quality"])]
-        found["front"] = figures.front(points, label(search.metric))
+        if points:
+            found["front"] = figures.front(points, label(search.metric))
         harms = {one.name: one.damage for point in search.points if point.chosen for one in point.weights}
         predicted = [
             {**_weight(place, row), "snr": metrics.decibels(1, harms[row.name])}
@@ -154,6 +153,10 @@ def _charts(
         if predicted:
             found["harm"] = figures.harm(predicted, len(rows))
     return found
+
+
+def _is_drawn(snr: float | None) -> bool:
+    return snr is not None and not math.isnan(snr)
 
 
 def _kept(rows: Sequence[tuple[int, Row]], count: int) -> list[tuple[int, Row]]:

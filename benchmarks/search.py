@@ -48,6 +48,7 @@ def main() -> None:
     parser.add_argument(
         "--ways", nargs="*", choices=[*WAYS, RANKS], default=[*WAYS, RANKS], metavar="WAY", help="by these"
     )
+    parser.add_argument("--plain", action="store_true", help="only budgets for forms without data")
     parser.add_argument("--folder", type=Path, default=CACHE, help="where packages and results are kept")
     options = parser.parse_args()
     if options.quick:
@@ -59,10 +60,13 @@ def main() -> None:
     results = options.folder / "results.json"
     for title in options.tasks:
         counts = COUNTS.get(title, (256, 128))
+        rows = [row for row in ROWS[title] if not (options.plain and row.fitted)]
         for way in options.ways:
-            lines = measure(title, way, ROWS[title], counts, options.folder)
+            lines = measure(title, way, rows, counts, options.folder)
             known = json.loads(results.read_text()) if results.exists() else {}
-            known.setdefault(title, {})[way] = lines
+            given = [line["row"] for line in lines if way != RANKS]
+            others = [line for line in known.get(title, {}).get(way, ()) if way != RANKS and line["row"] not in given]
+            known.setdefault(title, {})[way] = [*lines, *others]
             results.write_text(json.dumps(known, indent=1))
             write(page(known))
     Console().print(Markdown(page(json.loads(results.read_text()))))

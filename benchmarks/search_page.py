@@ -36,7 +36,8 @@ def _machine() -> str:
 def rows(ways: Mapping[str, Sequence[Line]]) -> Iterator[Sequence[str]]:
     """For each budget, each way; the budget is named in the first line."""
     lines = [(way, line) for way, found in ways.items() if way != RANKS for line in found]
-    for row in _unique(line["row"] for _, line in lines):
+    budgets = _unique(line["row"] for _, line in lines)
+    for row in sorted(budgets, key=lambda row: (row["fitted"], -row["bits"])):
         name = words(row)
         for way, line in lines:
             if line["row"] == row:
@@ -66,7 +67,7 @@ def _ranks(ways: Mapping[str, Sequence[Line]]) -> Iterator[str]:
 def goals(results: Results) -> Iterator[Sequence[str]]:
     """Rows of the table of goals, as far as they were measured."""
     for title, ways in results.items():
-        for line in ways.get(OURS, ()):
+        for line in sorted(ways.get(OURS, ()), key=lambda line: (line["row"]["fitted"], -line["row"]["bits"])):
             row = line["row"]
             work = f"{title}, {words(row)}"
             if line["size"] is None:

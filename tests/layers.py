@@ -56,7 +56,7 @@ ALLOWED: dict[str, set[str]] = {
         "verification", "linting", "coreml", "runtime", "formats", "targets", "metrics", "weights", "tables",
         "json_numbers", "errors", "version",
     },
-    "recipe": {"names", "coreml", "neural_network", "targets", "configuration", "fields", "errors"},
+    "recipe": {"names", "coreml", "neural_network", "targets", "configuration", "fields", "split", "errors"},
     "searching": {
         "recipe", "coreml", "neural_network", "runtime", "formats", "targets", "weights", "kernels", "metrics",
         "tables", "json_numbers", "split", "threads", "engine", "fields", "errors", "version", "peer", "linting",

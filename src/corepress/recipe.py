@@ -42,6 +42,7 @@ from corepress.fields import read, read_yaml, suggestion
 from corepress.names import API, SHORT
 from corepress.neural_network.config import NetworkConfig, NetworkLinearConfig, NetworkPaletteConfig
 from corepress.neural_network.interop import takes_any_model as takes_any_network
+from corepress.split import HELD_BACK
 
 Kind = Literal["prune", "palettize", "quantize", "decompress"]
 _KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -304,6 +305,7 @@ def run(
     strict: bool = False,
     spare_constants: bool | None = None,
     sample_data: Iterable[Mapping[Any, Any]] | None = None,
+    held_back: float = HELD_BACK,
 ) -> Any:
     """Apply the steps of a recipe to a model.
 
@@ -317,6 +319,7 @@ def run(
         strict: Make an error of a rule that changes nothing, where a warning would do.
         spare_constants: As in `corepress.coreml.palettize_weights`.
         sample_data: Inputs for the steps with a method that learns from them, as in `corepress.coreml.calibrated`.
+        held_back: The part of them on which it is tried whether fitting helps, as there.
 
     Returns:
         The result, of the same kind as the model (for a path: a `Model`).
@@ -334,7 +337,7 @@ def run(
     if recipe.networks:
         return _run_networks(model, recipe, workers, progress, strict, spare_constants)
     samples = None if sample_data is None else list(sample_data)
-    return _run(model, recipe, target or recipe.target, workers, progress, strict, spare_constants, samples)
+    return _run(model, recipe, target or recipe.target, workers, progress, strict, spare_constants, samples, held_back)
 
 
 @takes_any_model
@@ -347,6 +350,7 @@ def _run(
     strict: bool,
     spare_constants: bool | None,
     samples: list[Mapping[Any, Any]] | None,
+    held_back: float,
 ) -> Any:
     for number, step in enumerate(recipe.steps, 1):
         if step.config is None:
@@ -372,7 +376,7 @@ def _run(
             raise ConfigError(f"{where}: its method, {step.method}, learns from samples: sample_data is needed")
         from corepress.coreml.calibrated.best import compressed
 
-        model = compressed(plan, samples, workers=workers, progress=progress)
+        model = compressed(plan, samples, held_back, workers=workers, progress=progress)
     return model
 
 

@@ -131,11 +131,12 @@ def _row(subject: Subject, item: int, gradients: Gradients) -> _Row:
             differences = np.zeros((len(chosen), exact.size), np.float32)
             for row, candidate in enumerate(chosen):
                 try:
-                    dense, size = subject.value(place, candidate)
+                    dense, size, left = subject.value(place, candidate)
                 except Skip:
                     sizes[candidate] = math.inf
                     continue
                 np.subtract(dense.ravel(), exact, out=differences[row], dtype=np.float32)
+                differences[row] *= math.sqrt(left)
                 sizes[candidate] += size
                 noise[candidate] += float(differences[row] @ differences[row])
             for part, rows, gradient in gradients.pieces(place):

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
+
 from corepress.engine import Progress
 from corepress.errors import ConfigError
 from corepress.metrics import METRICS
@@ -15,7 +17,7 @@ from corepress.searching.damage import Prices, predicted
 from corepress.searching.goals import Goal
 from corepress.searching.quality import Quality
 from corepress.searching.result import Chosen, Point
-from corepress.searching.subject import Choice, Sample, Subject, named
+from corepress.searching.subject import Array, Choice, Place, Sample, Subject, named
 
 # How often a choice is measured and, at the values that it has, the damages are predicted anew.
 ROUNDS = 2
@@ -274,8 +276,8 @@ def predictor(subject: Subject, samples: Sequence[Sample], settings: Settings, p
     places = [(item, piece) for item in items for piece in range(len(subject.items[item].shapes))]
 
     def predict(at: Choice | None) -> Prices:
-        for item, piece in places if at is not None else ():
-            subject.put((item, piece), subject.value((item, piece), at[item]).dense)  # type: ignore[index]
+        for place in places if at is not None else ():
+            subject.put(place, _expected(subject, place, at[place[0]]))  # type: ignore[index]
         try:
             return predicted(subject, samples, seed=settings.seed, workers=settings.workers, progress=progress)
         finally:
@@ -283,3 +285,12 @@ def predictor(subject: Subject, samples: Sequence[Sample], settings: Settings, p
                 subject.put(place, subject.original(place))
 
     return predict
+
+
+def _expected(subject: Subject, place: Place, candidate: int) -> Array:
+    """A value that does as much harm as the candidate will: what is fitted does less than the value without data."""
+    dense, _, left = subject.value(place, candidate)
+    if left == 1:
+        return dense
+    exact = subject.original(place).astype(np.float32)
+    return np.asarray(exact + np.float32(math.sqrt(left)) * (dense - exact))

@@ -146,6 +146,8 @@ class ModuleSubject:
         """The compressed module, with the buffers by which `coremltools.convert` knows it."""
         return compressed(self._model, self.recipe(choice), workers=self._workers)
 
+    draft = make
+
     @property
     def notes(self) -> Sequence[str]:
         """Sentences on what is left as it is, and why."""

@@ -195,6 +195,8 @@ class NetworkSubject:
         )
         return made
 
+    draft = make
+
     @property
     def notes(self) -> list[str]:
         """See `Subject`."""

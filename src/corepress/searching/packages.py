@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,7 +13,9 @@ import torch
 from torch import Tensor
 
 from corepress import recipe
+from corepress.coreml.action import Action
 from corepress.coreml.axes import channel_axes
+from corepress.coreml.calibrated.gains import Gains, Tried, gains
 from corepress.coreml.choose import config_for
 from corepress.coreml.config import OptimizationConfig
 from corepress.coreml.methods import METHODS
@@ -30,11 +34,18 @@ from corepress.searching.candidates import candidates
 from corepress.searching.programs import outputs_of
 from corepress.searching.recipes import recipe_of
 from corepress.searching.subject import Array, Candidate, Choice, Item, Part, Place, Sample, Value, left_alone
-from corepress.targets import by_opset, check
+from corepress.split import HELD_BACK
+from corepress.targets import by_opset, check, require
 from corepress.weights import CompressedWeight, decompress, stored_bytes
 
 # For each verb the method that learns from samples.
 FITTED = {"palettize": "lut-gptq", "quantize": "gptq", "prune": "sparsegpt"}
+# Forms that each weight is fitted in, to learn how much of their damage fitting leaves.
+TRIED: dict[str, tuple[str, dict[str, Any]]] = {
+    **{f"palettized {bits} bits": ("palettize", {"nbits": bits}) for bits in (2, 3, 4)},
+    "quantized int4": ("quantize", {"dtype": "int4"}),
+    "sparse 50%": ("prune", {"target_sparsity": 0.5}),
+}
 
 
 class PackageSubject:
@@ -77,6 +88,8 @@ class PackageSubject:
         for group in _by_name(self._searchable(raised)):
             self._add(group, known)
         self._leaves = self._found_leaves()
+        self._gains: Gains | None = None
+        self._lock = threading.Lock()
 
     def _searchable(self, model: Model) -> list[Weight]:
         config, found = OptimizationConfig(OpPalettizerConfig(nbits=4)), []
@@ -145,7 +158,18 @@ class PackageSubject:
         weight.release()
         if candidate and size >= weight.stored_bytes:
             raise Skip("it would take as many bytes as before")
-        return Value(dense, size if candidate else weight.stored_bytes)
+        return Value(dense, size if candidate else weight.stored_bytes, self._left(weight, place, candidate))
+
+    def _left(self, weight: Weight, place: Place, candidate: int) -> float:
+        """The part of the damage that is left after fitting."""
+        form = None if self.learnt is None else _tried_for(self.items[place[0]].candidates[candidate])
+        if form is None:
+            return 1.0
+        with self._lock:  # threads ask
+            if self._gains is None:
+                sharing = [weights[0] for tensors in self._tensors for weights in tensors]
+                self._gains = gains(self._program, self.learnt or (), [Tried(own, _trials(own)) for own in sharing])
+        return self._gains.get((weight.function, weight.output), {}).get(form, 1.0)
 
     def _check(self, form: CompressedWeight, weight: Weight) -> None:
         """Raise an error of ours for a form that the target can't hold, or that is not safe if that matters."""
@@ -191,11 +215,23 @@ class PackageSubject:
 
     def make(self, choice: Choice) -> Model:
         """See `Subject`."""
+        return self._made(choice, HELD_BACK)
+
+    def draft(self, choice: Choice) -> Model:
+        """See `Subject`. Fitted forms are taken untried, in one pass where it takes two to try them."""
+        return self._made(choice, 0)
+
+    def _made(self, choice: Choice, held_back: float) -> Model:
         steps = self.recipe(choice)
         if not steps["steps"]:
             return self.model.copy()
         made: Model = recipe.run(
-            self.model, recipe.parse(steps), workers=self.workers, spare_constants=True, sample_data=self.learnt
+            self.model,
+            recipe.parse(steps),
+            workers=self.workers,
+            spare_constants=True,
+            sample_data=self.learnt,
+            held_back=held_back,
         )
         return made
 
@@ -215,6 +251,32 @@ def _along_an_axis(candidate: Candidate, weight: Weight) -> Candidate:
         return candidate
     steps = ((verb, {**arguments, "channel_axis": 1 - axis}),)
     return replace(candidate, label=f"{candidate.label} along axis {1 - axis}", steps=steps)
+
+
+def _tried_for(candidate: Candidate) -> str | None:
+    """The form of `TRIED` of which fitting leaves about as much as of a candidate; None for one that is not fitted."""
+    if not candidate.steps:
+        return None
+    verb, arguments = candidate.steps[0]
+    # Tables along another axis, and of what was pruned before, are made without data.
+    if verb == "palettize" and "channel_axis" not in arguments:
+        return f"palettized {min(max(arguments['nbits'], 2), 4)} bits"
+    if verb == "prune" and (len(candidate.steps) == 1 or candidate.steps[1][0] == "quantize"):
+        return "sparse 50%"
+    return "quantized int4" if verb == "quantize" else None
+
+
+def _trials(weight: Weight) -> dict[str, tuple[Action, Action]]:
+    """The actions of each form of `TRIED` on a weight, without data and fitted, as far as its target holds it."""
+    found = {}
+    for form, (verb, arguments) in TRIED.items():
+        method = METHODS[verb]
+        config = read(arguments, method.kinds[0], verb)
+        with contextlib.suppress(Skip), skipping():
+            require(config.features(), by_opset(weight.node.function.opset))
+            fitted = method.fitted[FITTED[verb]]
+            found[form] = method.action.on(weight, config, True), fitted.on(weight, config, True)
+    return found
 
 
 def _shown(program: Runnable) -> Runnable:

@@ -171,7 +171,7 @@ def _built(plan: Plan, samples: Sequence[Sample], metric: Metric | None, name: s
 
 def _measured(built: tuple[Subject, Judge], choice: Choice) -> Measured:
     subject, judge = built
-    model = subject.make(choice)
+    model = subject.draft(choice)
     return Measured(subject.size(model), judge.measure(model))
 
 

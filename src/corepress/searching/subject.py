@@ -55,10 +55,14 @@ class Item:
 
 
 class Value(NamedTuple):
-    """What a candidate makes of a tensor: the dense value that the model then computes with, and its stored bytes."""
+    """What a candidate makes of a tensor: the dense value that the model then computes with, and its stored bytes.
+
+    `left`: where the candidate will be fitted to samples, the part of this value's damage that fitting leaves.
+    """
 
     dense: Array
     size: int
+    left: float = 1.0
 
 
 class Part(NamedTuple):
@@ -111,6 +115,10 @@ class Subject(Protocol):
 
     def make(self, choice: Choice) -> Any:
         """The model with every item in its chosen form, as the recipe of the choice makes it."""
+        ...
+
+    def draft(self, choice: Choice) -> Any:
+        """Nearly the same, sooner if that can be: of the same size, to measure what a choice is worth."""
         ...
 
     @property

@@ -9,9 +9,8 @@
         names: {"head*": {nbits: 8, granularity: per_tensor}}
         method: lut-gptq
 
-The steps run in order; each is a verb with the arguments of its configuration class. `ops` (by operation type)
-and `names` (by name or pattern) inherit the step's arguments and change some; `skip` or null leaves weights as
-they are.
+The steps run in order; each is a verb with the arguments of its configuration class. `ops` (by operation type) and
+`names` (by name or pattern) inherit the step's arguments and change some; `skip` or null leaves weights as they are.
 
 Recipes for neural networks, the older kind, have the verbs and arguments that `_NETWORKS` says.
 """
@@ -33,10 +32,7 @@ from corepress.coreml import decompress_weights
 from corepress.coreml.config import OptimizationConfig
 from corepress.coreml.interop import takes_any_model
 from corepress.coreml.methods import METHODS
-from corepress.coreml.op_configs import (
-    WITH_NBITS,
-    OpThresholdPrunerConfig,
-)
+from corepress.coreml.op_configs import WITH_NBITS, OpThresholdPrunerConfig
 from corepress.errors import ConfigError
 from corepress.fields import read, read_yaml, suggestion
 from corepress.names import API, SHORT

@@ -45,6 +45,11 @@ IMPORTS = [
         "a checkpoint in safetensors files needs safetensors: pip install 'corepress[checkpoints]'",
     ),
     (
+        "ray",
+        f"corepress.search('{DIGITS}', [{{'image': numpy.zeros((1, 1, 8, 8), 'f2')}}], bits=4, ray='auto')",
+        "a search on a cluster needs Ray: pip install 'corepress[ray]'",
+    ),
+    (
         "torchao",
         "corepress.torch.quantization.CoreMLQuantizer()",
         "CoreMLQuantizer needs torchao: pip install 'corepress[pt2e]'",

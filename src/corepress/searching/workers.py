@@ -160,7 +160,7 @@ def _once(owner: str, plan: Callable[[], Plan]) -> Any:
 @contextmanager
 def _through_ray(plan: Plan, address: str) -> Iterator[Crew]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster of ours tells nobody of itself
-    with importing("ray"):
+    with importing("a search on a cluster"):
         import ray
     own = not ray.is_initialized()
     if own:
@@ -229,7 +229,7 @@ class _Cluster:
 
 def _on_machine(held: list[Any], owner: str, version: str, work: Work, task: Any) -> Any:
     """In a process of a cluster: do one task."""
-    with importing("ray"):
+    with importing("a search on a cluster"):
         import ray
 
     if version != __version__:

@@ -23,6 +23,8 @@ from corepress.searching.subject import Array, Choice, Place, Sample, Subject, n
 ROUNDS = 2
 # How often a size that came out too large or too small is corrected.
 _CORRECTIONS = 4
+# How many choices with one form for all weights are measured besides.
+_ALIKE = 2
 # The part of a size budget that may be left over.
 _SLACK = 0.02
 
@@ -151,7 +153,25 @@ class Search:
             tried.append(self._fitting(budget))
             if tried[-1] in tried[:-1]:
                 break
-        return max(tried, key=self._order)
+        return max([*tried, *self._alike(budget)], key=self._order)
+
+    def _alike(self, budget: int) -> list[Choice]:
+        """Choices with one form for all weights that can take it, the two of least predicted damage that fit: where few
+        weights decide, the steps between sizes are coarse, and such a choice may fill a budget better."""
+        found: dict[Choice, float] = {}
+        for label in dict.fromkeys(candidate.label for item in self.subject.items for candidate in item.candidates):
+            choice = tuple(
+                next((index for index, candidate in enumerate(item.candidates) if candidate.label == label), 0)
+                for item in self.subject.items
+            )
+            rows = zip(self.prices.sizes, self.prices.damages, choice, strict=True)
+            choice = tuple(index if damages[index] < math.inf else 0 for _, damages, index in rows)
+            # What is above the budget by less than headers and alignment may turn out to fit.
+            if self._size(choice) <= (1 + _SLACK / 2) * budget:
+                found[choice] = sum(row[index] for row, index in zip(self.prices.damages, choice, strict=True))
+        best = sorted(found, key=found.__getitem__)[:_ALIKE]
+        self._measure(best)
+        return [choice for choice in best if self.measured[choice].size <= budget]
 
     def _fitting(self, budget: int) -> Choice:
         """The choice of least predicted damage whose model, once made, does not exceed the budget."""

@@ -211,7 +211,7 @@ def _counting(original, calls):
 
 def test_a_folder_of_another_search_is_refused(tmp_path: Path) -> None:
     cto.torch.search(module(), batches(), bits=4, points=1, resume=tmp_path)
-    with pytest.raises(ConfigError, match="is of a search with other data: give the same again, or another folder"):
+    with pytest.raises(ConfigError, match="is of a search with other data: give the same or another folder"):
         cto.torch.search(module(), batches(19), bits=4, points=1, resume=tmp_path)
     with pytest.raises(ConfigError, match="with other settings"):
         cto.torch.search(module(), batches(), bits=3, points=1, resume=tmp_path)

@@ -143,7 +143,7 @@ def test_a_cluster_that_loses_a_machine_gives_the_same() -> None:
 def test_a_cluster_that_is_not_there_is_said(monkeypatch) -> None:
     pytest.importorskip("ray")
     with (
-        pytest.raises(ResourceError, match="no cluster can be reached"),
+        pytest.raises(ResourceError, match="no cluster can be reached there"),
         crew(None, plan, ray="127.0.0.1:9"),
     ):
         pass

@@ -39,7 +39,7 @@ class Kept:
             folder.mkdir(parents=True, exist_ok=True)
             content = self._path.read_bytes() if self._path.exists() else b""
         except OSError as error:
-            raise OutputError(f"resume: {folder} can't be used: {error.strerror}") from error
+            raise OutputError(f"resume={str(folder)!r} can't be used: {error.strerror}") from error
         whole = content[: content.rfind(b"\n") + 1]
         lines = [_line(line, self._path) for line in whole.splitlines()]
         if lines:
@@ -53,11 +53,11 @@ class Kept:
     def _check(self, first: Any, searched: Mapping[str, str]) -> None:
         before = first.get("search")
         if not isinstance(before, dict):
-            raise FormatError(f"resume: {self._path} is no file of a search")
+            raise FormatError(f"resume={str(self._path.parent)!r}: {self._path.name} is no file of a search")
         if changed := [word for word in searched if before.get(word) != searched[word]]:
             others = " and ".join(f"other {word}" for word in changed)
             raise ConfigError(
-                f"resume: {self._path.parent} is of a search with {others}: give the same again, or another folder"
+                f"resume={str(self._path.parent)!r} is of a search with {others}: give the same or another folder"
             )
 
     def get(self, *what: Any) -> Any | None:
@@ -82,7 +82,9 @@ class Kept:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise OutputError(f"resume: {self._path} can't be written: {error.strerror}") from error
+            raise OutputError(
+                f"resume={str(self._path.parent)!r}: {self._path.name} can't be written: {error.strerror}"
+            ) from error
 
 
 def _line(text: bytes, path: Path) -> Any:
@@ -91,5 +93,5 @@ def _line(text: bytes, path: Path) -> Any:
     except ValueError:
         found = None
     if not isinstance(found, dict):
-        raise FormatError(f"resume: {path} is no file of a search")
+        raise FormatError(f"resume={str(path.parent)!r}: {path.name} is no file of a search")
     return found

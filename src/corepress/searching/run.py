@@ -101,7 +101,7 @@ def searched(
     if not subject.items:
         raise ConfigError("no weight of the model can be compressed" + "".join(f"; {note}" for note in subject.notes))
     if ways.jobs < 1:
-        raise ConfigError(f"jobs must be at least 1, not {ways.jobs}")
+        raise ConfigError(f"jobs={ways.jobs}: at least 1 is needed")
     kept = None if ways.resume is None else Kept(Path(ways.resume), _asked(elsewhere, split, goal, settings, metric))
     judge = Judge(subject, split.chosen_by, metric, name)
     if goal.drop is not None:

@@ -83,7 +83,7 @@ def _in_processes(plan: Plan, jobs: int) -> Iterator[Crew]:
         packed = pickle.dumps(plan)
     except Exception as error:  # whatever a class of the caller's raises
         raise ConfigError(
-            f"jobs: the model or the metric can't be handed to other processes ({error}): what is defined in a "
+            f"jobs={jobs}: the model or the metric can't be handed to other processes ({error}): what is defined in a "
             "notebook or inside of a function can't; move it into a file that can be imported"
         ) from error
     import torch
@@ -111,7 +111,7 @@ class _Processes:
             yield from _in_order([self._executor.submit(_do, work, task) for task in tasks])
         except BrokenProcessPool as error:
             raise ResourceError(
-                "one of the processes of jobs ended before its work was done, maybe for want of memory: use fewer"
+                "one of the processes of jobs= ended before its work was done, maybe for want of memory: use fewer"
             ) from error
 
 
@@ -169,12 +169,14 @@ def _through_ray(plan: Plan, address: str) -> Iterator[Crew]:
             try:
                 ray.init(address, include_dashboard=False if address == "local" else None, log_to_driver=False)
             except (ConnectionError, ValueError, RuntimeError) as error:
-                raise ResourceError(f"ray: no cluster can be reached at {address!r}: {error}") from error
+                raise ResourceError(f"ray={address!r}: no cluster can be reached there: {error}") from error
     try:
         try:
             held = ray.put(plan)
         except Exception as error:  # whatever a class of the caller's raises
-            raise ConfigError(f"ray: the model or the metric can't be handed to other machines: {error}") from error
+            raise ConfigError(
+                f"ray={address!r}: the model or the metric can't be handed to other machines: {error}"
+            ) from error
         yield _Cluster(ray, held)
     finally:
         if own:
@@ -189,7 +191,7 @@ def _check_reachable(address: str) -> None:
     try:
         socket.create_connection((host.strip("[]"), int(port)), _PATIENCE).close()
     except (OSError, OverflowError) as error:
-        raise ResourceError(f"ray: no cluster can be reached at {address!r}: {error}") from error
+        raise ResourceError(f"ray={address!r}: no cluster can be reached there: {error}") from error
 
 
 @contextmanager
@@ -221,7 +223,7 @@ class _Cluster:
         except self._ray.exceptions.RayTaskError as error:
             raise error.cause from None
         except self._ray.exceptions.RayError as error:
-            raise ResourceError(f"ray: the cluster was lost: {error}") from error
+            raise ResourceError(f"the cluster of ray= was lost: {error}") from error
         finally:
             for one in running:
                 self._ray.cancel(one, force=False)
@@ -234,6 +236,6 @@ def _on_machine(held: list[Any], owner: str, version: str, work: Work, task: Any
 
     if version != __version__:
         raise ConfigError(
-            f"ray: a machine of the cluster has corepress {__version__}, and not {version}: install the same everywhere"
+            f"a machine of ray= has corepress {__version__}, and not {version}: install the same everywhere"
         )
     return work(_once(owner, lambda: ray.get(held[0])), task)

@@ -152,7 +152,7 @@ def test_every_setting_is_refused_beside_a_file() -> None:
             "report",
         ),
         *("method", "activation_aware_scale", "activations", "observer"),
-        *("verify", "data", "test_data", "metric", "verify_threshold", "min_snr"),
+        *("verify", "data", "test_data", "metric", "verify_threshold", "min_snr", "min_cosine"),
     }
     for command in ("palettize", "quantize", "prune"):
         parameters = {parameter.name for parameter in COMMANDS[command].params}

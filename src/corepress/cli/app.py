@@ -5,17 +5,21 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import click
 
 from corepress.cli import completion, options, searching, settings, streams
+from corepress.cli.activations import Activations
 from corepress.cli.check import Check
 from corepress.cli.declare import Argument, Command, Option
 from corepress.cli.guard import Guarded
 from corepress.cli.reporting import OverwritePage, Page
-from corepress.cli.steps import holds_networks, made_dense, of_networks, of_package, run_step, with_activations
+from corepress.cli.steps import holds_networks, made_dense, of_networks, of_package, run_step
 from corepress.cli.usage import Checked, TakesNetworks
+
+if TYPE_CHECKING:
+    from corepress.coreml.activations.exceptions import Found
 
 
 @click.group(
@@ -104,14 +108,7 @@ def quantize(
     activation_aware_scale: Annotated[
         bool, Option("--activation-aware-scale", help="With --method: scale input channels first, as AWQ does.")
     ] = False,
-    activations: Annotated[
-        bool,
-        Option("--activations", help="Quantize activations to 8 bits, too (W8A8), signed as --dtype is; needs --data."),
-    ] = False,
-    observer: Annotated[
-        Literal["min_max", "moving_average", "percentile", "mse"],
-        Option(help="With --activations: how the range of an activation is found."),
-    ] = "min_max",
+    both: Activations,
     choice: options.Choice,
     limits: options.Limits,
     check: Check,
@@ -119,19 +116,20 @@ def quantize(
     running: options.Running,
 ) -> None:
     """Replace weights by 4- or 8-bit integers with scales; with --activations, compute in 8 bits, too (W8A8)."""
-    fits = f"--method {method}" if method else "--activations" if activations else ""
+    fits = f"--method {method}" if method else "--activations" if both.activations else ""
     recipe = ""
+    told: list[Found] = []
     if holds_networks(model):
         step = of_networks(*how.of_network(), running, choice, limits)
     else:
         config = choice.config_of(how.config)
         more = {"activation_aware_scale": True} if activation_aware_scale else {}
         step = of_package("linear_quantize_weights", config, choice.joint, limits, running, method, **more)
-        if activations:
-            step = with_activations(step, config, observer, limits, running)
+        if both.activations:
+            step = both.beside(step, config, check, limits, running, told.append)
         elif not more:
             recipe = page.recipe("quantize", config, limits.target, method, choice.joint)
-    run_step("quantize", model, to, running, step, page, check, fits, recipe)
+    run_step("quantize", model, to, running, step, page, check, fits, recipe, told)
 
 
 @command(Checked)

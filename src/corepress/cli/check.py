@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from corepress.cli.declare import Option
-from corepress.cli.options import THRESHOLD, Metric, MinSnr, threshold_of
+from corepress.cli.options import THRESHOLD, Metric, MinCosine, MinSnr, threshold_of
 from corepress.errors import ConfigError, Missed
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ class Check:
     metric: Annotated[Metric | None, Option("--metric", help="What decides, as in verify. [default: snr]")] = None
     verify_threshold: Annotated[float | None, Option("--verify-threshold", help=THRESHOLD)] = None
     min_snr: MinSnr = None
+    min_cosine: MinCosine = None
 
     def __post_init__(self) -> None:
         if self._limit is not None:
@@ -58,11 +59,17 @@ class Check:
 
     @property
     def _metric(self) -> str:
-        return self.metric or "snr"
+        return self.metric or ("snr" if self.min_cosine is None else "cosine")
+
+    @property
+    def goal(self) -> dict[str, float]:
+        """What the outputs must keep, as the search for exceptions takes it; empty if nothing is asked."""
+        given = {"min_snr": self.min_snr, "min_cosine": self.min_cosine}
+        return {name: value for name, value in given.items() if value is not None}
 
     @property
     def _limit(self) -> float | None:
-        return threshold_of(self._metric, self.verify_threshold, self.min_snr, "--verify-threshold")
+        return threshold_of(self._metric, self.verify_threshold, self.min_snr, "--verify-threshold", self.min_cosine)
 
     @property
     def wanted(self) -> bool:
@@ -72,7 +79,8 @@ class Check:
     @property
     def decides(self) -> bool:
         """Whether the command fails when the comparison misses its threshold."""
-        return self.verify or any(given is not None for given in (self.metric, self.verify_threshold, self.min_snr))
+        asked = (self.metric, self.verify_threshold, self.min_snr, self.min_cosine)
+        return self.verify or any(given is not None for given in asked)
 
     def inputs(self, model: Model | Networks, fits: str) -> Inputs:
         """The inputs to learn from and to compare on. `fits`: the option that learns from some, if any."""

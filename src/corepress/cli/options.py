@@ -30,6 +30,9 @@ Data = Annotated[
     Option("--data", exists=True, help="Inputs: an .npz file, an image, or a folder of them. [default: random]"),
 ]
 RandomInputs = Annotated[int, Option(min=1, help="Number of random inputs, without --data.")]
+MinCosine = Annotated[
+    float | None, Option("--min-cosine", help="The threshold of --metric cosine, up to 1. [default: 0.99]")
+]
 Device = Annotated[str, Option("--device", help="Where to run the model: cpu, cuda or mps.")]
 Function = Annotated[str | None, Option("--function", help="The function to run, if the model has several.")]
 Seed = Annotated[int, Option("--seed", min=0, help="Another number gives other random inputs.")]
@@ -103,8 +106,15 @@ class Running:
     as_json: Json = False
 
 
-def threshold_of(metric: str, threshold: float | None, min_snr: float | None, flag: str) -> float | None:
+def threshold_of(
+    metric: str, threshold: float | None, min_snr: float | None, flag: str, min_cosine: float | None = None
+) -> float | None:
     """The threshold that decides, however it was given; `flag`: the option that gives it for any metric."""
-    if min_snr is not None and (metric != "snr" or threshold is not None):
-        raise ConfigError(f"--min-snr is the threshold of --metric snr; use {flag} for other metrics, not both")
-    return min_snr if threshold is None else threshold
+    given = {"snr": min_snr, "cosine": min_cosine}
+    for name, least in given.items():
+        others = [threshold, *(value for other, value in given.items() if other != name)]
+        if least is not None and (metric != name or any(value is not None for value in others)):
+            raise ConfigError(
+                f"--min-{name} is the threshold of --metric {name}; use {flag} for other metrics, not both"
+            )
+    return next((least for least in given.values() if least is not None), threshold)

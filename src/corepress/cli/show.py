@@ -17,6 +17,7 @@ from corepress.cli.words import translate
 
 if TYPE_CHECKING:
     from corepress.cli.check import Judgement
+    from corepress.coreml.activations.exceptions import Found
     from corepress.engine import Progress
     from corepress.linting import Findings
     from corepress.linting.rule import Group
@@ -96,12 +97,14 @@ def summary(
     judgement: Judgement | None = None,
     hazards: Sequence[Group] = (),
     page: Mapping[str, str] = _NOTHING,
+    found: Found | None = None,
 ) -> None:
     """The closing table of a compression, or the whole report as JSON; with how the outputs compare, if they were.
     `hazards`: what devices are reported to make of the weights that were changed. `page`: what is said of a page that
-    was written about it."""
+    was written about it. `found`: the operations whose activations stay in floating point, if such were searched."""
     if as_json:
         extra = {} if judgement is None else {"verification": judgement.to_dict()}
+        extra |= {} if found is None else {"exceptions": found.to_dict()}
         content = report.to_dict()
         for row in content["weights"]:
             row |= {key: translate(row[key]) for key in ("skipped", "unfitted")}
@@ -120,6 +123,7 @@ def summary(
         *_largest_left(report),
         *_unfitted(report),
         *reported(hazards),
+        *([] if found is None else _exceptions(found)),
         *([] if judgement is None else _compared(judgement)),
         *page.items(),
     ])  # fmt: skip
@@ -132,6 +136,19 @@ def _counted(report: Report) -> Iterator[tuple[str, str]]:
     yield "decompressed" if dense else "compressed", f"{len(changed)} of {len(report.rows)} weights"
     if report.compressed_before:
         yield "compressed before", f"{len(report.compressed_before)} weights, left as they were"
+
+
+def _exceptions(found: Found) -> Iterator[tuple[str, str]]:
+    """The lines that say which operations stay in floating point, and how much noise each alone would add."""
+    harms = [f"{100 * left.harm:.2g} %" for left in found.left]
+    widths = [max(map(len, column), default=0) for column in ([left.name for left in found.left], harms)]
+    rows = [
+        f"{left.name:{widths[0]}}  {harm:>{widths[1]}} of noise  {left.type}"
+        for left, harm in zip(found.left, harms, strict=True)
+    ]
+    yield "left in float", "\n".join([f"{len(found.left)} of {found.operations} operations", *rows])
+    biases = ", corrected biases" if found.way.finish is not None else ""
+    yield "activations", f"ranges by {found.way.observer}{biases}"
 
 
 def _made_dense(report: Report) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from corepress.cli.check import Check, Sample
@@ -12,6 +12,7 @@ from corepress.errors import ConfigError
 
 if TYPE_CHECKING:
     from corepress.coreml import OptimizationConfig
+    from corepress.coreml.activations.exceptions import Found
     from corepress.formats.mlprogram import Model
     from corepress.formats.neural_network import Model as Networks
 
@@ -37,11 +38,13 @@ def run_step(
     check: Check | None = None,
     fits: str = "",
     recipe: str = "",
+    told: Sequence[Found] = (),
 ) -> None:
     """Apply a step under a progress bar, save, compare what was saved if asked to, report.
 
     `page`: the page that is written about it, if any. `fits`: the option by which the step learns from samples, if it
-    does. `recipe`: what does the same, for the page. Raises Missed where the result is worse than `check` asks for.
+    does. `recipe`: what does the same, for the page. `told`: takes which operations the step left in floating point.
+    Raises Missed where the result is worse than `check` asks for.
     """
     from corepress.cli import show
     from corepress.formats.package import check_output
@@ -68,7 +71,7 @@ def run_step(
         verification=judgement.verification if judgement else None, basis=judgement.basis if judgement else "",
         answers=watch, recipe=recipe,
     )  # fmt: skip
-    show.summary(result, to.output, running.as_json, judgement, hazards, page.facts())
+    show.summary(result, to.output, running.as_json, judgement, hazards, page.facts(), told[0] if told else None)
     if judgement is not None:
         check.enforce(judgement, to.output)
 
@@ -118,19 +121,3 @@ def of_package(
         return getattr(calibrated, function)(source, config, samples, joint, method=method, **options, **more)
 
     return step
-
-
-def with_activations(step: Step, config: OptimizationConfig, observer: str, limits: Limits, running: Running) -> Step:
-    """The step after which the activations are quantized, too, by the configuration of the weights."""
-
-    def both(source: Model, progress: Any, samples: Samples) -> Any:
-        from corepress.coreml.activations.quantize import as_for_weights
-        from corepress.coreml.experimental import linear_quantize_activations
-
-        calibrated = linear_quantize_activations(
-            source, as_for_weights(config, source), samples, observer=observer,
-            target=limits.target, strict=limits.strict, workers=running.workers, progress=progress,
-        )  # fmt: skip
-        return step(calibrated, progress, samples)
-
-    return both

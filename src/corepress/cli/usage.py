@@ -98,10 +98,12 @@ TABLE: dict[str, tuple[Needs, ...]] = {
             ("block_size", "smaller_block"), _is("granularity", "per_block"), "it needs --granularity per_block"
         ),
         Needs(("activation_aware_scale",), _set("method"), "it needs --method gptq and --data"),
-        Needs(("observer",), _set("activations"), "it needs --activations and --data"),
+        Needs(
+            ("observer", "bias_correction", "activation_mode"), _set("activations"), "it needs --activations and --data"
+        ),
         _packages_only(
             *("granularity", "block_size", "scale_search", "smaller_block", "method", "activation_aware_scale"),
-            *("activations", "observer", "config", "joint", "target"),
+            *("activations", "observer", "bias_correction", "activation_mode", "config", "joint", "target"),
         ),
         Needs(
             ("dtype",),

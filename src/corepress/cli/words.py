@@ -10,6 +10,7 @@ from collections.abc import Mapping
 ARGUMENTS = {
     "activation_aware_scale": "--activation-aware-scale",
     "all_constants": "--all-constants",
+    "bias_correction": "--bias-correction",
     "data": "--data",
     "device": "--device",
     "function": "--function",

@@ -253,15 +253,15 @@ def _idle_rules(config: OptimizationConfig, parts: Iterable[Part]) -> Iterator[s
     return without_effect(config, items, names, types, what="activation")
 
 
-def as_for_weights(config: OptimizationConfig, model: Model) -> OptimizationConfig:
-    """How activations are quantized beside weights that are quantized as `config` says: with the same modes, signs and
-    exceptions by type and name, in 8 bits. Rules that no operation with activations to quantize matches are left out:
-    they are for weights."""
+def as_for_weights(config: OptimizationConfig, model: Model, mode: Any = None) -> OptimizationConfig:
+    """How activations are quantized beside weights that are quantized as `config` says: with the same modes (or another
+    `mode`), signs and exceptions by type and name, in 8 bits. Rules that no operation with activations to quantize
+    matches are left out: they are for weights."""
 
     def as_activations(held: Any) -> OpActivationLinearQuantizerConfig | None:
         if held is None:
             return None
-        return OpActivationLinearQuantizerConfig(mode=held.mode, dtype="int8" if held.dtype.signed else "uint8")
+        return OpActivationLinearQuantizerConfig(mode=mode or held.mode, dtype="int8" if held.dtype.signed else "uint8")
 
     names = {node.name for node in nodes(model.spec) if node.type in CORE}
     return OptimizationConfig(

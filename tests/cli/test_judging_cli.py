@@ -159,3 +159,28 @@ def test_steps_of_a_recipe_learn_from_data(tmp_path) -> None:
     recipe.write_text("steps:\n  - prune: {target_sparsity: 0.5}\n    method: gptq\n")
     said = fails(*command)
     assert "step 1 (prune): method must be " in said and "sparsegpt" in said and "Got 'gptq'" in said
+
+
+def test_w8a8_with_a_goal_finds_what_stays_in_floating_point(tmp_path) -> None:
+    options = ["--activations", "--data", data(tmp_path, *range(60)), "--json"]
+    done = corepress("quantize", DIGITS, "-o", tmp_path / "a.mlpackage", "--min-snr", 30, *options)
+    found = json.loads(done.stdout)
+    kept = found["exceptions"]
+    assert kept["met"] and kept["value"] >= 30 and kept["metric"] == "snr" and kept["left"] == []
+    assert found["verification"]["metric"] == "snr" and found["verification"]["threshold"] == 30
+    missed = corepress(
+        "quantize", DIGITS, "-o", tmp_path / "b.mlpackage", "--min-cosine", 0.9999999, *options, check=False
+    )
+    assert missed.returncode == 1 and not json.loads(missed.stdout)["exceptions"]["met"]
+    assert "can't be reached" in missed.stderr
+
+
+def test_goals_that_make_no_sense_are_refused(tmp_path) -> None:
+    for options, message in (
+        (["--min-snr", 20, "--min-cosine", 0.9], "--min-snr is the threshold of --metric"),
+        (["--min-cosine", 0.9, "--metric", "kl"], "--min-cosine is the threshold of --metric cosine"),
+        (["--min-cosine", 2], "the threshold of cosine must be from -1 to 1"),
+        (["--activations", "--min-cosine", 0.9], "--activations needs --data"),
+        (["--bias-correction"], "it needs --activations"),
+    ):
+        assert message in fails("quantize", DIGITS, "-o", tmp_path / "c.mlpackage", *options), options

@@ -44,7 +44,7 @@ def test_short_names_stand_for_fields_and_arguments_of_the_api() -> None:
 
 
 def test_the_words_that_an_option_takes_are_those_of_the_library() -> None:
-    from corepress.coreml.activations.observers import OBSERVERS
+    from corepress.coreml.activations.observers import AUTO, OBSERVERS
     from corepress.coreml.methods import METHODS
 
     def choices(command: str, name: str) -> list[str]:
@@ -53,7 +53,7 @@ def test_the_words_that_an_option_takes_are_those_of_the_library() -> None:
     assert set(METHODS) <= set(COMMANDS)
     for command, method in METHODS.items():
         assert choices(command, "method") == list(method.fitted), command
-    assert choices("quantize", "observer") == list(OBSERVERS)
+    assert choices("quantize", "observer") == [*OBSERVERS, AUTO]
 
 
 def test_both_names_do_the_same(package, tmp_path) -> None:

@@ -151,7 +151,7 @@ def test_every_setting_is_refused_beside_a_file() -> None:
             "as_json",
             "report",
         ),
-        *("method", "activation_aware_scale", "activations", "observer"),
+        *("method", "activation_aware_scale", "activations", "activation_mode", "observer", "bias_correction"),
         *("verify", "data", "test_data", "metric", "verify_threshold", "min_snr", "min_cosine"),
     }
     for command in ("palettize", "quantize", "prune"):

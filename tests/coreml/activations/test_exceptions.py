@@ -86,13 +86,13 @@ def test_a_goal_out_of_reach_gives_the_best_and_how_far_it_is_off(package, caplo
 
 def test_what_makes_no_goal_is_refused(package) -> None:
     for message, options in {
-        "one goal": {"exceptions": "auto"},
-        "needs one goal": {"exceptions": "auto", "min_snr": 20, "min_cosine": 0.9},
+        "takes one goal": {"exceptions": "auto"},
+        "one goal that": {"exceptions": "auto", "min_snr": 20, "min_cosine": 0.9},
         "must be a number, not nan": {"exceptions": "auto", "min_snr": float("nan")},
         "from -1 to 1, not 2": {"exceptions": "auto", "min_cosine": 2},
         "min_snr has no effect": {"min_snr": 20},
         'must be "auto" or a list': {"exceptions": "all"},
-        'observer="auto" needs': {"observer": "auto"},
+        "the observer auto needs": {"observer": "auto"},
     }.items():
         with pytest.raises(ConfigError, match=message):
             cto.linear_quantize_activations(package, everywhere(), samples(), **options)

@@ -52,7 +52,7 @@ def goal_of(min_snr: float | None = None, min_cosine: float | None = None) -> Go
     """The goal that is given; a ConfigError if that is not exactly one, or none that a value can reach."""
     given = [(metric, least) for metric, least in (("snr", min_snr), ("cosine", min_cosine)) if least is not None]
     if len(given) != 1:
-        raise ConfigError('exceptions="auto" needs one goal that the outputs must keep: min_snr or min_cosine')
+        raise ConfigError("to find exceptions takes one goal that the outputs must keep: min_snr or min_cosine")
     return Goal(given[0][0], limit_of(*given[0]))
 
 
@@ -112,10 +112,9 @@ class Found:
         kept = f"{len(self.left)} of {self.operations} operations stay in floating point"
         if self.met:
             return f"{kept}: {reached}"
-        short = f"{self.goal.least - self.value:.3g}{metric.unit}"
-        return (
-            f"the goal of {self.goal.least:g}{metric.unit} can't be reached: with {kept}, {reached}, {short} too little"
-        )
+        asked = f"{metric.label} {self.goal.least:g}{metric.unit}"
+        short = f"{self.goal.least - self.value:.3g}{metric.unit} too little"
+        return f"the goal, {asked}, can't be reached: {kept}, {reached}, {short}"
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""

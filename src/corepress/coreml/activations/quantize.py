@@ -193,10 +193,12 @@ def _goal(
     if isinstance(exceptions, str):
         raise ConfigError(f'exceptions must be "auto" or a list of names of operations, not {exceptions!r}')
     if observer == AUTO:
-        raise ConfigError('observer="auto" needs exceptions="auto": what is nearer is measured in that search')
+        raise ConfigError(
+            "the observer auto needs a search for exceptions, which measures what is nearer: give another one"
+        )
     for name, goal in (("min_snr", min_snr), ("min_cosine", min_cosine)):
         if goal is not None:
-            raise ConfigError(f'{name} has no effect without exceptions="auto": it is the goal of that search')
+            raise ConfigError(f"{name} has no effect here: it is the goal of a search for exceptions (auto)")
     return None
 
 

@@ -54,7 +54,7 @@ def main() -> None:
     if options.quick:
         with tempfile.TemporaryDirectory() as folder:
             found = {"digits": {way: measure("digits", way, [Row(3)], FEW, Path(folder)) for way in QUICK_WAYS}}
-        Console().print(Markdown(page(found)))
+        print(page(found))
         return
     options.folder.mkdir(exist_ok=True, parents=True)
     results = options.folder / "results.json"
@@ -69,7 +69,7 @@ def main() -> None:
             known.setdefault(title, {})[way] = [*lines, *others]
             results.write_text(json.dumps(known, indent=1))
             write(page(known))
-    Console().print(Markdown(page(json.loads(results.read_text()))))
+    Console(width=200).print(Markdown(page(json.loads(results.read_text()))))
 
 
 def measure(title: str, way: str, rows: Sequence[Row], counts: tuple[int, int], folder: Path) -> list[dict[str, Any]]:

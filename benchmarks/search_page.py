@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import math
 import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
@@ -79,16 +80,17 @@ def goals(results: Results) -> Iterator[Sequence[str]]:
                 ahead = _ahead(line, ways.get(PEER, ()), "cosine")
                 yield work, "cosine +0.04 over coremltools", *(f"{value:+.4f}" for value in ahead)
             else:
-                beside = UNIFORM if row["fitted"] else PEER
-                ahead = _ahead(line, ways.get(beside, ()), "snr")
-                yield work, f"+3 dB over {beside}", *(f"{value:+.1f} dB" for value in ahead)
+                for beside in (PEER, UNIFORM) if row["fitted"] else (PEER,):
+                    ahead = _ahead(line, ways.get(beside, ()), "snr")
+                    fitted = ", fitted" if beside == UNIFORM else ""
+                    yield work, f"+3 dB over {beside}{fitted}", *(f"{value:+.1f} dB" for value in ahead)
 
 
 def _ahead(line: Line, beside: Sequence[Line], metric: str) -> Iterator[float]:
     """By how much a line is better than that of the same row, on both kinds of samples."""
     other = next((other for other in beside if other["row"] == line["row"] and other["size"] is not None), None)
-    for kind in ("same", "other") if other is not None else ():
-        yield line[kind][metric] - other[kind][metric]
+    for kind in ("same", "other"):
+        yield math.nan if other is None else line[kind][metric] - other[kind][metric]
 
 
 def words(row: Mapping[str, Any]) -> str:

@@ -67,7 +67,8 @@ def peer(task: Task, rows: Sequence[Row], folder: Path) -> Iterator[Made]:
     """coremltools: the best of its modes that fit, with the same form for all weights. As some take minutes, what it
     made is kept in the folder."""
     exact = answers(task.package, task.learnt[:RANKED])
-    modes = {name: _by_peer(task, name, folder) for name in _MODES}
+    most = max(budget(task, row, folder) for row in rows)
+    modes = {name: _by_peer(task, name, folder) for name in _MODES if _worth_it(task, name, most)}
     known = {
         name: (corepress.load(path).size(), score(exact, answers(path, task.learnt[:RANKED])).snr)
         for name, path in modes.items()
@@ -87,6 +88,15 @@ _MODES: dict[str, tuple[str, dict[str, Any]]] = {
     "int8": ("quantize", {"dtype": "int8"}),
     "int4, blocks of 32": ("quantize", {"dtype": "int4", "granularity": "per_block", "block_size": 32}),
 }
+
+
+def _worth_it(task: Task, name: str, room: int) -> bool:
+    """Whether a mode can fit, and ends: with tables for groups it takes minutes for ten million weights."""
+    arguments = _MODES[name][1]
+    model = corepress.load(task.package)
+    elements = sum(weight.size for weight in model.weights())
+    bits = arguments.get("nbits") or int(str(arguments["dtype"])[3:])
+    return bits * elements / 8 <= room and not ("group_size" in arguments and elements > 10_000_000)
 
 
 def _by_peer(task: Task, name: str, folder: Path) -> Path:

@@ -40,6 +40,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "output": {"observer": "output"},
     "min_max, corrected biases": {"bias_correction": True},
 }
+MODES = ("linear_symmetric", "linear")
 GOALS = {"minilm": {"min_cosine": 0.99}, "lite1": {"min_snr": 25.0}}
 
 
@@ -64,7 +65,7 @@ def rows(name: str, folder: Path) -> Iterator[tuple[str, ...]]:
     weights = cto.linear_quantize_weights(load(path), cto.OptimizationConfig(cto.OpLinearQuantizerConfig()))
     yield name, "float16", "", "all", quality(name, exact, answers(weights, test)), ""
     ways = {**WAYS, "goal": {"observer": "auto", "bias_correction": None, "exceptions": "auto", **GOALS[name]}}
-    for mode in ("linear_symmetric", "linear"):
+    for mode in MODES:
         config = cto.OptimizationConfig(OpActivationLinearQuantizerConfig(mode=mode))
         for words, options in ways.items():
             start = time.perf_counter()

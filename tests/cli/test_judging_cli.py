@@ -162,7 +162,7 @@ def test_steps_of_a_recipe_learn_from_data(tmp_path) -> None:
 
 
 def test_w8a8_with_a_goal_finds_what_stays_in_floating_point(tmp_path) -> None:
-    options = ["--activations", "--data", data(tmp_path, *range(60)), "--json"]
+    options = ["--activations", "--data", data(tmp_path, *range(30)), "--json"]
     done = corepress("quantize", DIGITS, "-o", tmp_path / "a.mlpackage", "--min-snr", 30, *options)
     found = json.loads(done.stdout)
     kept = found["exceptions"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import html
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -41,13 +43,15 @@ def test_pictures_of_pages_are_small_and_shown() -> None:
 
 @pytest.mark.slow
 def test_pages_can_be_photographed() -> None:
+    """In a process of its own: Playwright runs once in a process, and other tests may have begun it."""
     from tools.browser import chromium
-    from tools.screens import PAGES, photograph
+    from tools.screens import PAGES, ROOT
 
     if chromium() is None:
         pytest.skip("there is no Chromium on this machine (Debian's package chromium)")
-    made = dict(photograph())
-    assert made.keys() == PAGES.keys() and all(png.startswith(b"\x89PNG") for png in made.values())
+    code = "from tools.screens import photograph; print([(name, png[:4]) for name, png in photograph()])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == str([(name, b"\x89PNG") for name in PAGES]), done.stderr
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,56 @@
+"""What a search is asked for."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from corepress.errors import ConfigError
+from corepress.searching.goals import Goal, bytes_of, goal_of
+
+
+def goal(metric="", **given):
+    names = ("max_size", "bits", "min_snr", "min_cosine", "max_drop")
+    return goal_of(*(given.get(name) for name in names), metric, bool(metric))
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("10MB", 10**7), ("10 MiB", 10 * 2**20), ("1.5kB", 1500), (".5GB", 5 * 10**8), (123, 123), ("77", 77), ("2b", 2)],
+)
+def test_sizes_are_read_with_their_units(text, size):
+    assert bytes_of(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "MB", "-1MB", "10 potatoes", "1e9", "0", None, "nanMB"])
+def test_what_is_no_size_is_refused(text):
+    with pytest.raises(ConfigError, match="size"):
+        bytes_of(text)
+
+
+def test_each_goal_names_the_metric_that_decides():
+    assert goal(max_size="1MB") == Goal(size=10**6)
+    assert goal(bits=3.5) == Goal(bits=3.5)
+    assert goal(min_snr=30) == Goal(least=30)
+    assert goal(min_cosine=0.99) == Goal(least=0.99, metric="cosine")
+    assert goal("accuracy", max_drop=0.5) == Goal(drop=0.5, metric="accuracy")
+    assert goal("accuracy", bits=4) == Goal(bits=4, metric="accuracy")
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({}, "give one goal"),
+        ({"bits": 3, "min_snr": 30}, "not bits and min_snr"),
+        ({"max_drop": 1}, "needs a metric"),
+        ({"metric": "accuracy", "min_snr": 30}, "no effect beside a metric of your own"),
+        ({"bits": math.nan}, "bits must be a number from 0 to 32"),
+        ({"min_snr": math.inf}, "min_snr must be a finite number"),
+        ({"min_cosine": 1.1}, "min_cosine must be a number from -1 to 1"),
+        ({"min_snr": "loud"}, "min_snr must be a number, not 'loud'"),
+    ],
+)
+def test_a_goal_that_makes_no_sense_is_one_sentence(given, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        goal(**given)

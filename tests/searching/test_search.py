@@ -1,0 +1,148 @@
+"""`corepress.search` on a package: budgets hold, goals are met, recipes repeat, and wrong input is one sentence."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import corepress as cto
+from corepress import recipe
+from corepress.errors import ConfigError, DataError
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+DIGITS = "examples/digits.mlpackage"
+QUICK = {"forms": ["palettized", "quantized"], "points": 1, "workers": 1}
+
+
+def images(count=30, seed=0):
+    from sklearn.datasets import load_digits
+
+    chosen = np.random.default_rng(seed).permutation(1797)[:count]
+    return [{"image": image[None, None].astype(np.float32) / 16} for image in load_digits().images[chosen]]
+
+
+@pytest.fixture(scope="module")
+def samples():
+    return images()
+
+
+@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(budget=st.integers(45_000, 460_000))
+def test_a_size_is_never_exceeded(samples, tmp_path, budget):
+    found = cto.search(DIGITS, samples, max_size=budget, **QUICK)
+    assert found.met
+    saved = found.model.save(tmp_path / f"{budget}.mlpackage")
+    assert saved.size() == found.chosen.size <= budget
+
+
+def test_what_the_recipe_makes_has_the_same_bytes(samples, tmp_path):
+    found = cto.search(DIGITS, samples, bits=2.7, points=1, workers=1)
+    found.save_recipe(tmp_path / "recipe.yaml")
+    again = recipe.run(DIGITS, recipe.load(tmp_path / "recipe.yaml"), spare_constants=True)
+    one, other = (model.save(tmp_path / name) for model, name in ((found.model, "a.mlpackage"), (again, "b.mlpackage")))
+    files = [sorted(p for p in model.path.rglob("*") if p.is_file()) for model in (one, other)]
+    assert [p.read_bytes() for p in files[0]] == [p.read_bytes() for p in files[1]]
+    assert found.chosen.bits <= 2.7
+
+
+@pytest.mark.slow
+def test_fitted_results_repeat_from_the_recipe_and_the_samples(samples, tmp_path):
+    found = cto.search(DIGITS, samples, bits=2.5, method="fitted", **QUICK)
+    learnt, _ = cto.hold_back(samples)
+    again = recipe.run(DIGITS, recipe.parse(found.recipe), spare_constants=True, sample_data=learnt)
+    for one, other in zip(found.model.weights(), again.weights(), strict=True):
+        assert np.array_equal(one.dense(), other.dense())
+
+
+def test_it_beats_one_form_for_all_at_the_same_bytes(samples):
+    config = cto.coreml.OptimizationConfig(cto.coreml.OpPalettizerConfig(nbits=2))
+    uniform = cto.coreml.palettize_weights(DIGITS, config, spare_constants=True)
+    found = cto.search(DIGITS, samples, max_size=uniform.size(), **QUICK)
+    unseen = images(60, seed=1)
+    snrs = [cto.verify(DIGITS, model, unseen).worst.snr for model in (uniform, found.model)]
+    assert snrs[1] > snrs[0] + 3
+
+
+def test_a_quality_is_kept_on_the_samples_that_nothing_saw(samples):
+    found = cto.search(DIGITS, samples, min_snr=25, **QUICK)
+    assert found.met and found.tested["snr"] >= 25
+    assert found.chosen.quality["snr"] >= 25
+    assert found.chosen.size < cto.load(DIGITS).size() / 2
+
+
+def test_a_quality_that_cannot_be_had_gives_the_best_and_says_how_far_off(samples):
+    found = cto.search(DIGITS, samples, min_snr=500, **QUICK)
+    assert not found.met
+    assert "below 500 dB" in found.summary
+    assert found.chosen.quality["snr"] == max(point.quality["snr"] for point in found.points)
+    assert found.chosen.weights and any(weight.form != "dense" for weight in found.chosen.weights)
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["of a sample", "of the model"])
+def test_a_metric_of_the_caller_decides(samples, whole):
+    def confidence(outputs, sample):
+        return float(outputs["logits"].max())
+
+    def of_model(program):
+        return float(np.mean([confidence(program.predict(sample), sample) for sample in samples]))
+
+    found = cto.search(DIGITS, samples, max_drop=0.5, metric=of_model if whole else confidence, **QUICK)
+    name = "of_model" if whole else "confidence"
+    assert found.met and found.metric == name
+    assert found.tested[name] >= found.least
+
+
+def test_the_same_seed_gives_the_same(samples):
+    one, other = (cto.search(DIGITS, samples, bits=3, seed=3, **QUICK) for _ in range(2))
+    assert one.to_dict() == other.to_dict()
+
+
+def test_the_front_only_rises(samples):
+    found = cto.search(DIGITS, samples, bits=3, forms=["palettized"], points=6, workers=1)
+    assert len(found.points) > 3
+    assert [point.size for point in found.points] == sorted(point.size for point in found.points)
+    others = [point.quality["snr"] for point in found.points if not point.chosen]
+    assert others == sorted(others)
+    assert sum(point.chosen for point in found.points) == 1
+
+
+def test_forms_with_a_warning_are_left_out_when_it_shall_be_safe(samples):
+    found = cto.search(DIGITS, samples, bits=4, safe=True, **QUICK)
+    wrong = {finding.rule.id for finding in cto.lint(found.model) if finding.rule.severity != "no gain"}
+    assert not wrong & {"blocks-of-integers", "lut4-per-tensor", "scale-over-lut"}
+
+
+def test_few_samples_are_told_of():
+    found = cto.search(DIGITS, images(3), bits=4, **QUICK)
+    assert not found.tested
+    assert any("too few different samples" in note for note in found.notes)
+
+
+def test_what_stays_as_it_is_is_told_of(samples):
+    found = cto.search(DIGITS, samples, bits=4, **QUICK)
+    assert any("conv1_weight_to_fp16" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "sentence"),
+    [
+        ({"max_size": 1000}, ConfigError, "the least is about"),
+        ({"data": []}, ConfigError, "data is empty"),
+        ({"data": [{"picture": np.zeros((1, 1, 8, 8), "f4")}]}, ConfigError, "picture|image"),
+        ({"data": [{"image": np.full((1, 1, 8, 8), math.nan, "f4")}]}, (ConfigError, DataError), "finite|NaN"),
+        ({"method": "magic"}, ConfigError, 'method must be "plain" or "fitted"'),
+        ({"cost": "gold"}, ConfigError, 'cost must be "size" or "speed"'),
+        ({"points": 0}, ConfigError, "points must be at least 1"),
+        ({"target": "iOS15"}, ConfigError, "iOS15"),
+        ({"max_size": None, "max_drop": 1, "metric": lambda outputs, sample: math.nan}, ConfigError, "gave nan"),
+        ({"max_size": None, "max_drop": 1, "metric": lambda outputs, sample: outputs["no"]}, ConfigError, "raised KeyError"),
+    ],
+)  # fmt: skip
+def test_wrong_input_is_one_sentence(samples, change, error, sentence):
+    given = {"data": samples, "max_size": "100kB", **QUICK, **change}
+    with pytest.raises(error, match=sentence):
+        cto.search(DIGITS, given.pop("data"), **given)

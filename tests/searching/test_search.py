@@ -30,7 +30,7 @@ def samples():
     return images()
 
 
-@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=2, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(budget=st.integers(45_000, 460_000))
 def test_a_size_is_never_exceeded(samples, tmp_path, budget):
     found = cto.search(DIGITS, samples, max_size=budget, **QUICK)
@@ -59,7 +59,7 @@ def test_fitted_results_repeat_from_the_recipe_and_the_samples(samples, tmp_path
 
 
 def test_it_beats_one_form_for_all_at_the_same_bytes(samples):
-    config = cto.coreml.OptimizationConfig(cto.coreml.OpPalettizerConfig(nbits=2))
+    config = cto.coreml.OptimizationConfig(cto.coreml.OpPalettizerConfig(nbits=4))
     uniform = cto.coreml.palettize_weights(DIGITS, config, spare_constants=True)
     found = cto.search(DIGITS, samples, max_size=uniform.size(), **QUICK)
     unseen = images(60, seed=1)
@@ -139,7 +139,7 @@ def test_what_stays_as_it_is_is_told_of(samples):
         ({"points": 0}, ConfigError, "points must be at least 1"),
         ({"target": "iOS15"}, ConfigError, "iOS15"),
         ({"max_size": None, "max_drop": 1, "metric": lambda outputs, sample: math.nan}, ConfigError, "gave nan"),
-        ({"max_size": None, "max_drop": 1, "metric": lambda outputs, sample: outputs["no"]}, ConfigError, "raised KeyError"),
+        ({"max_size": None, "max_drop": 1, "metric": lambda out, sample: out["no"]}, ConfigError, "raised KeyError"),
     ],
 )  # fmt: skip
 def test_wrong_input_is_one_sentence(samples, change, error, sentence):

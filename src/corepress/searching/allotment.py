@@ -22,6 +22,7 @@ from corepress.searching.subject import Choice
 Table = Sequence[Sequence[float]]
 # How many items are chosen anew, and how many sums of their sizes and damages are kept on the way.
 _UNCLEAR, _SUMS = 64, 4096
+_NONE = np.zeros(0)
 
 
 def hull(sizes: Sequence[float], damages: Sequence[float]) -> list[int]:
@@ -179,3 +180,31 @@ def _exactly(sizes: Table, damages: Table, items: Sequence[int], budget: float) 
         found.append(int(index[place]))
         place = int(before[place])
     return found[::-1]
+
+
+def neighbours(sizes: Table, damages: Table, choice: Choice, budget: float) -> list[Choice]:
+    """Choices that differ from one in one or two items and fit the budget, those of least damage first.
+
+    Of many items only those are changed for which it is least clear.
+    """
+    left = budget - total(sizes, choice)
+    items = _unclear(sizes, damages, choice)
+    changes = [
+        (item, index, sizes[item][index] - sizes[item][choice[item]], damage - damages[item][choice[item]])
+        for item in items
+        for index, damage in enumerate(damages[item])
+        if index != choice[item] and damage < math.inf
+    ]
+    item, _, size, harm = (np.array(column, float) for column in zip(*changes, strict=True)) if changes else [_NONE] * 4
+    found: list[tuple[float, tuple[int, ...]]] = [(float(harm[k]), (int(k),)) for k in np.flatnonzero(size <= left)]
+    one, other = np.nonzero((item[:, None] < item) & (np.add.outer(size, size) <= left))
+    together = harm[one] + harm[other]
+    order = np.argsort(together, kind="stable")[:_SUMS]
+    found += [(float(together[k]), (int(one[k]), int(other[k]))) for k in order]
+    neighbours = []
+    for _, places in sorted(found):
+        changed = list(choice)
+        for place in places:
+            changed[changes[place][0]] = changes[place][1]
+        neighbours.append(tuple(changed))
+    return neighbours

@@ -26,12 +26,15 @@ from corepress.errors import DataError
 from corepress.kernels.half import widen
 from corepress.searching.subject import Candidate, Part, Place, Sample, Subject
 
-# Gradients; the damage strays from its mean by sqrt(2 / 32), a quarter.
-PROBES = 32
+# Gradients: as many as fit a file of so many bytes, between these. The damage strays from its mean by sqrt(2 / 64), a
+# sixth, with the most of them, and by a third with the fewest.
+FEWEST, MOST, _FILE = 16, 64, 2 << 30
 # Samples that they are made of: more cost time and hardly tell more.
-SAMPLES = 128
+SAMPLES = 64
 # Candidates of a large tensor are looked at in turns of so many bytes.
 _AT_ONCE = 1 << 27
+# What says which elements share a table or a scale.
+_SHARING = frozenset({"granularity", "group_size", "block_size", "channel_axis"})
 _TINY = float(np.finfo(np.float32).tiny)
 # And of a gradient so many numbers are widened at a time.
 _PIECE = 1 << 18
@@ -62,9 +65,10 @@ def predicted(
     not finite.
     """
     step = max(1, math.ceil(len(samples) / SAMPLES))
+    probes = max(FEWEST, min(MOST, _FILE // (2 * sum(item.elements for item in subject.items))))
     with Gradients() as gradients:
         for number, part in enumerate(subject.parts(samples[::step])):
-            _gather(part, number, gradients, seed, progress)
+            _gather(part, number, gradients, probes, seed, progress)
         rows: list[_Row] = [_Row([], [], [])] * len(subject.items)
 
         class Kept:
@@ -141,7 +145,7 @@ def _row(subject: Subject, item: int, gradients: Gradients) -> _Row:
                 noise[candidate] += float(differences[row] @ differences[row])
             for part, rows, gradient in gradients.pieces(place):
                 own = differences.reshape(len(chosen), shape[0], -1)[:, rows].reshape(len(chosen), -1)
-                found = products.setdefault(part, np.zeros((count, PROBES)))
+                found = products.setdefault(part, np.zeros((count, MOST)))
                 found[chosen.start : chosen.stop, : len(gradient)] += own @ gradient.T
                 apart[chosen.start : chosen.stop] += np.square(own) @ np.square(gradient).sum(0)
     damages = sum((np.square(found).sum(1) for found in products.values()), np.zeros(count))
@@ -157,11 +161,12 @@ def _smooth(
     """The damages with less chance in them.
 
     `damages` stray from their mean, each candidate on its own, and the best of many would be the luckiest. `apart`,
-    what the errors would do if none made up for another, hardly does: so that orders the candidates that are made in
-    the same way, and the mean ratio of both over all of these says how much their errors add up.
+    what the errors would do if none made up for another, hardly does: so that orders the candidates that differ in
+    nothing but what shares a table or a scale, and the mean ratio of both over these says how much their errors add up.
+    (Not over more: the fewer bits, the more they do.)
     """
     smooth = damages.copy()
-    ways = [tuple(verb for verb, _ in candidate.steps) for candidate in candidates]
+    ways = [_way(candidate) for candidate in candidates]
     for way in set(ways):
         alike = np.array([way == other for other in ways]) & (damages > 0) & (apart > 0)
         if alike.any():
@@ -169,22 +174,30 @@ def _smooth(
     return smooth
 
 
-def _gather(part: Part, number: int, gradients: Gradients, seed: int, progress: Progress | None) -> None:
+def _way(candidate: Candidate) -> tuple[tuple[str, str], ...]:
+    """How a candidate is made, but for what shares a table or a scale."""
+    return tuple(
+        (verb, str([value for name, value in sorted(arguments.items()) if name not in _SHARING]))
+        for verb, arguments in candidate.steps
+    )
+
+
+def _gather(part: Part, number: int, gradients: Gradients, probes: int, seed: int, progress: Progress | None) -> None:
     """Keep the gradients of random sums of a part's outputs, each over some of its samples."""
     leaves = [(place, leaf) for place, copies in part.leaves.items() for leaf in copies if leaf.is_floating_point()]
     if not leaves or not part.samples:
         return
     scales = _scales(part)
-    repeats = max(1, math.ceil(PROBES / len(part.samples)))
+    repeats = max(1, math.ceil(probes / len(part.samples)))
     order = [sample for _ in range(repeats) for sample in part.samples]
     generator = torch.Generator().manual_seed(seed)
     for _, leaf in leaves:
         leaf.requires_grad_()
     try:
-        for probe in range(PROBES):
+        for probe in range(probes):
             if progress is not None:
-                progress(probe, PROBES, "measuring what the answers depend on")
-            for sample in order[probe::PROBES]:
+                progress(probe, probes, "measuring what the answers depend on")
+            for sample in order[probe::probes]:
                 _backward(part, sample, scales, generator, [leaf for _, leaf in leaves])
             _keep(leaves, number, gradients, 1 / math.sqrt(repeats))
     finally:
@@ -242,7 +255,7 @@ class _Kept(NamedTuple):
 
 
 class Gradients:
-    """The gradients of all probes, in an unnamed temporary file: in memory they would take 32 times the model.
+    """The gradients of all probes, in an unnamed temporary file: in memory they would take that many times the model.
 
     A gradient that touches few rows, as that of a table of words does, takes no more room than these.
     """

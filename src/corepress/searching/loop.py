@@ -12,21 +12,21 @@ import numpy as np
 from corepress.engine import Progress
 from corepress.errors import ConfigError
 from corepress.metrics import METRICS
-from corepress.searching.allotment import allot, least, steps
+from corepress.searching.allotment import allot, least, neighbours, steps, total
 from corepress.searching.damage import Prices, predicted
 from corepress.searching.goals import Goal
 from corepress.searching.quality import Quality
 from corepress.searching.result import Chosen, Point
-from corepress.searching.subject import Array, Choice, Place, Sample, Subject, named
+from corepress.searching.subject import Array, Candidate, Choice, Place, Sample, Subject, named
 
-# How often a choice is measured and, at the values that it has, the damages are predicted anew.
+# How often a choice is measured and, half-way to the values that it has, the damages are predicted anew.
 ROUNDS = 2
-# How often a size that came out too large or too small is corrected.
-_CORRECTIONS = 4
+# How often a size that came out too large is corrected.
+_CORRECTIONS = 8
 # How many choices with one form for all weights are measured besides.
 _ALIKE = 2
-# The part of a size budget that may be left over.
-_SLACK = 0.02
+# Measured changes of what was chosen: at most, for all items together, and at a time.
+_ATTEMPTS, _ATTEMPTS_OF_ALL, _AT_A_TIME = 24, 160, 4
 
 
 class Measured(NamedTuple):
@@ -78,9 +78,10 @@ class Search:
         self.measured: dict[Choice, Measured] = {}
         self.prices = predict(None)
         self.dense: Choice = (0,) * len(subject.items)
-        whole = subject.size(subject.make(self.dense))
-        # Bytes of all that is not chosen; headers and alignment are learnt from the first model that is made.
+        whole = subject.size(subject.plain(self.dense))
+        # Bytes of all that is not chosen, and those around each form, for its operations and the heads of its blobs.
         self.rest = whole - self._stored(self.dense)
+        self.around = self._found_around(whole)
 
     def run(self) -> Found:
         """Choose by the goal, and measure the front around it."""
@@ -100,19 +101,36 @@ class Search:
             return self._found(max(known, key=self._order), True) if known else None
         return self._found(*self._nearest()) if known else None
 
+    def _found_around(self, whole: int) -> dict[tuple[str, ...], int]:
+        """For each way to make a form, the bytes that it adds around what is stored: tried on the smallest item."""
+        item = min(range(len(self.dense)), key=lambda number: self.subject.items[number].elements)
+        found: dict[tuple[str, ...], int] = {(): 0}
+        for index, candidate in enumerate(self.subject.items[item].candidates):
+            if _verbs(candidate) not in found and self.prices.sizes[item][index] < math.inf:
+                choice = (*self.dense[:item], index, *self.dense[item + 1 :])
+                more = self.subject.size(self.subject.plain(choice)) - whole
+                found[_verbs(candidate)] = more - self._stored(choice) + self._stored(self.dense)
+        return found
+
     def _stored(self, choice: Choice) -> int:
-        return int(sum(row[index] for row, index in zip(self.prices.sizes, choice, strict=True)))
+        return int(total(self.prices.sizes, choice))
+
+    def _sizes(self) -> list[list[float]]:
+        """What each candidate takes in the file."""
+        return [
+            [size + self.around.get(_verbs(candidate), 0) for size, candidate in zip(row, item.candidates, strict=True)]
+            for row, item in zip(self.prices.sizes, self.subject.items, strict=True)
+        ]
 
     def _size(self, choice: Choice) -> int:
         """Bytes of the whole model, as far as they are known."""
-        return self.measured[choice].size if choice in self.measured else self.rest + self._stored(choice)
+        known = self.measured.get(choice)
+        return int(self.rest + total(self._sizes(), choice)) if known is None else known.size
 
     def _measure(self, choices: Sequence[Choice]) -> None:
         new = [choice for choice in dict.fromkeys(choices) if choice not in self.measured]
         for number, (choice, found) in enumerate(zip(new, self._evaluate(new), strict=True), 1):
             self.measured[choice] = found
-            if choice != self.dense:
-                self.rest = max(self.rest, found.size - self._stored(choice))
             if self.progress is not None:
                 self.progress(number, len(new), "measuring models")
 
@@ -123,10 +141,10 @@ class Search:
     def _costs(self) -> list[list[float]]:
         """What a candidate costs in the choice: its bytes, times its slowness if that counts."""
         if not self.settings.prefers_speed:
-            return self.prices.sizes
+            return self._sizes()
         return [
             [size * candidate.slowness for size, candidate in zip(row, item.candidates, strict=True)]
-            for row, item in zip(self.prices.sizes, self.subject.items, strict=True)
+            for row, item in zip(self._sizes(), self.subject.items, strict=True)
         ]
 
     # A budget of bytes.
@@ -141,19 +159,32 @@ class Search:
 
     def _under(self, budget: int) -> Choice:
         """The best choice found whose model is not larger than `budget`."""
-        smallest = math.ceil(self.rest + least(self.prices.sizes, self.prices.damages))
+        smallest = math.ceil(self.rest + least(self._sizes(), self.prices.damages))
         if smallest > budget:
             raise ConfigError(
                 f"the model can't be made as small as {budget:,} bytes: with these forms the least is about "
                 f"{smallest:,}; allow more forms, or a newer target"
             )
-        tried = [self._fitting(budget)]
+        chosen = self._fitting(budget)
         for _ in range(ROUNDS):
-            self.prices = self._predict(tried[-1])  # they add up only nearly
-            tried.append(self._fitting(budget))
-            if tried[-1] in tried[:-1]:
+            self.prices = self._predict(chosen)  # they add up only nearly
+            chosen = self._fitting(budget)
+        self._measure(self._alike(budget))
+        return self._climbed(budget)
+
+    def _fitting(self, budget: int) -> Choice:
+        """The choice of least predicted damage whose model, once made, does not exceed the budget."""
+        sizes, limit = self._sizes(), float(budget - self.rest)
+        for _ in range(_CORRECTIONS):
+            choice = allot(sizes, self.prices.damages, limit, self._costs() if self.settings.prefers_speed else None)
+            if choice is None:
                 break
-        return max([*tried, *self._alike(budget)], key=self._order)
+            self._measure([choice])
+            if self.measured[choice].size <= budget:
+                return choice
+            # Alignment is known no better than this.
+            limit = min(limit, total(sizes, choice)) - (self.measured[choice].size - budget)
+        raise ConfigError(f"no choice was found whose model fits {budget:,} bytes: give a little more")
 
     def _alike(self, budget: int) -> list[Choice]:
         """Choices with one form for all weights that can take it, the two of least predicted damage that fit: where few
@@ -164,35 +195,29 @@ class Search:
                 next((index for index, candidate in enumerate(item.candidates) if candidate.label == label), 0)
                 for item in self.subject.items
             )
-            rows = zip(self.prices.sizes, self.prices.damages, choice, strict=True)
-            choice = tuple(index if damages[index] < math.inf else 0 for _, damages, index in rows)
-            # What is above the budget by less than headers and alignment may turn out to fit.
-            if self._size(choice) <= (1 + _SLACK / 2) * budget:
-                found[choice] = sum(row[index] for row, index in zip(self.prices.damages, choice, strict=True))
-        best = sorted(found, key=found.__getitem__)[:_ALIKE]
-        self._measure(best)
-        return [choice for choice in best if self.measured[choice].size <= budget]
+            rows = zip(self.prices.damages, choice, strict=True)
+            choice = tuple(index if damages[index] < math.inf else 0 for damages, index in rows)
+            if self._size(choice) <= budget:
+                found[choice] = total(self.prices.damages, choice)
+        return sorted(found, key=found.__getitem__)[:_ALIKE]
 
-    def _fitting(self, budget: int) -> Choice:
-        """The choice of least predicted damage whose model, once made, does not exceed the budget."""
-        limit = float(budget)
-        best: Choice | None = None
-        for _ in range(_CORRECTIONS):
-            choice = allot(self.prices.sizes, self.prices.damages, limit - self.rest, self._costs())
-            if choice is None:
+    def _climbed(self, budget: int) -> Choice:
+        """From the best that is measured, by changes of one or two items that are predicted to do least harm, as long
+        as one of them turns out to be better. Few items are worth many attempts: there the prediction says least."""
+        left = min(_ATTEMPTS, _ATTEMPTS_OF_ALL // len(self.subject.items))
+        best = self._best_within(budget)
+        while left > 0:
+            around = neighbours(self._sizes(), self.prices.damages, best, budget - self.rest)
+            new = [choice for choice in around if choice not in self.measured][: min(left, _AT_A_TIME)]
+            if not new:
                 break
-            self._measure([choice])
-            left = budget - self.measured[choice].size
-            if left >= 0:
-                best = choice if best is None else max(best, choice, key=self._size)
-                if left <= _SLACK * budget / 2 or choice == best != choice:
-                    break
-            if left == 0:
-                break
-            limit += left
-        if best is None:
-            raise ConfigError(f"no choice was found whose model fits {budget:,} bytes: give a little more")
+            left -= len(new)
+            self._measure(new)
+            best = self._best_within(budget)
         return best
+
+    def _best_within(self, budget: int) -> Choice:
+        return max((choice for choice, found in self.measured.items() if found.size <= budget), key=self._order)
 
     # A quality that must be kept.
 
@@ -239,11 +264,11 @@ class Search:
     def _measure_front(self, chosen: Choice) -> None:
         path = self._path()
         sizes = [self._size(choice) for choice in path]
-        wanted = max(0, self.settings.points - len(self.measured))
+        wanted = self.settings.points - 1
         if not wanted or sizes[0] >= sizes[-1]:
             return
         ratio = sizes[-1] / sizes[0]
-        goals = [sizes[0] * ratio ** (number / max(1, wanted)) for number in range(wanted)]
+        goals = [sizes[0] * ratio ** (number / wanted) for number in range(wanted)]
         places = [min(range(len(path)), key=lambda place: abs(sizes[place] - goal)) for goal in goals]
         self._measure([path[place] for place in places])
 
@@ -282,6 +307,10 @@ class Search:
         return Point(found.size, bits, found.quality, self.subject.recipe(choice), weights, chosen)
 
 
+def _verbs(candidate: Candidate) -> tuple[str, ...]:
+    return tuple(verb for verb, _ in candidate.steps)
+
+
 def order(quality: Quality, metric: str) -> float:
     """A number that is greater the better a quality is by a metric; of the caller's own, more is better."""
     value = quality.get(metric, math.nan)
@@ -291,13 +320,14 @@ def order(quality: Quality, metric: str) -> float:
 
 
 def predictor(subject: Subject, samples: Sequence[Sample], settings: Settings, progress: Progress | None) -> Predict:
-    """Predicts damages from samples."""
+    """Predicts damages from samples: those of small changes, or half-way from the original to a choice. The mean of the
+    derivative over that way gives the change of the outputs exactly, and half-way it is nearly its mean."""
     items = range(len(subject.items))
     places = [(item, piece) for item in items for piece in range(len(subject.items[item].shapes))]
 
     def predict(at: Choice | None) -> Prices:
         for place in places if at is not None else ():
-            subject.put(place, _expected(subject, place, at[place[0]]))  # type: ignore[index]
+            subject.put(place, _half_way(subject, place, at[place[0]]))  # type: ignore[index]
         try:
             return predicted(subject, samples, seed=settings.seed, workers=settings.workers, progress=progress)
         finally:
@@ -307,10 +337,9 @@ def predictor(subject: Subject, samples: Sequence[Sample], settings: Settings, p
     return predict
 
 
-def _expected(subject: Subject, place: Place, candidate: int) -> Array:
-    """A value that does as much harm as the candidate will: what is fitted does less than the value without data."""
+def _half_way(subject: Subject, place: Place, candidate: int) -> Array:
+    """A value half-way to one that does as much harm as the candidate will: what is fitted does less than the value
+    without data."""
     dense, _, left = subject.value(place, candidate)
-    if left == 1:
-        return dense
     exact = subject.original(place).astype(np.float32)
-    return np.asarray(exact + np.float32(math.sqrt(left)) * (dense - exact))
+    return np.asarray(exact + np.float32(math.sqrt(left) / 2) * (dense - exact))

@@ -185,6 +185,14 @@ class NetworkSubject:
         """See `Subject`."""
         return recipe_of(self.items, choice, None)
 
+    def plain(self, choice: Choice) -> Model:
+        """See `Subject`."""
+        return self.make(choice)
+
+    def draft(self, choice: Choice) -> Model:
+        """See `Subject`."""
+        return self.make(choice)
+
     def make(self, choice: Choice) -> Model:
         """See `Subject`."""
         steps = self.recipe(choice)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import math
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
@@ -46,6 +48,8 @@ TRIED: dict[str, tuple[str, dict[str, Any]]] = {
     "quantized int4": ("quantize", {"dtype": "int4"}),
     "sparse 50%": ("prune", {"target_sparsity": 0.5}),
 }
+# Samples that a draft is fitted to: most of the time of a fit is that of its samples.
+_FEW = 96
 
 
 class PackageSubject:
@@ -213,16 +217,28 @@ class PackageSubject:
         methods = FITTED if self.learnt is not None else {}
         return recipe_of(self.items, choice, self.target.name if self.raised else None, methods)
 
-    def make(self, choice: Choice) -> Model:
+    def plain(self, choice: Choice) -> Model:
         """See `Subject`."""
-        return self._made(choice, HELD_BACK)
+        return self._made(choice, None, 0)
 
     def draft(self, choice: Choice) -> Model:
-        """See `Subject`. Fitted forms are taken untried, in one pass where it takes two to try them."""
-        return self._made(choice, 0)
+        """See `Subject`: fitted to some of the samples, in silence, and taken untried, which saves a second pass."""
+        few = None if self.learnt is None else self.learnt[:: max(1, math.ceil(len(self.learnt) / _FEW))]
+        ours = logging.getLogger("corepress")
+        before = ours.level
+        ours.setLevel(logging.ERROR)
+        try:
+            return self._made(choice, few, 0)
+        finally:
+            ours.setLevel(before)
 
-    def _made(self, choice: Choice, held_back: float) -> Model:
-        steps = self.recipe(choice)
+    def make(self, choice: Choice) -> Model:
+        """See `Subject`."""
+        return self._made(choice, self.learnt, HELD_BACK)
+
+    def _made(self, choice: Choice, samples: Sequence[Sample] | None, held_back: float) -> Model:
+        methods = {} if samples is None else FITTED
+        steps = recipe_of(self.items, choice, self.target.name if self.raised else None, methods)
         if not steps["steps"]:
             return self.model.copy()
         made: Model = recipe.run(
@@ -230,7 +246,7 @@ class PackageSubject:
             recipe.parse(steps),
             workers=self.workers,
             spare_constants=True,
-            sample_data=self.learnt,
+            sample_data=samples,
             held_back=held_back,
         )
         return made

@@ -25,6 +25,8 @@ from corepress.version import __version__
 
 # Of the samples held back the part that choosing does not see either.
 _UNSEEN = 0.5
+# Samples to choose by: more of them would cost time with each model that is measured.
+_ENOUGH = 64
 
 
 class Split(NamedTuple):
@@ -143,8 +145,17 @@ def _tested(subject: Subject, found: Found, goal: Goal, judge: Judge, notes: Seq
     return Result(model, points, goal.metric, tested, met, (*notes, *found.notes), goal.least)
 
 
-def parted(given: Sequence[Sample], tested: Sequence[Sample] | None) -> Split:
-    """The samples of a caller, split. `tested`: others for the final number, or None: some of those given."""
+def parted(given: Sequence[Sample], tested: Sequence[Sample] | None, *, fits: bool = False) -> Split:
+    """The samples of a caller, split. `tested`: others for the final number, or None: some of those given. `fits`: what
+    is made is fitted to those learnt from, so that these say little about it; else they are chosen by, too."""
+    split = _parted(given, tested)
+    if fits or split.chosen_by is split.learnt:
+        return split
+    both = [*split.learnt, *split.chosen_by]
+    return split._replace(chosen_by=both[:: max(1, math.ceil(len(both) / _ENOUGH))])
+
+
+def _parted(given: Sequence[Sample], tested: Sequence[Sample] | None) -> Split:
     if not given:
         raise ConfigError("data holds no sample: a search needs some, typical for the app")
     learnt, held = hold_back(given)

@@ -122,7 +122,7 @@ def search(
     check_words(method, cost, points)
     source = _opened(model)
     if isinstance(source, Model):
-        split = split_of(source, data, test_data, function)
+        split = split_of(source, data, test_data, function, fits=method == "fitted")
         learnt = split.learnt if method == "fitted" else None
         keywords: dict[str, Any] = {"target": target, "forms": forms, "min_group": min_group, "safe": safe}
         keywords |= {"learnt": learnt, "function": function, "device": device}
@@ -179,7 +179,7 @@ def check_words(method: str, cost: str, points: int) -> None:
         raise ConfigError(f"points must be at least 1, not {points}")
 
 
-def split_of(model: Any, data: Data, test_data: Data | None, function: str | None) -> Split:
+def split_of(model: Any, data: Data, test_data: Data | None, function: str | None, *, fits: bool = False) -> Split:
     """The samples of a caller, checked and split. Raises ConfigError for too few, and for those that do not fit."""
     interface = interface_of(model, function)
 
@@ -188,4 +188,5 @@ def split_of(model: Any, data: Data, test_data: Data | None, function: str | Non
             return list(checked(read_samples(given, interface), interface, str(given), finite=True))
         return list(checked(given, interface, what, finite=True))
 
-    return parted(samples(data, "data"), None if test_data is None else samples(test_data, "test_data"))
+    tested = None if test_data is None else samples(test_data, "test_data")
+    return parted(samples(data, "data"), tested, fits=fits)

@@ -113,12 +113,16 @@ class Subject(Protocol):
         """How others make the model of a choice, as plain data."""
         ...
 
-    def make(self, choice: Choice) -> Any:
-        """The model with every item in its chosen form, as the recipe of the choice makes it."""
+    def plain(self, choice: Choice) -> Any:
+        """A model of the same size as that of `make`, made without data where that takes long."""
         ...
 
     def draft(self, choice: Choice) -> Any:
-        """Nearly the same, sooner if that can be: of the same size, to measure what a choice is worth."""
+        """A model to measure: that of `make`, or where this takes long one that is hardly worse."""
+        ...
+
+    def make(self, choice: Choice) -> Any:
+        """The model with every item in its chosen form, as the recipe of the choice makes it."""
         ...
 
     @property

@@ -142,19 +142,11 @@ class ModuleSubject:
                 verbs.setdefault(verb, {}).update({name: dict(arguments) for name in item.names})
         return {verb: {"module_name_configs": verbs[verb]} for verb in ("palettize", "quantize") if verb in verbs}
 
-    def plain(self, choice: Choice) -> nn.Module:
-        """See `Subject`."""
-        return self.make(choice)
-
-    def draft(self, choice: Choice) -> nn.Module:
-        """See `Subject`."""
-        return self.make(choice)
-
     def make(self, choice: Choice) -> nn.Module:
         """The compressed module, with the buffers by which `coremltools.convert` knows it."""
         return compressed(self._model, self.recipe(choice), workers=self._workers)
 
-    draft = make
+    plain = draft = make
 
     @property
     def notes(self) -> Sequence[str]:

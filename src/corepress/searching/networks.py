@@ -185,14 +185,6 @@ class NetworkSubject:
         """See `Subject`."""
         return recipe_of(self.items, choice, None)
 
-    def plain(self, choice: Choice) -> Model:
-        """See `Subject`."""
-        return self.make(choice)
-
-    def draft(self, choice: Choice) -> Model:
-        """See `Subject`."""
-        return self.make(choice)
-
     def make(self, choice: Choice) -> Model:
         """See `Subject`."""
         steps = self.recipe(choice)
@@ -203,7 +195,7 @@ class NetworkSubject:
         )
         return made
 
-    draft = make
+    plain = draft = make
 
     @property
     def notes(self) -> list[str]:

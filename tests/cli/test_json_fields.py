@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 import pytest
 
 from corepress.cli.app import app
@@ -75,7 +76,17 @@ def test_verify(small: tuple[Path, dict[str, Any]]) -> None:
     check(document, "`verify`", "report")
 
 
-@pytest.mark.parametrize("command", sorted(WITH_JSON - COMPRESSING - {"verify"}))
+def test_search(tmp_path: Path) -> None:
+    np.savez(tmp_path / "samples.npz", image=np.random.default_rng(0).random((12, 1, 1, 8, 8), np.float32))
+    command = ["search", DIGITS, "-o", tmp_path / "small.mlpackage", "--bits", 6, "--points", 1, "--forms", "quantized"]
+    done = corepress(*command, "--data", tmp_path / "samples.npz", "--recipe", tmp_path / "small.yaml", "--json")
+    document = json.loads(done.stdout)
+    check(document, "`search`", "report")
+    named = fields("`search`")["points"]
+    assert all(f"`{name}`" in named for name in [*document["points"][0], *document["points"][0]["weights"][0]])
+
+
+@pytest.mark.parametrize("command", sorted(WITH_JSON - COMPRESSING - {"verify", "search"}))
 def test_other_commands(command: str) -> None:
     arguments = {"run": [DIGITS, "--random"], "targets": [], "compare": [DIGITS, DIGITS]}.get(command, [DIGITS])
     check(json.loads(corepress(command, *arguments, "--json").stdout), f"`{command}`", "report")

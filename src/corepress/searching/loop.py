@@ -161,16 +161,23 @@ class Search:
         """The best choice found whose model is not larger than `budget`."""
         smallest = math.ceil(self.rest + least(self._sizes(), self.prices.damages))
         if smallest > budget:
-            raise ConfigError(
-                f"the model can't be made as small as {budget:,} bytes: with these forms the least is about "
-                f"{smallest:,}; allow more forms, or a newer target"
-            )
+            raise ConfigError(self._too_small(smallest, budget))
         chosen = self._fitting(budget)
         for _ in range(ROUNDS):
             self.prices = self._predict(chosen)  # they add up only nearly
             chosen = self._fitting(budget)
         self._measure(self._alike(budget))
         return self._climbed(budget)
+
+    def _too_small(self, smallest: int, budget: int) -> str:
+        ways = "allow more forms, or a newer target"
+        if self.goal.bits is None:
+            return (
+                f"the model can't be made as small as {budget:,} bytes: with these forms the least is about "
+                f"{smallest:,}; {ways}"
+            )
+        fewest = 8 * (smallest - self.rest) / sum(item.elements for item in self.subject.items)
+        return f"{self.goal.bits:g} bits are too few: with these forms the least is {fewest:.2f}; {ways}"
 
     def _fitting(self, budget: int) -> Choice:
         """The choice of least predicted damage whose model, once made, does not exceed the budget."""

@@ -89,7 +89,7 @@ class Search:
             chosen, met = self._under(self._budget()), True
         else:
             chosen, met = self._reaching()
-        self._measure_front(chosen)
+        self._measure_front()
         return self._found(chosen, met)
 
     def best(self) -> Found | None:
@@ -165,7 +165,9 @@ class Search:
         chosen = self._fitting(budget)
         for _ in range(ROUNDS):
             self.prices = self._predict(chosen)  # they add up only nearly
-            chosen = self._fitting(budget)
+            before, chosen = chosen, self._fitting(budget)
+            if chosen == before:
+                break
         self._measure(self._alike(budget))
         return self._climbed(budget)
 
@@ -268,7 +270,8 @@ class Search:
 
     # The front.
 
-    def _measure_front(self, chosen: Choice) -> None:
+    def _measure_front(self) -> None:
+        """Measure models from the smallest to nearly the original, in even steps of the logarithm of their sizes."""
         path = self._path()
         sizes = [self._size(choice) for choice in path]
         wanted = self.settings.points - 1

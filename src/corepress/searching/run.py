@@ -131,18 +131,22 @@ def searched(
 
 
 def _tested(subject: Subject, found: Found, goal: Goal, judge: Judge, notes: Sequence[str]) -> Result:
-    """The result, with the final number. A model that misses the goal there gives way to the next larger one."""
+    """The result, with the final number. A model that misses the goal there gives way to the next larger one, and one
+    that is larger than its draft was, and than the budget, to the next smaller one."""
     first = next(number for number, point in enumerate(found.points) if point.chosen)
-    last = len(found.points) if found.met and goal.least is not None and judge.samples else first + 1
-    model, tested, met = None, {}, found.met
-    for number in range(first, last):
+    numbers = list(range(first, -1, -1) if goal.size is not None else range(first, len(found.points)))
+    model, tested, met, number = None, {}, found.met, first
+    for number in numbers if found.met else [first]:
         model = subject.make(found.choices[number])
+        if goal.size is not None and subject.size(model) > goal.size:
+            continue
         tested = judge.measure(model) if judge.samples else {}
         met = found.met and (not tested or goal.least is None or tested.get(goal.metric, -math.inf) >= goal.least)
         if met:
             break
-    points = tuple(replace(point, chosen=number == place) for place, point in enumerate(found.points))
-    return Result(model, points, goal.metric, tested, met, (*notes, *found.notes), goal.least)
+    points = [replace(point, chosen=number == place) for place, point in enumerate(found.points)]
+    points[number] = replace(points[number], size=subject.size(model))
+    return Result(model, tuple(points), goal.metric, tested, met, (*notes, *found.notes), goal.least)
 
 
 def parted(given: Sequence[Sample], tested: Sequence[Sample] | None, *, fits: bool = False) -> Split:

@@ -39,7 +39,14 @@ def check(document: dict[str, Any], heading: str, *optional: str) -> None:
     assert document.keys() - ALWAYS - set(optional) == listed.keys() - set(optional)
     for name, value in document.items():
         inner = value[0] if isinstance(value, list) and value else value
-        if isinstance(inner, dict) and name not in ("facts", "metadata", "forms", "abilities", "verification"):
+        if isinstance(inner, dict) and name not in (
+            "facts",
+            "metadata",
+            "forms",
+            "abilities",
+            "verification",
+            "tested",
+        ):
             inner = next(iter(inner.values())) if name == "outputs" and heading == "`run`" else inner
             named = set(re.findall(r"`(\w+)`", listed[name]))
             if not (heading == "`info`" and name == "outputs"):  # described together with the inputs
@@ -53,7 +60,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any
 
 
 def test_compressing_commands(small: tuple[Path, dict[str, Any]]) -> None:
-    check(small[1], "The commands that compress", "report")
+    check(small[1], "The commands that compress", "report", "exceptions")
     verification = small[1]["verification"]
     assert verification.keys() - {"judged_on"} == fields("`verify`").keys() - {"report"}
     assert all(
@@ -63,7 +70,13 @@ def test_compressing_commands(small: tuple[Path, dict[str, Any]]) -> None:
 
 def test_hazards(tmp_path: Path) -> None:
     command = ["palettize", DIGITS, "-o", tmp_path / "small.mlpackage", "--nbits", 4]
-    check(json.loads(corepress(*command, "--json").stdout), "The commands that compress", "verification", "report")
+    check(
+        json.loads(corepress(*command, "--json").stdout),
+        "The commands that compress",
+        "verification",
+        "report",
+        "exceptions",
+    )
     document = json.loads(corepress("lint", tmp_path / "small.mlpackage", "--json", check=False).stdout)
     assert document.pop("error")["kind"] == "missed" and document["findings"] and document["rules"]
     check(document, "`lint`")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
@@ -48,8 +47,6 @@ TRIED: dict[str, tuple[str, dict[str, Any]]] = {
     "quantized int4": ("quantize", {"dtype": "int4"}),
     "sparse 50%": ("prune", {"target_sparsity": 0.5}),
 }
-# Samples that a draft is fitted to: most of the time of a fit is that of its samples.
-_FEW = 96
 
 
 class PackageSubject:
@@ -222,13 +219,12 @@ class PackageSubject:
         return self._made(choice, None, 0)
 
     def draft(self, choice: Choice) -> Model:
-        """See `Subject`: fitted to some of the samples, in silence, and taken untried, which saves a second pass."""
-        few = None if self.learnt is None else self.learnt[:: max(1, math.ceil(len(self.learnt) / _FEW))]
+        """See `Subject`. Fitted forms are taken untried, in silence: one pass where it takes two to try them."""
         ours = logging.getLogger("corepress")
         before = ours.level
         ours.setLevel(logging.ERROR)
         try:
-            return self._made(choice, few, 0)
+            return self._made(choice, self.learnt, 0)
         finally:
             ours.setLevel(before)
 

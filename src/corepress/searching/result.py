@@ -31,7 +31,7 @@ class Chosen:
         >>> samples = [{"image": image} for image in np.load("samples.npz")["image"]]
         >>> found = cto.search("model.mlpackage", samples, max_size="100kB")
         >>> found.chosen.weights[0].name
-        'conv1_weight_to_fp16'
+        'conv2_weight_to_fp16'
     """
 
     name: str

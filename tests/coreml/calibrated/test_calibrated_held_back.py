@@ -171,7 +171,7 @@ def test_a_model_that_answers_nan_never_wins(package: Path, monkeypatch) -> None
 
     good, broken = np.ones((1, 3)), np.array([[1, np.nan, 1]])
     answers: list[np.ndarray] = []
-    monkeypatch.setattr(judging, "_outputs", lambda *arguments: {"y": [answers.pop(0)]})
+    monkeypatch.setattr(judging, "answers_of", lambda *arguments: {"y": [answers.pop(0)]})
     model = corepress.load(package)
     for exact, fitted, plain, better in (
         (good, broken, good, False),

@@ -107,10 +107,13 @@ def test_activations_are_quantized_with_calibration_data(tmp_path) -> None:
     [
         ("palettize", ["--nbits", 1, "--weight-threshold", 100], "lut-gptq"),
         pytest.param("palettize", ["--nbits", 2, "--weight-threshold", 100], "skm", marks=pytest.mark.slow),
-        ("quantize", ["--dtype", "int4", "--target", "iOS18", "--weight-threshold", 100], "gptq"),
-        ("prune", ["--sparsity", 0.8, "--weight-threshold", 100], "sparsegpt"),
+        pytest.param(
+            "quantize", ["--dtype", "int4", "--target", "iOS18", "--weight-threshold", 100], "gptq",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param("prune", ["--sparsity", 0.8, "--weight-threshold", 100], "sparsegpt", marks=pytest.mark.slow),
     ],
-)
+)  # fmt: skip
 def test_methods_that_learn_from_data(command: str, flags: list, method: str, tmp_path: Path) -> None:
     images = tmp_path / "images.npz"
     np.savez(images, image=np.load(IMAGES)["images"][:100])

@@ -32,7 +32,7 @@ FEWEST, MOST, _FILE = 16, 64, 2 << 30
 # Samples that they are made of: more cost time and hardly tell more.
 SAMPLES = 64
 # Candidates of a large tensor are looked at in turns of so many bytes.
-_AT_ONCE = 1 << 27
+_AT_ONCE = 1 << 26
 # What says which elements share a table or a scale.
 _SHARING = frozenset({"granularity", "group_size", "block_size", "channel_axis"})
 _TINY = float(np.finfo(np.float32).tiny)

@@ -131,6 +131,11 @@ def test_few_samples_are_told_of():
     assert any("too few different samples" in note for note in found.notes)
 
 
+def test_a_metric_of_samples_does_without_a_final_number_where_none_is_held_back():
+    found = cto.search(DIGITS, images(3), bits=4, metric=lambda outputs, sample: outputs["logits"].max(), **QUICK)
+    assert not found.tested and "<lambda>" in found.chosen.quality
+
+
 def test_what_stays_as_it_is_is_told_of(at_four_bits):
     assert any("conv1_weight_to_fp16" in note for note in at_four_bits.notes)
 

@@ -1,7 +1,9 @@
 """Mixed precision from a budget: which weight gets which form, so that the model fits a size or keeps its answers.
 
-In reading order: `candidates.py` lists the forms that a weight could get; `subject.py` says what the search knows of a
-model, whatever its kind, and `packages.py` is that for packages; `damage.py` predicts what each form costs in the
-model's answers; `allotment.py` chooses under a budget; `quality.py` measures a choice; `run.py` is the search itself,
-and `result.py` what comes of it. One more kind of model: a `Subject` of its own. One more form: `candidates.py`.
+In reading order: `subject.py` says what the search knows of a model, whatever its kind; `packages.py`, `networks.py`
+and `modules.py` are that for each kind, and `candidates.py` lists the forms that their weights could get. `damage.py`
+predicts what each form costs in the model's answers, `allotment.py` chooses under a budget, `quality.py` measures a
+choice, and `loop.py` does that again and again. `run.py` decides where it happens (`workers.py`, `handed.py`) and what
+is kept of it (`kept.py`); `search.py` is what users call, `goals.py` what they ask, `result.py` and `recipes.py` what
+they get. One more kind of model: a `Subject` of its own. One more form: `candidates.py`.
 """

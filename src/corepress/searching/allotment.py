@@ -22,7 +22,6 @@ from corepress.searching.subject import Choice
 Table = Sequence[Sequence[float]]
 # How many items are chosen anew, and how many sums of their sizes and damages are kept on the way.
 _UNCLEAR, _SUMS = 64, 4096
-_NONE = np.zeros(0)
 
 
 def hull(sizes: Sequence[float], damages: Sequence[float]) -> list[int]:
@@ -38,9 +37,9 @@ def hull(sizes: Sequence[float], damages: Sequence[float]) -> list[int]:
     return kept
 
 
-def _slope(sizes: Sequence[float], damages: Sequence[float], one: int, other: int) -> float:
-    """The damage that a byte takes away between two candidates."""
-    return (damages[one] - damages[other]) / (sizes[other] - sizes[one])
+def _slope(sizes: Sequence[float], damages: Sequence[float], small: int, large: int) -> float:
+    """The damage that a byte takes away from a smaller candidate of an item to a larger one."""
+    return (damages[small] - damages[large]) / (sizes[large] - sizes[small])
 
 
 def least(sizes: Table, damages: Table) -> float:
@@ -133,10 +132,10 @@ def _unclear(sizes: Table, damages: Table, choice: Choice) -> list[int]:
     if len(choice) <= _UNCLEAR:
         return list(range(len(choice)))
     up, down = [], []
-    for item, now in enumerate(choice):
-        others = [index for index, damage in enumerate(damages[item]) if damage < math.inf and index != now]
-        gains = [_gain(sizes, damages, item, now, other) for other in others if sizes[item][other] > sizes[item][now]]
-        losses = [_gain(sizes, damages, item, other, now) for other in others if sizes[item][other] < sizes[item][now]]
+    for size, damage, now in zip(sizes, damages, choice, strict=True):
+        others = [index for index, value in enumerate(damage) if value < math.inf and index != now]
+        gains = [_slope(size, damage, now, other) for other in others if size[other] > size[now]]
+        losses = [_slope(size, damage, other, now) for other in others if size[other] < size[now]]
         up.append(max(gains, default=0.0))
         down.append(min(losses, default=math.inf))
     # The best gain that did not fit is the price: whoever would gain about as much, or lose hardly more, is unclear.
@@ -149,11 +148,6 @@ def _unclear(sizes: Table, damages: Table, choice: Choice) -> list[int]:
         return min((abs(math.log(slope / price)) for slope in slopes), default=math.inf)
 
     return sorted(sorted(range(len(choice)), key=distance)[:_UNCLEAR])
-
-
-def _gain(sizes: Table, damages: Table, item: int, small: int, large: int) -> float:
-    """The damage that a byte takes away from a smaller candidate to a larger one."""
-    return (damages[item][small] - damages[item][large]) / (sizes[item][large] - sizes[item][small])
 
 
 def _exactly(sizes: Table, damages: Table, items: Sequence[int], budget: float) -> list[int]:
@@ -195,7 +189,9 @@ def neighbours(sizes: Table, damages: Table, choice: Choice, budget: float) -> l
         for index, damage in enumerate(damages[item])
         if index != choice[item] and damage < math.inf
     ]
-    item, _, size, harm = (np.array(column, float) for column in zip(*changes, strict=True)) if changes else [_NONE] * 4
+    if not changes:
+        return []
+    item, _, size, harm = (np.array(column, float) for column in zip(*changes, strict=True))
     found: list[tuple[float, tuple[int, ...]]] = [(float(harm[k]), (int(k),)) for k in np.flatnonzero(size <= left)]
     one, other = np.nonzero((item[:, None] < item) & (np.add.outer(size, size) <= left))
     together = harm[one] + harm[other]

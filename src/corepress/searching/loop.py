@@ -53,12 +53,17 @@ class Settings:
 
 
 class Found(NamedTuple):
-    """The front, the choice for each of its points, and which of them is chosen; whether the goal is met."""
+    """The front, the choice for each of its points, one of which is chosen; whether the goal is met."""
 
     points: list[Point]
     choices: list[Choice]
     met: bool
     notes: list[str]
+
+    @property
+    def place(self) -> int:
+        """Which of the points is chosen."""
+        return next(number for number, point in enumerate(self.points) if point.chosen)
 
 
 class Search:
@@ -78,10 +83,13 @@ class Search:
         self.measured: dict[Choice, Measured] = {}
         self.prices = predict(None)
         self.dense: Choice = (0,) * len(subject.items)
+        self.elements = sum(item.elements for item in subject.items)
         whole = subject.size(subject.plain(self.dense))
-        # Bytes of all that is not chosen, and those around each form, for its operations and the heads of its blobs.
+        # Bytes of all that is not chosen.
         self.rest = whole - self._stored(self.dense)
-        self.around = self._found_around(whole)
+        # What each candidate takes in the file, and what it costs in the choice. Only damages are predicted anew.
+        self.sizes = self._with_what_is_around(whole)
+        self.costs = self._slowed(self.sizes) if settings.prefers_speed else self.sizes
 
     def run(self) -> Found:
         """Choose by the goal, and measure the front around it."""
@@ -94,38 +102,40 @@ class Search:
 
     def best(self) -> Found | None:
         """The best of what is measured so far, without more work; None if nothing is within the budget."""
-        known = list(self.measured)
         if self.goal.is_budget:
-            budget = self._budget()
-            known = [choice for choice in known if self.measured[choice].size <= budget]
-            return self._found(max(known, key=self._order), True) if known else None
-        return self._found(*self._nearest()) if known else None
+            best = self._best_within(self._budget())
+            return None if best is None else self._found(best, True)
+        return self._found(*self._nearest()) if self.measured else None
 
-    def _found_around(self, whole: int) -> dict[tuple[str, ...], int]:
-        """For each way to make a form, the bytes that it adds around what is stored: tried on the smallest item."""
+    def _with_what_is_around(self, whole: int) -> list[list[float]]:
+        """The stored bytes of each candidate, with those around them, for its operations and the heads of its blobs:
+        for each way to make a form these are tried on the smallest item. `whole`: bytes of the original."""
         item = min(range(len(self.dense)), key=lambda number: self.subject.items[number].elements)
-        found: dict[tuple[str, ...], int] = {(): 0}
+        around: dict[tuple[str, ...], int] = {(): 0}
         for index, candidate in enumerate(self.subject.items[item].candidates):
-            if _verbs(candidate) not in found and self.prices.sizes[item][index] < math.inf:
+            if _verbs(candidate) not in around and self.prices.sizes[item][index] < math.inf:
                 choice = (*self.dense[:item], index, *self.dense[item + 1 :])
                 more = self.subject.size(self.subject.plain(choice)) - whole
-                found[_verbs(candidate)] = more - self._stored(choice) + self._stored(self.dense)
-        return found
+                around[_verbs(candidate)] = more - self._stored(choice) + self._stored(self.dense)
+        return [
+            [size + around.get(_verbs(candidate), 0) for size, candidate in zip(row, item.candidates, strict=True)]
+            for row, item in zip(self.prices.sizes, self.subject.items, strict=True)
+        ]
+
+    def _slowed(self, sizes: list[list[float]]) -> list[list[float]]:
+        """Bytes, times the slowness of what they are."""
+        return [
+            [size * candidate.slowness for size, candidate in zip(row, item.candidates, strict=True)]
+            for row, item in zip(sizes, self.subject.items, strict=True)
+        ]
 
     def _stored(self, choice: Choice) -> int:
         return int(total(self.prices.sizes, choice))
 
-    def _sizes(self) -> list[list[float]]:
-        """What each candidate takes in the file."""
-        return [
-            [size + self.around.get(_verbs(candidate), 0) for size, candidate in zip(row, item.candidates, strict=True)]
-            for row, item in zip(self.prices.sizes, self.subject.items, strict=True)
-        ]
-
     def _size(self, choice: Choice) -> int:
         """Bytes of the whole model, as far as they are known."""
         known = self.measured.get(choice)
-        return int(self.rest + total(self._sizes(), choice)) if known is None else known.size
+        return int(self.rest + total(self.sizes, choice)) if known is None else known.size
 
     def _measure(self, choices: Sequence[Choice]) -> None:
         new = [choice for choice in dict.fromkeys(choices) if choice not in self.measured]
@@ -138,15 +148,6 @@ class Search:
         """A number that is greater the better the measured quality of a choice is."""
         return order(self.measured[choice].quality, self.goal.metric)
 
-    def _costs(self) -> list[list[float]]:
-        """What a candidate costs in the choice: its bytes, times its slowness if that counts."""
-        if not self.settings.prefers_speed:
-            return self._sizes()
-        return [
-            [size * candidate.slowness for size, candidate in zip(row, item.candidates, strict=True)]
-            for row, item in zip(self._sizes(), self.subject.items, strict=True)
-        ]
-
     # A budget of bytes.
 
     def _budget(self) -> int:
@@ -154,12 +155,11 @@ class Search:
         if self.goal.size is not None:
             return self.goal.size
         assert self.goal.bits is not None
-        elements = sum(item.elements for item in self.subject.items)
-        return self.rest + math.floor(self.goal.bits * elements / 8)
+        return self.rest + math.floor(self.goal.bits * self.elements / 8)
 
     def _under(self, budget: int) -> Choice:
         """The best choice found whose model is not larger than `budget`."""
-        smallest = math.ceil(self.rest + least(self._sizes(), self.prices.damages))
+        smallest = math.ceil(self.rest + least(self.sizes, self.prices.damages))
         if smallest > budget:
             raise ConfigError(self._too_small(smallest, budget))
         chosen = self._fitting(budget)
@@ -178,21 +178,21 @@ class Search:
                 f"the model can't be made as small as {budget:,} bytes: with these forms the least is about "
                 f"{smallest:,}; {ways}"
             )
-        fewest = 8 * (smallest - self.rest) / sum(item.elements for item in self.subject.items)
+        fewest = 8 * (smallest - self.rest) / self.elements
         return f"{self.goal.bits:g} bits are too few: with these forms the least is {fewest:.2f}; {ways}"
 
     def _fitting(self, budget: int) -> Choice:
         """The choice of least predicted damage whose model, once made, does not exceed the budget."""
-        sizes, limit = self._sizes(), float(budget - self.rest)
+        limit = float(budget - self.rest)
         for _ in range(_CORRECTIONS):
-            choice = allot(sizes, self.prices.damages, limit, self._costs() if self.settings.prefers_speed else None)
+            choice = allot(self.sizes, self.prices.damages, limit, self.costs if self.settings.prefers_speed else None)
             if choice is None:
                 break
             self._measure([choice])
             if self.measured[choice].size <= budget:
                 return choice
             # Alignment is known no better than this.
-            limit = min(limit, total(sizes, choice)) - (self.measured[choice].size - budget)
+            limit = min(limit, total(self.sizes, choice)) - (self.measured[choice].size - budget)
         raise ConfigError(f"no choice was found whose model fits {budget:,} bytes: give a little more")
 
     def _alike(self, budget: int) -> list[Choice]:
@@ -215,18 +215,22 @@ class Search:
         as one of them turns out to be better. Few items are worth many attempts: there the prediction says least."""
         left = min(_ATTEMPTS, _ATTEMPTS_OF_ALL // len(self.subject.items))
         best = self._best_within(budget)
+        assert best is not None  # what `_fitting` measured
         while left > 0:
-            around = neighbours(self._sizes(), self.prices.damages, best, budget - self.rest)
+            around = neighbours(self.sizes, self.prices.damages, best, budget - self.rest)
             new = [choice for choice in around if choice not in self.measured][: min(left, _AT_A_TIME)]
             if not new:
                 break
             left -= len(new)
             self._measure(new)
-            best = self._best_within(budget)
+            fitting = [choice for choice in new if self.measured[choice].size <= budget]
+            best = max([best, *fitting], key=self._order)
         return best
 
-    def _best_within(self, budget: int) -> Choice:
-        return max((choice for choice, found in self.measured.items() if found.size <= budget), key=self._order)
+    def _best_within(self, budget: int) -> Choice | None:
+        """The best choice that is measured and fits a budget; None if none does."""
+        fitting = (choice for choice, found in self.measured.items() if found.size <= budget)
+        return max(fitting, key=self._order, default=None)
 
     # A quality that must be kept.
 
@@ -265,7 +269,7 @@ class Search:
 
     def _path(self) -> list[Choice]:
         """The choices that are best for some price of a byte, from the smallest on, without the original."""
-        found = [choice for _, choice in steps(self._costs(), self.prices.damages)]
+        found = [choice for _, choice in steps(self.costs, self.prices.damages)]
         return [choice for choice in found if choice != self.dense] or found
 
     # The front.
@@ -298,7 +302,6 @@ class Search:
 
     def _point(self, choice: Choice, chosen: bool) -> Point:
         found = self.measured[choice]
-        elements = sum(item.elements for item in self.subject.items)
         weights = tuple(
             Chosen(
                 name=item.name,
@@ -313,7 +316,7 @@ class Search:
                 self.subject.items, choice, self.prices.sizes, self.prices.damages, strict=True
             )
         )
-        bits = 8 * self._stored(choice) / elements
+        bits = 8 * self._stored(choice) / self.elements
         return Point(found.size, bits, found.quality, self.subject.recipe(choice), weights, chosen)
 
 

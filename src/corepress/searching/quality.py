@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from corepress.errors import ConfigError, CorepressError
@@ -28,7 +28,7 @@ class Judge:
         self.subject, self.samples, self.metric, self.name = subject, samples, metric, name
         self._whole = metric is not None and _takes_model(metric)
         original = subject.loaded(None)
-        self._exact = [_numbers(subject.answer(original, sample)) for sample in samples]
+        self._exact = [subject.answer(original, sample) for sample in samples]
         self.before = math.nan if metric is None else self._own(original, [])
 
     def measure(self, model: Any) -> Quality:
@@ -82,7 +82,3 @@ def _takes_model(metric: Metric) -> bool:
         return False
     needed = [p for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     return len(needed) == 1
-
-
-def _numbers(answer: Mapping[str, Any]) -> dict[str, Any]:
-    return dict(answer)

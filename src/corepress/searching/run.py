@@ -123,24 +123,24 @@ def searched(
             if best is None:
                 raise
             notes = (*split.notes, "the search was stopped: this is the best that it had found", *best.notes)
-            point = next(number for number, point in enumerate(best.points) if point.chosen)
-            model = subject.make(best.choices[point])
+            model = subject.make(best.choices[best.place])
             result = Result(model, tuple(best.points), goal.metric, {}, best.met, notes, goal.least)
             raise Stopped(result) from stop
-    return _tested(subject, found, goal, Judge(subject, split.tested, metric, name), split.notes)
+    tester = Judge(subject, split.tested, metric, name) if split.tested else None
+    return _tested(subject, found, goal, tester, split.notes)
 
 
-def _tested(subject: Subject, found: Found, goal: Goal, judge: Judge, notes: Sequence[str]) -> Result:
+def _tested(subject: Subject, found: Found, goal: Goal, judge: Judge | None, notes: Sequence[str]) -> Result:
     """The result, with the final number. A model that misses the goal there gives way to the next larger one, and one
-    that is larger than its draft was, and than the budget, to the next smaller one."""
-    first = next(number for number, point in enumerate(found.points) if point.chosen)
+    that is larger than its draft was, and than the budget, to the next smaller one. `judge`: None without samples."""
+    first = found.place
     numbers = list(range(first, -1, -1) if goal.size is not None else range(first, len(found.points)))
     model, tested, met, number = None, {}, found.met, first
     for number in numbers if found.met else [first]:
         model = subject.make(found.choices[number])
         if goal.size is not None and subject.size(model) > goal.size:
             continue
-        tested = judge.measure(model) if judge.samples else {}
+        tested = {} if judge is None else judge.measure(model)
         met = found.met and (not tested or goal.least is None or tested.get(goal.metric, -math.inf) >= goal.least)
         if met:
             break

@@ -16,7 +16,7 @@ that is zero everywhere is infinitely larger than that: the SNR is minus infinit
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -141,6 +141,12 @@ class Row:
         """The value of the metric of that name; None where it makes no sense."""
         value: float | None = getattr(self, metric)
         return value
+
+
+def worst(rows: Iterable[Row], metric: str) -> float | None:
+    """The worst value of a metric among some rows; None where none of them has it."""
+    values = [value for row in rows if (value := row.of(metric)) is not None]
+    return min(values, key=METRICS[metric].order, default=None)
 
 
 @dataclass

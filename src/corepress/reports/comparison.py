@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from corepress.errors import ConfigError
 from corepress.json_numbers import plain
 from corepress.linting import lint
-from corepress.metrics import METRICS, Row, limit_of
+from corepress.metrics import METRICS, Row, limit_of, worst
 from corepress.reports.rows import AnyModel, report
 from corepress.verification.compare import Data, verify
 
@@ -46,8 +46,7 @@ class Compared:
 
     def worst(self, metric: str) -> float | None:
         """The value of a metric at the worst output; None of the original, and where no output has it."""
-        values = [value for row in self.outputs if (value := row.of(metric)) is not None]
-        return min(values, key=METRICS[metric].order, default=None)
+        return worst(self.outputs, metric)
 
 
 @dataclass(frozen=True)

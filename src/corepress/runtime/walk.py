@@ -12,7 +12,7 @@ from torch import Tensor
 from corepress.errors import ConfigError
 from corepress.runtime.executor import Run
 from corepress.runtime.program import Program
-from corepress.runtime.runnable import Runnable
+from corepress.runtime.runnable import Observe, Runnable
 from corepress.runtime.samples import finite_tensors
 from corepress.runtime.stages.pipeline import Pipeline
 
@@ -24,6 +24,16 @@ Samples = Iterable[Mapping[str, Any]]
 WhatIf = Callable[[Callable[[Tensor], Tensor]], Iterator[Sequence[Any]]]
 # The name of a function, its program, and the inputs that this has in each sample.
 Stage = tuple[str, Program, Sequence[Mapping[str, Any]]]
+
+
+def outputs_of(program: Program, sample: Mapping[str, Any], observe: Observe | None = None) -> tuple[Any, ...]:
+    """What a program computes of a sample, in order, as tensors that may have a derivative; a stateful one starts anew.
+
+    `observe`: as in `Program.predict`. Raises ConfigError for inputs that do not fit, or are not finite.
+    """
+    given = program.tensors(finite_tensors(program.interface.inputs, sample))
+    outputs: tuple[Any, ...] = program.module(*given, states=program.make_state(), observe=observe)
+    return outputs
 
 
 @torch.no_grad()

@@ -10,7 +10,6 @@ from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from corepress import recipe
@@ -26,7 +25,7 @@ from corepress.runtime.networks.registry import STACKED
 from corepress.runtime.runnable import Runnable
 from corepress.runtime.walk import each_program
 from corepress.searching.candidates import DENSE
-from corepress.searching.programs import outputs_of
+from corepress.searching.programs import part_of, put
 from corepress.searching.recipes import recipe_of
 from corepress.searching.subject import Array, Candidate, Choice, Item, Part, Place, Sample, Value, left_alone
 
@@ -161,16 +160,14 @@ class NetworkSubject:
     def parts(self, samples: Sequence[Sample]) -> list[Part]:
         """See `Subject`."""
         return [
-            Part(outputs_of(stage), self._leaves[name], list(given))
+            part_of(stage, self._leaves[name], given)
             for name, stage, given in each_program(self._program, samples, networks=True)
             if self._leaves[name]
         ]
 
     def put(self, place: Place, dense: Array) -> None:
         """See `Subject`."""
-        for leaves in self._leaves.values():
-            for leaf in leaves.get(place, ()):
-                leaf.copy_(torch.from_numpy(np.ascontiguousarray(dense, np.float32)))
+        put(self._leaves, place, dense)
 
     def loaded(self, model: Model | None) -> Runnable:
         """See `Subject`."""

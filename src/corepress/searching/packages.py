@@ -10,7 +10,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from corepress import recipe
@@ -32,7 +31,7 @@ from corepress.runtime.runnable import Runnable
 from corepress.runtime.stages.pipeline import Pipeline
 from corepress.runtime.walk import each_program
 from corepress.searching.candidates import candidates
-from corepress.searching.programs import outputs_of
+from corepress.searching.programs import part_of, put
 from corepress.searching.recipes import recipe_of
 from corepress.searching.subject import Array, Candidate, Choice, Item, Part, Place, Sample, Value, left_alone
 from corepress.split import HELD_BACK
@@ -184,15 +183,12 @@ class PackageSubject:
     def parts(self, samples: Sequence[Sample]) -> list[Part]:
         """See `Subject`."""
         return [
-            Part(outputs_of(stage), self._leaves[name], list(given))
-            for name, stage, given in each_program(self._program, samples)
+            part_of(stage, self._leaves[name], given) for name, stage, given in each_program(self._program, samples)
         ]
 
     def put(self, place: Place, dense: Array) -> None:
         """See `Subject`."""
-        for leaves in self._leaves.values():
-            for leaf in leaves.get(place, ()):
-                leaf.copy_(torch.from_numpy(np.ascontiguousarray(dense, np.float32)))
+        put(self._leaves, place, dense)
 
     def loaded(self, model: Any | None) -> Runnable:
         """See `Subject`."""
@@ -211,8 +207,10 @@ class PackageSubject:
 
     def recipe(self, choice: Choice) -> dict[str, Any]:
         """See `Subject`."""
-        methods = FITTED if self.learnt is not None else {}
-        return recipe_of(self.items, choice, self.target.name if self.raised else None, methods)
+        return self._recipe(choice, self.learnt is not None)
+
+    def _recipe(self, choice: Choice, fits: bool) -> dict[str, Any]:
+        return recipe_of(self.items, choice, self.target.name if self.raised else None, FITTED if fits else {})
 
     def plain(self, choice: Choice) -> Model:
         """See `Subject`."""
@@ -233,8 +231,7 @@ class PackageSubject:
         return self._made(choice, self.learnt, HELD_BACK)
 
     def _made(self, choice: Choice, samples: Sequence[Sample] | None, held_back: float) -> Model:
-        methods = {} if samples is None else FITTED
-        steps = recipe_of(self.items, choice, self.target.name if self.raised else None, methods)
+        steps = self._recipe(choice, samples is not None)
         if not steps["steps"]:
             return self.model.copy()
         made: Model = recipe.run(

@@ -1,22 +1,32 @@
-"""A program of the runtime as something that can be differentiated."""
+"""Programs of the runtime as what a search differentiates, and lets compute with other values."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from corepress.runtime.program import Program
-from corepress.runtime.samples import finite_tensors
-from corepress.searching.subject import Sample
+from corepress.runtime.walk import outputs_of
+from corepress.searching.subject import Array, Part, Place, Sample
+
+# By the name of its function or stage, where a program holds the tensors of the items.
+Leaves = Mapping[str, Mapping[Place, Sequence[Tensor]]]
 
 
-def outputs_of(stage: Program) -> Callable[[Sample], Sequence[Tensor]]:
-    """The function that computes the outputs of a program for a sample, as tensors."""
+def part_of(program: Program, leaves: Mapping[Place, Sequence[Tensor]], samples: Sequence[Sample]) -> Part:
+    """A program as a `Part`, with its inputs."""
 
     def outputs(sample: Sample) -> list[Tensor]:
-        given = stage.tensors(finite_tensors(stage.interface.inputs, sample))
-        states = stage.make_state() if stage.interface.states else None
-        return [result for result in stage.module(*given, states=states) if isinstance(result, Tensor)]
+        return [result for result in outputs_of(program, sample) if isinstance(result, Tensor)]
 
-    return outputs
+    return Part(outputs, leaves, list(samples))
+
+
+def put(leaves: Leaves, place: Place, dense: Array) -> None:
+    """Let all programs compute with another value of a tensor from now on."""
+    for own in leaves.values():
+        for leaf in own.get(place, ()):
+            leaf.copy_(torch.from_numpy(np.ascontiguousarray(dense, np.float32)))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from corepress.errors import ConfigError, CorepressError
-from corepress.metrics import METRICS, Sums
+from corepress.metrics import Sums, worst
 from corepress.searching.subject import Sample, Subject
 
 # By name; the worst output counts.
@@ -44,9 +44,8 @@ class Judge:
         rows = [found.row(name) for name, found in sums.items()]
         quality: Quality = {}
         for metric in _METRICS:
-            values = [value for row in rows if (value := row.of(metric)) is not None]
-            if values:
-                quality[metric] = min(values, key=METRICS[metric].order)
+            if (value := worst(rows, metric)) is not None:
+                quality[metric] = value
         if self.metric is not None:
             quality[self.name] = self._own(loaded, answers)
         return quality

@@ -20,7 +20,7 @@ from corepress.coreml.calibrated.judging import answers_of
 from corepress.engine import Progress
 from corepress.errors import ConfigError, DataError
 from corepress.formats.mlprogram import Model
-from corepress.metrics import METRICS, Sums, limit_of
+from corepress.metrics import METRICS, Sums, limit_of, worst
 
 log = logging.getLogger(__name__)
 
@@ -155,7 +155,10 @@ def find(
     Raises:
         DataError: Where no output is a number.
     """
-    judges = [_Judge(way, original, samples, goal, function, device, progress) for way in ways]
+    exact = answers_of(original, samples, function, device)
+    if not any(value.size for arrays in exact.values() for value in arrays):
+        raise DataError("no output of the model is a number, so that there is nothing to keep near")
+    judges = [_Judge(way, exact, samples, goal, function, device, progress) for way in ways]
     judge = judges[0] if len(judges) == 1 else min(judges, key=lambda one: one.noise(frozenset()))
     operations = judge.way.ranges.operations()
     harm = judge.harms(operations)
@@ -201,12 +204,12 @@ def _one_less(chosen: Names, ranked: Sequence[str]) -> Iterator[Names]:
 
 
 class _Judge:
-    """Measures what a model with some exceptions answers, each set of them once."""
+    """Measures what a model with some exceptions answers, each set of them once. `exact`: what the original answers."""
 
     def __init__(
         self,
         way: Way,
-        original: Model,
+        exact: Mapping[str, list[Any]],
         samples: Sequence[Mapping[str, Any]],
         goal: Goal,
         function: str | None,
@@ -214,10 +217,7 @@ class _Judge:
         progress: Progress | None,
     ):
         self.way, self.samples, self.goal, self.progress = way, samples, goal, progress
-        self.function, self.device = function, device
-        self.exact = answers_of(original, samples, function, device)
-        if not any(value.size for arrays in self.exact.values() for value in arrays):
-            raise DataError("no output of the model is a number, so that there is nothing to keep near")
+        self.exact, self.function, self.device = exact, function, device
         self._known: dict[Names, float] = {}
         self._runs = 0
 
@@ -244,15 +244,14 @@ class _Judge:
     def _measured(self, model: Model, count: int, metric: str | None = None) -> float:
         metric = metric or self.goal.metric
         answers = answers_of(model, self.samples[:count], self.function, self.device)
-        values = []
+        rows = []
         for name, arrays in self.exact.items():
             sums = Sums()
             for before, now in zip(arrays[:count], answers[name], strict=True):
                 sums.add_output(name, before, now)
-            value = sums.row(name).of(metric)
-            if value is not None:
-                values.append(value)
+            rows.append(sums.row(name))
         self._runs += 1
         if self.progress is not None:
             self.progress(self._runs, 0, "exceptions")
-        return min(values, key=METRICS[metric].order, default=math.inf)
+        found = worst(rows, metric)
+        return math.inf if found is None else found

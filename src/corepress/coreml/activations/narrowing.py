@@ -23,8 +23,7 @@ from corepress.coreml.calibrated.judging import error
 from corepress.engine import Progress
 from corepress.runtime import load
 from corepress.runtime.program import Program
-from corepress.runtime.samples import finite_tensors
-from corepress.runtime.walk import WhatIf, each_program, what_if
+from corepress.runtime.walk import WhatIf, each_program, outputs_of, what_if
 
 # Samples that are tried, evenly chosen: the best range of one value hardly depends on more.
 SAMPLES = 8
@@ -81,10 +80,7 @@ def narrowed(
 @torch.no_grad()
 def _exact(stage: Program, samples: Sequence[Mapping[str, Any]]) -> dict[str, list[NDArray[Any]]]:
     """What a program answers to each sample."""
-    return _arrays(
-        stage.module(*stage.tensors(finite_tensors(stage.interface.inputs, sample)), states=stage.make_state())
-        for sample in samples
-    )
+    return _arrays(outputs_of(stage, sample) for sample in samples)
 
 
 def best_range(whole: Limits, noise: Callable[[Limits], float]) -> Limits:

@@ -29,8 +29,7 @@ from corepress.formats.mlprogram import Model, Weight
 from corepress.runtime import load
 from corepress.runtime.program import Program
 from corepress.runtime.runnable import Observe
-from corepress.runtime.samples import finite_tensors
-from corepress.runtime.walk import each_program
+from corepress.runtime.walk import each_program, outputs_of
 from corepress.weights import CompressedWeight
 
 # What no sample touches still counts so much of the mean.
@@ -167,14 +166,9 @@ def of_vectors(program: Program, buffers: set[str], samples: Sequence[Mapping[st
 def _random_sum(
     program: Program, sample: Mapping[str, Any], generator: torch.Generator, observe: Observe | None = None
 ) -> Tensor:
-    tensors = finite_tensors(program.interface.inputs, sample)
-    given = program.tensors(tensors)
     with torch.enable_grad():
-        results = program.module(
-            *given, states=program.make_state() if program.interface.states else None, observe=observe
-        )
         parts = []
-        for result in results:
+        for result in outputs_of(program, sample, observe):
             if isinstance(result, Tensor) and result.requires_grad:
                 signs = torch.randint(0, 2, result.shape, generator=generator).mul_(2).sub_(1).to(result)
                 spread = result.detach().float().std().clamp(min=1e-6) if result.numel() > 1 else 1.0

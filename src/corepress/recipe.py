@@ -187,7 +187,7 @@ def _may_meet(one: _AnyConfig, other: _AnyConfig) -> bool:
     if any(config.global_config or config.op_type_configs for config in (one, other)):
         return True
     names, others = ({name for name, held in c.op_name_configs.items() if held is not None} for c in (one, other))
-    return any(fnmatchcase(a, b) or fnmatchcase(b, a) for a in names for b in others)
+    return any(a == b or fnmatchcase(a, b) or fnmatchcase(b, a) for a in names for b in others)
 
 
 def _step(

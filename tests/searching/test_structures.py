@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 import corepress as cto
+from corepress.formats.mlprogram.constexpr import set_name
+from corepress.searching.packages import PackageSubject
 from tests import structures
 
 QUICK = {"forms": ["palettized"], "points": 1, "workers": 1}
@@ -76,3 +78,17 @@ def test_the_stages_of_a_pipeline_are_searched_together(folder: Path, tmp_path: 
     saved = found.model.save(tmp_path / "small.mlpackage")
     assert saved.size() == found.chosen.size
     assert cto.verify(path, saved, inputs(input_of(path), 4)).worst.snr > 10
+
+
+@pytest.mark.parametrize("form", ["palettized 1 bit", "sparse 50%, palettized 3 bits"])
+def test_a_name_that_is_a_pattern_of_others_means_its_weight_alone(form: str, tmp_path: Path) -> None:
+    renamed = cto.load("examples/digits.mlpackage")
+    large = [weight for weight in renamed.weights() if weight.size > 2048]
+    for weight, name in zip(large, ["*_w", "layer[0]_w", "layer0_w", "x_w"], strict=True):
+        set_name(weight.node.op, name)
+    subject = PackageSubject(renamed.save(tmp_path / "renamed.mlpackage"), forms=["palettized", "joint"])
+    for chosen, item in enumerate(subject.items):
+        index = [candidate.label for candidate in item.candidates].index(form)
+        choice = tuple(index if other == chosen else 0 for other in range(len(subject.items)))
+        small = [weight for weight in subject.make(choice).weights() if weight.compression]
+        assert [weight.name for weight in small] == [item.name] and small[0].bits < 8

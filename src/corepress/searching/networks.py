@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import glob
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,7 +24,7 @@ from corepress.runtime.runnable import Runnable
 from corepress.runtime.walk import each_program
 from corepress.searching.candidates import DENSE
 from corepress.searching.programs import part_of, put
-from corepress.searching.recipes import recipe_of
+from corepress.searching.recipes import pattern_of, recipe_of
 from corepress.searching.subject import Array, Candidate, Choice, Item, Part, Place, Sample, Value, left_alone
 
 FORMS = ("palettized", "quantized")
@@ -242,11 +240,6 @@ def _by_name(stacks: Iterator[Stack]) -> Iterator[list[Stack]]:
 def _item(tensors: Sequence[Stack], names: Sequence[str], known: tuple[Candidate, ...]) -> Item:
     first = tensors[0].first
     shapes = tuple(stack.shape for stack in tensors)
-    own = dict.fromkeys(_pattern(weight.name, names) for stack in tensors for weight in stack.weights)
+    own = dict.fromkeys(pattern_of(weight.name, names) for stack in tensors for weight in stack.weights)
     small = max(math.prod(shape) for shape in shapes) <= _SMALL
     return Item(first.name, tuple(own), shapes, first.layer_type, (DENSE, HALF) if small else known)
-
-
-def _pattern(name: str, names: Sequence[str]) -> str:
-    """The pattern that stands for a name alone: the name itself, unless it matches others, with its brackets."""
-    return glob.escape(name) if any(other != name and fnmatchcase(other, name) for other in names) else name

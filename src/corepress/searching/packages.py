@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -32,7 +32,7 @@ from corepress.runtime.stages.pipeline import Pipeline
 from corepress.runtime.walk import each_program
 from corepress.searching.candidates import candidates
 from corepress.searching.programs import part_of, put
-from corepress.searching.recipes import recipe_of
+from corepress.searching.recipes import pattern_of, recipe_of
 from corepress.searching.subject import Array, Candidate, Choice, Item, Part, Place, Sample, Value, left_alone
 from corepress.split import HELD_BACK
 from corepress.targets import by_opset, check, require
@@ -85,15 +85,17 @@ class PackageSubject:
         self._tensors: list[list[list[Weight]]] = []
         self.items: list[Item] = []
         known = candidates(self.target, forms, min_group)
-        for group in _by_name(self._searchable(raised)):
-            self._add(group, known)
+        everything = raised.weights()
+        names = {name for weight in everything for name in (weight.name, *(one.name for one in weight.consumers))}
+        for group in _by_name(self._searchable(everything)):
+            self._add(group, known, names)
         self._leaves = self._found_leaves()
         self._gains: Gains | None = None
         self._lock = threading.Lock()
 
-    def _searchable(self, model: Model) -> list[Weight]:
+    def _searchable(self, weights: Sequence[Weight]) -> list[Weight]:
         config, found = OptimizationConfig(OpPalettizerConfig(nbits=4)), []
-        for weight in model.weights():
+        for weight in weights:
             try:
                 config_for(weight, config, (), False)
                 if not read_by_product(weight):
@@ -105,13 +107,13 @@ class PackageSubject:
             found.append(weight)
         return found
 
-    def _add(self, group: list[Weight], known: tuple[Candidate, ...]) -> None:
-        """One more item: weights that have one name or share their data."""
+    def _add(self, group: list[Weight], known: tuple[Candidate, ...], all_names: Collection[str]) -> None:
+        """One more item: weights that have one name or share their data. `all_names`: what a recipe could mean."""
         tensors: dict[Any, list[Weight]] = {}
         for weight in group:
             tensors.setdefault(weight.key, []).append(weight)
         first = group[0]
-        names = tuple(dict.fromkeys(weight.name for weight in group))
+        names = tuple(dict.fromkeys(pattern_of(weight.name, all_names) for weight in group))
         shapes = tuple(sharing[0].shape for sharing in tensors.values())
         fitting = tuple(_along_an_axis(candidate, first) for candidate in known)
         self.items.append(Item(first.name, names, shapes, first.consumers[0].op_type, fitting))

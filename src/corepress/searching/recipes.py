@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import glob
+from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,12 @@ def recipe_of(
             method = (methods or {}).get(verb)
             steps.append({verb: "skip", "names": names, **({"method": method} if method else {})})
     return {**({"target": target} if target else {}), "steps": steps}
+
+
+def pattern_of(name: str, names: Iterable[str]) -> str:
+    """What stands for a name alone in a recipe, where names are patterns: the name itself, unless it matches others,
+    with its brackets."""
+    return glob.escape(name) if any(other != name and fnmatchcase(other, name) for other in names) else name
 
 
 def as_yaml(recipe: Mapping[str, Any]) -> str:

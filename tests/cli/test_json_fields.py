@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -92,9 +93,11 @@ def test_verify(small: tuple[Path, dict[str, Any]]) -> None:
 def test_search(tmp_path: Path) -> None:
     np.savez(tmp_path / "samples.npz", image=np.random.default_rng(0).random((12, 1, 1, 8, 8), np.float32))
     command = ["search", DIGITS, "-o", tmp_path / "small.mlpackage", "--bits", 6, "--points", 1, "--forms", "quantized"]
-    done = corepress(*command, "--data", tmp_path / "samples.npz", "--recipe", tmp_path / "small.yaml", "--json")
+    done = corepress(*command, "--data", tmp_path / "samples.npz", "--recipe", tmp_path / "of a search.yaml", "--json")
     document = json.loads(done.stdout)
     check(document, "`search`", "report")
+    again = shlex.split((tmp_path / "of a search.yaml").read_text().splitlines()[1].removeprefix("# "))
+    assert again[:3] == ["corepress", "compress", str(DIGITS)] and again[-1] == str(tmp_path / "of a search.yaml")
     named = fields("`search`")["points"]
     assert all(f"`{name}`" in named for name in [*document["points"][0], *document["points"][0]["weights"][0]])
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import shlex
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,14 +45,7 @@ class Aim:
 
     def keywords(self) -> dict[str, Any]:
         """As `corepress.search` takes them."""
-        return {
-            "max_size": self.max_size,
-            "bits": self.bits,
-            "min_snr": self.min_snr,
-            "min_cosine": self.min_cosine,
-            "max_drop": self.max_drop,
-            "metric": None if self.metric is None else function_in(self.metric),
-        }
+        return {**vars(self), "metric": None if self.metric is None else function_in(self.metric)}
 
 
 @dataclass(frozen=True)
@@ -81,16 +76,10 @@ class Among:
 
     def keywords(self) -> dict[str, Any]:
         """As `corepress.search` takes them."""
-        forms = {} if self.forms is None else {"forms": [word.strip() for word in self.forms.split(",")]}
-        return {
-            **forms,
-            "min_group": self.min_group,
-            "method": self.method,
-            "cost": self.cost,
-            "safe": self.safe,
-            "points": self.points,
-            "target": self.target,
-        }
+        given = dict(vars(self))
+        if (forms := given.pop("forms")) is not None:
+            given["forms"] = [word.strip() for word in forms.split(",")]
+        return given
 
 
 @dataclass(frozen=True)
@@ -113,7 +102,7 @@ class Ways:
 
     def keywords(self) -> dict[str, Any]:
         """As `corepress.search` takes them."""
-        return {"jobs": self.jobs, "ray": self.ray, "resume": self.resume}
+        return dict(vars(self))
 
 
 def run(path: Path, to: Destination, recipe: Path | None, page: Page, running: Running, **keywords: Any) -> None:
@@ -141,9 +130,10 @@ def run(path: Path, to: Destination, recipe: Path | None, page: Page, running: R
         rows = report(result.model)
         result.model.save(to.output, overwrite=to.overwrite)
     if recipe is not None:
-        again = f"corepress compress {path} -o {to.output} --recipe {recipe}"
-        learns = f" --data {keywords['data']}" if keywords["method"] == "fitted" else ""
-        write(result.recipe, recipe, overwrite=to.overwrite, comment=f"{result.summary}\n{again}{learns}")
+        learns = ["--data", keywords["data"]] if keywords["method"] == "fitted" else []
+        words = ["corepress", "compress", path, "-o", to.output, "--recipe", recipe, *learns]
+        again = shlex.join(map(str, words))
+        write(result.recipe, recipe, overwrite=to.overwrite, comment=f"{result.summary}\n{again}")
     page.write(
         "search", rows, overwrite=to.overwrite, names=(path.name, to.output.name), search=result,
         models=(original, result.model), recipe=as_yaml(result.recipe),
@@ -204,23 +194,29 @@ def show(result: Result, output: Path, as_json: bool, more: dict[str, str]) -> N
         streams.document({"output": str(output), **more, **result.to_dict(), **reported_data(hazards)})
         return
     from corepress.cli.terminal import console
-    from corepress.searching.result import in_words
 
     console().print(result.table())
     facts([
         ("written to", str(output)),
         ("chosen", result.summary),
         ("forms", _forms(result)),
-        ("measured on", in_words(result)),
+        ("measured on", _basis(result)),
         *reported(hazards),
         *((label, path) for label, path in more.items()),
         *(("note", note) for note in result.notes),
     ])  # fmt: skip
 
 
+def _basis(result: Result) -> str:
+    """On what the numbers were measured."""
+    if result.tested:
+        return "the front: samples that the choice was made by; the chosen model: samples that nothing saw before"
+    return (
+        "samples that the choice was made by: give more, or others (--test-data), for a number that nothing was made by"
+    )
+
+
 def _forms(result: Result) -> str:
     """How many weights got each form, most first."""
-    from collections import Counter
-
     counted = Counter(weight.form for weight in result.chosen.weights)
     return "\n".join(f"{count} x {form}" for form, count in counted.most_common())

@@ -162,12 +162,3 @@ class Result:
             numbers = (f"{point.quality[name]:.4g}" for name in metrics)
             table.add_row("chosen" if point.chosen else "", f"{point.size:,}", f"{point.bits:.2f}", *numbers)
         return table
-
-
-def in_words(result: Result) -> str:
-    """On what the numbers were measured, for people."""
-    if result.tested:
-        return "the front: samples that the choice was made by; the chosen model: samples that nothing saw before"
-    return (
-        "samples that the choice was made by: give more, or others (--test-data), for a number that nothing was made by"
-    )

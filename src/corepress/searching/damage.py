@@ -71,7 +71,7 @@ def predicted(
             _gather(part, number, gradients, probes, seed, progress)
         rows: list[_Row] = [_Row([], [], [])] * len(subject.items)
 
-        class Kept:
+        class Rows:
             def put(self, item: int, result: _Row) -> None:
                 rows[item] = result
 
@@ -81,7 +81,7 @@ def predicted(
         engine.run(
             sorted(range(len(rows)), key=lambda item: -subject.items[item].elements),
             lambda item: _row(subject, item, gradients),
-            Kept(),
+            Rows(),
             name=lambda item: subject.items[item].name,
             workers=workers,
             progress=None if progress is None else lambda done, total, _: progress(done, total, "trying all forms"),

@@ -26,10 +26,9 @@ class Handed:
         """Where the model lies, as it is now in memory."""
         if self._path is None:
             package = self._model.package
-            name = "model.mlmodel" if package is not None and not package.is_folder else "model.mlpackage"
-            if package is None:  # of a specification
-                name = "model.mlmodel"
-            self._path = self._folder / name
+            # One that was made of a specification has no package.
+            folder = package is not None and package.is_folder
+            self._path = self._folder / ("model.mlpackage" if folder else "model.mlmodel")
             self._model.copy().save(self._path)
         return self._path
 

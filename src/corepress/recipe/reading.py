@@ -1,51 +1,26 @@
-"""Recipes: the steps that make a model small, as a YAML file that people read.
-
-    target: iOS18
-    steps:
-      - prune: {target_sparsity: 0.5}
-        ops: {conv: {n_m_ratio: [2, 4]}}
-        names: {"*embed*": skip}
-      - palettize: {nbits: 4, granularity: per_grouped_channel, group_size: 16}
-        names: {"head*": {nbits: 8, granularity: per_tensor}}
-        method: lut-gptq
-
-The steps run in order; each is a verb with the arguments of its configuration class. `ops` (by operation type) and
-`names` (by name or pattern) inherit the step's arguments and change some; `skip` or null leaves weights as they are.
-
-Recipes for neural networks, the older kind, have the verbs and arguments that `_NETWORKS` says.
-"""
+"""Makes a recipe of its YAML, and says which step or key of it is wrong."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import attrs
 
 from corepress import targets
-from corepress.configuration import Levels, Rule
-from corepress.coreml import decompress_weights
+from corepress.configuration import Levels
 from corepress.coreml.config import OptimizationConfig
-from corepress.coreml.interop import takes_any_model
 from corepress.coreml.methods import METHODS
 from corepress.coreml.op_configs import WITH_NBITS, OpThresholdPrunerConfig
 from corepress.errors import ConfigError
 from corepress.fields import read, read_yaml, suggestion
 from corepress.names import API, SHORT
 from corepress.neural_network.config import NetworkConfig, NetworkLinearConfig, NetworkPaletteConfig
-from corepress.neural_network.interop import takes_any_model as takes_any_network
-from corepress.split import HELD_BACK
+from corepress.recipe.steps import KINDS, LEVELS, AnyConfig, Kind, Recipe, Step
 
-Kind = Literal["prune", "palettize", "quantize", "decompress"]
-_KINDS: tuple[Kind, ...] = get_args(Kind)
-# The levels of a configuration, and what a recipe calls them.
-_LEVELS = {
-    "op_type_configs": "ops", "layer_type_configs": "ops", "op_name_configs": "names", "name_configs": "names",
-}  # fmt: skip
 # The three ways to prune exclude each other: who asks for one does not inherit the arguments of another.
 _WAYS = {
     "n_m_ratio": "n:m",
@@ -58,9 +33,6 @@ _WAYS = {
 _OF_GRANULARITY = ("group_size", "channel_axis", "smaller_group", "block_size", "smaller_block")
 
 
-_AnyConfig = OptimizationConfig | NetworkConfig
-
-
 class _Face(NamedTuple):
     """What a kind of models has: the classes of its configurations, by the verb of a step, the usual one first; and the
     class that says which weight gets which."""
@@ -71,50 +43,6 @@ class _Face(NamedTuple):
 
 _PACKAGES = _Face({verb: method.kinds for verb, method in METHODS.items()}, OptimizationConfig)
 _NETWORKS = _Face({"palettize": (NetworkPaletteConfig,), "quantize": (NetworkLinearConfig,)}, NetworkConfig)
-
-
-@dataclass(frozen=True)
-class Step:
-    """One step of a recipe.
-
-    Args:
-        kind: "prune", "palettize", "quantize" or "decompress".
-        config: Which weight gets what; None for "decompress".
-        joint: Whether weights that are compressed already are compressed further, as they are by a step that may meet
-            the weights of one before it.
-        method: The one that learns from samples, if any.
-
-    Examples:
-        >>> from corepress import recipe
-        >>> step = recipe.parse({"steps": [{"palettize": {"nbits": 2}, "method": "lut-gptq"}]}).steps[0]
-        >>> step.config.global_config.nbits, step.method
-        (2, 'lut-gptq')
-    """
-
-    kind: Kind
-    config: OptimizationConfig | NetworkConfig | None
-    joint: bool
-    method: str | None = None
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Steps in the order in which they run, and the deployment target that the model shall have, if any.
-
-    Args:
-        target: Such as "iOS18", or None.
-        steps: The steps.
-        networks: Whether they are for neural networks, the models of iOS 15 and older, and not for ML programs.
-
-    Examples:
-        >>> from corepress import recipe
-        >>> recipe.parse({"steps": ["decompress"]}).steps[0].kind
-        'decompress'
-    """
-
-    target: str | None
-    steps: tuple[Step, ...]
-    networks: bool = False
 
 
 def load(path: str | Path, *, networks: bool = False) -> Recipe:
@@ -170,7 +98,7 @@ def parse(content: Any, where: str = "recipe", *, networks: bool = False) -> Rec
     if not isinstance(given, list) or not given:
         raise ConfigError(f"{where}: steps must be a list of steps, such as - palettize: {{nbits: 4}}.")
     steps: list[Step] = []
-    before: list[_AnyConfig] = []  # of the steps since the weights were dense
+    before: list[AnyConfig] = []  # of the steps since the weights were dense
     for number, entry in enumerate(given, 1):
         kind, config, method = _step(entry, f"{where}: step {number}", target, _NETWORKS if networks else _PACKAGES)
         joint = config is not None and any(_may_meet(config, other) for other in before)
@@ -180,7 +108,7 @@ def parse(content: Any, where: str = "recipe", *, networks: bool = False) -> Rec
     return Recipe(None if target is None else target.name, tuple(steps), networks)
 
 
-def _may_meet(one: _AnyConfig, other: _AnyConfig) -> bool:
+def _may_meet(one: AnyConfig, other: AnyConfig) -> bool:
     """Whether two steps may compress the same weight: not if both name their weights, and none of them twice."""
     if not (isinstance(one, OptimizationConfig) and isinstance(other, OptimizationConfig)):
         return True
@@ -192,11 +120,11 @@ def _may_meet(one: _AnyConfig, other: _AnyConfig) -> bool:
 
 def _step(
     entry: Any, where: str, target: targets.Target | None, face: _Face
-) -> tuple[Kind, OptimizationConfig | NetworkConfig | None, str | None]:
-    step = _mapping({entry: None} if isinstance(entry, str) else entry, where, (*_KINDS, "ops", "names", "method"))
-    kinds = [kind for kind in _KINDS if kind in step]
+) -> tuple[Kind, AnyConfig | None, str | None]:
+    step = _mapping({entry: None} if isinstance(entry, str) else entry, where, (*KINDS, "ops", "names", "method"))
+    kinds = [kind for kind in KINDS if kind in step]
     if len(kinds) != 1:
-        raise ConfigError(f"{where} must have one of {', '.join(_KINDS)}. Got {', '.join(kinds) or 'none'}.")
+        raise ConfigError(f"{where} must have one of {', '.join(KINDS)}. Got {', '.join(kinds) or 'none'}.")
     kind = kinds[0]
     where = f"{where} ({kind})"
     if kind == "decompress":
@@ -220,7 +148,7 @@ def _step(
 
 def _config(kind: Kind, step: Mapping[str, Any], where: str, face: _Face) -> Any:
     defaults = _arguments(face.kinds[kind], step[kind], where)
-    levels: dict[str, dict[str, Any]] = {level: {} for level in _LEVELS.values()}
+    levels: dict[str, dict[str, Any]] = {level: {} for level in LEVELS.values()}
     for level, configs in levels.items():
         given = step.get(level)
         for name, override in ({} if given is None else _mapping(given, f"{where}, {level}")).items():
@@ -289,111 +217,3 @@ def _naming(where: str) -> Iterator[None]:
         yield
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from error
-
-
-def run(
-    model: Any,
-    recipe: Recipe,
-    *,
-    target: Any = None,
-    workers: int | None = None,
-    progress: Any = None,
-    strict: bool = False,
-    spare_constants: bool | None = None,
-    sample_data: Iterable[Mapping[Any, Any]] | None = None,
-    held_back: float = HELD_BACK,
-) -> Any:
-    """Apply the steps of a recipe to a model.
-
-    Args:
-        model: A path, a `corepress.Model` or an `MLModel`, of ML programs; for a recipe for neural networks what
-            `corepress.neural_network` takes.
-        recipe: What `load` or `parse` gave.
-        target: Goes before the recipe's own.
-        workers: Threads; by default one for each core.
-        progress: Called after each weight with the number done, of all, and a name.
-        strict: Make an error of a rule that changes nothing, where a warning would do.
-        spare_constants: As in `corepress.coreml.palettize_weights`.
-        sample_data: Inputs for the steps with a method that learns from them, as in `corepress.coreml.calibrated`.
-        held_back: The part of them on which it is tried whether fitting helps, as there.
-
-    Returns:
-        The result, of the same kind as the model (for a path: a `Model`).
-
-    Raises:
-        ConfigError: For a step that the model or its target can't take.
-
-    Examples:
-        >>> from corepress import recipe
-        >>> steps = recipe.parse({"steps": [{"prune": {"target_sparsity": 0.5}}, {"palettize": {"nbits": 4}}]})
-        >>> small = recipe.run("model.mlpackage", steps)
-        >>> small.size() < cto.load("small.mlpackage").size()
-        True
-    """
-    if recipe.networks:
-        return _run_networks(model, recipe, workers, progress, strict, spare_constants)
-    samples = None if sample_data is None else list(sample_data)
-    return _run(model, recipe, target or recipe.target, workers, progress, strict, spare_constants, samples, held_back)
-
-
-@takes_any_model
-def _run(
-    model: Any,
-    recipe: Recipe,
-    target: Any,
-    workers: int | None,
-    progress: Any,
-    strict: bool,
-    spare_constants: bool | None,
-    samples: list[Mapping[Any, Any]] | None,
-    held_back: float,
-) -> Any:
-    for number, step in enumerate(recipe.steps, 1):
-        if step.config is None:
-            model = decompress_weights(model, workers=workers, progress=progress)
-            continue
-        assert isinstance(step.config, OptimizationConfig)
-        where = f"step {number} ({step.kind})"
-        plan = METHODS[step.kind].plan(
-            model,
-            step.config,
-            step.joint,
-            fitted=step.method,
-            target=target,
-            strict=strict,
-            spare_constants=spare_constants,
-            words={level: f"{where}, {word}:" for level, word in _LEVELS.items()},
-            where=where,
-        )
-        if step.method is None:
-            model = plan.run(workers, progress)
-            continue
-        if samples is None:
-            raise ConfigError(f"{where}: its method, {step.method}, learns from samples: sample_data is needed")
-        from corepress.coreml.calibrated.best import compressed
-
-        model = compressed(plan, samples, held_back, workers=workers, progress=progress)
-    return model
-
-
-@takes_any_network
-def _run_networks(
-    model: Any, recipe: Recipe, workers: int | None, progress: Any, strict: bool, spare_constants: bool | None
-) -> Any:
-    from corepress.neural_network.quantization_utils import compress_weights, quantize_weights
-
-    for number, step in enumerate(recipe.steps, 1):
-        if step.config is None:
-            model = quantize_weights(model, 8, "dequantization", workers=workers, progress=progress)
-            continue
-        assert isinstance(step.config, NetworkConfig)
-        where = f"step {number} ({step.kind})"
-
-        def words(rule: Rule, where: str = where) -> tuple[str, str]:
-            return f"{where}, {_LEVELS[rule.level]}:", str(rule.key)
-
-        model = compress_weights(
-            model, step.config, spare_constants=spare_constants, strict=strict, workers=workers, progress=progress,
-            words=words,
-        )  # fmt: skip
-    return model

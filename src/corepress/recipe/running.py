@@ -1,0 +1,125 @@
+"""Applies the steps of a recipe to a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from corepress.configuration import Rule
+from corepress.coreml import decompress_weights
+from corepress.coreml.config import OptimizationConfig
+from corepress.coreml.interop import takes_any_model
+from corepress.coreml.methods import METHODS
+from corepress.errors import ConfigError
+from corepress.neural_network.config import NetworkConfig
+from corepress.neural_network.interop import takes_any_model as takes_any_network
+from corepress.recipe.steps import LEVELS, Recipe
+from corepress.split import HELD_BACK
+
+
+def run(
+    model: Any,
+    recipe: Recipe,
+    *,
+    target: Any = None,
+    workers: int | None = None,
+    progress: Any = None,
+    strict: bool = False,
+    spare_constants: bool | None = None,
+    sample_data: Iterable[Mapping[Any, Any]] | None = None,
+    held_back: float = HELD_BACK,
+) -> Any:
+    """Apply the steps of a recipe to a model.
+
+    Args:
+        model: A path, a `corepress.Model` or an `MLModel`, of ML programs; for a recipe for neural networks what
+            `corepress.neural_network` takes.
+        recipe: What `load` or `parse` gave.
+        target: Goes before the recipe's own.
+        workers: Threads; by default one for each core.
+        progress: Called after each weight with the number done, of all, and a name.
+        strict: Make an error of a rule that changes nothing, where a warning would do.
+        spare_constants: As in `corepress.coreml.palettize_weights`.
+        sample_data: Inputs for the steps with a method that learns from them, as in `corepress.coreml.calibrated`.
+        held_back: The part of them on which it is tried whether fitting helps, as there.
+
+    Returns:
+        The result, of the same kind as the model (for a path: a `Model`).
+
+    Raises:
+        ConfigError: For a step that the model or its target can't take.
+
+    Examples:
+        >>> from corepress import recipe
+        >>> steps = recipe.parse({"steps": [{"prune": {"target_sparsity": 0.5}}, {"palettize": {"nbits": 4}}]})
+        >>> small = recipe.run("model.mlpackage", steps)
+        >>> small.size() < cto.load("small.mlpackage").size()
+        True
+    """
+    if recipe.networks:
+        return _run_networks(model, recipe, workers, progress, strict, spare_constants)
+    samples = None if sample_data is None else list(sample_data)
+    return _run(model, recipe, target or recipe.target, workers, progress, strict, spare_constants, samples, held_back)
+
+
+@takes_any_model
+def _run(
+    model: Any,
+    recipe: Recipe,
+    target: Any,
+    workers: int | None,
+    progress: Any,
+    strict: bool,
+    spare_constants: bool | None,
+    samples: list[Mapping[Any, Any]] | None,
+    held_back: float,
+) -> Any:
+    for number, step in enumerate(recipe.steps, 1):
+        if step.config is None:
+            model = decompress_weights(model, workers=workers, progress=progress)
+            continue
+        assert isinstance(step.config, OptimizationConfig)
+        where = f"step {number} ({step.kind})"
+        plan = METHODS[step.kind].plan(
+            model,
+            step.config,
+            step.joint,
+            fitted=step.method,
+            target=target,
+            strict=strict,
+            spare_constants=spare_constants,
+            words={level: f"{where}, {word}:" for level, word in LEVELS.items()},
+            where=where,
+        )
+        if step.method is None:
+            model = plan.run(workers, progress)
+            continue
+        if samples is None:
+            raise ConfigError(f"{where}: its method, {step.method}, learns from samples: sample_data is needed")
+        from corepress.coreml.calibrated.best import compressed
+
+        model = compressed(plan, samples, held_back, workers=workers, progress=progress)
+    return model
+
+
+@takes_any_network
+def _run_networks(
+    model: Any, recipe: Recipe, workers: int | None, progress: Any, strict: bool, spare_constants: bool | None
+) -> Any:
+    from corepress.neural_network.quantization_utils import compress_weights, quantize_weights
+
+    for number, step in enumerate(recipe.steps, 1):
+        if step.config is None:
+            model = quantize_weights(model, 8, "dequantization", workers=workers, progress=progress)
+            continue
+        assert isinstance(step.config, NetworkConfig)
+        where = f"step {number} ({step.kind})"
+
+        def words(rule: Rule, where: str = where) -> tuple[str, str]:
+            return f"{where}, {LEVELS[rule.level]}:", str(rule.key)
+
+        model = compress_weights(
+            model, step.config, spare_constants=spare_constants, strict=strict, workers=workers, progress=progress,
+            words=words,
+        )  # fmt: skip
+    return model

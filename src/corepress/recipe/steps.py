@@ -1,0 +1,61 @@
+"""What a recipe is: steps in order, each with the configuration that says which weight gets what."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from corepress.coreml.config import OptimizationConfig
+from corepress.neural_network.config import NetworkConfig
+
+Kind = Literal["prune", "palettize", "quantize", "decompress"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+# The levels of a configuration, and what a recipe calls them.
+LEVELS = {
+    "op_type_configs": "ops", "layer_type_configs": "ops", "op_name_configs": "names", "name_configs": "names",
+}  # fmt: skip
+AnyConfig = OptimizationConfig | NetworkConfig
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a recipe.
+
+    Args:
+        kind: "prune", "palettize", "quantize" or "decompress".
+        config: Which weight gets what; None for "decompress".
+        joint: Whether weights that are compressed already are compressed further, as they are by a step that may meet
+            the weights of one before it.
+        method: The one that learns from samples, if any.
+
+    Examples:
+        >>> from corepress import recipe
+        >>> step = recipe.parse({"steps": [{"palettize": {"nbits": 2}, "method": "lut-gptq"}]}).steps[0]
+        >>> step.config.global_config.nbits, step.method
+        (2, 'lut-gptq')
+    """
+
+    kind: Kind
+    config: AnyConfig | None
+    joint: bool
+    method: str | None = None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Steps in the order in which they run, and the deployment target that the model shall have, if any.
+
+    Args:
+        target: Such as "iOS18", or None.
+        steps: The steps.
+        networks: Whether they are for neural networks, the models of iOS 15 and older, and not for ML programs.
+
+    Examples:
+        >>> from corepress import recipe
+        >>> recipe.parse({"steps": ["decompress"]}).steps[0].kind
+        'decompress'
+    """
+
+    target: str | None
+    steps: tuple[Step, ...]
+    networks: bool = False

@@ -101,6 +101,8 @@ A, B = Rule("by_name", "a"), Rule("by_name", "b")
     [
         ({"a": 1}, [item("a", A)], []),
         ({"aa": 1}, [item("a", GLOBAL)], ['names "aa" has no effect: nothing in the model matches it.']),
+        ({"x": 1, "y": 1}, [item("a", GLOBAL)], ['"x" has no effect', '"y" has no effect']),  # slips, perhaps
+        (dict.fromkeys("uvwxyz", 1), [item("a", GLOBAL)], ['"u" and 5 more rules have no effect: nothing in the']),
         ({"bare": 1}, [item("a", GLOBAL)], ['names "bare" has no effect: bare has no weight.']),
         ({"bare": None}, [item("a", GLOBAL)], []),  # what is left alone anyway may be named
         ({"a": 1}, [item("a", A, left_alone="too small")], ['"a" has no effect: "a" is left alone: too small.']),

@@ -25,6 +25,8 @@ class Rule(NamedTuple):
 
 
 GLOBAL = Rule("global_config", "")
+LEFT_ALONE = "the configuration leaves it alone"
+_FEW = 3  # exceptions to what holds for everything, each of which may be a slip of its own
 
 
 class Levels:
@@ -112,7 +114,8 @@ def without_effect(
     words: Callable[[Rule], tuple[str, str]] = lambda rule: (rule.level, str(rule.key)),
     what: str = "weight",
 ) -> Iterator[str]:
-    """A sentence for each rule by type or name that changes nothing for these items.
+    """A sentence for each rule by type or name that changes nothing for these items; one for all where none of many
+    matches anything, as in a configuration for another model.
 
     `words`: what the level and the key of a rule are called where it was written. `what`: what an item is.
     """
@@ -120,7 +123,15 @@ def without_effect(
     for item in items:
         for rule in item.decided_by:
             decided.setdefault(rule, []).append(item)
-    for rule in config.rules():
+    rules = config.rules()
+
+    def is_known(rule: Rule) -> bool:
+        return rule in decided or known.matches(rule) or any(item.matches(rule) for item in items)
+
+    if len(rules) > (1 if config.held(GLOBAL) is None else _FEW) and not any(map(is_known, rules)):
+        yield matches_nothing(*words(rules[0]), known.names(rules[0]), more=len(rules) - 1)
+        return
+    for rule in rules:
         spares = config.held(rule) is None  # to leave alone what stays as it is anyway is no mistake
         match = next((item for item in items if item.matches(rule)), None)
         if rule in decided:

@@ -41,16 +41,20 @@ def suggestion(word: object, known: Iterable[str]) -> str:
     return f'Did you mean "{near[0]}"?' if near else f"Known are: {', '.join(known)}."
 
 
-def matches_nothing(level: str, key: object, known: Iterable[str]) -> str:
+def matches_nothing(level: str, key: object, known: Iterable[str], more: int = 0) -> str:
     """The warning of a rule in a configuration that names nothing in the model.
 
     `level`: where the rule stands, such as "op_name_configs"; `key`: the name, type or pattern that it is for;
-    `known`: the names, or types, that the model has.
+    `known`: the names, or types, that the model has; `more`: how many other rules do not either, if that are all.
     """
     names = list(dict.fromkeys(known))
     near = _nearest(str(key), names)
     hint = f"The nearest are: {_listed(near)}" if near else f"The model has, for example: {_listed(names[:3])}"
-    return f'{level} "{key}" has no effect: nothing in the model matches it. {hint if names else ""}'.rstrip()
+    what = "has no effect: nothing in the model matches it."
+    if more:
+        others = f"{more} more rule{'s' if more > 1 else ''}"
+        what = f"and {others} have no effect: nothing in the model matches any of them."
+    return f'{level} "{key}" {what} {hint if names else ""}'.rstrip()
 
 
 def _nearest(pattern: str, names: Sequence[str]) -> list[str]:

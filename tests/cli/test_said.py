@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from corepress.formats.mlprogram import load
-from tests.cli.test_cli import corepress
+from tests.cli.test_cli import corepress, fails
 
 
 def compressed(path) -> dict[str, str]:
@@ -103,3 +105,43 @@ def test_a_rise_of_the_system(package, tmp_path) -> None:
     assert corepress(*asked).stderr == ""
     same = corepress("quantize", package(), "-o", tmp_path / "d.mlpackage")
     assert "->" in same.stdout and "iOS" not in same.stdout
+
+
+FOREIGN = """steps:
+- {palettize: skip, names: {enc.0: {nbits: 2}, enc.1: {nbits: 3}}}
+- {quantize: skip, names: {enc.2: {}, enc.3: {}}}
+"""
+
+
+def test_a_recipe_for_another_model_is_one_sentence(package, tmp_path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(FOREIGN)
+    command = ["compress", package(), "--recipe", recipe, "-o", tmp_path / "a.mlpackage"]
+    message = fails(*command)
+    assert (
+        f'{recipe} compresses nothing in {package().name}: it asks for "enc.0", "enc.1", "enc.2" and 1 more' in message
+    )
+    assert (
+        f'where the model has weights such as "{max(load(package()).weights(), key=lambda w: w.stored_bytes).name}"'
+        in message
+    )
+    assert corepress(*command, check=False).returncode == 2 and not (tmp_path / "a.mlpackage").exists()
+    recipe.write_text("steps: [{palettize: skip}]")
+    assert "it leaves everything alone" in fails(*command)
+    # Where one step is for this model, the other is a warning.
+    recipe.write_text(FOREIGN.replace("quantize: skip, names: {enc.2: {}, enc.3: {}}", "quantize: {}"))
+    done = corepress(*command)
+    assert 'names: "enc.0" and 1 more rule have no effect: nothing in the model matches any of them' in done.stderr
+    assert done.stderr.count("warning") == 1
+
+
+@pytest.mark.parametrize(("command", "settings"), [
+    ("palettize", "config_type: OpPalettizerConfig\nop_name_configs: {enc.0: {nbits: 4}}"),
+    ("quantize", "config_type: OpLinearQuantizerConfig\nop_name_configs: {enc.0: {}, enc.1: {dtype: int4}}"),
+    ("prune", "config_type: OpMagnitudePrunerConfig\nop_name_configs: {enc.0: {target_sparsity: 0.5}}"),
+])  # fmt: skip
+def test_settings_for_another_model_are_one_sentence(package, tmp_path, command: str, settings: str) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(settings)
+    options = [command, package(), "--config", config, "-o", tmp_path / "a.mlpackage"]
+    assert "compresses nothing in" in fails(*options) and not (tmp_path / "a.mlpackage").exists()

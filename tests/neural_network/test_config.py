@@ -110,3 +110,11 @@ def test_rules_without_effect_are_said(old: Path, caplog) -> None:
         recipe.run(old, steps, strict=True)
     with pytest.raises(Missed, match="no weight was compressed"):
         compress_weights(old, NetworkConfig(None), strict=True)
+
+
+def test_a_recipe_for_another_network_is_one_sentence(old: Path, tmp_path: Path) -> None:
+    text = tmp_path / "recipe.yaml"
+    text.write_text("steps: [{palettize: skip, names: {hed: {nbits: 4}, tail: {nbits: 2}}}]")
+    message = fails("compress", old, "-o", tmp_path / "o.mlmodel", "--recipe", text)
+    assert f'{text} compresses nothing in old.mlmodel: it asks for "hed", "tail", where' in message
+    assert not (tmp_path / "o.mlmodel").exists()

@@ -15,7 +15,7 @@ from corepress.cli.check import Check
 from corepress.cli.declare import Argument, Command, Option
 from corepress.cli.guard import Guarded
 from corepress.cli.reporting import OverwritePage, Page
-from corepress.cli.steps import holds_networks, made_dense, of_networks, of_package, run_step
+from corepress.cli.steps import check_asks, holds_networks, made_dense, of_networks, of_package, run_step
 from corepress.cli.usage import Checked, TakesNetworks
 
 if TYPE_CHECKING:
@@ -91,6 +91,7 @@ def palettize(
         step = of_networks(*how.of_network(), running, choice, limits)
     else:
         config = choice.config_of(how.config)
+        check_asks(model, [config], choice.config)
         step = of_package("palettize_weights", config, choice.joint, limits, running, method)
         recipe = page.recipe("palettize", config, limits.target, method, choice.joint)
     run_step("palettize", model, to, running, step, page, check, f"--method {method}" if method else "", recipe)
@@ -127,7 +128,9 @@ def quantize(
         step = of_package("linear_quantize_weights", config, choice.joint, limits, running, method, **more)
         if both.activations:
             step = both.beside(step, config, check, limits, running, told.append)
-        elif not more:
+        else:
+            check_asks(model, [config], choice.config)
+        if not (both.activations or more):
             recipe = page.recipe("quantize", config, limits.target, method, choice.joint)
     run_step("quantize", model, to, running, step, page, check, fits, recipe, told)
 
@@ -150,10 +153,12 @@ def prune(
     """Set small values to zero and store the others with a bit mask."""
     from corepress.formats.mlprogram import load
 
+    source = load(model)
     config = choice.config_of(how.config)
+    check_asks(source, [config], choice.config)
     step = of_package("prune_weights", config, choice.joint, limits, running, method)
     recipe = page.recipe("prune", config, limits.target, method, choice.joint)
-    run_step("prune", load(model), to, running, step, page, check, f"--method {method}" if method else "", recipe)
+    run_step("prune", source, to, running, step, page, check, f"--method {method}" if method else "", recipe)
 
 
 @command(TakesNetworks)
@@ -180,6 +185,7 @@ def compress(
     from corepress import recipe as recipes
 
     steps = recipes.load(recipe, networks=holds_networks(model))
+    check_asks(model, (step.config for step in steps.steps), recipe)
     learning = next((f"method: {step.method} of the recipe" for step in steps.steps if step.method), "")
     run_step("compress", model, to, running, lambda source, progress, samples: recipes.run(
         source, steps, workers=running.workers, progress=progress, sample_data=samples or None, **limits.keywords(),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from corepress.cli.check import Check, Sample
@@ -15,6 +16,11 @@ if TYPE_CHECKING:
     from corepress.coreml.activations.exceptions import Found
     from corepress.formats.mlprogram import Model
     from corepress.formats.neural_network import Model as Networks
+    from corepress.neural_network.config import NetworkConfig
+
+    Config = OptimizationConfig | NetworkConfig
+
+_NAMED = 3
 
 Samples = list[Sample]
 # Makes the new model of the old one, a progress callback and the samples to learn from.
@@ -26,6 +32,36 @@ def holds_networks(model: Any) -> bool:
     from corepress.formats.mlprogram import Model
 
     return not isinstance(model, Model)
+
+
+def check_asks(model: Any, configs: Iterable[Config | None], file: Path | None) -> None:
+    """Raise ConfigError where a file of settings asks for nothing in a model, as one that was made for another does.
+
+    `configs`: of each step of it; None is a step that needs none. `file`: None where the settings are options.
+    """
+    asks: Callable[[Any, Any], bool]
+    if holds_networks(model):
+        from corepress.neural_network.config import asks
+    else:
+        from corepress.coreml.choose import asks
+    weights, given = model.weights(), list(configs)
+    if file is None or not weights or any(config is None or asks(config, weights) for config in given):
+        return
+    rules = [rule for config in given if config is not None for rule in config.rules() if config.held(rule) is not None]
+    asked = f"it asks for {_some(rule.key for rule in rules)}" if rules else "it leaves everything alone"
+    largest = sorted(weights, key=lambda weight: -weight.stored_bytes)[:_NAMED]
+    raise ConfigError(
+        f"{file} compresses nothing in {model.path.name}: {asked}, where the model has weights such as "
+        f"{_some(weight.name for weight in largest)}. "
+        "It may be for another model; corepress info lists the weights"
+    )
+
+
+def _some(names: Iterable[str]) -> str:
+    """The first few names, and how many more there are."""
+    different = list(dict.fromkeys(names))
+    more = f" and {len(different) - _NAMED} more" if len(different) > _NAMED else ""
+    return ", ".join(f'"{name}"' for name in different[:_NAMED]) + more
 
 
 def run_step(

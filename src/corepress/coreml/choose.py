@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any
 
+from corepress.configuration import LEFT_ALONE
 from corepress.coreml.config import OpCompressorConfig, OptimizationConfig
 from corepress.engine import Skip
 from corepress.formats.mlprogram import Weight
 
 FLOATS = ("float16", "float32")
 DENSE_FIRST = "decompress_weights makes it dense first"
+
+
+def asks(config: OptimizationConfig, weights: Iterable[Weight]) -> bool:
+    """Whether a configuration asks for any of these weights to be compressed, be it possible or not."""
+    rules = (rule for weight in weights for rule in config.rules_for(weight.name, consumers_of(weight)))
+    return any(config.held(rule) is not None for rule in rules)
+
+
+def consumers_of(weight: Weight) -> tuple[tuple[str, str], ...]:
+    """The operations that read a weight, each (type, name)."""
+    return tuple((consumer.op_type, consumer.name) for consumer in weight.consumers)
 
 
 def config_for(weight: Weight, config: OptimizationConfig, joint_forms: Collection[str], joint: bool) -> Any:
@@ -21,12 +33,12 @@ def config_for(weight: Weight, config: OptimizationConfig, joint_forms: Collecti
     """
     if weight.dtype not in FLOATS:
         raise Skip(f"{weight.dtype} numbers are not compressed, only floating-point ones", quiet=True)
-    consumers = [(consumer.op_type, consumer.name) for consumer in weight.consumers]
+    consumers = consumers_of(weight)
     if not consumers:
         raise Skip("no operation reads it", quiet=True)
     chosen: OpCompressorConfig | None = config.config_for(weight.name, consumers)
     if chosen is None:
-        raise Skip("the configuration leaves it alone", quiet=True)
+        raise Skip(LEFT_ALONE, quiet=True)
     if len(weight.shape) < 2:
         raise Skip("Core ML takes compressed weights of rank 2 and more", quiet=True)
     threshold = getattr(chosen, "weight_threshold", None)

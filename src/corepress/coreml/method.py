@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from corepress.coreml.action import Action, Evidence
-from corepress.coreml.choose import config_for
+from corepress.coreml.choose import asks, config_for, consumers_of
 from corepress.coreml.config import OptimizationConfig, check_kinds
 from corepress.coreml.op_configs import OpCompressorConfig, OpMagnitudePrunerConfig
 from corepress.coreml.prepare import prepared
@@ -105,10 +105,13 @@ class Method(NamedTuple):
         if joint and words is PYTHON and not any(weight.compression for weight in weights):
             idle.append("joint_compression=True has no effect: no weight of the model is compressed.")
         warn_or_raise(idle, log, strict)
-        return Plan(result, weights, chooser(choices), self._concluding(model, strict, where), action.evidence)
+        said = bool(idle) and not asks(config, weights)
+        return Plan(result, weights, chooser(choices), self._concluding(model, strict, where, said), action.evidence)
 
-    def _concluding(self, before: Model, strict: bool, where: str) -> Callable[[Model, Outcome], None]:
-        """What a run says at its end when it compressed nothing (with `strict` an error) or made the model larger."""
+    def _concluding(self, before: Model, strict: bool, where: str, said: bool) -> Callable[[Model, Outcome], None]:
+        """What a run says at its end when it compressed nothing (with `strict` an error) or made the model larger.
+
+        `said`: that it will compress nothing was said before the work, with the reason."""
         beginning = f"{where}: " if where else ""
 
         def conclude(result: Model, outcome: Outcome) -> None:
@@ -116,7 +119,8 @@ class Method(NamedTuple):
                 sentence = beginning + nothing_done("no weight was compressed", outcome.left)
                 if strict:
                     raise Missed(sentence)
-                log.warning("%s", sentence)
+                if not said:
+                    log.warning("%s", sentence)
             # Sizes of whole models are looked at only where headers and alignment may count.
             elif outcome.bytes_after + 1024 * len(outcome.done) >= outcome.bytes_before:
                 sizes = before.size(), result.size()
@@ -168,10 +172,6 @@ def _idle_rules(
 
     types = dict.fromkeys(node.type for node in operations)
     return without_effect(config, [item(weight) for weight in weights], names, types, words)
-
-
-def consumers_of(weight: Weight) -> tuple[tuple[str, str], ...]:
-    return tuple((consumer.op_type, consumer.name) for consumer in weight.consumers)
 
 
 def _spare(choices: Choices, config: OptimizationConfig, weights: list[Weight], spare: bool | None) -> None:

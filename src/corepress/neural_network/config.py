@@ -6,7 +6,7 @@ one number of bits for all.)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from fnmatch import fnmatchcase
 from typing import Any, ClassVar
 
@@ -124,6 +124,11 @@ class NetworkConfig(Levels):
         fitting = [rule for rule in by_name if matches(rule, weight)]
         by_type = [Rule("layer_type_configs", key) for key in self.layer_type_configs if key == weight.layer_type]
         return next(iter((*exact, *fitting, *by_type)), GLOBAL)
+
+
+def asks(config: NetworkConfig, weights: Iterable[LayerWeight]) -> bool:
+    """Whether a configuration asks for any of these weights to be compressed, be it possible or not."""
+    return any(config.config_for(weight) is not None for weight in weights)
 
 
 def names_of(weight: LayerWeight) -> tuple[str, str]:

@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from corepress.configuration import Rule
+from corepress.configuration import LEFT_ALONE, Rule
 from corepress.engine import Progress, not_smaller, nothing_done
 from corepress.errors import ConfigError, CorepressError, Missed
 from corepress.fields import warn_or_raise
@@ -164,7 +164,9 @@ def compress_weights(
         found = own.weights()
         warn_or_raise(idle(config, found, words), log, strict)
         wanted = {weight.name for weight in found if config.config_for(weight) is not None}
-        return [weight for weight in _chosen(own, None, 0, spare_constants) if weight.name in wanted]
+        chosen = [weight for weight in _chosen(own, None, 0, spare_constants) if weight.name in wanted]
+        own.skipped |= {weight.name: LEFT_ALONE for weight in found if weight.name not in wanted}
+        return chosen
 
     def action(weight: LayerWeight) -> None:
         if (own := config.config_for(weight)) is not None:

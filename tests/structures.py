@@ -124,3 +124,29 @@ def stateful(folder: Path) -> Path:
     path = folder / "stateful.mlpackage"
     _convert(program, "iOS18").save(str(path))
     return path
+
+
+def classifier(folder: Path) -> Path:
+    """Two linear layers and a softmax, whose answer is a label with the probability of each."""
+    import coremltools as ct
+    from coremltools.converters.mil.mil import Builder as mb
+    from coremltools.converters.mil.mil import types
+
+    rng = np.random.default_rng(0)
+    first, second = (rng.normal(0, 0.2, size=shape).astype(np.float32) for shape in ((64, 64), (48, 64)))
+
+    @mb.program(input_specs=[mb.TensorSpec((1, 64), types.fp32)], opset_version=ct.target.iOS18)
+    def program(x):
+        hidden = mb.relu(x=mb.linear(x=x, weight=first, name="first"))
+        return mb.softmax(x=mb.linear(x=hidden, weight=second, name="second"), axis=-1, name="scores")
+
+    path = folder / "classifier.mlpackage"
+    ct.convert(
+        program,
+        convert_to="mlprogram",
+        minimum_deployment_target=ct.target.iOS18,
+        compute_precision=ct.precision.FLOAT32,
+        classifier_config=ct.ClassifierConfig([f"class {number}" for number in range(48)]),
+        skip_model_load=True,
+    ).save(str(path))
+    return path

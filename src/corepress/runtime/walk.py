@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from corepress.errors import ConfigError
 from corepress.runtime.executor import Run
+from corepress.runtime.plan import Block, Computed
 from corepress.runtime.program import Program
 from corepress.runtime.runnable import Observe, Runnable
 from corepress.runtime.samples import finite_tensors
@@ -28,12 +30,28 @@ Stage = tuple[str, Program, Sequence[Mapping[str, Any]]]
 
 def outputs_of(program: Program, sample: Mapping[str, Any], observe: Observe | None = None) -> tuple[Any, ...]:
     """What a program computes of a sample, in order, as tensors that may have a derivative; a stateful one starts anew.
+    Of a classifier these are the probabilities, not the label.
 
     `observe`: as in `Program.predict`. Raises ConfigError for inputs that do not fit, or are not finite.
     """
     given = program.tensors(finite_tensors(program.interface.inputs, sample))
-    outputs: tuple[Any, ...] = program.module(*given, states=program.make_state(), observe=observe)
-    return outputs
+    module, plan = program.module, _without_labels(program.module.plan)
+    if plan is module.plan:
+        outputs: tuple[Any, ...] = module(*given, states=program.make_state(), observe=observe)
+        return outputs
+    run = Run(module.constants(), program.make_state(), observe)
+    return run.block(plan, dict(zip(plan.inputs, given, strict=True)))
+
+
+def _without_labels(plan: Block) -> Block:
+    """A plan that gives the probabilities of a classifier as a tensor, in the place of its label and its dictionary."""
+    labelled = {name: step for step in plan.steps if step.kind == "classify" for name in step.outputs}
+    if not labelled:
+        return plan
+    steps = [step for step in plan.steps if step.kind != "classify"]
+    others = [output for output in plan.outputs if not (isinstance(output, Computed) and output.name in labelled)]
+    probabilities = [step.arguments["probabilities"] for step in plan.steps if step.kind == "classify"]
+    return replace(plan, steps=steps, outputs=(*others, *probabilities))
 
 
 @torch.no_grad()
@@ -68,10 +86,10 @@ def walk(program: Program, samples: Samples, visit: Visit, *, originals: Samples
 def what_if(program: Program, samples: Samples, names: Collection[str], visit: Callable[[str, WhatIf], None]) -> None:
     """Show `visit` the values of these names, outside of loops and branches, as soon as they are computed.
 
-    It gets the name, and a function that tells what the program would answer if the value were another; what came
-    before is not computed again. Inputs of the program are values, too.
+    It gets the name, and a function that tells what the program would answer, as `outputs_of` does, if the value were
+    another; what came before is not computed again. Inputs of the program are values, too.
     """
-    plan, held = program.module.plan, program.module.constants()
+    plan, held = _without_labels(program.module.plan), program.module.constants()
     pairs = _begin(program, held, samples)
 
     def answers(name: str, first: int, change: Callable[[Tensor], Tensor]) -> Iterator[Sequence[Any]]:

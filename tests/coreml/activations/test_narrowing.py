@@ -9,6 +9,8 @@ import corepress.coreml as cto
 from corepress import load
 from corepress.coreml.activations.biases import corrected
 from corepress.coreml.activations.narrowing import best_range
+from corepress.runtime import load as run
+from tests import structures
 from tests.coreml.activations.activation_nets import everywhere, package_of, samples
 from tests.coreml.activations.test_exceptions import snr
 
@@ -28,6 +30,27 @@ def test_a_mask_no_longer_costs_the_scores_their_bits(tmp_path) -> None:
     whole = cto.linear_quantize_activations(path, everywhere(), given)
     narrow = cto.linear_quantize_activations(path, everywhere(), given, observer="output")
     assert snr(path, narrow, others) > snr(path, whole, others) + 10
+
+
+def test_the_answers_of_a_classifier_count(tmp_path) -> None:
+    """Of a label nothing can be measured; of the probabilities all."""
+    path = structures.classifier(tmp_path)
+    rng = np.random.default_rng(0)
+    given = [{"x": rng.normal(size=(1, 64)).astype(np.float32)} for _ in range(12)]
+    given[0]["x"][0, 0] = 300  # so large that 8 bits leave nothing of the others
+    whole, narrow = (
+        cto.linear_quantize_activations(path, everywhere(), given, observer=name) for name in ("min_max", "output")
+    )
+    others = given[1:]
+    assert distance(path, narrow, others) < distance(path, whole, others) / 2
+
+
+def distance(path, model, given) -> float:
+    """Of the probabilities of two classifiers, at most."""
+    exact, other = run(path), run(model)
+    key = exact.interface.probabilities
+    pairs = ((exact.predict(sample)[key], other.predict(sample)[key]) for sample in given)
+    return max(abs(one[label] - two[label]) for one, two in pairs for label in one)
 
 
 def test_the_range_is_that_of_the_least_noise() -> None:

@@ -19,11 +19,13 @@ from corepress.coreml import (
     palettize_weights,
     prune_weights,
 )
+from corepress.coreml.calibrated import judging
 from corepress.coreml.calibrated.layers import layout_of, vectors_of
 from corepress.errors import ConfigError
 from corepress.runtime import load
 from corepress.runtime.registry import OPERATIONS
 from corepress.runtime.walk import walk
+from tests import structures
 from tests.oracle import peer_weights
 
 
@@ -173,6 +175,19 @@ def test_sensitive_elements_are_kept_near(package: Path) -> None:
     sensitive = calibrated.palettize_weights(package, chosen, samples(), method="skm", held_back=0)
     assert [w.compression for w in plain.weights()] == [w.compression for w in sensitive.weights()]
     assert distance(package, sensitive) < distance(package, plain)
+
+
+def test_sensitivities_of_a_classifier_are_those_of_its_probabilities(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    given = [{"x": rng.normal(size=(1, 64)).astype(np.float32) * np.arange(64)} for _ in range(8)]
+    path, chosen = structures.classifier(tmp_path), config(OpPalettizerConfig, nbits=2)
+    plain = palettize_weights(path, chosen)
+    sensitive = calibrated.palettize_weights(path, chosen, given, method="skm", held_back=0)
+    assert not sensitive.unfitted
+    exact, one, two = (
+        judging.answers_of(model, given, None, "cpu") for model in (corepress.load(path), sensitive, plain)
+    )
+    assert judging.error(exact, one) < judging.error(exact, two)
 
 
 def test_sensitivity_of_a_linear_layer_is_the_square_of_its_input() -> None:

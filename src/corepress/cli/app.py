@@ -185,8 +185,8 @@ def compress(
     from corepress import recipe as recipes
 
     steps = recipes.load(recipe, networks=holds_networks(model))
-    check_asks(model, (step.config for step in steps.steps), recipe)
-    learning = next((f"method: {step.method} of the recipe" for step in steps.steps if step.method), "")
+    check_asks(model, (step.config if step.activations is None else None for step in steps.steps), recipe)
+    learning = next((f"{step.learns_by} of the recipe" for step in steps.steps if step.learns_by), "")
     run_step("compress", model, to, running, lambda source, progress, samples: recipes.run(
         source, steps, workers=running.workers, progress=progress, sample_data=samples or None, **limits.keywords(),
     ), page, check, learning, recipe.read_text(encoding="utf-8"))  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,11 +15,12 @@ from corepress import targets
 from corepress.configuration import Levels
 from corepress.coreml.config import OptimizationConfig
 from corepress.coreml.methods import METHODS
-from corepress.coreml.op_configs import WITH_NBITS, OpThresholdPrunerConfig
+from corepress.coreml.op_configs import WITH_NBITS, OpActivationLinearQuantizerConfig, OpThresholdPrunerConfig
 from corepress.errors import ConfigError
 from corepress.fields import read, read_yaml, suggestion
 from corepress.names import API, SHORT
 from corepress.neural_network.config import NetworkConfig, NetworkLinearConfig, NetworkPaletteConfig
+from corepress.recipe.activations import ARGUMENTS, KEYS, Activations
 from corepress.recipe.steps import KINDS, LEVELS, AnyConfig, Kind, Recipe, Step
 
 # The three ways to prune exclude each other: who asks for one does not inherit the arguments of another.
@@ -41,7 +43,10 @@ class _Face(NamedTuple):
     whole: type[Levels]
 
 
-_PACKAGES = _Face({verb: method.kinds for verb, method in METHODS.items()}, OptimizationConfig)
+_PACKAGES = _Face(
+    {verb: method.kinds for verb, method in METHODS.items()} | {"activations": (OpActivationLinearQuantizerConfig,)},
+    OptimizationConfig,
+)
 _NETWORKS = _Face({"palettize": (NetworkPaletteConfig,), "quantize": (NetworkLinearConfig,)}, NetworkConfig)
 
 
@@ -98,13 +103,15 @@ def parse(content: Any, where: str = "recipe", *, networks: bool = False) -> Rec
     if not isinstance(given, list) or not given:
         raise ConfigError(f"{where}: steps must be a list of steps, such as - palettize: {{nbits: 4}}.")
     steps: list[Step] = []
-    before: list[AnyConfig] = []  # of the steps since the weights were dense
+    before: list[AnyConfig] = []  # of the steps on weights since these were dense
     for number, entry in enumerate(given, 1):
-        kind, config, method = _step(entry, f"{where}: step {number}", target, _NETWORKS if networks else _PACKAGES)
-        joint = config is not None and any(_may_meet(config, other) for other in before)
-        steps.append(Step(kind, config, joint=joint, method=method))
-        # What a step decompressed is dense again, so the next one starts afresh.
-        before = [] if config is None else [*before, config]
+        step = _step(entry, f"{where}: step {number}", target, _NETWORKS if networks else _PACKAGES)
+        joint = step.config is not None and any(_may_meet(step.config, other) for other in before)
+        steps.append(replace(step, joint=joint and step.activations is None))
+        if step.config is None:
+            before = []  # what it decompressed is dense again, so the next one starts afresh
+        elif step.activations is None:
+            before.append(step.config)
     return Recipe(None if target is None else target.name, tuple(steps), networks)
 
 
@@ -118,10 +125,9 @@ def _may_meet(one: AnyConfig, other: AnyConfig) -> bool:
     return any(a == b or fnmatchcase(a, b) or fnmatchcase(b, a) for a in names for b in others)
 
 
-def _step(
-    entry: Any, where: str, target: targets.Target | None, face: _Face
-) -> tuple[Kind, AnyConfig | None, str | None]:
-    step = _mapping({entry: None} if isinstance(entry, str) else entry, where, (*KINDS, "ops", "names", "method"))
+def _step(entry: Any, where: str, target: targets.Target | None, face: _Face) -> Step:
+    known = (*KINDS, "ops", "names", "method", *KEYS)
+    step = _mapping({entry: None} if isinstance(entry, str) else entry, where, known)
     kinds = [kind for kind in KINDS if kind in step]
     if len(kinds) != 1:
         raise ConfigError(f"{where} must have one of {', '.join(KINDS)}. Got {', '.join(kinds) or 'none'}.")
@@ -130,30 +136,51 @@ def _step(
     if kind == "decompress":
         if step[kind] or len(step) > 1:
             raise ConfigError(f"{where} takes no arguments: it makes every weight dense.")
-        return kind, None, None
+        return Step(kind, None, joint=False)
     if kind not in face.kinds:
-        raise ConfigError(f"{where}: neural networks have no such weights. Known are: {', '.join(face.kinds)}.")
-    method = step.get("method")
-    if method is not None and face is _NETWORKS:
-        raise ConfigError(f"{where}: method: the weights of neural networks are not fitted to data.")
-    if method is not None and method not in tuple(METHODS[kind].fitted):
-        raise ConfigError(f"{where}: method must be {' or '.join(METHODS[kind].fitted)}. Got {method!r}.")
+        lacking = "quantized activations" if kind == "activations" else "such weights"
+        raise ConfigError(f"{where}: neural networks have no {lacking}. Known are: {', '.join(face.kinds)}.")
+    method = _method(kind, step.get("method"), where, face)
+    settings = _settings(kind, {key: step[key] for key in KEYS if key in step}, where)
     config = _config(kind, step, where, face)
+    if kind == "activations" and any(held.nbits != 8 for held in config.configs()):
+        raise ConfigError(f"{where}: activations can be int8 or uint8 only: set dtype accordingly.")
     if target is not None:
         for held in config.configs():
             with _naming(where):
-                targets.require(held.features(), target)
-    return kind, config, method
+                targets.require(held.features() if settings is None else ["activation quantization"], target)
+    return Step(kind, config, joint=False, method=method, activations=settings)
+
+
+def _method(kind: Kind, method: Any, where: str, face: _Face) -> str | None:
+    if method is None:
+        return None
+    if face is _NETWORKS:
+        raise ConfigError(f"{where}: method: the weights of neural networks are not fitted to data.")
+    if kind not in METHODS:
+        raise ConfigError(f"{where}: method is for steps on weights: this one always learns from samples.")
+    if method not in tuple(METHODS[kind].fitted):
+        raise ConfigError(f"{where}: method must be {' or '.join(METHODS[kind].fitted)}. Got {method!r}.")
+    return str(method)
+
+
+def _settings(kind: Kind, given: Mapping[str, Any], where: str) -> Activations | None:
+    """What a step on activations says beside its configuration; of others, nothing may be given."""
+    if kind == "activations":
+        return read(given, Activations, where)
+    if given:
+        raise ConfigError(f"{where}: {next(iter(given))} is for the step activations.")
+    return None
 
 
 def _config(kind: Kind, step: Mapping[str, Any], where: str, face: _Face) -> Any:
-    defaults = _arguments(face.kinds[kind], step[kind], where)
+    defaults = _arguments(kind, face, step[kind], where)
     levels: dict[str, dict[str, Any]] = {level: {} for level in LEVELS.values()}
     for level, configs in levels.items():
         given = step.get(level)
         for name, override in ({} if given is None else _mapping(given, f"{where}, {level}")).items():
             place = f'{where}, {level} "{name}"'
-            changed = _arguments(face.kinds[kind], override, place)
+            changed = _arguments(kind, face, override, place)
             merged = None if changed is None else _merge(kind, defaults or {}, changed)
             configs[str(name)] = _op_config(face.kinds[kind], merged, place)
     whole = _op_config(face.kinds[kind], defaults, where)
@@ -162,10 +189,12 @@ def _config(kind: Kind, step: Mapping[str, Any], where: str, face: _Face) -> Any
         return make(whole, levels["ops"], levels["names"])
 
 
-def _arguments(kinds: Sequence[type[Any]], given: Any, where: str) -> dict[str, Any] | None:
+def _arguments(kind: Kind, face: _Face, given: Any, where: str) -> dict[str, Any] | None:
     if given is None or given == "skip":
         return None
-    known = {field.name: None for cls in kinds for field in attrs.fields(cls)}
+    known = {field.name: None for cls in face.kinds[kind] for field in attrs.fields(cls)}
+    if kind == "activations":
+        known = dict.fromkeys(ARGUMENTS)
     short = {word: name for word, name in API.items() if name in known}
     arguments: dict[str, Any] = {}
     for key, value in _mapping(given, where, known, short).items():

@@ -16,6 +16,8 @@ from corepress.neural_network.interop import takes_any_model as takes_any_networ
 from corepress.recipe.steps import LEVELS, Recipe
 from corepress.split import HELD_BACK
 
+Samples = list[Mapping[Any, Any]]
+
 
 def run(
     model: Any,
@@ -40,7 +42,8 @@ def run(
         progress: Called after each weight with the number done, of all, and a name.
         strict: Make an error of a rule that changes nothing, where a warning would do.
         spare_constants: As in `corepress.coreml.palettize_weights`.
-        sample_data: Inputs for the steps with a method that learns from them, as in `corepress.coreml.calibrated`.
+        sample_data: Inputs for the steps with a method that learns from them, as in `corepress.coreml.calibrated`, and
+            for those on activations.
         held_back: The part of them on which it is tried whether fitting helps, as there.
 
     Returns:
@@ -71,7 +74,7 @@ def _run(
     progress: Any,
     strict: bool,
     spare_constants: bool | None,
-    samples: list[Mapping[Any, Any]] | None,
+    samples: Samples | None,
     held_back: float,
 ) -> Any:
     for number, step in enumerate(recipe.steps, 1):
@@ -80,6 +83,18 @@ def _run(
             continue
         assert isinstance(step.config, OptimizationConfig)
         where = f"step {number} ({step.kind})"
+        words = {level: f"{where}, {word}:" for level, word in LEVELS.items()}
+        if step.learns_by and samples is None:
+            learning = f"its method, {step.method}," if step.method else "it"
+            raise ConfigError(f"{where}: {learning} learns from samples: sample_data is needed")
+        if step.activations is not None:
+            from corepress.coreml.activations.quantize import quantized
+
+            model, _ = quantized(
+                model, step.config, samples or [], **step.activations.keywords(), target=target, workers=workers,
+                progress=progress, strict=strict, words=words,
+            )  # fmt: skip
+            continue
         plan = METHODS[step.kind].plan(
             model,
             step.config,
@@ -88,17 +103,15 @@ def _run(
             target=target,
             strict=strict,
             spare_constants=spare_constants,
-            words={level: f"{where}, {word}:" for level, word in LEVELS.items()},
+            words=words,
             where=where,
         )
         if step.method is None:
             model = plan.run(workers, progress)
             continue
-        if samples is None:
-            raise ConfigError(f"{where}: its method, {step.method}, learns from samples: sample_data is needed")
         from corepress.coreml.calibrated.best import compressed
 
-        model = compressed(plan, samples, held_back, workers=workers, progress=progress)
+        model = compressed(plan, samples or [], held_back, workers=workers, progress=progress)
     return model
 
 

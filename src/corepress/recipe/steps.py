@@ -7,8 +7,9 @@ from typing import Literal, get_args
 
 from corepress.coreml.config import OptimizationConfig
 from corepress.neural_network.config import NetworkConfig
+from corepress.recipe.activations import Activations
 
-Kind = Literal["prune", "palettize", "quantize", "decompress"]
+Kind = Literal["prune", "palettize", "quantize", "activations", "decompress"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 # The levels of a configuration, and what a recipe calls them.
 LEVELS = {
@@ -22,11 +23,12 @@ class Step:
     """One step of a recipe.
 
     Args:
-        kind: "prune", "palettize", "quantize" or "decompress".
-        config: Which weight gets what; None for "decompress".
+        kind: "prune", "palettize", "quantize", "activations" or "decompress".
+        config: Which weight, or operation, gets what; None for "decompress".
         joint: Whether weights that are compressed already are compressed further, as they are by a step that may meet
             the weights of one before it.
         method: The one that learns from samples, if any.
+        activations: For "activations" what is said beside the configuration, else None.
 
     Examples:
         >>> from corepress import recipe
@@ -39,6 +41,14 @@ class Step:
     config: AnyConfig | None
     joint: bool
     method: str | None = None
+    activations: Activations | None = None
+
+    @property
+    def learns_by(self) -> str:
+        """The words by which it learns from samples; empty for a step that does not."""
+        if self.activations is not None:
+            return f"the step {self.kind}"
+        return f"method: {self.method}" if self.method else ""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from corepress.coreml.config import OptimizationConfig, check_kinds
 from corepress.coreml.interop import takes_any_model
 from corepress.coreml.op_configs import OpActivationLinearQuantizerConfig, OpLinearQuantizerConfig
 from corepress.coreml.opset import reach
-from corepress.coreml.rules import Item, without_effect
+from corepress.coreml.rules import PYTHON, Item, without_effect
 from corepress.engine import Progress
 from corepress.errors import ConfigError, Missed
 from corepress.fields import warn_or_raise
@@ -41,6 +41,7 @@ def linear_quantize_activations(
     min_snr: float | None = None,
     min_cosine: float | None = None,
     bias_correction: bool | None = False,
+    held_back: float | Iterable[Mapping[Any, Any]] | None = None,
     function: str | None = None,
     target: Any = None,
     device: str = "cpu",
@@ -71,6 +72,8 @@ def linear_quantize_activations(
         min_cosine: The same as a cosine.
         bias_correction: Take back by the biases of conv and linear what rounding shifts in a channel; None, in a search
             for exceptions only: if the outputs are nearer then.
+        held_back: The part of the samples that nothing is learnt from, because exceptions are chosen by them (or were,
+            where they are named now); or other samples for that. By default a fifth with "auto", else none.
         function: Of a model with several, the one to calibrate and quantize; by default its default function. Of a
             pipeline all stages that are ML programs are quantized.
         target: Raise the model to this deployment target first, such as "iOS18".
@@ -98,8 +101,8 @@ def linear_quantize_activations(
     """
     return quantized(
         mlmodel, config, sample_data, observer=observer, exceptions=exceptions, min_snr=min_snr, min_cosine=min_cosine,
-        bias_correction=bias_correction, function=function, target=target, device=device, workers=workers,
-        progress=progress, strict=strict,
+        bias_correction=bias_correction, held_back=held_back, function=function, target=target, device=device,
+        workers=workers, progress=progress, strict=strict,
     )[0]  # fmt: skip
 
 
@@ -113,14 +116,19 @@ def quantized(
     min_snr: float | None = None,
     min_cosine: float | None = None,
     bias_correction: bool | None = False,
+    held_back: float | Iterable[Mapping[Any, Any]] | None = None,
     function: str | None = None,
     target: Any = None,
     device: str = "cpu",
     workers: int | None = None,
     progress: Progress | None = None,
     strict: bool = False,
+    words: Mapping[str, str] = PYTHON,
 ) -> tuple[Model, Found | None]:
-    """What `linear_quantize_activations` gives, and with `exceptions="auto"` which operations it left, and why."""
+    """What `linear_quantize_activations` gives, and with `exceptions="auto"` which operations it left, and why.
+
+    `words`: what the levels of the configuration are called where it was written.
+    """
     config = check_kinds(config, "linear_quantize_activations", OpLinearQuantizerConfig)
     for op_config in config.configs():
         assert isinstance(op_config, OpLinearQuantizerConfig)
@@ -128,10 +136,10 @@ def quantized(
             raise ConfigError("activations can be int8 or uint8 only: set dtype accordingly")
     goal = _goal(exceptions, observer, min_snr, min_cosine)
     original, split = model.origin or model, None
-    if goal is not None or observer == OUTPUT or bias_correction:
-        split = _split(model, sample_data, function, goal is not None)
+    if goal is not None or observer == OUTPUT or bias_correction or held_back:
+        split = _split(model, sample_data, held_back, function, goal is not None)
         sample_data = split.learnt
-    ranges = _ranges(model, config, sample_data, observer, function, target, device, workers, progress, strict)
+    ranges = _ranges(model, config, sample_data, observer, function, target, device, workers, progress, strict, words)
     if split is None:
         return ranges.written(_known(exceptions, ranges, strict)), None
     ways = list(_ways(ranges, original, split, observer, bias_correction, function, device, progress))
@@ -202,12 +210,20 @@ def _goal(
     return None
 
 
-def _split(model: Model, samples: Iterable[Mapping[Any, Any]], function: str | None, judged: bool) -> Split:
-    """The samples that ranges come from, and those that exceptions are chosen by (`judged`), a fifth."""
+def _split(
+    model: Model,
+    samples: Iterable[Mapping[Any, Any]],
+    held_back: float | Iterable[Mapping[Any, Any]] | None,
+    function: str | None,
+    judged: bool,
+) -> Split:
+    """The samples that ranges come from, and those that exceptions are chosen by (`judged`), by default a fifth."""
     from corepress.coreml.calibrated.judging import Split, split_of
     from corepress.split import HELD_BACK
 
-    split = split_of(model, samples, HELD_BACK if judged else 0.0, function)
+    if held_back is None:
+        held_back = HELD_BACK if judged else 0.0
+    split = split_of(model, samples, held_back, function)
     if judged and not split.judged:
         return Split(split.learnt, split.learnt)
     return split
@@ -224,6 +240,7 @@ def _ranges(
     workers: int | None,
     progress: Progress | None,
     strict: bool,
+    words: Mapping[str, str],
 ) -> Ranges:
     """The ranges of the activations, in a copy of the model that has been raised to what they need."""
     new_observer = observer_of(observer)
@@ -231,7 +248,7 @@ def _ranges(
     reach(result, "iOS17", "quantized activations", target)
     program, functions = runnable(model, function, device)
     parts = [part for part in parts_of(result, config) if part.function in functions]
-    warn_or_raise(_idle_rules(config, parts), log, strict)
+    warn_or_raise(_idle_rules(config, parts, words), log, strict)
     if not any(part.values for part in parts):
         sentence = (
             "linear_quantize_activations quantized no activation: the configuration covers none of the operations that "
@@ -245,14 +262,14 @@ def _ranges(
     return Ranges(result, config, tuple(functions), observers, trouble)
 
 
-def _idle_rules(config: OptimizationConfig, parts: Iterable[Part]) -> Iterator[str]:
+def _idle_rules(config: OptimizationConfig, parts: Iterable[Part], words: Mapping[str, str]) -> Iterator[str]:
     """The sentences about rules that change nothing."""
     anything = OpLinearQuantizerConfig()
     taken = [node for part in parts for node in before(part.view, part.inputs, lambda node: anything)]
     items = [Item(node.name, ((node.type, node.name),), str) for node in taken]
     operations = [node for part in parts for node in part.view if not (node.is_const or node.is_constexpr)]
     names, types = ({getattr(node, fact): None for node in operations} for fact in ("name", "type"))
-    return without_effect(config, items, names, types, what="activation")
+    return without_effect(config, items, names, types, words, "activation")
 
 
 def as_for_weights(config: OptimizationConfig, model: Model, mode: Any = None) -> OptimizationConfig:

@@ -175,6 +175,19 @@ def test_w8a8_with_a_goal_finds_what_stays_in_floating_point(tmp_path) -> None:
     assert "can't be reached" in missed.stderr
 
 
+def test_a_recipe_with_activations_learns_from_data(tmp_path) -> None:
+    recipe, out = tmp_path / "recipe.yaml", tmp_path / "out.mlpackage"
+    recipe.write_text("steps: [{activations: {mode: linear}}, {quantize: {}}]\n")
+    assert "the step activations of the recipe needs --data" in fails("compress", DIGITS, "-o", out, "--recipe", recipe)
+    given = ["--data", data(tmp_path, *range(30))]
+    done = corepress("compress", DIGITS, "-o", out, "--recipe", recipe, *given, "--json")
+    assert json.loads(done.stdout)["verification"]["judged_on"]["part"] == "held back"
+    same = tmp_path / "same.mlpackage"
+    corepress("quantize", DIGITS, "-o", same, "--activations", "--activation-mode", "linear", *given)
+    files = ["Data/com.apple.CoreML/model.mlmodel", "Data/com.apple.CoreML/weights/weight.bin"]
+    assert all((out / name).read_bytes() == (same / name).read_bytes() for name in files)
+
+
 def test_goals_that_make_no_sense_are_refused(tmp_path) -> None:
     for options, message in (
         (["--min-snr", 20, "--min-cosine", 0.9], "--min-snr is the threshold of --metric"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -11,6 +11,7 @@ from corepress.cli.declare import Option
 from corepress.cli.options import Limits, Running
 
 if TYPE_CHECKING:
+    from corepress.cli.again import Beside
     from corepress.coreml import OptimizationConfig
     from corepress.coreml.activations.exceptions import Found
 
@@ -64,18 +65,14 @@ class Activations:
         goal: dict[str, Any] = {**check.goal}
 
         def both(source: Any, progress: Any, samples: list[Any]) -> Any:
-            from corepress.coreml.activations.quantize import as_for_weights, quantized
+            from corepress.coreml.activations.quantize import quantized
 
             options = {
                 "target": limits.target, "strict": limits.strict, "workers": running.workers, "progress": progress,
             }  # fmt: skip
-            mode = self.activation_mode or ("linear" if goal else None)
-            how = as_for_weights(config, source, mode)
+            how = self._config(config, source, goal)
             if not goal:
-                model, _ = quantized(
-                    source, how, samples,
-                    observer=self.observer or "min_max", bias_correction=bool(self.bias_correction), **options,
-                )  # fmt: skip
+                model, _ = quantized(source, how, samples, **self._plainly(), **options)
                 return weights(model, progress, samples)
             # What the weights lose counts as well, and their biases are corrected, too.
             model, found = quantized(
@@ -87,3 +84,22 @@ class Activations:
             return model
 
         return both
+
+    def again(self, config: OptimizationConfig, source: Any, check: Check, told: Sequence[Found]) -> Beside:
+        """The step of a recipe that does the same, with the exceptions that were `told`."""
+        from corepress.cli.again import Beside
+
+        how = self._config(config, source, check.goal)
+        if not told:
+            return Beside(how, self._plainly(), first=True)
+        return Beside(how, told[0].keys, first=False)
+
+    def _config(self, config: OptimizationConfig, source: Any, goal: Mapping[str, float]) -> OptimizationConfig:
+        """How activations are quantized beside weights of this configuration."""
+        from corepress.coreml.activations.quantize import as_for_weights
+
+        return as_for_weights(config, source, self.activation_mode or ("linear" if goal else None))
+
+    def _plainly(self) -> dict[str, Any]:
+        """What is asked for without a goal."""
+        return {"observer": self.observer or "min_max", "bias_correction": bool(self.bias_correction)}

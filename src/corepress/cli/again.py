@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from corepress.errors import ConfigError
 
@@ -12,8 +12,19 @@ if TYPE_CHECKING:
     from corepress.coreml import OptimizationConfig
 
 
-def recipe_of(kind: str, config: OptimizationConfig, target: str | None, method: str | None) -> str:
-    """The text of the recipe of one step; empty where no recipe can say the same, as of values that are functions.
+class Beside(NamedTuple):
+    """Activations that are quantized beside weights: the configuration, further keys, and whether it is first."""
+
+    config: OptimizationConfig
+    keys: Mapping[str, Any]
+    first: bool
+
+
+def recipe_of(
+    kind: str, config: OptimizationConfig, target: str | None, method: str | None, beside: Beside | None = None
+) -> str:
+    """The text of the recipe of a step on weights, and of one on activations if there is one; empty where no recipe can
+    say the same, as of values that are functions.
 
     What it says is read back and compared, so that a recipe that is shown is one that does the same.
     """
@@ -22,6 +33,21 @@ def recipe_of(kind: str, config: OptimizationConfig, target: str | None, method:
     from corepress import recipe
     from corepress.searching.recipes import as_yaml
 
+    steps, configs = [_step(kind, config, {"method": method} if method else {})], [config]
+    if beside is not None:
+        place = 0 if beside.first else 1
+        steps.insert(place, _step("activations", beside.config, beside.keys))
+        configs.insert(place, beside.config)
+    content = {**({"target": target} if target else {}), "steps": steps}
+    try:
+        text = as_yaml(content)
+        return text if [step.config for step in recipe.parse(yaml.safe_load(text)).steps] == configs else ""
+    except (ConfigError, yaml.YAMLError):
+        return ""
+
+
+def _step(kind: str, config: OptimizationConfig, keys: Mapping[str, Any]) -> dict[str, Any]:
+    """A step as YAML has it: its verb, by type and by name what differs, and further keys."""
     levels = {"ops": config.op_type_configs, "names": config.op_name_configs}
     whole = _arguments(config.global_config, {})
     step: dict[str, Any] = {kind: whole}
@@ -29,14 +55,7 @@ def recipe_of(kind: str, config: OptimizationConfig, target: str | None, method:
         base = whole if isinstance(whole, Mapping) else {}
         if configs:
             step[level] = {name: _arguments(held, base) for name, held in configs.items()}
-    if method is not None:
-        step["method"] = method
-    content = {**({"target": target} if target else {}), "steps": [step]}
-    try:
-        text = as_yaml(content)
-        return text if recipe.parse(yaml.safe_load(text)).steps[0].config == config else ""
-    except (ConfigError, yaml.YAMLError):
-        return ""
+    return {**step, **keys}
 
 
 def _arguments(config: Any, base: Mapping[str, Any]) -> dict[str, Any] | str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -118,7 +119,7 @@ def quantize(
 ) -> None:
     """Replace weights by 4- or 8-bit integers with scales; with --activations, compute in 8 bits, too (W8A8)."""
     fits = f"--method {method}" if method else "--activations" if both.activations else ""
-    recipe = ""
+    recipe: str | Callable[[], str] = ""
     told: list[Found] = []
     if holds_networks(model):
         step = of_networks(*how.of_network(), running, choice, limits)
@@ -126,12 +127,15 @@ def quantize(
         config = choice.config_of(how.config)
         more = {"activation_aware_scale": True} if activation_aware_scale else {}
         step = of_package("linear_quantize_weights", config, choice.joint, limits, running, method, **more)
+        again = None
         if both.activations:
             step = both.beside(step, config, check, limits, running, told.append)
+            again = partial(both.again, config, model, check, told)
         else:
             check_asks(model, [config], choice.config)
-        if not (both.activations or more):
-            recipe = page.recipe("quantize", config, limits.target, method, choice.joint)
+        if not more:
+            # Which exceptions were found is known afterwards.
+            recipe = partial(page.recipe, "quantize", config, limits.target, method, choice.joint, again)
     run_step("quantize", model, to, running, step, page, check, fits, recipe, told)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +13,7 @@ from corepress.cli.declare import Option
 from corepress.cli.words import translate
 
 if TYPE_CHECKING:
+    from corepress.cli.again import Beside
     from corepress.coreml import OptimizationConfig
     from corepress.reports import Report
     from corepress.reports.answers import Answers
@@ -48,13 +49,24 @@ class Page:
 
         return Answers(interface(model, function))
 
-    def recipe(self, kind: str, config: OptimizationConfig, target: str | None, method: str | None, joint: bool) -> str:
-        """The recipe that does the same, for the page; empty without one. (A first step compresses nothing further.)"""
+    def recipe(
+        self,
+        kind: str,
+        config: OptimizationConfig,
+        target: str | None,
+        method: str | None,
+        joint: bool,
+        beside: Callable[[], Beside] | None = None,
+    ) -> str:
+        """The recipe that does the same, for the page; empty without one. (A first step compresses nothing further.)
+
+        `beside`: gives the step on activations, if there is one.
+        """
         if self.report is None or joint:
             return ""
         from corepress.cli.again import recipe_of
 
-        return recipe_of(kind, config, target, method)
+        return recipe_of(kind, config, target, method, beside and beside())
 
     def write(self, task: str, weights: Report, *, overwrite: bool = False, **content: Any) -> None:
         """Write the page, if it was asked for. `content`: as `corepress.reports.page.page` takes it."""

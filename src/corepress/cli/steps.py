@@ -73,13 +73,14 @@ def run_step(
     page: Page,
     check: Check | None = None,
     fits: str = "",
-    recipe: str = "",
+    recipe: str | Callable[[], str] = "",
     told: Sequence[Found] = (),
 ) -> None:
     """Apply a step under a progress bar, save, compare what was saved if asked to, report.
 
     `page`: the page that is written about it, if any. `fits`: the option by which the step learns from samples, if it
-    does. `recipe`: what does the same, for the page. `told`: takes which operations the step left in floating point.
+    does. `recipe`: what does the same, for the page, maybe known only at the end. `told`: takes which operations the
+    step left in floating point.
     Raises Missed where the result is worse than `check` asks for.
     """
     from corepress.cli import show
@@ -105,7 +106,7 @@ def run_step(
     page.write(
         title, result, overwrite=to.overwrite, names=(original.path.name, to.output.name), models=(original, saved),
         verification=judgement.verification if judgement else None, basis=judgement.basis if judgement else "",
-        answers=watch, recipe=recipe,
+        answers=watch, recipe=recipe() if callable(recipe) else recipe,
     )  # fmt: skip
     show.summary(result, to.output, running.as_json, judgement, hazards, page.facts(), told[0] if told else None)
     if judgement is not None:

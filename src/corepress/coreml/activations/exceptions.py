@@ -21,6 +21,7 @@ from corepress.engine import Progress
 from corepress.errors import ConfigError, DataError
 from corepress.formats.mlprogram import Model
 from corepress.metrics import METRICS, Sums, limit_of, worst
+from corepress.split import HELD_BACK
 
 log = logging.getLogger(__name__)
 
@@ -98,6 +99,16 @@ class Found:
     def names(self) -> tuple[str, ...]:
         """Of the operations that are left in floating point."""
         return tuple(left.name for left in self.left)
+
+    @property
+    def keys(self) -> dict[str, Any]:
+        """What a recipe says to quantize the same again: `held_back` keeps away the samples that this was chosen by."""
+        return {
+            "exceptions": list(self.names),
+            "observer": self.way.observer,
+            "bias_correction": self.way.finish is not None,
+            "held_back": HELD_BACK,
+        }
 
     @property
     def met(self) -> bool:

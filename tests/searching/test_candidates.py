@@ -47,7 +47,7 @@ def test_groups_are_as_large_as_asked():
 @pytest.mark.parametrize(
     ("system", "forms", "sentence"),
     [
-        ("iOS18", ["plaettized"], "there is no 'plaettized'"),
+        ("iOS18", ["plaettized"], "forms='plaettized': there is no such form"),
         ("iOS17", ["joint"], "iOS17 can hold no weight that is joint"),
         ("iOS15", FORMS, "iOS15 can hold no weight"),
     ],
@@ -55,6 +55,15 @@ def test_groups_are_as_large_as_asked():
 def test_forms_that_there_are_not(system, forms, sentence):
     with pytest.raises(ConfigError, match=sentence):
         candidates(target(system), forms)
+
+
+@pytest.mark.parametrize(
+    ("system", "forms", "sentence"),
+    [("iOS18", ["quantized"], "without palettized forms"), ("iOS17", FORMS, "iOS17 holds one table for each weight")],
+)
+def test_a_least_group_where_no_table_is_shared_by_groups_is_refused(system, forms, sentence):
+    with pytest.raises(ConfigError, match=f"min_group=16 has no effect.*{sentence}"):
+        candidates(target(system), forms, min_group=16)
 
 
 def test_the_dense_form_takes_no_steps():

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from torch import nn
 
 import corepress as cto
 from corepress import recipe as recipes
+from corepress.cli.searching import function_in
 from corepress.errors import ConfigError, FormatError, OutputError
 from corepress.searching import run as running
 from corepress.searching.kept import Kept
@@ -40,6 +42,10 @@ def module() -> nn.Module:
 def batches(count: int = 20) -> list[torch.Tensor]:
     torch.manual_seed(1)
     return [torch.randn(4, 64) for _ in range(count)]
+
+
+def first_half(answer: torch.Tensor) -> torch.Tensor:
+    return answer[:, :5]
 
 
 def first_output(outputs, sample) -> float:
@@ -96,8 +102,10 @@ def test_a_search_of_networks_writes_a_recipe_that_makes_the_same_bytes(tmp_path
     found.save_recipe(recipe)
     made = recipes.run(path, recipes.load(recipe, networks=True), spare_constants=True).save(again)
     assert made.spec == found.model.spec
-    with pytest.raises(ConfigError, match="target is for ML programs, and the model is a neural network"):
+    with pytest.raises(ConfigError, match='"target" is for ML programs, and the model is a neural network'):
         cto.search(model, inputs(5), bits=4, target="iOS18")
+    with pytest.raises(ConfigError, match='"min_group" is for ML programs'):
+        cto.search(model, inputs(5), bits=4, min_group=4)
 
 
 @pytest.mark.parametrize("kind", ["package", "network", "module"])
@@ -221,6 +229,18 @@ def test_a_folder_of_another_search_is_refused(tmp_path: Path) -> None:
         cto.torch.search(other, batches(), bits=4, points=1, resume=tmp_path)
     with pytest.raises(ConfigError, match="other metric"):
         cto.torch.search(module(), batches(), bits=4, points=1, resume=tmp_path, metric=first_output)
+    with pytest.raises(ConfigError, match="with other model"):
+        cto.torch.search(module(), batches(), bits=4, points=1, resume=tmp_path, outputs=first_half)
+
+
+def test_a_metric_is_known_by_its_whole_file(tmp_path: Path) -> None:
+    metric = tmp_path / "metric.py"
+    metric.write_text("FACTOR = 1\n\ndef norm(outputs, sample):\n    return FACTOR\n")
+    before = running.source_of(function_in(f"{metric}:norm"))
+    assert running.source_of(function_in(f"{metric}:norm")) == before
+    metric.write_text("FACTOR = 2\n\ndef norm(outputs, sample):\n    return FACTOR\n")
+    assert running.source_of(function_in(f"{metric}:norm")) != before
+    assert running.source_of(first_output) != running.source_of(first_half)
 
 
 def test_what_is_kept_is_plain_and_exact(tmp_path: Path) -> None:
@@ -256,6 +276,18 @@ def test_a_search_that_is_stopped_keeps_the_best_so_far() -> None:
     with pytest.raises(KeyboardInterrupt) as nothing:
         cto.torch.search(module(), batches(), bits=4, progress=at_once)
     assert not isinstance(nothing.value, Stopped)
+
+
+def test_a_search_that_is_stopped_while_its_choice_is_tested_keeps_it(monkeypatch) -> None:
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(running, "_tested", stop)
+    stages: list[str] = []
+    with pytest.raises(Stopped) as stopped:
+        cto.torch.search(module(), batches(), bits=4, points=1, progress=lambda _, __, stage: stages.append(stage))
+    assert stopped.value.result.chosen.bits <= 4 and stopped.value.result.samples["tested"] == 0
+    assert "Ctrl-C again" in stages[-1]
 
 
 STOPPED = """

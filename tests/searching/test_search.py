@@ -105,6 +105,38 @@ def test_a_metric_of_the_caller_decides(samples, whole):
     assert found.tested[name] >= found.least
 
 
+def test_a_metric_called_as_one_of_ours_is_another_one(samples):
+    def kl(outputs, sample):
+        return float(outputs["logits"].max())  # more is better, as always
+
+    found = cto.search(DIGITS, samples, max_drop=0.5, metric=kl, **QUICK)
+    assert found.met and found.metric == "your kl" and found.tested["your kl"] >= found.least
+
+
+def test_what_is_measured_for_the_front_may_be_chosen(samples):
+    given = {"forms": ["palettized"], "points": 8, "workers": 1}
+    found = cto.search(DIGITS, samples, bits=3.5, **given)
+    within = [point for point in found.points if point.bits <= 3.5]
+    assert found.chosen == max(within, key=lambda point: point.quality["snr"])
+    found = cto.search(DIGITS, samples, min_snr=20, **given)
+    good = [point for point in found.points if point.quality["snr"] >= 20]
+    assert found.tested["snr"] < 20 or found.chosen == min(good, key=lambda point: point.size)
+
+
+def test_what_is_within_the_budget_stays_as_it_is_and_that_is_said_at_once(samples):
+    stages = []
+    for goal in ({"max_size": "10MB"}, {"bits": 20}):
+        found = cto.search(DIGITS, samples, **goal, progress=lambda _, __, stage: stages.append(stage))
+        assert "within the budget as it is" in found.notes[0] and found.met
+        assert found.chosen.size == cto.load(DIGITS).size() == found.model.size() and not found.recipe["steps"]
+    assert set(stages) == {"measuring models"}
+
+
+def test_few_samples_to_test_by_are_told_of(samples, at_four_bits):
+    assert at_four_bits.samples["tested"] == 3
+    assert any("3 different samples" in note for note in at_four_bits.notes)
+
+
 def test_the_same_seed_gives_the_same(samples, at_four_bits):
     again = cto.search(DIGITS, samples, bits=4, **QUICK)
     assert again.to_dict() == at_four_bits.to_dict()
@@ -147,9 +179,9 @@ def test_what_stays_as_it_is_is_told_of(at_four_bits):
         ({"data": []}, ConfigError, "data is empty"),
         ({"data": [{"picture": np.zeros((1, 1, 8, 8), "f4")}]}, ConfigError, "picture|image"),
         ({"data": [{"image": np.full((1, 1, 8, 8), math.nan, "f4")}]}, (ConfigError, DataError), "finite|NaN"),
-        ({"method": "magic"}, ConfigError, 'method must be "plain" or "fitted"'),
-        ({"cost": "gold"}, ConfigError, 'cost must be "size" or "speed"'),
-        ({"points": 0}, ConfigError, "points must be at least 1"),
+        ({"method": "magic"}, ConfigError, 'method=.magic.: it must be "plain" or "fitted"'),
+        ({"cost": "gold"}, ConfigError, 'cost=.gold.: it must be "size" or "speed"'),
+        ({"points": 0}, ConfigError, "points=0: at least 1 is needed"),
         ({"target": "iOS15"}, ConfigError, "iOS15"),
         ({"max_size": None, "max_drop": 1, "metric": lambda outputs, sample: math.nan}, ConfigError, "gave nan"),
         ({"max_size": None, "max_drop": 1, "metric": lambda out, sample: out["no"]}, ConfigError, "raised KeyError"),

@@ -22,9 +22,6 @@ Sample = Mapping[str, Any]
 
 log = logging.getLogger(__name__)
 
-# The mean over n samples strays from that over all inputs by 1 / sqrt(n) of their spread: by 18 % at 30.
-FEW = 30
-
 
 @dataclass(frozen=True)
 class Check:
@@ -109,6 +106,7 @@ class Check:
         self, inputs: Inputs, original: Model | Networks, result: Model | Networks, watch: Watch | None = None
     ) -> Judgement:
         """Compare a result with the original; a warning where the inputs are few. `watch`: as `verify` takes it."""
+        from corepress.split import FEW
         from corepress.verification import verify
 
         verification = verify(original, result, inputs.judged, metric=self._metric, threshold=self._limit, watch=watch)

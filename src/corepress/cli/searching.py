@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import shlex
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -14,9 +14,11 @@ from corepress.cli import streams
 from corepress.cli.declare import Option
 from corepress.cli.options import Destination, Running
 from corepress.cli.reporting import Page
+from corepress.cli.words import translate
 from corepress.errors import ConfigError, Missed
 
 if TYPE_CHECKING:
+    from corepress.linting.rule import Group
     from corepress.searching.result import Result
 
 
@@ -139,7 +141,7 @@ def run(path: Path, to: Destination, recipe: Path | None, page: Page, running: R
         models=(original, result.model), recipe=as_yaml(result.recipe),
     )  # fmt: skip
     more = {**({} if recipe is None else {"recipe": str(recipe)}), **page.facts()}
-    show(result, to.output, running.as_json, more)
+    show(result, to.output, running.as_json, more, keywords["safe"], keywords["method"] == "plain")
     if stop is not None:
         raise type(stop)(f"stopped: {to.output} is the best that the search had found: {result.summary}")
     if not result.met:
@@ -184,8 +186,11 @@ class FromFile:
         return FromFile, self._made_of
 
 
-def show(result: Result, output: Path, as_json: bool, more: dict[str, str]) -> None:
-    """The front, and what was chosen, for people or as JSON. `more`: further files that were written, by field."""
+def show(result: Result, output: Path, as_json: bool, more: dict[str, str], safe: bool, plain: bool) -> None:
+    """The front, and what was chosen, for people or as JSON.
+
+    `more`: further files that were written, by field. `safe`, `plain`: whether that was asked for.
+    """
     from corepress.cli.show import facts, reported, reported_data
     from corepress.linting.stored import of_changed
 
@@ -203,17 +208,34 @@ def show(result: Result, output: Path, as_json: bool, more: dict[str, str]) -> N
         ("measured on", _basis(result)),
         *reported(hazards),
         *((label, path) for label, path in more.items()),
-        *(("note", note) for note in result.notes),
+        *(("note", translate(note)) for note in result.notes),
+        *(("hint", hint) for hint in _hints(result, hazards, safe, plain)),
     ])  # fmt: skip
+
+
+# With fewer bits for each weight, forms that learn from samples keep far more of the answers.
+_COARSE = 5.0
+
+
+def _hints(result: Result, hazards: Sequence[Group], safe: bool, plain: bool) -> Iterator[str]:
+    """What else there is to try with an ML program."""
+    from corepress.formats.mlprogram import Model
+
+    if not isinstance(result.model, Model):
+        return
+    if not safe and any(rule.severity != "no gain" for rule, _ in hazards):
+        yield "--safe leaves out forms that devices are reported to get wrong, or to be slow with"
+    if plain and result.chosen.bits < _COARSE:
+        yield "--method fitted learns from --data, which takes longer and at few bits keeps more of the answers"
 
 
 def _basis(result: Result) -> str:
     """On what the numbers were measured."""
+    chosen_by, tested = (result.samples[part] for part in ("chosen", "tested"))
+    front = f"{chosen_by} sample{'s' if chosen_by > 1 else ''} that the choice was made by"
     if result.tested:
-        return "the front: samples that the choice was made by; the chosen model: samples that nothing saw before"
-    return (
-        "samples that the choice was made by: give more, or others (--test-data), for a number that nothing was made by"
-    )
+        return f"the front: {front}; the chosen model: {tested} that nothing saw before"
+    return f"{front}: give more, or others (--test-data), for a number that nothing was made by"
 
 
 def _forms(result: Result) -> str:

@@ -11,6 +11,8 @@ from corepress.targets import Target
 
 FORMS = ("palettized", "quantized", "sparse", "joint")
 DENSE = Candidate("dense")
+# The fewest channels that share a table, by default: fewer are slow on phones.
+MIN_GROUP = 8
 # Groups of channels that share a table, and blocks that share a scale.
 GROUPS = (8, 16, 32)
 BLOCKS = (32,)
@@ -20,7 +22,7 @@ SPARSITIES = (0.5, 0.75)
 _SLOW_GROUPS = ((8, 1.05), (4, 1.16), (1, 4.0))
 
 
-def candidates(target: Target, forms: Sequence[str] = FORMS, min_group: int = 8) -> tuple[Candidate, ...]:
+def candidates(target: Target, forms: Sequence[str] = FORMS, min_group: int = MIN_GROUP) -> tuple[Candidate, ...]:
     """The forms to choose from, dense first.
 
     Args:
@@ -29,10 +31,15 @@ def candidates(target: Target, forms: Sequence[str] = FORMS, min_group: int = 8)
         min_group: The fewest channels that may share a look-up table; smaller groups are slow on phones.
 
     Raises:
-        ConfigError: For a form that there is not, or that the target can hold none of.
+        ConfigError: For a form that there is not, or that the target can hold none of, and for a `min_group` where no
+            table is shared by groups.
     """
     if unknown := [form for form in forms if form not in FORMS]:
-        raise ConfigError(f"forms: there is no {unknown[0]!r}; they are {', '.join(FORMS)}")
+        raise ConfigError(f"forms={unknown[0]!r}: there is no such form; they are {', '.join(FORMS)}")
+    if min_group != MIN_GROUP and "palettized" not in forms:
+        raise ConfigError(f"min_group={min_group} has no effect without palettized forms")
+    if min_group != MIN_GROUP and "per_grouped_channel" not in target.palettized_granularities:
+        raise ConfigError(f"min_group={min_group} has no effect: {target.name} holds one table for each weight")
     found = [candidate for form in dict.fromkeys(forms) for candidate in _MAKERS[form](target, min_group)]
     if not found:
         raise ConfigError(f"{target.name} can hold no weight that is {' or '.join(forms)}: choose another target")

@@ -51,6 +51,15 @@ class Prices(NamedTuple):
     unreached: list[int]
 
 
+def as_they_are(subject: Subject) -> Prices:
+    """The prices of the dense candidates alone, the first ones, which do no damage."""
+    sizes = [
+        float(sum(subject.value((number, piece), 0).size for piece in range(len(item.shapes))))
+        for number, item in enumerate(subject.items)
+    ]
+    return Prices([[size] for size in sizes], [[0.0] for _ in sizes], [])
+
+
 def predicted(
     subject: Subject,
     samples: Sequence[Sample],

@@ -51,9 +51,10 @@ def goal_of(
     }
     named = [name for name, value in given.items() if value is not None]
     if len(named) != 1:
-        raise ConfigError(f"give one goal: {', '.join(given)}" + (f"; not {' and '.join(named)}" if named else ""))
+        many = f"; not {' and '.join(f'{name}=' for name in named)}" if named else ""
+        raise ConfigError(f"give one goal: {', '.join(f'{name}=' for name in given)}{many}")
     if (max_drop is not None) and not has_metric:
-        raise ConfigError("max_drop needs a metric: how much of it may be lost")
+        raise ConfigError('max_drop needs "metric": how much of it may be lost')
     name = metric if has_metric else "cosine" if min_cosine is not None else "snr"
     if max_size is not None:
         return Goal(size=bytes_of(max_size), metric=name)
@@ -72,10 +73,10 @@ def _number(name: str, value: Any, low: float, high: float) -> float:
     try:
         number = float(value)
     except (TypeError, ValueError):
-        raise ConfigError(f"{name} must be a number, not {value!r}") from None
+        raise ConfigError(f"{name}={value!r} must be a number") from None
     if not math.isfinite(number) or not low <= number <= high:
         limits = "a finite number" if high == math.inf else f"a number from {low:g} to {high:g}"
-        raise ConfigError(f"{name} must be {limits}, not {value!r}")
+        raise ConfigError(f"{name}={value!r} must be {limits}")
     return number
 
 

@@ -13,7 +13,7 @@ from corepress.engine import Progress
 from corepress.errors import ConfigError
 from corepress.metrics import METRICS
 from corepress.searching.allotment import allot, least, neighbours, steps, total
-from corepress.searching.damage import Prices, predicted
+from corepress.searching.damage import Prices, as_they_are, predicted
 from corepress.searching.goals import Goal
 from corepress.searching.quality import Quality
 from corepress.searching.result import Chosen, Point
@@ -81,24 +81,40 @@ class Search:
         self.subject, self.goal, self.settings = subject, goal, settings
         self.progress, self._predict, self._evaluate = progress, predict, evaluate
         self.measured: dict[Choice, Measured] = {}
-        self.prices = predict(None)
+        self.prices = as_they_are(subject)
         self.dense: Choice = (0,) * len(subject.items)
         self.elements = sum(item.elements for item in subject.items)
-        whole = subject.size(subject.plain(self.dense))
+        self.whole = subject.size(subject.plain(self.dense))
         # Bytes of all that is not chosen.
-        self.rest = whole - self._stored(self.dense)
-        # What each candidate takes in the file, and what it costs in the choice. Only damages are predicted anew.
-        self.sizes = self._with_what_is_around(whole)
-        self.costs = self._slowed(self.sizes) if settings.prefers_speed else self.sizes
+        self.rest = self.whole - self._stored(self.dense)
+        # Of each candidate: bytes in the file, what counts for the budget, and what counts in the choice.
+        self.sizes = self.spent = self.costs = self.prices.sizes
 
     def run(self) -> Found:
-        """Choose by the goal, and measure the front around it."""
+        """Measure what is good for the goal, and the front around it; then choose among all that was measured."""
+        if self.goal.is_budget and self._taken(self.dense) <= self._budget():
+            return self._as_it_is()
+        self._learn()
         if self.goal.is_budget:
-            chosen, met = self._under(self._budget()), True
+            self._under(self._budget())
         else:
-            chosen, met = self._reaching()
+            self._reaching()
         self._measure_front()
-        return self._found(chosen, met)
+        found = self.best()
+        assert found is not None  # the search would have said so
+        return found
+
+    def _as_it_is(self) -> Found:
+        self._measure([self.dense])
+        found = self._found(self.dense, True)
+        return found._replace(notes=["the model is within the budget as it is: nothing was compressed", *found.notes])
+
+    def _learn(self) -> None:
+        """Predict the damages, and know what all candidates take; only damages are predicted anew later."""
+        self.prices = self._predict(None)
+        self.sizes = self._with_what_is_around(self.whole)
+        self.spent = self.sizes if self.goal.bits is None else self.prices.sizes
+        self.costs = self._slowed(self.spent) if self.settings.prefers_speed else self.spent
 
     def best(self) -> Found | None:
         """The best of what is measured so far, without more work; None if nothing is within the budget."""
@@ -151,16 +167,24 @@ class Search:
     # A budget of bytes.
 
     def _budget(self) -> int:
-        """The bytes that the whole model may have."""
+        """The bytes that a choice may take: of the whole model, or where bits are asked for, of its weights alone."""
         if self.goal.size is not None:
             return self.goal.size
         assert self.goal.bits is not None
-        return self.rest + math.floor(self.goal.bits * self.elements / 8)
+        return math.floor(self.goal.bits * self.elements / 8)
 
-    def _under(self, budget: int) -> Choice:
-        """The best choice found whose model is not larger than `budget`."""
-        smallest = math.ceil(self.rest + least(self.sizes, self.prices.damages))
-        if smallest > budget:
+    def _taken(self, choice: Choice) -> int:
+        """What a choice takes of a budget, as far as it is known."""
+        return self._size(choice) if self.goal.bits is None else self._stored(choice)
+
+    def _for_weights(self, budget: int) -> int:
+        """What a budget leaves for the weights."""
+        return budget - self.rest if self.goal.bits is None else budget
+
+    def _under(self, budget: int) -> None:
+        """Measure choices that do not take more than `budget`."""
+        smallest = math.ceil(least(self.spent, self.prices.damages))
+        if smallest > self._for_weights(budget):
             raise ConfigError(self._too_small(smallest, budget))
         chosen = self._fitting(budget)
         for _ in range(ROUNDS):
@@ -169,30 +193,30 @@ class Search:
             if chosen == before:
                 break
         self._measure(self._alike(budget))
-        return self._climbed(budget)
+        self._climb(budget)
 
     def _too_small(self, smallest: int, budget: int) -> str:
         ways = "allow more forms, or a newer target"
         if self.goal.bits is None:
             return (
                 f"the model can't be made as small as {budget:,} bytes: with these forms the least is about "
-                f"{smallest:,}; {ways}"
+                f"{smallest + self.rest:,}; {ways}"
             )
-        fewest = 8 * (smallest - self.rest) / self.elements
+        fewest = math.ceil(800 * smallest / self.elements) / 100
         return f"{self.goal.bits:g} bits are too few: with these forms the least is {fewest:.2f}; {ways}"
 
     def _fitting(self, budget: int) -> Choice:
-        """The choice of least predicted damage whose model, once made, does not exceed the budget."""
-        limit = float(budget - self.rest)
+        """The choice of least predicted damage that, once made, does not exceed the budget."""
+        limit = float(self._for_weights(budget))
         for _ in range(_CORRECTIONS):
-            choice = allot(self.sizes, self.prices.damages, limit, self.costs if self.settings.prefers_speed else None)
+            choice = allot(self.spent, self.prices.damages, limit, self.costs if self.settings.prefers_speed else None)
             if choice is None:
                 break
             self._measure([choice])
-            if self.measured[choice].size <= budget:
+            if (excess := self._taken(choice) - budget) <= 0:
                 return choice
             # Alignment is known no better than this.
-            limit = min(limit, total(self.sizes, choice)) - (self.measured[choice].size - budget)
+            limit = min(limit, total(self.spent, choice)) - excess
         raise ConfigError(f"no choice was found whose model fits {budget:,} bytes: give a little more")
 
     def _alike(self, budget: int) -> list[Choice]:
@@ -206,40 +230,37 @@ class Search:
             )
             rows = zip(self.prices.damages, choice, strict=True)
             choice = tuple(index if damages[index] < math.inf else 0 for damages, index in rows)
-            if self._size(choice) <= budget:
+            if self._taken(choice) <= budget:
                 found[choice] = total(self.prices.damages, choice)
         return sorted(found, key=found.__getitem__)[:_ALIKE]
 
-    def _climbed(self, budget: int) -> Choice:
-        """From the best that is measured, by changes of one or two items that are predicted to do least harm, as long
-        as one of them turns out to be better. Few items are worth many attempts: there the prediction says least."""
+    def _climb(self, budget: int) -> None:
+        """From the best within a budget, measure changes of one or two items that are predicted to do least harm, as
+        long as one of them turns out to be better. Few items are worth many attempts: there the prediction says
+        least."""
         left = min(_ATTEMPTS, _ATTEMPTS_OF_ALL // len(self.subject.items))
-        best = self._best_within(budget)
-        assert best is not None  # what `_fitting` measured
-        while left > 0:
-            around = neighbours(self.sizes, self.prices.damages, best, budget - self.rest)
+        while left > 0 and (best := self._best_within(budget)) is not None:
+            around = neighbours(self.spent, self.prices.damages, best, self._for_weights(budget))
             new = [choice for choice in around if choice not in self.measured][: min(left, _AT_A_TIME)]
             if not new:
                 break
             left -= len(new)
             self._measure(new)
-            fitting = [choice for choice in new if self.measured[choice].size <= budget]
-            best = max([best, *fitting], key=self._order)
-        return best
 
     def _best_within(self, budget: int) -> Choice | None:
-        """The best choice that is measured and fits a budget; None if none does."""
-        fitting = (choice for choice, found in self.measured.items() if found.size <= budget)
+        """The best choice that is measured and takes no more than a budget; None if none does."""
+        fitting = (choice for choice in self.measured if self._taken(choice) <= budget)
         return max(fitting, key=self._order, default=None)
 
     # A quality that must be kept.
 
-    def _reaching(self) -> tuple[Choice, bool]:
-        """The smallest choice found that meets the goal; if there is none but the original, the best one, and False."""
+    def _reaching(self) -> None:
+        """Measure choices around the smallest that meets the goal."""
         for _ in range(ROUNDS):
             self.prices = self._predict(self._first_good(self._path()))
         self._first_good(self._path())
-        return self._nearest()
+        nearest, met = self._nearest()
+        self._climb((self._size(nearest) if met else self.whole) - 1)  # something smaller may do, or something better
 
     def _nearest(self) -> tuple[Choice, bool]:
         """Of what is measured the smallest that meets the goal; if there is none, the best, and False."""

@@ -38,7 +38,7 @@ _CONFIGS: dict[str, type[Any]] = {"palettize": NetworkPaletteConfig, "quantize":
 def candidates(forms: Sequence[str] = FORMS) -> tuple[Candidate, ...]:
     """The forms that a weight of a network could get, dense and float16 first. `forms`: some of `FORMS`."""
     if unknown := [form for form in forms if form not in FORMS]:
-        raise ConfigError(f"forms: neural networks have no {unknown[0]!r} weights; they are {', '.join(FORMS)}")
+        raise ConfigError(f"forms={unknown[0]!r}: neural networks have no such weights; they are {', '.join(FORMS)}")
     return (DENSE, HALF, *_tables(forms), *_steps(forms))
 
 

@@ -30,7 +30,7 @@ from corepress.runtime import load
 from corepress.runtime.runnable import Runnable
 from corepress.runtime.stages.pipeline import Pipeline
 from corepress.runtime.walk import each_program
-from corepress.searching.candidates import candidates
+from corepress.searching.candidates import MIN_GROUP, candidates
 from corepress.searching.programs import part_of, put
 from corepress.searching.recipes import pattern_of, recipe_of
 from corepress.searching.subject import Array, Candidate, Choice, Item, Part, Place, Sample, Value, left_alone
@@ -66,7 +66,7 @@ class PackageSubject:
         *,
         target: Any = None,
         forms: Sequence[str],
-        min_group: int = 8,
+        min_group: int = MIN_GROUP,
         safe: bool = False,
         learnt: Sequence[Sample] | None = None,
         function: str | None = None,
@@ -102,7 +102,8 @@ class PackageSubject:
                     raise Skip("no product, look-up or recurrence reads it")
             except Skip as reason:
                 if len(weight.shape) > 1 and weight.consumers:  # of others nobody expects it
-                    self.left[weight.name] = str(reason)
+                    # A setting that a search does not have.
+                    self.left[weight.name] = str(reason).removesuffix(" (weight_threshold)")
                 continue
             found.append(weight)
         return found

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from corepress.errors import ConfigError, CorepressError
-from corepress.metrics import Sums, worst
+from corepress.metrics import METRICS, Sums, worst
 from corepress.searching.subject import Sample, Subject
 
 # By name; the worst output counts.
@@ -16,6 +16,12 @@ Quality = dict[str, float]
 # A function of the outputs for a sample and the sample, or of the loaded model; more is better.
 Metric = Callable[..., Any]
 _METRICS = ("snr", "cosine", "top1", "kl")
+
+
+def name_of(metric: Metric | None) -> str:
+    """What the quality by a metric of the caller's is called: as the function, but never as one of ours."""
+    name = "" if metric is None else getattr(metric, "__name__", "metric")
+    return f"your {name}" if name in METRICS else name
 
 
 class Judge:

@@ -83,6 +83,8 @@ class Result:
         met: Whether the budget or the goal is met.
         notes: Sentences on what the numbers rest on, and what was left alone.
         least: The value that `metric` was not to fall below; None where the size was limited.
+        samples: How many were "learnt" from, how many the front was "chosen" by, and by how many the chosen model was
+            "tested".
 
     Examples:
         >>> samples = [{"image": image} for image in np.load("samples.npz")["image"]]
@@ -98,6 +100,7 @@ class Result:
     met: bool
     notes: tuple[str, ...] = ()
     least: float | None = None
+    samples: dict[str, int] = field(default_factory=dict)
 
     @property
     def summary(self) -> str:
@@ -135,6 +138,7 @@ class Result:
             "metric": self.metric,
             "tested": plain(self.tested),
             "notes": list(self.notes),
+            "samples": dict(self.samples),
             "points": [
                 {
                     "size": point.size,

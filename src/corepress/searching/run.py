@@ -20,7 +20,7 @@ from corepress.searching.quality import Judge, Metric
 from corepress.searching.result import Result
 from corepress.searching.subject import Choice, Sample, Subject
 from corepress.searching.workers import Plan, crew
-from corepress.split import digest, hold_back
+from corepress.split import FEW, digest, hold_back
 from corepress.version import __version__
 
 # Of the samples held back the part that choosing does not see either.
@@ -36,6 +36,11 @@ class Split(NamedTuple):
     chosen_by: Sequence[Sample]
     tested: Sequence[Sample]
     notes: tuple[str, ...]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many there are of each."""
+        return {"learnt": len(self.learnt), "chosen": len(self.chosen_by), "tested": len(self.tested)}
 
 
 class Ways(NamedTuple):
@@ -118,19 +123,22 @@ def searched(
         search = Search(subject, predict, evaluate, goal, settings, progress)
         try:
             found = search.run()
+            tester = Judge(subject, split.tested, metric, name) if split.tested else None
+            return _tested(subject, found, goal, tester, split)
         except KeyboardInterrupt as stop:
             best = search.best()
             if best is None:
                 raise
+            if progress is not None:
+                progress(0, 1, "making the best that was found; Ctrl-C again leaves without it")
             notes = (*split.notes, "the search was stopped: this is the best that it had found", *best.notes)
             model = subject.make(best.choices[best.place])
-            result = Result(model, tuple(best.points), goal.metric, {}, best.met, notes, goal.least)
+            counts = {**split.counts, "tested": 0}
+            result = Result(model, tuple(best.points), goal.metric, {}, best.met, notes, goal.least, counts)
             raise Stopped(result) from stop
-    tester = Judge(subject, split.tested, metric, name) if split.tested else None
-    return _tested(subject, found, goal, tester, split.notes)
 
 
-def _tested(subject: Subject, found: Found, goal: Goal, judge: Judge | None, notes: Sequence[str]) -> Result:
+def _tested(subject: Subject, found: Found, goal: Goal, judge: Judge | None, split: Split) -> Result:
     """The result, with the final number. A model that misses the goal there gives way to the next larger one, and one
     that is larger than its draft was, and than the budget, to the next smaller one. `judge`: None without samples."""
     first = found.place
@@ -146,7 +154,10 @@ def _tested(subject: Subject, found: Found, goal: Goal, judge: Judge | None, not
             break
     points = [replace(point, chosen=number == place) for place, point in enumerate(found.points)]
     points[number] = replace(points[number], size=subject.size(model))
-    return Result(model, tuple(points), goal.metric, tested, met, (*notes, *found.notes), goal.least)
+    notes = (*split.notes, *found.notes)
+    if 0 < (count := len({digest(sample) for sample in split.tested})) < FEW:
+        notes = (*notes, f"the final number is of {count} different samples: below {FEW} or so it is rough")
+    return Result(model, tuple(points), goal.metric, tested, met, notes, goal.least, split.counts)
 
 
 def parted(given: Sequence[Sample], tested: Sequence[Sample] | None, *, fits: bool = False) -> Split:
@@ -161,7 +172,7 @@ def parted(given: Sequence[Sample], tested: Sequence[Sample] | None, *, fits: bo
 
 def _parted(given: Sequence[Sample], tested: Sequence[Sample] | None) -> Split:
     if not given:
-        raise ConfigError("data holds no sample: a search needs some, typical for the app")
+        raise ConfigError('"data" holds no sample: a search needs some, typical for the app')
     learnt, held = hold_back(given)
     if tested is not None:
         return Split(learnt, held or learnt, tested, () if held else (_TOO_FEW,))
@@ -173,7 +184,7 @@ def _parted(given: Sequence[Sample], tested: Sequence[Sample] | None) -> Split:
     return Split(learnt, chosen_by, unseen, ())
 
 
-_TOO_FEW = "data holds too few different samples to hold some back: the choice is made by those it learns from"
+_TOO_FEW = '"data" holds too few different samples to hold some back: the choice is made by those it learns from'
 
 
 # What other processes do.
@@ -204,17 +215,21 @@ def _asked(elsewhere: Elsewhere, split: Split, goal: Goal, settings: Settings, m
         "model": elsewhere.identity(),
         "data": data.hexdigest(),
         "settings": repr((goal, replace(settings, workers=None))),
-        "metric": "" if metric is None else _source(metric),
+        "metric": "" if metric is None else source_of(metric),
         "version of corepress": __version__,
     }
 
 
-def _source(metric: Metric) -> str:
-    """What a metric is: its text, where there is one."""
+def source_of(function: Callable[..., Any]) -> str:
+    """What a function is: its name, and the text of its file, since it may call others there."""
+    function = inspect.unwrap(function)
+    name = getattr(function, "__qualname__", type(function).__qualname__)
     try:
-        return hashlib.sha256(inspect.getsource(metric).encode()).hexdigest()
-    except (OSError, TypeError):
-        return repr(getattr(metric, "__qualname__", type(metric)))
+        file = Path(inspect.getsourcefile(function) or "")
+        text = file.read_text(encoding="utf-8") if file.is_file() else inspect.getsource(function)  # of a notebook
+    except (OSError, TypeError):  # typed in a session, or of a kind that has no text
+        text = ""
+    return f"{name} {hashlib.sha256(text.encode()).hexdigest()}"
 
 
 def _remembered(predict: Predict, kept: Kept | None) -> Predict:

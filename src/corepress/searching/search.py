@@ -16,14 +16,14 @@ from corepress.neural_network.interop import as_model as network_of
 from corepress.peer import is_mlmodel
 from corepress.runtime.load import interface as interface_of
 from corepress.runtime.samples import checked, read_samples
-from corepress.searching.candidates import FORMS
+from corepress.searching.candidates import FORMS, MIN_GROUP
 from corepress.searching.goals import goal_of
 from corepress.searching.handed import Files, Handed, handed, opened
 from corepress.searching.loop import Settings
 from corepress.searching.networks import FORMS as NETWORK_FORMS
 from corepress.searching.networks import NetworkSubject
 from corepress.searching.packages import PackageSubject
-from corepress.searching.quality import Metric
+from corepress.searching.quality import Metric, name_of
 from corepress.searching.result import Result
 from corepress.searching.run import Elsewhere, Split, Ways, parted, searched
 from corepress.searching.subject import Sample, Subject
@@ -46,7 +46,7 @@ def search(
     test_data: Data | None = None,
     target: Any = None,
     forms: Sequence[str] = FORMS,
-    min_group: int = 8,
+    min_group: int = MIN_GROUP,
     points: int = 12,
     method: str = "plain",
     cost: str = "size",
@@ -117,7 +117,7 @@ def search(
         True
         >>> found.save_recipe("small_enough.yaml")
     """
-    name = getattr(metric, "__name__", "metric") if metric is not None else ""
+    name = name_of(metric)
     goal = goal_of(max_size, bits, min_snr, min_cosine, max_drop, name, metric is not None)
     check_words(method, cost, points)
     source = _opened(model)
@@ -127,9 +127,10 @@ def search(
         keywords: dict[str, Any] = {"target": target, "forms": forms, "min_group": min_group, "safe": safe}
         keywords |= {"learnt": learnt, "function": function, "device": device}
     else:
-        given = {"target": target, "function": function, "safe": safe, "method": method != "plain"}
+        given = {"target": target, "function": function, "safe": safe}
+        given |= {"method": method != "plain", "min_group": min_group != MIN_GROUP}
         if unused := [word for word, value in given.items() if value]:
-            raise ConfigError(f"{unused[0]} is for ML programs, and the model is a neural network")
+            raise ConfigError(f'"{unused[0]}" is for ML programs, and the model is a neural network')
         split = split_of(source, data, test_data, None)
         keywords = {"forms": NETWORK_FORMS if tuple(forms) == FORMS else forms, "device": device}
     kind: Callable[..., Subject] = PackageSubject if isinstance(source, Model) else NetworkSubject
@@ -172,11 +173,11 @@ def _subject(kind: Callable[..., Any], source: Path | Files, keywords: Mapping[s
 
 def check_words(method: str, cost: str, points: int) -> None:
     if method not in ("plain", "fitted"):
-        raise ConfigError(f'method must be "plain" or "fitted", not {method!r}')
+        raise ConfigError(f'method={method!r}: it must be "plain" or "fitted"')
     if cost not in ("size", "speed"):
-        raise ConfigError(f'cost must be "size" or "speed", not {cost!r}')
+        raise ConfigError(f'cost={cost!r}: it must be "size" or "speed"')
     if points < 1:
-        raise ConfigError(f"points must be at least 1, not {points}")
+        raise ConfigError(f"points={points}: at least 1 is needed")
 
 
 def split_of(model: Any, data: Data, test_data: Data | None, function: str | None, *, fits: bool = False) -> Split:

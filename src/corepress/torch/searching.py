@@ -11,11 +11,13 @@ import numpy as np
 from torch import nn
 
 from corepress.engine import Progress
+from corepress.searching.candidates import MIN_GROUP
 from corepress.searching.goals import goal_of
 from corepress.searching.loop import Settings
 from corepress.searching.modules import FORMS, ModuleSubject, samples_of
+from corepress.searching.quality import name_of
 from corepress.searching.result import Result
-from corepress.searching.run import Elsewhere, Ways, parted, searched
+from corepress.searching.run import Elsewhere, Ways, parted, searched, source_of
 from corepress.searching.search import check_words
 from corepress.searching.workers import Plan
 from corepress.threads import CORES
@@ -37,7 +39,7 @@ def search(
     outputs: Callable[[Any], Any] | None = None,
     test_data: Iterable[Any] | None = None,
     forms: Sequence[str] = FORMS,
-    min_group: int = 8,
+    min_group: int = MIN_GROUP,
     points: int = 12,
     cost: str = "size",
     seed: int = 0,
@@ -92,7 +94,7 @@ def search(
         >>> found.chosen.bits <= 4, sorted(found.recipe["palettize"])
         (True, ['module_name_configs'])
     """
-    name = getattr(metric, "__name__", "metric") if metric is not None else ""
+    name = name_of(metric)
     goal = goal_of(max_size, bits, min_snr, min_cosine, max_drop, name, metric is not None)
     check_words("plain", cost, points)
     split = parted(samples_of(data), None if test_data is None else samples_of(test_data))
@@ -103,9 +105,13 @@ def search(
         threads = 1 if on_another_machine else max(1, CORES // jobs)
         return Plan(_subject, (model, {**keywords, "workers": threads}))
 
+    def identity() -> str:
+        taken = "" if outputs is None else source_of(outputs)
+        return f"{_digest(model)} {tuple(forms)} {min_group} {taken}"
+
     return searched(
         subject, split, goal, Settings(points, seed, workers, cost == "speed"),
-        Elsewhere(plan, lambda: f"{_digest(model)} {forms} {min_group}"), metric=metric, name=name,
+        Elsewhere(plan, identity), metric=metric, name=name,
         ways=Ways(jobs, ray, resume), progress=progress,
     )  # fmt: skip
 

@@ -18,6 +18,7 @@ ALLOWED: dict[str, set[str]] = {
     "threads": set(),
     "json_numbers": set(),
     "names": set(),
+    "sizes": {"errors"},
     "engine": {"threads", "errors"},
     "tables": set(),
     "opsets": set(),
@@ -50,16 +51,17 @@ ALLOWED: dict[str, set[str]] = {
         "version", "engine",
     },
     "description": {"formats", "opsets", "targets", "errors"},
-    "linting": {"coreml/interop", "formats", "opsets", "tables", "targets", "weights", "errors", "version"},
+    "linting": {"coreml/interop", "formats", "opsets", "tables", "targets", "weights", "sizes", "errors", "version"},
     "verification": {"runtime", "formats", "metrics", "tables", "json_numbers", "errors"},
     "reports": {
         "verification", "linting", "coreml", "runtime", "formats", "targets", "metrics", "weights", "tables",
-        "json_numbers", "errors", "version",
+        "json_numbers", "sizes", "errors", "version",
     },
     "recipe": {"names", "coreml", "neural_network", "targets", "configuration", "fields", "split", "errors"},
     "searching": {
         "recipe", "coreml", "neural_network", "runtime", "formats", "targets", "weights", "kernels", "metrics",
         "tables", "json_numbers", "split", "threads", "engine", "fields", "errors", "version", "peer", "linting",
+        "sizes",
     },
     "searching/workers": {"threads", "version", "errors"},
     "searching/networks": {"searching", "recipe", "neural_network", "runtime", "formats", "engine", "errors"},
@@ -68,7 +70,7 @@ ALLOWED: dict[str, set[str]] = {
     "cli": {
         "searching", "description", "linting", "verification", "reports", "recipe", "coreml", "neural_network",
         "runtime", "formats", "targets", "tables", "names", "json_numbers", "metrics", "split", "fields", "errors",
-        "version", "engine",
+        "version", "engine", "sizes",
     },
 }  # fmt: skip
 # The package itself hands out names of all parts, on first use.

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from corepress.cli.committed import bytes_of, main, models
+from corepress.cli.committed import given_size, main, models
 
 ROOT = Path(__file__).parent.parent.parent
 DIGITS = ROOT / "examples" / "digits.mlpackage"
@@ -68,13 +68,13 @@ def test_a_damaged_model_is_refused(folder: Path, capsys: pytest.CaptureFixture[
     ("text", "expected"), [("200000", 200_000), ("10 MB", 10**7), ("1.5GiB", 3 * 2**29), (" 7 kB ", 7000), ("3 B", 3)]
 )
 def test_sizes_are_read(text: str, expected: int) -> None:
-    assert bytes_of(text) == expected
+    assert given_size(text) == expected
 
 
 @pytest.mark.parametrize("text", ["", "MB", "10 potatoes", "-3 MB", "1,5 MB"])
 def test_what_is_no_size_is_refused(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match="is not a size"):
-        bytes_of(text)
+        given_size(text)
 
 
 def test_the_hook_runs_as_it_is_declared(folder: Path) -> None:

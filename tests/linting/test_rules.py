@@ -71,8 +71,8 @@ SCALE = np.ones((64, 1), np.float16)
 LUT = np.zeros((1, 1, 16, 1), np.float16)
 
 
-def lut(bits: int = 4, groups: tuple[int, int] = (1, 1), dtype: str = "float16") -> np.ndarray:
-    return np.zeros((*groups, 2**bits, 1), dtype)
+def lut(bits: int = 4, groups: tuple[int, int] = (1, 1), dtype: str = "float16", length: int = 1) -> np.ndarray:
+    return np.zeros((*groups, 2**bits, length), dtype)
 
 
 FORMS = {
@@ -82,6 +82,8 @@ FORMS = {
     "4 bits, an int8 table": (Palettized(INDICES, Quantized(lut(dtype="int8"), np.ones((1, 1, 1, 1), "f2"))), []),
     "4 bits, groups of 16": (Palettized(INDICES, lut(groups=(4, 1))), []),
     "4 bits, groups of 4 inputs": (Palettized(INDICES, lut(groups=(1, 8))), ["small-groups"]),
+    "4 bits, groups of 8 in pairs": (Palettized(INDICES, lut(groups=(16, 1), length=2), 0), []),
+    "4 bits, groups of 2 in pairs": (Palettized(INDICES, lut(groups=(64, 1), length=2), 0), ["small-groups"]),
     "4 bits, by channel": (Palettized(INDICES, lut(groups=(64, 1))), ["lut-per-channel"]),
     "a scale over a table": (Quantized(Palettized(INDICES, lut(6)), SCALE), ["scale-over-lut"]),
     "a scale over a table of integers": (Quantized(Palettized(INDICES, lut(6, dtype="int8")), SCALE), []),

@@ -8,26 +8,12 @@ import pytest
 
 from corepress.cli.words import translate
 from corepress.errors import ConfigError
-from corepress.searching.goals import Goal, bytes_of, goal_of
+from corepress.searching.goals import Goal, goal_of
 
 
 def goal(metric="", **given):
     names = ("max_size", "bits", "min_snr", "min_cosine", "max_drop")
     return goal_of(*(given.get(name) for name in names), metric, bool(metric))
-
-
-@pytest.mark.parametrize(
-    ("text", "size"),
-    [("10MB", 10**7), ("10 MiB", 10 * 2**20), ("1.5kB", 1500), (".5GB", 5 * 10**8), (123, 123), ("77", 77), ("2b", 2)],
-)
-def test_sizes_are_read_with_their_units(text, size):
-    assert bytes_of(text) == size
-
-
-@pytest.mark.parametrize("text", ["", "MB", "-1MB", "10 potatoes", "1e9", "0", None, "nanMB"])
-def test_what_is_no_size_is_refused(text):
-    with pytest.raises(ConfigError, match="size"):
-        bytes_of(text)
 
 
 def test_each_goal_names_the_metric_that_decides():

@@ -9,22 +9,19 @@ from __future__ import annotations
 
 import argparse
 import math
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from corepress.cli.show import size
 from corepress.description import describe
-from corepress.errors import CorepressError
-
-UNITS = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+from corepress.errors import ConfigError, CorepressError
+from corepress.sizes import bytes_of, size
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="*", type=Path, metavar="FILE")
-    parser.add_argument("--max-size", type=bytes_of, default=math.inf, help='of a model, such as "10 MB"')
+    parser.add_argument("--max-size", type=given_size, default=math.inf, help='of a model, such as "10 MB"')
     parser.add_argument("--max-bits", type=float, default=math.inf, help="for each weight, on average")
     options = parser.parse_args(arguments)
     said = [text for model in models(options.files) for text in complaints(model, options.max_size, options.max_bits)]
@@ -62,14 +59,12 @@ def _advice(model: Path) -> str:
     return f"Make it smaller: corepress palettize {model} -o {model.with_stem(f'{model.stem}-small')} --nbits 4"
 
 
-def bytes_of(text: str) -> int:
-    """Bytes from words: "10 MB", "1.5GiB", "200000"."""
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", text)
-    unit = found and (found[2].lower() or "b")
-    if not found or unit not in UNITS:
-        message = f'{text!r} is not a size: write a number and one of {", ".join(UNITS)}, such as "10 MB"'
-        raise argparse.ArgumentTypeError(message)
-    return int(float(found[1]) * UNITS[unit])
+def given_size(text: str) -> int:
+    """The bytes of a size, as argparse wants it."""
+    try:
+        return bytes_of(text)
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size: {error}") from error
 
 
 if __name__ == "__main__":

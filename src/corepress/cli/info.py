@@ -36,7 +36,7 @@ def info(described: Description, everything: bool, as_json: bool) -> None:
 
 
 def _lines(described: Description) -> Iterator[tuple[str, str]]:
-    from corepress.cli.show import size
+    from corepress.sizes import size
 
     model = described.model
     yield "file", described.path

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from corepress.cli import streams
 from corepress.cli.words import translate
+from corepress.sizes import size
 
 if TYPE_CHECKING:
     from corepress.cli.check import Judgement
@@ -290,13 +291,3 @@ def _described(value: Any) -> dict[str, Any]:
 def _reasons(given: Iterable[str]) -> str:
     """Each reason in a line of its own, after how many weights it holds for."""
     return "\n".join(f"{count}: {reason}" for reason, count in Counter(map(translate, given)).most_common())
-
-
-def size(count: int) -> str:
-    """Bytes for people."""
-    value = float(count)
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if value < 1000 or unit == "GB":
-            return f"{value:.0f} {unit}" if unit == "bytes" else f"{value:.2f} {unit}"
-        value /= 1000
-    raise AssertionError

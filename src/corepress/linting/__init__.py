@@ -12,7 +12,7 @@
 may not: rules look at models, and run none.
 
 To add a rule: a thread or a page that can be cited; an entry in the table that fits, with a function that finds it; a
-package that triggers it and one that does not in `tests/linting/test_rules.py`; `make docs` writes `docs/lint.md`.
+package that triggers it and one that does not in `tests/linting/made.py`; `make docs` writes `docs/lint.md`.
 """
 
 import importlib

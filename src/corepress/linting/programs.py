@@ -12,6 +12,7 @@ from corepress.linting.features import enumerated, ranges
 from corepress.linting.function import Find, Function, Spot, dtypes, products
 from corepress.linting.outline import quantizes_activation, type_of
 from corepress.linting.rule import Finding, Rule
+from corepress.sizes import size
 from corepress.weights import Palettized
 
 _WIDTH = 32
@@ -68,7 +69,7 @@ def _large(function: Function) -> Iterator[Spot]:
 
 def _heavy(function: Function) -> Iterator[Spot]:
     if function.stored_bytes > _MOST_BYTES:
-        yield Spot("function", function.name, f"{function.stored_bytes / 2**30:.1f} GB of weights")
+        yield Spot("function", function.name, f"{size(function.stored_bytes)} of weights")
 
 
 def _single(function: Function) -> Iterator[Spot]:

@@ -86,7 +86,7 @@ def _groups(form: CompressedWeight) -> list[tuple[int, int]]:
     inner = inner.data if isinstance(inner, Quantized) else inner
     if not isinstance(inner, Palettized):
         return []
-    counts = zip(inner.indices.shape, inner.lut.shape[:-2], strict=True)
+    counts = zip(inner.shape, inner.lut.shape[:-2], strict=True)  # an entry may be of several channels
     return [(count, size // count) for size, count in counts if count > 1]
 
 

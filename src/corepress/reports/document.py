@@ -15,6 +15,7 @@ from typing import Any
 from corepress.errors import importing, one_line
 from corepress.formats.atomic import Kind, check_destination, replacing
 from corepress.metrics import METRICS
+from corepress.sizes import size
 from corepress.version import __version__
 
 PAGE = Kind("a page", ".html", False, lambda path: path.is_file() and path.suffix.lower() == ".html")
@@ -50,15 +51,6 @@ def render(template: str, *, charts: Mapping[str, Any], **content: Any) -> str:
     made = f"corepress {__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}"
     library = figures.library() if charts else ""
     return environment.get_template(template).render(charts=charts, library=library, made=made, **content)
-
-
-def size(count: float) -> str:
-    """Bytes for people."""
-    for unit in ("bytes", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} GB"
 
 
 def decibels(value: float | None) -> str:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from corepress import metrics
 from corepress.metrics import METRICS
-from corepress.reports.document import label, measured, render, short, size
+from corepress.reports.document import label, measured, render, short
 from corepress.reports.rows import Report, Row
+from corepress.sizes import size
 from corepress.verification.result import OPERATION_SNR
 
 if TYPE_CHECKING:

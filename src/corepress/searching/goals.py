@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass
 from typing import Any
 
 from corepress.errors import ConfigError
-
-_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+from corepress.sizes import bytes_of
 
 
 @dataclass(frozen=True)
@@ -77,22 +75,4 @@ def _number(name: str, value: Any, low: float, high: float) -> float:
     if not math.isfinite(number) or not low <= number <= high:
         limits = "a finite number" if high == math.inf else f"a number from {low:g} to {high:g}"
         raise ConfigError(f"{name}={value!r} must be {limits}")
-    return number
-
-
-def bytes_of(size: int | str) -> int:
-    """The bytes that a size means.
-
-    Args:
-        size: A number of bytes, or a text such as "10MB" (10,000,000 bytes), "10MiB" (10,485,760), "500 kB", "1.5 GB".
-
-    Raises:
-        ConfigError: For anything else.
-    """
-    found = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([a-zA-Z]*)\s*", str(size))
-    if found is None or found[2].lower() not in _UNITS:
-        raise ConfigError(f'a size is a number of bytes, or such as "10MB" or "500kB", not {size!r}')
-    number = math.floor(float(found[1]) * _UNITS[found[2].lower()])
-    if number < 1:
-        raise ConfigError(f"a size must be at least one byte, not {size!r}")
     return number

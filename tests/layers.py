@@ -50,7 +50,7 @@ ALLOWED: dict[str, set[str]] = {
         "algorithms", "formats/atomic", "weights", "errors", "fields", "configuration", "peer", "threads", "metrics",
         "version", "engine",
     },
-    "description": {"formats", "opsets", "targets", "errors"},
+    "description": {"formats", "opsets", "targets", "weights", "errors"},
     "linting": {"coreml/interop", "formats", "opsets", "tables", "targets", "weights", "sizes", "errors", "version"},
     "verification": {"runtime", "formats", "metrics", "tables", "json_numbers", "errors"},
     "reports": {
@@ -64,7 +64,9 @@ ALLOWED: dict[str, set[str]] = {
         "sizes",
     },
     "searching/workers": {"threads", "version", "errors"},
-    "searching/networks": {"searching", "recipe", "neural_network", "runtime", "formats", "engine", "errors"},
+    "searching/networks": {
+        "searching", "recipe", "neural_network", "runtime", "formats", "weights", "engine", "errors",
+    },
     "searching/modules": {"searching", "torch", "targets", "weights", "engine", "errors"},
     "torch/searching": {"searching", "torch", "engine", "threads"},
     "cli": {

@@ -26,6 +26,7 @@ def test_exit_codes(small: tuple[Path, str], tmp_path: Path) -> None:
     done = corepress("lint", small[0], check=False)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert done.stderr == "corepress: 1 rule found 4 places\n"
+    assert "found 4 places" not in done.stdout  # what fails is said once
     for words in ("wrong: lut4-per-tensor", "Neural Engine, CPU", "https://github.com/apple/coremltools/issues/2716"):
         assert words in done.stdout
     assert corepress("lint", small[0], "--device", "gpu").returncode == 0
@@ -45,6 +46,14 @@ def test_exit_codes(small: tuple[Path, str], tmp_path: Path) -> None:
 def test_a_damaged_model(tmp_path: Path) -> None:
     (tmp_path / "it.mlmodel").write_bytes(b"\xff" * 100)
     assert "it.mlmodel" in fails("lint", tmp_path / "it.mlmodel")
+
+
+@pytest.mark.parametrize("command", ["lint", "info", "palettize -o x.mlmodel", "run --random"])
+def test_what_is_no_model_is_said_in_words_of_users(command: str, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("steps: [palettize]")
+    name, *options = command.split()
+    said = fails(name, tmp_path / "notes.txt", *options)
+    assert said == f"corepress: {tmp_path / 'notes.txt'}: not a Core ML model, or a damaged one\n"
 
 
 def test_sarif_to_a_file_and_to_standard_output(small: tuple[Path, str], tmp_path: Path) -> None:

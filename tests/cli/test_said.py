@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -145,3 +146,23 @@ def test_settings_for_another_model_are_one_sentence(package, tmp_path, command:
     config.write_text(settings)
     options = [command, package(), "--config", config, "-o", tmp_path / "a.mlpackage"]
     assert "compresses nothing in" in fails(*options) and not (tmp_path / "a.mlpackage").exists()
+
+
+EXAMPLES = Path(__file__).parent.parent.parent / "examples"
+
+
+@pytest.mark.parametrize("command", [
+    "info MODEL", "palettize MODEL -o SMALL --nbits 1", "compare MODEL MODEL", "targets", "lint MODEL",
+    "verify MODEL MODEL --per-op --samples 1", "run MODEL --random", "info OTHER", "lint OTHER --device ane",
+])  # fmt: skip
+def test_what_is_no_terminal_gets_no_padding_and_no_colours(command: str, tmp_path) -> None:
+    places = {
+        "MODEL": EXAMPLES / "digits.mlpackage",
+        "OTHER": tmp_path / "1.mlpackage",
+        "SMALL": tmp_path / "small.mlpackage",
+    }
+    if "OTHER" in command:
+        corepress("palettize", places["MODEL"], "-o", places["OTHER"], "--nbits", 1)
+    done = corepress(*(places.get(word, word) for word in command.split()))
+    assert done.stdout and not [line for line in done.stdout.splitlines() if line != line.rstrip()]
+    assert "\x1b" not in done.stdout + done.stderr and "1 bits" not in done.stdout

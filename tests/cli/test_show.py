@@ -25,7 +25,11 @@ def by_rich(rows: list[tuple[str, str]]) -> str:
     out = console()
     with out.capture() as captured:
         out.print(tables.facts(rows))
-    return captured.get()
+    return without_padding(captured.get())
+
+
+def without_padding(text: str) -> str:
+    return "\n".join(line.rstrip(" ") for line in text.split("\n"))
 
 
 @given(st.lists(st.tuples(PRINTABLE, TEXT), min_size=1, max_size=4))

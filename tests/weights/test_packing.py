@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corepress.errors import FormatError
-from corepress.weights import pack_bits, packed_size, unpack_bits
+from corepress.weights import pack_bits, packed_size, unpack_bits, worded_bits
 
 BITS = (1, 2, 3, 4, 6, 8)
 
@@ -84,3 +84,7 @@ def test_kept_values_are_what_numpy_selects(size, dtype, seed) -> None:
     values, mask = rng.integers(0, 100, size).astype(dtype), rng.random(size) < rng.random()
     kept = kept_values(values, mask)
     assert kept.dtype == values.dtype and (kept == values[mask]).all() and kept.size == mask.sum()
+
+
+def test_one_bit_is_no_plural() -> None:
+    assert [worded_bits(bits) for bits in (1, 2, 8)] == ["1 bit", "2 bits", "8 bits"]

@@ -14,6 +14,7 @@ from corepress.algorithms.kmeans_nd import cluster_vectors, distinct_vectors, ne
 from corepress.errors import ConfigError, DataError
 from corepress.weights.blocks import from_rows, to_rows
 from corepress.weights.forms import Palettized
+from corepress.weights.packing import worded_bits
 
 Array = NDArray[Any]
 Mask = NDArray[np.bool_]
@@ -195,7 +196,7 @@ def _check(
         raise ConfigError(f'mode "{mode}" needs a number of bits')
     if bits is not None and (bits not in allowed or mode == "custom"):
         what = "takes them from the table's length" if mode == "custom" else f"allows {tuple(allowed)}"
-        raise ConfigError(f'mode "{mode}" can\'t have {bits} bits: it {what}')
+        raise ConfigError(f'mode "{mode}" can\'t have {worded_bits(bits)}: it {what}')
     if (lut_function is not None) != (mode == "custom"):
         raise ConfigError('mode "custom" needs a lut_function, and no other mode takes one')
     if mode == "uniform" and cluster_dim > 1:

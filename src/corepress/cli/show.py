@@ -88,7 +88,7 @@ def _aligned(rows: Sequence[tuple[str, str]]) -> str | None:
     if not all(cell.isascii() and cell.isprintable() for row in cells for cell in row):
         return None
     widths = [max(map(len, column), default=0) for column in zip(*cells, strict=True)]
-    return "\n".join("  ".join(map(str.ljust, row, widths)) for row in cells)
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip(" ") for row in cells)
 
 
 def summary(
@@ -136,7 +136,8 @@ def _counted(report: Report) -> Iterator[tuple[str, str]]:
     changed = report.decompressed if dense else report.compressed
     yield "decompressed" if dense else "compressed", f"{len(changed)} of {len(report.rows)} weights"
     if report.compressed_before:
-        yield "compressed before", f"{len(report.compressed_before)} weights, left as they were"
+        count = len(report.compressed_before)
+        yield "compressed before", "1 weight, left as it was" if count == 1 else f"{count} weights, left as they were"
 
 
 def _exceptions(found: Found) -> Iterator[tuple[str, str]]:
@@ -239,7 +240,9 @@ def findings(found: Findings, as_json: bool) -> None:
     if as_json:
         streams.document(found.to_dict())
         return
-    facts([*found.rows(), ("found", found.summary), *(("note", note) for note in found.all_notes)])
+    # Where there is something, the command fails with that sentence.
+    summary = [] if found.items else [("found", found.summary)]
+    facts([*found.rows(), *summary, *(("note", note) for note in found.all_notes)])
 
 
 def outputs(values: Mapping[str, Any], as_json: bool) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
@@ -23,9 +24,26 @@ class _Console(Console):
         raise BrokenPipeError
 
 
+class _Unpadded(io.TextIOBase):
+    """Standard output, without the spaces by which rich fills tables up on their right."""
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        """By which rich knows whether it can draw lines."""
+        return sys.stdout.encoding
+
+    def write(self, text: str) -> int:
+        return sys.stdout.write("\n".join(line.rstrip(" ") for line in text.split("\n")))
+
+    def flush(self) -> None:
+        sys.stdout.flush()
+
+
 def console() -> Console:
-    """Standard output; where it is no terminal, lines are as long as they need be."""
-    return _Console(width=None if sys.stdout.isatty() else _ENDLESS, soft_wrap=False, highlight=False)
+    """Standard output; where it is no terminal, lines are as long as they need be, and no longer."""
+    if sys.stdout.isatty():
+        return _Console(highlight=False)
+    return _Console(file=cast("IO[str]", _Unpadded()), width=_ENDLESS, highlight=False)
 
 
 @contextlib.contextmanager

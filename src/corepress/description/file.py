@@ -20,6 +20,7 @@ from corepress.formats.neural_network import LayerWeight
 from corepress.formats.package import Package
 from corepress.formats.read import Other, read
 from corepress.formats.schema import Metadata
+from corepress.weights import worded_bits
 
 _COREMLTOOLS = "com.github.apple.coremltools."
 _CREATE_ML = "com.apple.createml."
@@ -173,8 +174,8 @@ def _converter(metadata: Mapping[str, str]) -> str:
 def _form(weight: Weight | LayerWeight) -> str:
     """How a weight is stored, for counting: "float16", "palettized, 4 bits"."""
     if isinstance(weight, LayerWeight):
-        return weight.form if weight.form in ("float16", "float32") else f"{weight.form}, {weight.bits} bits"
-    return f"{weight.compression}, {weight.bits} bits" if weight.compression else weight.dtype
+        return weight.form if weight.form in ("float16", "float32") else f"{weight.form}, {worded_bits(weight.bits)}"
+    return f"{weight.compression}, {worded_bits(weight.bits)}" if weight.compression else weight.dtype
 
 
 def _abilities(model: Part, kinds: list[str]) -> Iterator[tuple[str, Ability]]:

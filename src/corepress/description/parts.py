@@ -176,7 +176,7 @@ def _parse(message: Any, content: bytes) -> Any:
     try:
         return message.FromString(content)
     except (DecodeError, ValueError) as error:
-        raise FormatError(f"a part of the model is damaged: {error}") from error
+        raise FormatError("a part of the model is damaged") from error
 
 
 def _labels(spec: Any, kind: str, content: Any, blobs: BlobSource | None) -> Iterator[Any]:

@@ -92,7 +92,7 @@ def parsed(description: bytes) -> Any:
     try:
         return ModelDescription.FromString(description)
     except (DecodeError, ValueError) as error:
-        raise FormatError(f"the description of the model's inputs and outputs is damaged: {error}") from error
+        raise FormatError("the description of the model's inputs and outputs is damaged") from error
 
 
 def feature_of(described: Any) -> Feature:
@@ -119,7 +119,7 @@ def _items(kind: str, content: bytes) -> str:
     try:
         found = message.FromString(content)
     except (DecodeError, ValueError) as error:
-        raise FormatError(f"the description of a {kind} is damaged: {error}") from error
+        raise FormatError(f"the description of a {kind} is damaged") from error
     chosen = found.WhichOneof("KeyType" if kind == "dictionary" else "Type")
     return "int64" if str(chosen).startswith("int64") else "string"
 

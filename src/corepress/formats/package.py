@@ -124,7 +124,7 @@ def read_spec(package: Package) -> Any:
     try:
         spec = ModelProto.FromString(data)
     except (DecodeError, ValueError) as error:
-        raise FormatError(f"{package.spec}: not a Core ML model, or damaged: {error}") from error
+        raise FormatError(f"{package.spec}: not a Core ML model, or a damaged one") from error
     if not data or not spec.HasField("specificationVersion") or not kind_of(spec):
         raise FormatError(f"{package.spec}: not a Core ML model: no version or no model in it")
     return spec

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from corepress.formats.mlprogram import Consumer
 from corepress.linting.rule import Rule
 from corepress.targets import Target, requirements
-from corepress.weights import CompressedWeight, Palettized, Quantized, Sparse
+from corepress.weights import CompressedWeight, Palettized, Quantized, Sparse, worded_bits
 
 if TYPE_CHECKING:
     from corepress.formats.neural_network import LayerWeight
@@ -92,7 +92,7 @@ def _groups(form: CompressedWeight) -> list[tuple[int, int]]:
 
 def stored_small(weight: LayerWeight) -> str:
     """How a weight of a network is stored, where that is quantized; nothing where it is not."""
-    return "" if weight.form in _PLAIN else f"{weight.bits} bits, {weight.form}"
+    return "" if weight.form in _PLAIN else f"{worded_bits(weight.bits)}, {weight.form}"
 
 
 RULES: dict[Rule, Find] = {

@@ -12,7 +12,7 @@ from corepress.formats.neural_network.forms import Floats, Linear
 from corepress.formats.neural_network.layers import LayerWeight
 from corepress.neural_network import quantizers
 from corepress.neural_network.quantizers import LutFunction
-from corepress.weights import Palettized
+from corepress.weights import Palettized, worded_bits
 
 # Changes one weight in place; raises CorepressError with the reason to leave it alone.
 Action = Callable[[LayerWeight], None]
@@ -85,4 +85,4 @@ def finite(weight: LayerWeight) -> Floats:
 
 def _refuse_quantized(weight: LayerWeight) -> None:
     if weight.form in ("linear", "lut", "int8"):
-        raise DataError(f"it is quantized to {weight.bits} bits already; dequantize it first")
+        raise DataError(f"it is quantized to {worded_bits(weight.bits)} already; dequantize it first")

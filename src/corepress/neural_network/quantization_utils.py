@@ -239,10 +239,11 @@ def _chosen(
             exposed += [weight.name] if reason else []
     if exposed:
         log.warning(
-            "%d weights are compressed, as coremltools does, that are statistics of batch norms or constants which no "
+            "%s compressed, as coremltools does, though statistics of batch norms, or constants which no "
             "product, look-up or recurrence reads (%s%s); that can ruin a model: spare_constants=True leaves such "
             "constants alone",
-            len(exposed), ", ".join(exposed[:_NAMED]), ", ..." if len(exposed) > _NAMED else "",
+            "1 weight is" if len(exposed) == 1 else f"{len(exposed)} weights are",
+            ", ".join(exposed[:_NAMED]), ", ..." if len(exposed) > _NAMED else "",
         )  # fmt: skip
     return chosen
 

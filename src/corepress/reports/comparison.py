@@ -18,6 +18,8 @@ from corepress.verification.compare import Data, verify
 if TYPE_CHECKING:
     from rich.table import Table
 
+_SHORT = {"top1": "top-1"}  # in the title of a column, for the sake of a narrow terminal
+
 
 @dataclass(frozen=True)
 class Compared:
@@ -93,7 +95,7 @@ class Comparison:
         from corepress.tables import NamesTable
 
         metrics = shown_metrics(self)
-        titles = [f"{METRICS[metric].label}{METRICS[metric].unit}" for metric in metrics]
+        titles = [_SHORT.get(metric, METRICS[metric].label) + METRICS[metric].unit for metric in metrics]
         table = NamesTable(
             *("model", "size", "bits/weight", *titles, "system", "hazards"),
             lesser=("system", "bits/weight"), sentences=("hazards",),

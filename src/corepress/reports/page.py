@@ -14,6 +14,7 @@ from corepress.reports.document import label, measured, render, short
 from corepress.reports.rows import Report, Row
 from corepress.sizes import size
 from corepress.verification.result import OPERATION_SNR
+from corepress.weights import worded_bits
 
 if TYPE_CHECKING:
     from corepress.linting import Findings
@@ -180,7 +181,7 @@ def _lost(row: Row) -> float:
 
 
 def _weight(place: int, row: Row) -> dict[str, Any]:
-    form = f"{row.compression} {row.bits} bits" if row.compression else row.dtype
+    form = f"{row.compression} {worded_bits(row.bits)}" if row.compression else row.dtype
     return {
         "place": place,
         "name": short(f"{row.function}: {row.name}" if row.function not in ("", "main") else row.name),

@@ -8,6 +8,7 @@ from typing import Any
 from corepress.errors import ConfigError
 from corepress.searching.subject import Candidate
 from corepress.targets import Target
+from corepress.weights import worded_bits
 
 FORMS = ("palettized", "quantized", "sparse", "joint")
 DENSE = Candidate("dense")
@@ -49,11 +50,11 @@ def candidates(target: Target, forms: Sequence[str] = FORMS, min_group: int = MI
 def _palettized(target: Target, min_group: int) -> Iterator[Candidate]:
     grouped = "per_grouped_channel" in target.palettized_granularities
     for bits in target.palettized_bits:
-        yield _one("palettize", f"palettized {bits} bit{'s' if bits > 1 else ''}", nbits=bits)
+        yield _one("palettize", f"palettized {worded_bits(bits)}", nbits=bits)
         # At 8 bits one table is nearly exact; more of them only take room.
         for size in _groups(min_group) if grouped and bits < 8 else ():
             slowness = next((factor for limit, factor in reversed(_SLOW_GROUPS) if size <= limit), 1.0)
-            label = f"palettized {bits} bits, groups of {size}"
+            label = f"palettized {worded_bits(bits)}, groups of {size}"
             grouping = {"granularity": "per_grouped_channel", "group_size": size}
             yield Candidate(label, (("palettize", {"nbits": bits, **grouping}),), slowness)
 

@@ -26,6 +26,7 @@ from corepress.searching.candidates import DENSE
 from corepress.searching.programs import part_of, put
 from corepress.searching.recipes import pattern_of, recipe_of
 from corepress.searching.subject import Array, Candidate, Choice, Item, Part, Place, Sample, Value, left_alone
+from corepress.weights import worded_bits
 
 FORMS = ("palettized", "quantized")
 HALF = Candidate("float16", (("quantize", {"nbits": 16}),))
@@ -44,13 +45,13 @@ def candidates(forms: Sequence[str] = FORMS) -> tuple[Candidate, ...]:
 
 def _tables(forms: Sequence[str]) -> Iterator[Candidate]:
     for bits in range(1, 9) if "palettized" in forms else ():
-        yield Candidate(f"palettized {bits} bit{'s' if bits > 1 else ''}", (("palettize", {"nbits": bits}),))
+        yield Candidate(f"palettized {worded_bits(bits)}", (("palettize", {"nbits": bits}),))
 
 
 def _steps(forms: Sequence[str]) -> Iterator[Candidate]:
     for bits in range(1, 9) if "quantized" in forms else ():
         arguments = {"nbits": bits, "mode": "linear"}
-        yield Candidate(f"quantized {bits} bit{'s' if bits > 1 else ''}", (("quantize", arguments),))
+        yield Candidate(f"quantized {worded_bits(bits)}", (("quantize", arguments),))
 
 
 class Stack(NamedTuple):
@@ -111,7 +112,7 @@ class NetworkSubject:
         for weight in self.model.weights():
             try:
                 if weight.form not in ("float32", "float16"):
-                    raise Skip(f"it is quantized to {weight.bits} bits already")
+                    raise Skip(f"it is quantized to {worded_bits(weight.bits)} already")
                 if weight.layer.isUpdatable:
                     raise Skip("its layer is updatable, and so needs float32")
                 if reason := reason_of(weight):

@@ -7,7 +7,7 @@ what `torch/metadata.py` and `runtime/packed/` make of it.
 """
 
 from corepress.weights.forms import CompressedWeight, Palettized, Quantized, Sparse, decompress, stored_bytes
-from corepress.weights.packing import kept_values, pack_bits, packed_size, unpack_bits
+from corepress.weights.packing import kept_values, pack_bits, packed_size, unpack_bits, worded_bits
 
 __all__ = [
     "CompressedWeight",
@@ -20,4 +20,5 @@ __all__ = [
     "packed_size",
     "stored_bytes",
     "unpack_bits",
+    "worded_bits",
 ]

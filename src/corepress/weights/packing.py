@@ -16,6 +16,11 @@ def packed_size(count: int, bits: int) -> int:
     return (count * bits + 7) // 8
 
 
+def worded_bits(bits: int) -> str:
+    """A number of bits in words: "1 bit", "4 bits"."""
+    return f"{bits} bit{'' if bits == 1 else 's'}"
+
+
 def pack_bits(values: NDArray[Any], bits: int) -> NDArray[np.uint8]:
     """Pack integers into a byte stream.
 
@@ -36,7 +41,7 @@ def unpack_bits(packed: NDArray[np.uint8], bits: int, count: int, *, signed: boo
     Raises FormatError if `packed` is too short to hold them.
     """
     if packed.size < packed_size(count, bits):
-        raise FormatError(f"{packed.size} bytes can't hold {count} integers of {bits} bits")
+        raise FormatError(f"{packed.size} bytes can't hold {count} integers of {worded_bits(bits)}")
     values = _unpack(np.ascontiguousarray(packed), bits, count)
     if not signed:
         return values

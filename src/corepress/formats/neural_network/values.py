@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from corepress.errors import DataError, FormatError, UnsupportedError
 from corepress.formats.neural_network.forms import Floats, Linear, tabled
 from corepress.formats.neural_network.packing import pack_first_high, unpack_first_high
-from corepress.weights import Palettized, decompress, packed_size
+from corepress.weights import Palettized, decompress, packed_size, worded_bits
 
 _FIELDS = ("floatValue", "float16Value", "rawValue", "int8RawValue")
 
@@ -72,7 +72,7 @@ def _quantized(params: Any, kind: str, shape: tuple[int, ...], axis: int | None)
         return _checked(Linear(indices, scale, scale * np.float32(-128), 8, axis))
     count = math.prod(shape)
     if len(params.rawValue) != packed_size(count, bits):
-        raise FormatError(f"its {len(params.rawValue)} bytes are not those of {count} values of {bits} bits")
+        raise FormatError(f"its {len(params.rawValue)} bytes are not those of {count} values of {worded_bits(bits)}")
     indices = unpack_first_high(np.frombuffer(params.rawValue, np.uint8), bits, count).reshape(shape)
     if kind == "lut":
         lut = _floats(params.quantization.lookupTableQuantization.floatValue)

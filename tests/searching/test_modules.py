@@ -159,7 +159,7 @@ def test_a_part_is_differentiated_and_gradients_reach_the_leaves() -> None:
 
 
 def test_bad_forms_and_outputs_are_refused() -> None:
-    with pytest.raises(ConfigError, match="forms: 'sparse' can't be had of a module"):
+    with pytest.raises(ConfigError, match="forms='sparse': modules have no such weights"):
         ModuleSubject(nn.Linear(4, 4), forms=("sparse",))
     with pytest.raises(ConfigError, match="returns no tensor"):
         none = ModuleSubject(nn.Linear(4, 4), outputs=lambda answer: 3)

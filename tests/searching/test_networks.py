@@ -164,5 +164,5 @@ def test_what_can_not_be_searched_is_left_with_its_reason() -> None:
     subject = NetworkSubject(model)
     assert "updatable" in subject.left["conv.weights"]
     assert [item.name for item in subject.items] == ["ip.weights", "ip.bias"]
-    with pytest.raises(ConfigError, match="no 'sparse' weights"):
+    with pytest.raises(ConfigError, match="forms='sparse': neural networks have no such weights"):
         NetworkSubject(model, forms=("sparse",))

@@ -89,6 +89,11 @@ def test_a_quality_that_cannot_be_had_gives_the_best_and_says_how_far_off(sample
     assert found.chosen.weights and any(weight.form != "dense" for weight in found.chosen.weights)
 
 
+def test_what_misses_a_goal_is_not_rounded_to_it(samples):
+    found = cto.search(DIGITS, samples, min_cosine=1, **QUICK)
+    assert not found.met and "cosine 0.99999" in found.summary and found.summary.endswith("below 1")
+
+
 @pytest.mark.parametrize(
     "whole", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["of a sample", "of the model"]
 )
@@ -182,6 +187,9 @@ def test_what_stays_as_it_is_is_told_of(at_four_bits):
         ({"method": "magic"}, ConfigError, 'method=.magic.: it must be "plain" or "fitted"'),
         ({"cost": "gold"}, ConfigError, 'cost=.gold.: it must be "size" or "speed"'),
         ({"points": 0}, ConfigError, "points=0: at least 1 is needed"),
+        ({"min_group": 0}, ConfigError, "min_group=0: at least 1 is needed"),
+        ({"forms": []}, ConfigError, "it must be a list of at least one of palettized"),
+        ({"forms": "palettized"}, ConfigError, "it must be a list"),
         ({"target": "iOS15"}, ConfigError, "iOS15"),
         ({"max_size": None, "max_drop": 1, "metric": lambda outputs, sample: math.nan}, ConfigError, "gave nan"),
         ({"max_size": None, "max_drop": 1, "metric": lambda out, sample: out["no"]}, ConfigError, "raised KeyError"),

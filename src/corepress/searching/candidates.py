@@ -23,6 +23,14 @@ SPARSITIES = (0.5, 0.75)
 _SLOW_GROUPS = ((8, 1.05), (4, 1.16), (1, 4.0))
 
 
+def check_forms(forms: Sequence[str], known: Sequence[str], otherwise: str) -> None:
+    """Raise ConfigError unless `forms` are some of those `known`. `otherwise`: what is said of another."""
+    if isinstance(forms, str) or not forms:
+        raise ConfigError(f"forms={forms!r}: it must be a list of at least one of {', '.join(known)}")
+    if unknown := [form for form in forms if form not in known]:
+        raise ConfigError(f"forms={unknown[0]!r}: {otherwise}; they are {', '.join(known)}")
+
+
 def candidates(target: Target, forms: Sequence[str] = FORMS, min_group: int = MIN_GROUP) -> tuple[Candidate, ...]:
     """The forms to choose from, dense first.
 
@@ -35,8 +43,9 @@ def candidates(target: Target, forms: Sequence[str] = FORMS, min_group: int = MI
         ConfigError: For a form that there is not, or that the target can hold none of, and for a `min_group` where no
             table is shared by groups.
     """
-    if unknown := [form for form in forms if form not in FORMS]:
-        raise ConfigError(f"forms={unknown[0]!r}: there is no such form; they are {', '.join(FORMS)}")
+    check_forms(forms, FORMS, "there is no such form")
+    if min_group < 1:
+        raise ConfigError(f"min_group={min_group}: at least 1 is needed")
     if min_group != MIN_GROUP and "palettized" not in forms:
         raise ConfigError(f"min_group={min_group} has no effect without palettized forms")
     if min_group != MIN_GROUP and "per_grouped_channel" not in target.palettized_granularities:

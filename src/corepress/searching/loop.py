@@ -196,14 +196,13 @@ class Search:
         self._climb(budget)
 
     def _too_small(self, smallest: int, budget: int) -> str:
-        ways = "allow more forms, or a newer target"
         if self.goal.bits is None:
             return (
                 f"the model can't be made as small as {budget:,} bytes: with these forms the least is about "
-                f"{smallest + self.rest:,}; {ways}"
+                f"{smallest + self.rest:,}"
             )
         fewest = math.ceil(800 * smallest / self.elements) / 100
-        return f"{self.goal.bits:g} bits are too few: with these forms the least is {fewest:.2f}; {ways}"
+        return f"{self.goal.bits:g} bits are too few: with these forms the least is {fewest:.2f}"
 
     def _fitting(self, budget: int) -> Choice:
         """The choice of least predicted damage that, once made, does not exceed the budget."""

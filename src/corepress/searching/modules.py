@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from corepress.engine import Skip, skipping
 from corepress.errors import ConfigError
-from corepress.searching.candidates import DENSE, MIN_GROUP, candidates
+from corepress.searching.candidates import DENSE, MIN_GROUP, candidates, check_forms
 from corepress.searching.subject import Array, Candidate, Choice, Item, Part, Place, Sample, Value, left_alone
 from corepress.targets import target
 from corepress.torch.layerwise_compression.input_cacher import Call
@@ -63,8 +63,7 @@ class ModuleSubject:
         outputs: Outputs | None = None,
         workers: int | None = None,
     ):
-        if unknown := [form for form in forms if form not in FORMS]:
-            raise ConfigError(f"forms={unknown[0]!r} can't be had of a module; they are {', '.join(FORMS)}")
+        check_forms(forms, FORMS, "modules have no such weights")
         self._workers = workers
         self._model = copy_of(model)
         bake_parametrizations(self._model)

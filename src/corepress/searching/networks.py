@@ -12,7 +12,6 @@ from torch import Tensor
 
 from corepress import recipe
 from corepress.engine import Skip, skipping
-from corepress.errors import ConfigError
 from corepress.formats.neural_network import Model
 from corepress.formats.neural_network.constants import reason_to_spare
 from corepress.formats.neural_network.layers import LayerWeight
@@ -22,7 +21,7 @@ from corepress.runtime import load
 from corepress.runtime.networks.registry import STACKED
 from corepress.runtime.runnable import Runnable
 from corepress.runtime.walk import each_program
-from corepress.searching.candidates import DENSE
+from corepress.searching.candidates import DENSE, check_forms
 from corepress.searching.programs import part_of, put
 from corepress.searching.recipes import pattern_of, recipe_of
 from corepress.searching.subject import Array, Candidate, Choice, Item, Part, Place, Sample, Value, left_alone
@@ -38,8 +37,7 @@ _CONFIGS: dict[str, type[Any]] = {"palettize": NetworkPaletteConfig, "quantize":
 
 def candidates(forms: Sequence[str] = FORMS) -> tuple[Candidate, ...]:
     """The forms that a weight of a network could get, dense and float16 first. `forms`: some of `FORMS`."""
-    if unknown := [form for form in forms if form not in FORMS]:
-        raise ConfigError(f"forms={unknown[0]!r}: neural networks have no such weights; they are {', '.join(FORMS)}")
+    check_forms(forms, FORMS, "neural networks have no such weights")
     return (DENSE, HALF, *_tables(forms), *_steps(forms))
 
 

@@ -108,10 +108,13 @@ class Result:
         point = self.chosen
         number = self.tested.get(self.metric, point.quality.get(self.metric, float("nan")))
         label, unit = (METRICS[self.metric][:2]) if self.metric in METRICS else (self.metric, "")
-        text = f"{point.size:,} bytes, {point.bits:.2f} bits per weight, {label} {number:.4g}{unit}"
+        # What misses a goal must not be rounded to it.
+        close = self.least is not None and not self.met and f"{number:.4g}" == f"{self.least:.4g}"
+        digits = ".10g" if close else ".4g"
+        text = f"{point.size:,} bytes, {point.bits:.2f} bits per weight, {label} {number:{digits}}{unit}"
         if self.least is None:
             return text
-        return f"{text}, {'not below' if self.met else 'below'} {self.least:.4g}{unit}"
+        return f"{text}, {'not below' if self.met else 'below'} {self.least:{digits}}{unit}"
 
     @property
     def chosen(self) -> Point:

@@ -147,6 +147,6 @@ def left_alone(reasons: Mapping[str, str]) -> list[str]:
     for name, reason in reasons.items():
         by_reason.setdefault(reason, []).append(name)
     return [
-        f"{named(names)} {'stays as it is' if len(names) == 1 else 'stay as they are'}: {reason}"
+        f"{named(names)} {'is' if len(names) == 1 else 'are each'} left alone: {reason}"
         for reason, names in by_reason.items()
     ]

@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 
 from corepress.formats.mlprogram import load
+from tests.cli import process
 from tests.formats.mlprogram.test_model import tree
 from tests.oracle import peer_weights
 
 
 def corepress(*arguments: object, check: bool = True, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "corepress", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd)
+    done = process.run([*map(str, arguments)], cwd)
     assert not check or done.returncode == 0, done.stderr
     return done
 

@@ -48,6 +48,15 @@ def test_the_one_operation_that_does_harm_is_the_only_exception(package) -> None
     assert [node.name for node in nodes(named.spec)] == [node.name for node in nodes(model.spec)]
 
 
+def test_too_few_samples_to_hold_any_back_are_no_others(package, caplog) -> None:
+    _, found = quantized(load(package), everywhere(mode="linear"), samples(3), exceptions="auto", min_snr=20)
+    assert found.summary.endswith("dB on 3 samples that ranges come from, too")
+    (said,) = (record.message for record in caplog.records if "samples" in record.message)
+    assert "none can be" in said and "weak evidence" in said
+    _, found = quantized(load(package), everywhere(mode="linear"), samples(5), exceptions="auto", min_snr=20)
+    assert found.summary.endswith("dB on 1 sample held back for choosing")
+
+
 def test_an_exception_has_no_pair_around_it(package) -> None:
     model = cto.linear_quantize_activations(package, everywhere(), samples(), exceptions=["second"])
     (second,) = (node for node in nodes(model.spec) if node.name == "second")
@@ -93,6 +102,7 @@ def test_what_makes_no_goal_is_refused(package) -> None:
         "min_snr has no effect": {"min_snr": 20},
         'must be "auto" or a list': {"exceptions": "all"},
         "the observer auto needs": {"observer": "auto"},
+        "bias_correction=None needs": {"bias_correction": None},
     }.items():
         with pytest.raises(ConfigError, match=message):
             cto.linear_quantize_activations(package, everywhere(), samples(), **options)

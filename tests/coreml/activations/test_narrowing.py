@@ -71,6 +71,21 @@ def biased(mb, x, w):
     return mb.conv(x=a, weight=w(16, 32, 3, 3), bias=w(16), name="second")
 
 
+def test_two_samples_count_alike(tmp_path) -> None:
+    """What is left of the errors of the one is that of the other, with the other sign."""
+
+    def head(mb, x, w):
+        return mb.linear(x=mb.reshape(x=x, shape=(1, 256)), weight=w(16, 256), bias=w(16), name="head")
+
+    path, given = package_of(tmp_path, head), samples(2)
+    config = cto.OptimizationConfig(cto.OpPalettizerConfig(nbits=2, weight_threshold=0))
+    same = corrected(cto.palettize_weights(path, config), load(path), given)
+    exact, other = run(path, precision="float32"), run(same, precision="float32")
+    errors = [exact.predict(sample)["head"] - other.predict(sample)["head"] for sample in given]
+    assert np.abs(errors[0]).max() > 0.1
+    np.testing.assert_allclose(errors[0], -errors[1], atol=2e-2)  # the biases are float16
+
+
 def test_biases_take_back_what_shifts(tmp_path) -> None:
     path = package_of(tmp_path, biased)
     given, others = samples(16), samples(8, seed=1)

@@ -2,8 +2,8 @@
 
 Nagel, van Baalen, Blankevoort, Welling 2019, "Data-Free Quantization Through Weight Equalization and Bias Correction"
 (arXiv 1906.04721), section 4.2, with samples (appendix D). The operations are corrected in order, each as it is after
-those before it. Of the errors of a channel the median is taken, not the mean: where a few spikes are clipped, the mean
-would shift all other numbers by what these lack.
+those before it. Of the errors of a channel in a sample the median is taken, not the mean: where a few spikes are
+clipped, the mean would shift all other numbers by what these lack.
 """
 
 from __future__ import annotations
@@ -79,8 +79,7 @@ def _changes(
             for own, target in zip(arguments, reference[step.outputs[0]], strict=True)
         ]
         bias = arguments[0]["bias"]
-        shift = torch.stack(shifts).median(0).values if len(shifts) < 3 else torch.stack(shifts).mean(0)
-        return {"bias": bias + shift.to(bias)}
+        return {"bias": bias + torch.stack(shifts).mean(0).to(bias)}
 
     return walk(program, samples, visit)
 

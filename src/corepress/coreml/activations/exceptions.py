@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from corepress.coreml.activations.parts import Ranges
-from corepress.coreml.calibrated.judging import answers_of
+from corepress.coreml.calibrated.judging import Split, answers_of
 from corepress.engine import Progress
 from corepress.errors import ConfigError, DataError
 from corepress.formats.mlprogram import Model
@@ -84,8 +84,8 @@ class Left(NamedTuple):
 class Found:
     """The exceptions that a search found, the most harmful first, and the way that was nearest without any.
 
-    `value`: of the metric, measured with both, on so many `samples` held back for choosing. `operations`: how many
-    could be quantized.
+    `value`: of the metric, measured with both, on so many `samples`, that ranges do not come from if these were
+    `held_back`. `operations`: how many could be quantized.
     """
 
     left: tuple[Left, ...]
@@ -94,6 +94,7 @@ class Found:
     value: float
     operations: int
     samples: int
+    held_back: bool
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -119,7 +120,9 @@ class Found:
     def summary(self) -> str:
         """What was found, in a sentence."""
         metric = METRICS[self.goal.metric]
-        reached = f"{metric.label} {self.value:.4g}{metric.unit} on {self.samples} samples held back for choosing"
+        basis = "held back for choosing" if self.held_back else "that ranges come from, too"
+        counted = f"{self.samples} sample{'' if self.samples == 1 else 's'}"
+        reached = f"{metric.label} {self.value:.4g}{metric.unit} on {counted} {basis}"
         kept = f"{len(self.left)} of {self.operations} operations stay in floating point"
         if self.met:
             return f"{kept}: {reached}"
@@ -145,7 +148,7 @@ class Found:
 def find(
     ways: Sequence[Way],
     original: Model,
-    samples: Sequence[Mapping[str, Any]],
+    split: Split,
     goal: Goal,
     *,
     function: str | None = None,
@@ -157,7 +160,7 @@ def find(
     Args:
         ways: To quantize the activations of the model. The one is taken whose outputs are nearest without exceptions.
         original: The model whose answers count.
-        samples: To judge by: none that the ranges come from.
+        split: The samples that the ranges come from, and those to judge by, which are others where there are enough.
         goal: What the outputs must keep; a warning says so if they can't.
         function: Of a model with several, the one that runs.
         device: Where PyTorch computes.
@@ -166,6 +169,7 @@ def find(
     Raises:
         DataError: Where no output is a number.
     """
+    samples = split.judged
     exact = answers_of(original, samples, function, device)
     if not any(value.size for arrays in exact.values() for value in arrays):
         raise DataError("no output of the model is a number, so that there is nothing to keep near")
@@ -179,7 +183,8 @@ def find(
         allowed = _NEARLY * judge.noise(frozenset(ranked))
     chosen = smallest(ranked, lambda names: judge.noise(names) <= allowed)
     left = tuple(Left(name, operations[name], harm[name]) for name in ranked if name in chosen)
-    found = Found(left, judge.way, goal, judge.value(chosen), len(operations), len(samples))
+    held_back = samples is not split.learnt
+    found = Found(left, judge.way, goal, judge.value(chosen), len(operations), len(samples), held_back)
     if not found.met:
         log.warning("%s", found.summary)
     return found

@@ -134,7 +134,7 @@ def quantized(
         assert isinstance(op_config, OpLinearQuantizerConfig)
         if op_config.nbits != 8:
             raise ConfigError("activations can be int8 or uint8 only: set dtype accordingly")
-    goal = _goal(exceptions, observer, min_snr, min_cosine)
+    goal = _goal(exceptions, observer, bias_correction, min_snr, min_cosine)
     original, split = model.origin or model, None
     if goal is not None or observer == OUTPUT or bias_correction or held_back:
         split = _split(model, sample_data, held_back, function, goal is not None)
@@ -147,7 +147,7 @@ def quantized(
         return ways[0].written(_known(exceptions, ranges, strict), quiet=False), None
     from corepress.coreml.activations.exceptions import find
 
-    found = find(ways, original, split.judged, goal, function=function, device=device, progress=progress)
+    found = find(ways, original, split, goal, function=function, device=device, progress=progress)
     return found.way.written(found.names, quiet=False), found
 
 
@@ -191,7 +191,11 @@ def _known(exceptions: Iterable[str], ranges: Ranges, strict: bool) -> set[str]:
 
 
 def _goal(
-    exceptions: Iterable[str] | Literal["auto"], observer: str, min_snr: float | None, min_cosine: float | None
+    exceptions: Iterable[str] | Literal["auto"],
+    observer: str,
+    bias_correction: bool | None,
+    min_snr: float | None,
+    min_cosine: float | None,
 ) -> Goal | None:
     """What the exceptions are searched by, if they are."""
     if exceptions == "auto":
@@ -204,6 +208,8 @@ def _goal(
         raise ConfigError(
             "the observer auto needs a search for exceptions, which measures what is nearer: give another one"
         )
+    if bias_correction is None:
+        raise ConfigError("bias_correction=None needs a search for exceptions, which measures if it helps: say which")
     for name, goal in (("min_snr", min_snr), ("min_cosine", min_cosine)):
         if goal is not None:
             raise ConfigError(f"{name} has no effect here: it is the goal of a search for exceptions (auto)")
@@ -219,12 +225,20 @@ def _split(
 ) -> Split:
     """The samples that ranges come from, and those that exceptions are chosen by (`judged`), by default a fifth."""
     from corepress.coreml.calibrated.judging import Split, split_of
-    from corepress.split import HELD_BACK
+    from corepress.split import HELD_BACK, hold_back
 
     if held_back is None:
         held_back = HELD_BACK if judged else 0.0
-    split = split_of(model, samples, held_back, function)
+    if isinstance(held_back, int | float):
+        given = split_of(model, samples, 0.0, function).learnt
+        split = Split(*hold_back(given, held_back))
+    else:
+        split = split_of(model, samples, held_back, function)
     if judged and not split.judged:
+        log.warning(
+            "no samples are held back (of fewer than five different ones none can be): exceptions are chosen by those "
+            "that ranges come from, which is weak evidence"
+        )
         return Split(split.learnt, split.learnt)
     return split
 

@@ -22,6 +22,13 @@ class Opened:
     said: list[str] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
 
+    @property
+    def cut_off(self) -> list[str]:
+        """The beginnings of tables that are wider than the window, with all that is folded open."""
+        self.page.evaluate("document.querySelectorAll('details').forEach(folded => folded.open = true)")
+        wider = "[...document.querySelectorAll('.wide')].filter(table => table.scrollWidth > table.clientWidth)"
+        return list(self.page.evaluate(f"{wider}.map(table => table.innerText.slice(0, 40))"))
+
 
 def chromium() -> str | None:
     """The path of Chromium; None where there is none."""

@@ -27,7 +27,7 @@ def test_what_a_command_did_and_measured(tmp_path: Path) -> None:
     text = page.read_text(encoding="utf-8")
     (output,) = done["verification"]["outputs"]
     assert f"{output['snr']:.1f} dB" in text and f"{output['cosine']:.5f}" in text
-    assert "digits.mlpackage</code> (463 kB) became <code>small.mlpackage" in text
+    assert "digits.mlpackage</code> (462.55 kB) became <code>small.mlpackage" in text
     assert "4 of 10 weights were compressed" in text and "360 samples of --data" in text
     changed = round((1 - output["top1"]) * 360)
     assert f"{changed} of 360 decisions changed" in text and text.count('alt="sample') == changed + 4

@@ -43,6 +43,7 @@ def test_it_draws_without_an_error_or_a_request(browser: Any, path: Path, width:
         assert found.said == [] and found.requests == [path.as_uri()]
         assert page.evaluate("window.broken") is None
         assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert found.cut_off == []
         drawn = page.query_selector_all(".chart svg")
         assert len(drawn) == len(page.query_selector_all(".chart")) == 4
         for chart in drawn:

@@ -83,6 +83,7 @@ def test_the_page(models: list[Path], tmp_path: Path, browser: Any) -> None:
     with opened(browser, path, PHONE, "dark") as found:
         assert found.said == [] and found.requests == [path.as_uri()]
         assert found.page.evaluate("document.documentElement.scrollWidth") <= PHONE
+        assert found.cut_off == []
         assert found.page.evaluate("document.querySelectorAll('.chart svg .mark-symbol path').length") == 2
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from corepress.errors import OutputError
 from corepress.reports import Report
 from corepress.reports.document import check, write
 from corepress.reports.page import page
-from tests.reports.made import HOSTILE, rows, search, written
+from tests.reports.made import HOSTILE, rows, search, verification, written
 
 
 class Seen(HTMLParser):
@@ -133,3 +134,25 @@ def test_a_page_replaces_nothing_unasked(tmp_path: Path) -> None:
     assert path.read_text() == "three" and [one.name for one in tmp_path.iterdir()] == ["page.html"]
     with pytest.raises(ValueError, match=r"ending \.html"):
         check(tmp_path / "page.txt")
+
+
+def test_where_nothing_breaks_the_heading_does_not_say_so() -> None:
+    report = Report(rows(3), 10, 10, "iOS18", "iOS18")
+    good = tuple(replace(row, snr=40.0) for row in verification(3).operations)
+    text = page("verify", report, names=("a", "b"), verification=replace(verification(3), operations=good))
+    headings = Seen(text).headings
+    assert "Values on the way" in headings and "Where it breaks" not in headings
+    assert "None of the 3 values" in text
+
+
+def test_a_page_of_a_search_says_which_weights_its_bits_count() -> None:
+    report = Report(rows(8), 65536, 20000, "iOS18", "iOS18")
+    text = " ".join(Seen(page("search", report, names=("a", "b"), search=search())).texts)
+    assert "bits per compressible weight" in text and "over all weights" in text
+    assert f"the new model has {report.bits_per_weight:.2f}" in text
+    assert "10.00 kB" in text and "bits/weight" not in text
+
+
+def test_what_a_search_found_prints_as_its_verdict() -> None:
+    assert str(search()) == search().summary
+    assert "4.00 bits per compressible weight, SNR 24 dB" in str(search())

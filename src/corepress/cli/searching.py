@@ -30,7 +30,8 @@ class Aim:
         str | None, Option("--max-size", help="Bytes that the whole model may have, such as 10MB or 500kB.")
     ] = None
     bits: Annotated[
-        float | None, Option("--bits", min=0, help="Stored bits for each element of the weights, on average.")
+        float | None,
+        Option("--bits", min=0, help="Stored bits per compressible weight: for each of their elements, on average."),
     ] = None
     min_snr: Annotated[float | None, Option("--min-snr", help="The least SNR of the outputs, in dB.")] = None
     min_cosine: Annotated[

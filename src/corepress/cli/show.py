@@ -115,7 +115,7 @@ def summary(
     facts([
         ("written to", str(output)),
         ("size", f"{size(report.size_before)} -> {size(report.size_after)}, ratio {report.ratio:.2f}"),
-        ("bits per weight", f"{report.bits_per_weight:.2f}"),
+        ("bits per weight", f"{report.bits_per_weight:.2f} over all weights"),
         *([("system", f"{report.target_before} -> {report.target}")] if report.target != report.target_before else []),
         *_counted(report),
         ("worst SNR", "-" if worst is None else f"{worst.snr:.1f} dB ({worst.name})"),

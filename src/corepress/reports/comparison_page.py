@@ -27,7 +27,7 @@ def comparison_page(comparison: Comparison, *, command: str = "", translate: Cal
         "comparison.html",
         title=f"corepress compare: {short(comparison.models[0].name)}",
         rows=rows,
-        metrics=[label(metric) for metric in metrics],
+        metrics=[METRICS[metric].label for metric in metrics],
         metric=METRICS[comparison.metric],
         samples=comparison.samples,
         random=comparison.random_inputs,
@@ -47,7 +47,9 @@ def letter(number: int) -> str:
 
 
 def _row(number: int, one: Compared, metrics: list[str]) -> dict[str, Any]:
-    values = ["the original" if number == 0 else measured(metric, one.worst(metric)) for metric in metrics]
+    values = [measured(metric, one.worst(metric)) for metric in metrics]
+    if number == 0:
+        values = ["the original", *([""] * (len(metrics) - 1))][: len(metrics)]
     return {
         "letter": letter(number),
         "name": short(one.name),

@@ -99,7 +99,8 @@ def front(points: Rows, label: str) -> dict[str, Any]:
     chart = alt.Chart(_ROWS)
     x = alt.X("size:Q", title="size, MB", axis=alt.Axis(tickCount=8), scale=alt.Scale(zero=False))
     y = alt.Y("quality:Q", title=label, scale=alt.Scale(zero=False))
-    tooltip = [alt.Tooltip(f"{name}:Q", format=".4g") for name in ("size", "quality", "bits")]
+    titles = {"size": "size, MB", "quality": label, "bits": "bits per compressible weight"}
+    tooltip = [alt.Tooltip(f"{name}:Q", format=".4g", title=title) for name, title in titles.items()]
     line = chart.mark_line(color=BLUE, strokeWidth=1.5).encode(x, y)
     circles = chart.mark_circle(opacity=1).encode(
         x, y, color=alt.condition("datum.chosen", alt.value(ORANGE), alt.value(BLUE)),

@@ -49,7 +49,7 @@ class Point:
 
     Args:
         size: Bytes of the whole model.
-        bits: Stored bits for each element of its weights.
+        bits: Stored bits for each element of the weights that can be compressed. (Reports count all weights.)
         quality: What was measured against the original, by metric; on samples that choosing saw.
         recipe: The steps that make it, as `corepress compress --recipe` reads them.
         weights: What each weight got.
@@ -102,16 +102,20 @@ class Result:
     least: float | None = None
     samples: dict[str, int] = field(default_factory=dict)
 
+    def __str__(self) -> str:
+        return self.summary
+
     @property
     def summary(self) -> str:
-        """The verdict in a sentence."""
+        """The verdict in a sentence, which is also what `print` shows."""
         point = self.chosen
         number = self.tested.get(self.metric, point.quality.get(self.metric, float("nan")))
         label, unit = (METRICS[self.metric][:2]) if self.metric in METRICS else (self.metric, "")
         # What misses a goal must not be rounded to it.
         close = self.least is not None and not self.met and f"{number:.4g}" == f"{self.least:.4g}"
         digits = ".10g" if close else ".4g"
-        text = f"{point.size:,} bytes, {point.bits:.2f} bits per weight, {label} {number:{digits}}{unit}"
+        bits = f"{point.bits:.2f} bits per compressible weight"
+        text = f"{point.size:,} bytes, {bits}, {label} {number:{digits}}{unit}"
         if self.least is None:
             return text
         return f"{text}, {'not below' if self.met else 'below'} {self.least:{digits}}{unit}"
@@ -164,7 +168,7 @@ class Result:
         from corepress.tables import NamesTable
 
         metrics = list(self.chosen.quality)
-        table = NamesTable("", "size", "bits/weight", *metrics)
+        table = NamesTable("", "size", "bits/compressible", *metrics)
         for point in self.points:
             numbers = (f"{point.quality[name]:.4g}" for name in metrics)
             table.add_row("chosen" if point.chosen else "", f"{point.size:,}", f"{point.bits:.2f}", *numbers)

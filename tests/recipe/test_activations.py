@@ -169,6 +169,6 @@ def test_exceptions_are_found_by_the_step_as_by_the_function(package, tmp_path) 
     )  # fmt: skip
     assert found is not None and found.names == ("planted",) and content(made, tmp_path) == content(direct, tmp_path)
     # With the same samples kept away, exceptions by name give the same ranges.
-    named = {"activations": {"mode": "linear"}, **found.keys}
+    named = {"activations": {"mode": "linear"}, **found.keys, "held_back": 0.2}
     again = recipe.run(package, parse({"steps": [named]}), sample_data=samples(20))
     assert content(again, tmp_path) == content(direct, tmp_path)

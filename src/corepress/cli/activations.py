@@ -88,11 +88,13 @@ class Activations:
     def again(self, config: OptimizationConfig, source: Any, check: Check, told: Sequence[Found]) -> Beside:
         """The step of a recipe that does the same, with the exceptions that were `told`."""
         from corepress.cli.again import Beside
+        from corepress.split import HELD_BACK
 
         how = self._config(config, source, check.goal)
         if not told:
             return Beside(how, self._plainly(), first=True)
-        return Beside(how, told[0].keys, first=False)
+        # The samples that exceptions were chosen by are kept away from ranges again.
+        return Beside(how, {**told[0].keys, "held_back": HELD_BACK}, first=False)
 
     def _config(self, config: OptimizationConfig, source: Any, goal: Mapping[str, float]) -> OptimizationConfig:
         """How activations are quantized beside weights of this configuration."""

@@ -31,6 +31,7 @@ from corepress.runtime.runnable import Runnable
 from corepress.runtime.stages.pipeline import Pipeline
 from corepress.runtime.walk import each_program
 from corepress.searching.candidates import MIN_GROUP, candidates
+from corepress.searching.integers import bytes_of_pairs, in_integers, multiplied, whatever_its_size
 from corepress.searching.programs import part_of, put
 from corepress.searching.recipes import pattern_of, recipe_of
 from corepress.searching.subject import Array, Candidate, Choice, Item, Part, Place, Sample, Value, left_alone
@@ -56,6 +57,8 @@ class PackageSubject:
         target: Raise it to this system first, or None.
         forms, min_group: See `candidates`.
         safe: Leave out forms that devices are reported to get wrong, or to be slow with (`corepress.linting`).
+        activations: Whether those are to be quantized afterwards: weights that are multiplied by them get integers
+            then, and sizes have room for what is around them.
         learnt: Samples to fit to; None for forms without data.
         function: Of several, the one that samples run through.
     """
@@ -68,18 +71,22 @@ class PackageSubject:
         forms: Sequence[str],
         min_group: int = MIN_GROUP,
         safe: bool = False,
+        activations: bool = False,
         learnt: Sequence[Sample] | None = None,
         function: str | None = None,
         device: str = "cpu",
         workers: int | None = None,
     ):
-        self.model, self.learnt, self.safe = model, learnt, safe
+        self.model, self.learnt, self.safe, self.activations = model, learnt, safe, activations
         self.function, self.device, self.workers = function, device, workers
         raised = model.copy()
-        reach(raised, "iOS16", "compressed weights", target)
+        needed = ("iOS17", "quantized activations") if activations else ("iOS16", "compressed weights")
+        reach(raised, *needed, target)
         self.target = oldest_target(raised)
         self.raised = target is not None or oldest_target(model) != self.target
         self._program = _shown(load(raised, device, precision="float32", function=function))
+        stages = [name for name, _, _ in each_program(self._program, [])]
+        self._pairs = bytes_of_pairs(raised, stages) if activations else 0
         # Why weights are no items, by name.
         self.left: dict[str, str] = {}
         self._tensors: list[list[list[Weight]]] = []
@@ -95,9 +102,10 @@ class PackageSubject:
 
     def _searchable(self, weights: Sequence[Weight]) -> list[Weight]:
         config, found = OptimizationConfig(OpPalettizerConfig(nbits=4)), []
+        of_any_size = OptimizationConfig(OpPalettizerConfig(nbits=4, weight_threshold=0))
         for weight in weights:
             try:
-                config_for(weight, config, (), False)
+                config_for(weight, of_any_size if self._in_integers(weight) else config, (), False)
                 if not read_by_product(weight):
                     raise Skip("no product, look-up or recurrence reads it")
             except Skip as reason:
@@ -116,9 +124,20 @@ class PackageSubject:
         first = group[0]
         names = tuple(dict.fromkeys(pattern_of(weight.name, all_names) for weight in group))
         shapes = tuple(sharing[0].shape for sharing in tensors.values())
-        fitting = tuple(_along_an_axis(candidate, first) for candidate in known)
+        fitting = self._fitting(group, known)
         self.items.append(Item(first.name, names, shapes, first.consumers[0].op_type, fitting))
         self._tensors.append(list(tensors.values()))
+
+    def _in_integers(self, weight: Weight) -> bool:
+        """Whether a weight needs a form of integers, so that the operation that reads it can compute with them."""
+        return self.activations and multiplied(weight)
+
+    def _fitting(self, group: Sequence[Weight], known: Sequence[Candidate]) -> tuple[Candidate, ...]:
+        """The candidates of an item."""
+        if not any(self._in_integers(weight) for weight in group):
+            return tuple(_along_an_axis(candidate, group[0]) for candidate in known)
+        integers = (in_integers(candidate, self.target) for candidate in known)
+        return tuple(whatever_its_size(candidate) for candidate in integers if candidate is not None)
 
     def _found_leaves(self) -> dict[str, dict[Place, list[Tensor]]]:
         """By function, where its program holds the tensors."""
@@ -248,8 +267,8 @@ class PackageSubject:
         return made
 
     def size(self, model: Model) -> int:
-        """See `Subject`."""
-        return model.size()
+        """See `Subject`. Where activations are to be quantized, what that takes at most is included."""
+        return model.size() + self._pairs
 
 
 def _along_an_axis(candidate: Candidate, weight: Weight) -> Candidate:

@@ -71,6 +71,49 @@ class Point:
 
 
 @dataclass(frozen=True)
+class Activations:
+    """Which operations of the chosen model compute with 8-bit activations.
+
+    Args:
+        operations: How many there are that could, by their type.
+        quantized: How many do.
+        left: Those that stay in floating point because of what they do to the outputs, the most harmful first.
+        weights: Those that do because their weights are no 8-bit integers.
+        observer: By which their ranges were found: "min_max" or "output".
+        bias_correction: Whether biases take back what rounding shifts.
+        alone: The quality by metric, on the samples that choosing saw, with quantized weights only.
+
+    Examples:
+        >>> samples = [{"image": image} for image in np.load("samples.npz")["image"]]
+        >>> found = cto.search("model.mlpackage", samples, min_snr=20, activations=True)
+        >>> found.activations.quantized > 0
+        True
+    """
+
+    operations: int
+    quantized: int
+    left: tuple[str, ...]
+    weights: tuple[str, ...]
+    observer: str
+    bias_correction: bool
+    alone: dict[str, float]
+
+    @property
+    def summary(self) -> str:
+        """Which do and which do not, in a sentence."""
+        text = f"{self.quantized} of {self.operations} operations compute with 8-bit activations"
+        reasons = [
+            f"{', '.join(names)} {why}"
+            for names, why in (
+                (self.left, "would do too much harm"),
+                (self.weights, f"{'has' if len(self.weights) == 1 else 'have'} no weights of 8-bit integers"),
+            )
+            if names
+        ]
+        return "; ".join([text, *reasons])
+
+
+@dataclass(frozen=True)
 class Result:
     """What `corepress.search` gives back.
 
@@ -83,6 +126,7 @@ class Result:
         met: Whether the budget or the goal is met.
         notes: Sentences on what the numbers rest on, and what was left alone.
         least: The value that `metric` was not to fall below; None where the size was limited.
+        activations: Which operations compute with 8-bit activations; None where none was asked for, or none can.
         samples: How many were "learnt" from, how many the front was "chosen" by, and by how many the chosen model was
             "tested".
 
@@ -101,6 +145,7 @@ class Result:
     notes: tuple[str, ...] = ()
     least: float | None = None
     samples: dict[str, int] = field(default_factory=dict)
+    activations: Activations | None = None
 
     def __str__(self) -> str:
         return self.summary
@@ -146,6 +191,7 @@ class Result:
             "tested": plain(self.tested),
             "notes": list(self.notes),
             "samples": dict(self.samples),
+            "activations": None if self.activations is None else plain(vars(self.activations)),
             "points": [
                 {
                     "size": point.size,

@@ -16,6 +16,7 @@ from corepress.neural_network.interop import as_model as network_of
 from corepress.peer import is_mlmodel
 from corepress.runtime.load import interface as interface_of
 from corepress.runtime.samples import checked, read_samples
+from corepress.searching.activations import LOSS, for_weights, with_activations
 from corepress.searching.candidates import FORMS, MIN_GROUP
 from corepress.searching.goals import goal_of
 from corepress.searching.handed import Files, Handed, handed, opened
@@ -51,6 +52,8 @@ def search(
     method: str = "plain",
     cost: str = "size",
     safe: bool = False,
+    activations: bool = False,
+    activation_loss: float = LOSS,
     function: str | None = None,
     device: str = "cpu",
     seed: int = 0,
@@ -89,6 +92,10 @@ def search(
             longer.
         cost: "size", or "speed": forms that are known to be slow on phones count as more bytes in the choice.
         safe: Leave out forms that devices are reported to get wrong, or to be slow with: see `corepress.lint`.
+        activations: Quantize activations to 8 bits, too, in as many operations of a package as the goal allows; a goal
+            that is a quality holds for the whole. Weights that these multiply by get integers, or stay dense.
+        activation_loss: With `activations`: what they may cost, in dB of the outputs' SNR. With a quality as the goal,
+            weights leave so much of it; 3 dB is half of the noise.
         function: Of a model with several, the one that the samples are for.
         device: Where PyTorch computes, such as "cpu" or "cuda".
         seed: Of the random signs in the prediction. The same seed gives the same result.
@@ -120,27 +127,37 @@ def search(
     name = name_of(metric)
     goal = goal_of(max_size, bits, min_snr, min_cosine, max_drop, name, metric is not None)
     check_words(method, cost, points)
+    if activation_loss != LOSS and not activations:
+        raise ConfigError(f"activation_loss={activation_loss} has no effect without activations=True")
     source = _opened(model)
     if isinstance(source, Model):
-        split = split_of(source, data, test_data, function, fits=method == "fitted")
+        # Ranges of activations are learnt from samples, too.
+        split = split_of(source, data, test_data, function, fits=method == "fitted" or activations)
         learnt = split.learnt if method == "fitted" else None
         keywords: dict[str, Any] = {"target": target, "forms": forms, "min_group": min_group, "safe": safe}
-        keywords |= {"learnt": learnt, "function": function, "device": device}
+        keywords |= {"learnt": learnt, "function": function, "device": device, "activations": activations}
     else:
         given = {"target": target, "function": function, "safe": safe}
-        given |= {"method": method != "plain", "min_group": min_group != MIN_GROUP}
+        given |= {"method": method != "plain", "min_group": min_group != MIN_GROUP, "activations": activations}
         if unused := [word for word, value in given.items() if value]:
             raise ConfigError(f'"{unused[0]}" is for ML programs, and the model is a neural network')
         split = split_of(source, data, test_data, None)
         keywords = {"forms": NETWORK_FORMS if tuple(forms) == FORMS else forms, "device": device}
     kind: Callable[..., Subject] = PackageSubject if isinstance(source, Model) else NetworkSubject
     subject = kind(source, **keywords, workers=workers)
+    of_weights = for_weights(goal, activation_loss) if activations else goal
     with handed(source) as held:
-        return searched(
-            subject, split, goal, Settings(points, seed, workers, cost == "speed"),
+        result = searched(
+            subject, split, of_weights, Settings(points, seed, workers, cost == "speed"),
             elsewhere(held, kind, keywords, jobs), metric=metric, name=name,
             ways=Ways(jobs, ray, resume), progress=progress,
         )  # fmt: skip
+    if not activations:
+        return result
+    return with_activations(
+        result, subject, split, goal, activation_loss, metric=metric, name=name, function=function, device=device,
+        workers=workers, progress=progress,
+    )  # fmt: skip
 
 
 def _opened(model: Any) -> Model | Networks:

@@ -21,7 +21,6 @@ from corepress.engine import Progress
 from corepress.errors import ConfigError, DataError
 from corepress.formats.mlprogram import Model
 from corepress.metrics import METRICS, Sums, limit_of, worst
-from corepress.split import HELD_BACK
 
 log = logging.getLogger(__name__)
 
@@ -37,16 +36,28 @@ _RANKED_BY = 8
 
 
 class Goal(NamedTuple):
-    """What the outputs must keep: a `metric`, "snr" or "cosine", and its least value."""
+    """What the outputs must keep: a `metric`, "snr", "cosine" or one of a caller's, and its least value. `best`: of a
+    caller's metric, its value without any noise."""
 
     metric: str
     least: float
+    best: float | None = None
 
     def noise(self, value: float) -> float:
         """A number that is the larger the worse a value of the metric is: of `snr` the noise in parts of the signal."""
         if math.isnan(value):
             return math.inf
+        if self.best is not None:
+            return self.best - value
         return 1 - value if self.metric == "cosine" else 10 ** (-value / 10)
+
+    def value(self, noise: float) -> float:
+        """The value of the metric with so much noise: the other way round."""
+        if self.best is not None:
+            return self.best - noise
+        if self.metric == "cosine":
+            return 1 - noise
+        return -10 * math.log10(noise) if noise > 0 else math.inf
 
 
 def goal_of(min_snr: float | None = None, min_cosine: float | None = None) -> Goal:
@@ -85,7 +96,8 @@ class Found:
     """The exceptions that a search found, the most harmful first, and the way that was nearest without any.
 
     `value`: of the metric, measured with both, on so many `samples`, that ranges do not come from if these were
-    `held_back`. `operations`: how many could be quantized.
+    `held_back`. `operations`: how many could be quantized. `always`: the names of others, which were to be left
+    whatever they do.
     """
 
     left: tuple[Left, ...]
@@ -95,20 +107,20 @@ class Found:
     operations: int
     samples: int
     held_back: bool
+    always: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
         """Of the operations that are left in floating point."""
-        return tuple(left.name for left in self.left)
+        return (*(left.name for left in self.left), *self.always)
 
     @property
     def keys(self) -> dict[str, Any]:
-        """What a recipe says to quantize the same again: `held_back` keeps away the samples that this was chosen by."""
+        """What a recipe says to quantize the same again, with the same samples to learn from."""
         return {
             "exceptions": list(self.names),
             "observer": self.way.observer,
             "bias_correction": self.way.finish is not None,
-            "held_back": HELD_BACK,
         }
 
     @property
@@ -119,15 +131,15 @@ class Found:
     @property
     def summary(self) -> str:
         """What was found, in a sentence."""
-        metric = METRICS[self.goal.metric]
+        label, unit = METRICS[self.goal.metric][:2] if self.goal.metric in METRICS else (self.goal.metric, "")
         basis = "held back for choosing" if self.held_back else "that ranges come from, too"
         counted = f"{self.samples} sample{'' if self.samples == 1 else 's'}"
-        reached = f"{metric.label} {self.value:.4g}{metric.unit} on {counted} {basis}"
+        reached = f"{label} {self.value:.4g}{unit} on {counted} {basis}"
         kept = f"{len(self.left)} of {self.operations} operations stay in floating point"
         if self.met:
             return f"{kept}: {reached}"
-        asked = f"{metric.label} {self.goal.least:g}{metric.unit}"
-        short = f"{self.goal.least - self.value:.3g}{metric.unit} too little"
+        asked = f"{label} {self.goal.least:g}{unit}"
+        short = f"{self.goal.least - self.value:.3g}{unit} too little"
         return f"the goal, {asked}, can't be reached: {kept}, {reached}, {short}"
 
     def to_dict(self) -> dict[str, Any]:
@@ -151,6 +163,8 @@ def find(
     split: Split,
     goal: Goal,
     *,
+    always: Collection[str] = (),
+    value_of: Callable[[Model], float] | None = None,
     function: str | None = None,
     device: str = "cpu",
     progress: Progress | None = None,
@@ -162,6 +176,8 @@ def find(
         original: The model whose answers count.
         split: The samples that the ranges come from, and those to judge by, which are others where there are enough.
         goal: What the outputs must keep; a warning says so if they can't.
+        always: Names of operations that are left whatever they do, such as those whose weights are no integers.
+        value_of: Measures the metric of a model; by default its worst output on the samples.
         function: Of a model with several, the one that runs.
         device: Where PyTorch computes.
         progress: Called after each run with the number of runs, 0, and a text.
@@ -173,9 +189,11 @@ def find(
     exact = answers_of(original, samples, function, device)
     if not any(value.size for arrays in exact.values() for value in arrays):
         raise DataError("no output of the model is a number, so that there is nothing to keep near")
-    judges = [_Judge(way, exact, samples, goal, function, device, progress) for way in ways]
+    known = ways[0].ranges.operations()
+    kept = tuple(name for name in known if name in frozenset(always))
+    operations = {name: kind for name, kind in known.items() if name not in kept}
+    judges = [_Judge(way, exact, samples, goal, frozenset(kept), value_of, function, device, progress) for way in ways]
     judge = judges[0] if len(judges) == 1 else min(judges, key=lambda one: one.noise(frozenset()))
-    operations = judge.way.ranges.operations()
     harm = judge.harms(operations)
     ranked = sorted(operations, key=lambda name: -harm[name])
     allowed = MARGIN * goal.noise(goal.least)
@@ -184,7 +202,7 @@ def find(
     chosen = smallest(ranked, lambda names: judge.noise(names) <= allowed)
     left = tuple(Left(name, operations[name], harm[name]) for name in ranked if name in chosen)
     held_back = samples is not split.learnt
-    found = Found(left, judge.way, goal, judge.value(chosen), len(operations), len(samples), held_back)
+    found = Found(left, judge.way, goal, judge.value(chosen), len(operations), len(samples), held_back, kept)
     if not found.met:
         log.warning("%s", found.summary)
     return found
@@ -228,11 +246,14 @@ class _Judge:
         exact: Mapping[str, list[Any]],
         samples: Sequence[Mapping[str, Any]],
         goal: Goal,
+        always: Names,
+        value_of: Callable[[Model], float] | None,
         function: str | None,
         device: str,
         progress: Progress | None,
     ):
         self.way, self.samples, self.goal, self.progress = way, samples, goal, progress
+        self.always, self.value_of = always, value_of
         self.exact, self.function, self.device = exact, function, device
         self._known: dict[Names, float] = {}
         self._runs = 0
@@ -240,7 +261,12 @@ class _Judge:
     def value(self, exceptions: Names) -> float:
         """The metric of the worst output."""
         if exceptions not in self._known:
-            self._known[exceptions] = self._measured(self.way.written(exceptions), len(self.samples))
+            model = self.way.written(exceptions | self.always)
+            if self.value_of is None:
+                self._known[exceptions] = self._measured(model, len(self.samples))
+            else:
+                self._known[exceptions] = self.value_of(model)
+                self._ran()
         return self._known[exceptions]
 
     def noise(self, exceptions: Names) -> float:
@@ -266,8 +292,11 @@ class _Judge:
             for before, now in zip(arrays[:count], answers[name], strict=True):
                 sums.add_output(name, before, now)
             rows.append(sums.row(name))
+        self._ran()
+        found = worst(rows, metric)
+        return math.inf if found is None else found
+
+    def _ran(self) -> None:
         self._runs += 1
         if self.progress is not None:
             self.progress(self._runs, 0, "exceptions")
-        found = worst(rows, metric)
-        return math.inf if found is None else found

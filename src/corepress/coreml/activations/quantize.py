@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -124,17 +124,21 @@ def quantized(
     progress: Progress | None = None,
     strict: bool = False,
     words: Mapping[str, str] = PYTHON,
+    goal: Goal | None = None,
+    always: Collection[str] = (),
+    value_of: Callable[[Model], float] | None = None,
 ) -> tuple[Model, Found | None]:
     """What `linear_quantize_activations` gives, and with `exceptions="auto"` which operations it left, and why.
 
-    `words`: what the levels of the configuration are called where it was written.
+    `words`: what the levels of the configuration are called where it was written. `goal`: that of "auto", instead of
+    `min_snr` and `min_cosine`; for `always` and `value_of` see `exceptions.find`.
     """
     config = check_kinds(config, "linear_quantize_activations", OpLinearQuantizerConfig)
     for op_config in config.configs():
         assert isinstance(op_config, OpLinearQuantizerConfig)
         if op_config.nbits != 8:
             raise ConfigError("activations can be int8 or uint8 only: set dtype accordingly")
-    goal = _goal(exceptions, observer, bias_correction, min_snr, min_cosine)
+    goal = goal or _goal(exceptions, observer, bias_correction, min_snr, min_cosine)
     original, split = model.origin or model, None
     if goal is not None or observer == OUTPUT or bias_correction or held_back:
         split = _split(model, sample_data, held_back, function, goal is not None)
@@ -147,7 +151,10 @@ def quantized(
         return ways[0].written(_known(exceptions, ranges, strict), quiet=False), None
     from corepress.coreml.activations.exceptions import find
 
-    found = find(ways, original, split, goal, function=function, device=device, progress=progress)
+    found = find(
+        ways, original, split, goal, always=always, value_of=value_of, function=function, device=device,
+        progress=progress,
+    )  # fmt: skip
     return found.way.written(found.names, quiet=False), found
 
 

@@ -72,6 +72,17 @@ class Among:
     safe: Annotated[
         bool, Option("--safe", help="Leave out forms that devices are reported to get wrong, as lint would say.")
     ] = False
+    activations: Annotated[
+        bool,
+        Option("--activations", help="Quantize activations to 8 bits, too, in as many operations as the goal allows."),
+    ] = False
+    activation_loss: Annotated[
+        float | None,
+        Option(
+            "--activation-loss", metavar="DB",
+            help="With --activations: the SNR that they may cost, in dB; weights leave so much of a goal. [default: 3]",
+        ),
+    ] = None  # fmt: skip
     points: Annotated[int, Option("--points", min=1, help="How many models of the front are measured.")] = 12
     target: Annotated[
         str | None, Option("--target", help="Raise the model to this system first, for example iOS18.")
@@ -79,7 +90,7 @@ class Among:
 
     def keywords(self) -> dict[str, Any]:
         """As `corepress.search` takes them."""
-        given = dict(vars(self))
+        given = {word: value for word, value in vars(self).items() if word != "activation_loss" or value is not None}
         if (forms := given.pop("forms")) is not None:
             given["forms"] = [word.strip() for word in forms.split(",")]
         return given
@@ -133,7 +144,8 @@ def run(path: Path, to: Destination, recipe: Path | None, page: Page, running: R
         rows = report(result.model)
         result.model.save(to.output, overwrite=to.overwrite)
     if recipe is not None:
-        learns = ["--data", keywords["data"]] if keywords["method"] == "fitted" else []
+        fits = keywords["method"] == "fitted" or result.activations is not None
+        learns = ["--data", keywords["data"]] if fits else []
         words = ["corepress", "compress", path, "-o", to.output, "--recipe", recipe, *learns]
         again = shlex.join(map(str, words))
         write(result.recipe, recipe, overwrite=to.overwrite, comment=f"{result.summary}\n{again}")
@@ -206,6 +218,7 @@ def show(result: Result, output: Path, as_json: bool, more: dict[str, str], safe
         ("written to", str(output)),
         ("chosen", result.summary),
         ("forms", _forms(result)),
+        *([("activations", result.activations.summary)] if result.activations else []),
         ("measured on", _basis(result)),
         *reported(hazards),
         *((label, path) for label, path in more.items()),

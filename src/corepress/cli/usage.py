@@ -129,7 +129,10 @@ TABLE: dict[str, tuple[Needs, ...]] = {
         ),
     ),
     "compress": (_packages_only("target"),),
-    "search": (Needs(("jobs",), lambda given: given["ray"] is None, "--ray says where the work is done"),),
+    "search": (
+        Needs(("jobs",), lambda given: given["ray"] is None, "--ray says where the work is done"),
+        Needs(("activation_loss",), _set("activations"), "it needs --activations"),
+    ),
     "verify": (_RANDOM, _PAGE),
     "compare": (_RANDOM, _PAGE),
     "lint": (

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 
 # Arguments of functions, and the options that stand for them.
 ARGUMENTS = {
+    "activation_loss": "--activation-loss",
+    "activations": "--activations",
     "activation_aware_scale": "--activation-aware-scale",
     "all_constants": "--all-constants",
     "bias_correction": "--bias-correction",

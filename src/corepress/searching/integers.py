@@ -69,5 +69,5 @@ def _integers(weight: Weight) -> bool:
 def bytes_of_pairs(model: Model, functions: Sequence[str]) -> int:
     """The bytes that a model grows by if all activations of these functions are quantized."""
     wanted = {name for part in parts_of(model, CONFIG) if part.function in functions for name in part.wanted}
-    ranges = Ranges(model, CONFIG, tuple(functions), {name: Fixed(-1.0, 1.0) for name in wanted}, {})
+    ranges = Ranges(model, CONFIG, tuple(functions), {name: Fixed(-1.0, 2.0) for name in wanted}, {})
     return ranges.written(quiet=True).size() - model.size()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -236,17 +236,13 @@ class PackageSubject:
 
     def plain(self, choice: Choice) -> Model:
         """See `Subject`."""
-        return self._made(choice, None, 0)
+        with _silence():
+            return self._made(choice, None, 0)
 
     def draft(self, choice: Choice) -> Model:
         """See `Subject`. Fitted forms are taken untried, in silence: one pass where it takes two to try them."""
-        ours = logging.getLogger("corepress")
-        before = ours.level
-        ours.setLevel(logging.ERROR)
-        try:
+        with _silence():
             return self._made(choice, self.learnt, 0)
-        finally:
-            ours.setLevel(before)
 
     def make(self, choice: Choice) -> Model:
         """See `Subject`."""
@@ -269,6 +265,18 @@ class PackageSubject:
     def size(self, model: Model) -> int:
         """See `Subject`. Where activations are to be quantized, what that takes at most is included."""
         return model.size() + self._pairs
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Nothing is said of models that are made to be measured."""
+    ours = logging.getLogger("corepress")
+    before = ours.level
+    ours.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        ours.setLevel(before)
 
 
 def _along_an_axis(candidate: Candidate, weight: Weight) -> Candidate:

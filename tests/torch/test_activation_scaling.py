@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from corepress.errors import ConfigError
 from corepress.torch import layerwise_compression as layerwise
+from corepress.torch.calls import Call
 from corepress.torch.layerwise_compression.activation_scaling import scale_activations
-from corepress.torch.layerwise_compression.input_cacher import Call
 from corepress.torch.quantization import PostTrainingQuantizer, PostTrainingQuantizerConfig
 from tests.lazy import lazy
 from tests.oracle import peer_weights

@@ -16,7 +16,7 @@ from corepress.errors import ConfigError
 from corepress.searching.candidates import DENSE, MIN_GROUP, candidates, check_forms
 from corepress.searching.subject import Array, Candidate, Choice, Item, Part, Place, Sample, Value, left_alone
 from corepress.targets import target
-from corepress.torch.layerwise_compression.input_cacher import Call
+from corepress.torch.calls import Call
 from corepress.torch.metadata import PREFIX, array_of, read_weight, write_value
 from corepress.torch.palettization.cluster import palettize_weight
 from corepress.torch.palettization.post_training_palettization import (
@@ -127,7 +127,7 @@ class ModuleSubject:
 
     def _run(self, module: nn.Module, sample: Sample) -> dict[str, Tensor]:
         call = called(sample)
-        found = named(self._outputs(module(*call.args, **call.kwargs)), "output")
+        found = named(self._outputs(call.answer(module)), "output")
         tensors = {name: value for name, value in found.items() if isinstance(value, Tensor)}
         if not tensors:
             raise ConfigError("the module returns no tensor: let outputs= take one from what it returns")

@@ -18,7 +18,8 @@ from corepress.algorithms.fitted.awq import Inputs, Rounding, Scaling
 from corepress.algorithms.fitted.layout import Layout
 from corepress.algorithms.fitted.scaling import NEAREST, Answers, Group, Reader, Source, pairs, warn_of_others
 from corepress.errors import CorepressError
-from corepress.torch.layerwise_compression.input_cacher import Call, Device, on_device
+from corepress.torch.calls import Call, Device
+from corepress.torch.layerwise_compression.input_cacher import on_device
 from corepress.torch.layerwise_compression.layout import is_supported, layout_of, reads, vectors_of
 from corepress.torch.layerwise_compression.stages import evaluating, hooks, observe, whole
 from corepress.torch.metadata import read_weight
@@ -86,7 +87,7 @@ def _groups(model: nn.Module, layers: Mapping[str, Parameter], call: Call) -> It
     """The layers that read one tensor in this call; what may make it are modules that were called before."""
     by_name = {parameter.module_name: parameter for parameter in layers.values()}
     candidates: dict[str, Slot] = {**by_name, **{norm.module_name: norm for norm in _norms(model)}}
-    order = observe(list(candidates.values()), lambda: model(*call.args, **call.kwargs))
+    order = observe(list(candidates.values()), lambda: call.answer(model))
     readers: dict[Any, list[str]] = {}
     for name in order:
         if name in by_name:
@@ -141,7 +142,7 @@ def _answers(model: nn.Module, layers: Mapping[str, Parameter], call: Call) -> A
             return lambda module, args, output: found.setdefault(name, []).extend(_tensors(output))
 
         with hooks(modules[name].register_forward_hook(keeping(name)) for name in names):
-            found[None] = list(_tensors(model(*call.args, **call.kwargs)))
+            found[None] = list(_tensors(call.answer(model)))
         return found
 
     return answers

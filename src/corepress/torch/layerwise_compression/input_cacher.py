@@ -6,50 +6,16 @@ import contextlib
 import itertools
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-import torch
 from torch import nn
 
 from corepress.errors import ConfigError
+from corepress.torch.calls import Call, Device
 from corepress.torch.layerwise_compression.registry import Registry
 
 __all__ = ["DefaultInputCacher", "FirstLayerInputCacher", "GPTFirstLayerInputCacher"]
-
-Device = str | torch.device | None
-
-
-@dataclass
-class Call:
-    """The arguments of one call of a module."""
-
-    args: tuple[Any, ...] = ()
-    kwargs: dict[str, Any] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, batch: Any, kwargs: Mapping[str, Any] | None = None) -> Call:
-        """From a batch: a tensor, a tuple or list of arguments, a dictionary of keyword arguments, or a Call."""
-        if isinstance(batch, Call):
-            return batch
-        if isinstance(batch, Mapping):
-            return cls((), {**batch, **(kwargs or {})})
-        return cls(tuple(batch) if isinstance(batch, (tuple, list)) else (batch,), dict(kwargs or {}))
-
-    def to(self, device: Device) -> Call:
-        return Call(moved(self.args, device), moved(self.kwargs, device))
-
-
-def moved(value: Any, device: Device) -> Any:
-    """The same with all tensors, also those in tuples, lists and dictionaries, on a device; None: where they are."""
-    if isinstance(value, torch.Tensor) and device is not None:
-        return value.to(device)
-    if type(value) in (tuple, list):
-        return type(value)(moved(item, device) for item in value)
-    if type(value) is dict:
-        return {key: moved(item, device) for key, item in value.items()}
-    return value
 
 
 @contextlib.contextmanager
@@ -133,7 +99,7 @@ class DefaultInputCacher(FirstLayerInputCacher):
                 for batch in itertools.islice(dataloader, nsamples):
                     call = Call.of(batch).to(device)
                     with contextlib.suppress(Stop):
-                        self._model(*call.args, **call.kwargs)
+                        call.answer(self._model)
                         raise ConfigError("the model answers without calling the first of its layers=")
         finally:
             hook.remove()

@@ -18,6 +18,7 @@ from corepress.configuration import Rule, check_level
 from corepress.errors import ConfigError, DataError
 from corepress.fields import flag, integer, matches_nothing, suggesting
 from corepress.torch.base_model_optimizer import BaseDataCalibratedModelOptimizer, Reporting
+from corepress.torch.calls import Call
 from corepress.torch.layerwise_compression import fingerprint
 from corepress.torch.layerwise_compression.activation_scaling import scale_activations
 from corepress.torch.layerwise_compression.algorithms import (
@@ -26,7 +27,7 @@ from corepress.torch.layerwise_compression.algorithms import (
     ModuleGPTQConfig,
 )
 from corepress.torch.layerwise_compression.checkpoint import Checkpoint, run_of
-from corepress.torch.layerwise_compression.input_cacher import Call, FirstLayerInputCacher
+from corepress.torch.layerwise_compression.input_cacher import FirstLayerInputCacher
 from corepress.torch.layerwise_compression.layout import SUPPORTED, is_supported
 from corepress.torch.layerwise_compression.run import Run, unless_idle
 from corepress.torch.layerwise_compression.stages import (

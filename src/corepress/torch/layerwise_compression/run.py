@@ -11,9 +11,10 @@ import numpy as np
 from torch import Tensor, nn
 
 from corepress.errors import CorepressError
+from corepress.torch.calls import Call
 from corepress.torch.layerwise_compression.algorithms import LayerwiseCompressionAlgorithm, OBSCompressionAlgorithm
 from corepress.torch.layerwise_compression.checkpoint import Checkpoint
-from corepress.torch.layerwise_compression.input_cacher import Call, on_device
+from corepress.torch.layerwise_compression.input_cacher import on_device
 from corepress.torch.layerwise_compression.layout import is_supported
 from corepress.torch.layerwise_compression.stages import Reads, Stage, chained, hooks, observe, whole
 from corepress.torch.metadata import array_of, describe, read_weight

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from corepress.errors import ConfigError
-from corepress.torch.layerwise_compression.input_cacher import Call, Device, Stop, on_device
+from corepress.torch.calls import Call, Device, said_of_batch
+from corepress.torch.layerwise_compression.input_cacher import Stop, on_device
 from corepress.torch.parameters import Parameter, Slot, copy_of
 
 Forward = Callable[[Call], Any]
@@ -90,13 +90,11 @@ def is_in(name: str, container: str) -> bool:
 
 def _telling(name: str, before: str, layer: nn.Module) -> Forward:
     def forward(call: Call) -> Any:
-        try:
+        with said_of_batch(
+            f"layer {name} can't take {before}, that is", call.by_name(layer),
+            "; with layers=, name layers of which each reads the output of the one before",
+        ):  # fmt: skip
             return layer(*call.args, **call.kwargs)
-        except (TypeError, RuntimeError, AttributeError, ValueError, IndexError) as error:
-            raise ConfigError(
-                f"layer {name} can't take {before} ({type(error).__name__}: {str(error)[:200]}): with layers=, name "
-                "layers of which each reads the output of the one before"
-            ) from error
 
     return forward
 
@@ -146,7 +144,7 @@ def _until(model: nn.Module, last: nn.Module | None, device: Device) -> Forward:
     def run(call: Call) -> None:
         call = call.to(device)
         with contextlib.suppress(Stop), hooks(module.register_forward_hook(stop) for module in ending):
-            model(*call.args, **call.kwargs)
+            call.answer(model)
 
     return run
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from corepress.errors import ConfigError, DataError, ResourceError
 from corepress.threads import CORES
+from corepress.torch.calls import Call, said_of_batch
 from corepress.torch.progress import track
 
 LossFunction = Callable[[nn.Module, Any], Tensor]
@@ -65,7 +66,9 @@ def _sum_of_squares(model: nn.Module, samples: Iterable[Any], loss_fn: LossFunct
         for seen, sample in enumerate(samples, 1):  # noqa: B007
             for value in parameters.values():
                 value.grad = None
-            _backward(loss_fn(model, sample))
+            with said_of_batch("loss_fn can't be computed for a sample of", Call.of(sample).by_name()):
+                loss = loss_fn(model, sample)
+            _backward(loss)
             for name, value in parameters.items():
                 if value.grad is not None:
                     square = value.grad.detach().float().square().cpu()

@@ -181,8 +181,8 @@ class PostTrainingQuantizer(WeightByWeight):
         return model
 
     def _scale_activations(self, model: nn.Module, dataloader: Iterable[Any] | None) -> None:
+        from corepress.torch.calls import Call
         from corepress.torch.layerwise_compression.activation_scaling import scale_activations  # builds on this package
-        from corepress.torch.layerwise_compression.input_cacher import Call
 
         calls = [Call.of(batch) for batch in dataloader or ()]
         if not calls:

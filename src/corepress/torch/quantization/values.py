@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import operator
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -102,7 +103,7 @@ def _types(captured: fx.GraphModule, given: dict[fx.Node, Any]) -> tuple[dict[fx
     found: dict[fx.Node, bool] = {}
     trouble = ""
     device = next((tensor.device for tensor in captured.parameters()), torch.device("cpu"))
-    with FakeTensorMode(allow_non_fake_inputs=True):
+    with FakeTensorMode(allow_non_fake_inputs=True), _no_tracebacks():
         for node in captured.graph.nodes:
             value: Any = _UNKNOWN
             if node.op == "placeholder":
@@ -117,6 +118,17 @@ def _types(captured: fx.GraphModule, given: dict[fx.Node, Any]) -> tuple[dict[fx
             known = isinstance(value, Tensor) and value.is_floating_point()
             found[node] = known if value is not _UNKNOWN else _may_be_real(node, captured, found)
     return found, trouble
+
+
+@contextlib.contextmanager
+def _no_tracebacks() -> Iterator[None]:
+    """PyTorch prints one for each operation whose shapes don't fit, which is told here in a sentence."""
+    theirs = logging.getLogger("torch._subclasses.fake_tensor")
+    before, theirs.disabled = theirs.disabled, True
+    try:
+        yield
+    finally:
+        theirs.disabled = before
 
 
 def _may_be_real(node: fx.Node, captured: fx.GraphModule, found: dict[fx.Node, bool]) -> bool:

@@ -14,6 +14,7 @@ from corepress.errors import OutputError
 from corepress.reports import Report
 from corepress.reports.document import check, write
 from corepress.reports.page import page
+from corepress.searching.result import Activations
 from tests.reports.made import HOSTILE, rows, search, verification, written
 
 
@@ -64,6 +65,14 @@ def test_every_section_is_there_and_those_without_values_are_not(tmp_path: Path)
     ]
     report = Report((), 10, 10, "iOS16", "iOS16")
     assert Seen(page("decompress", report, names=("a", "b"))).headings == ["To repeat it"]
+
+
+def test_a_search_says_which_operations_compute_with_integers() -> None:
+    left = Activations(54, 50, ("add_<b>4</b>",), ("dense_1", "dense_2", "dense_3"), "output", True, {"snr": 30.0})
+    report = Report(rows(2), 10, 10, "iOS18", "iOS18")
+    text = " ".join(Seen(page("search", report, names=("a", "b"), search=replace(search(), activations=left))).texts)
+    assert "50 of 54 operations compute with 8-bit activations; add_<b>4</b> would do too much harm" in text
+    assert "dense_1, dense_2, dense_3 have no weights of 8-bit integers" in text
 
 
 def test_a_search_shows_its_front_and_what_it_predicted() -> None:

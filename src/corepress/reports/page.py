@@ -50,6 +50,13 @@ class Point(Protocol):
     def weights(self) -> Sequence[Chosen]: ...
 
 
+class Activations(Protocol):
+    """Which operations compute with integers, as `corepress.searching` has it."""
+
+    @property
+    def summary(self) -> str: ...
+
+
 class Searched(Protocol):
     """What a search gives back, as `corepress.searching` has it."""
 
@@ -59,6 +66,8 @@ class Searched(Protocol):
     def metric(self) -> str: ...
     @property
     def summary(self) -> str: ...
+    @property
+    def activations(self) -> Activations | None: ...
     @property
     def tested(self) -> Mapping[str, float]: ...
     @property
@@ -298,6 +307,7 @@ def _found(search: Searched | None, translate: Callable[[str], str]) -> dict[str
         "metric": label(search.metric),
         "met": search.met,
         "summary": translate(search.summary),
+        "activations": "" if search.activations is None else search.activations.summary,
         "tested": {
             METRICS[metric].label if metric in METRICS else metric: measured(metric, value)
             for metric, value in search.tested.items()

@@ -69,7 +69,8 @@ class Hook(BuildHookInterface[Any]):
         target = TARGETS[name] if name else native()
         kernels = Path(self.root) / KERNELS
         if version == "editable":
-            build(kernels / "c", kernels / target.file)
+            if not is_current(kernels / target.file, kernels / "c"):
+                build(kernels / "c", kernels / target.file)
             return
         # Elsewhere, so that a build for another system leaves the library of this one in place.
         self.made = tempfile.TemporaryDirectory()
@@ -82,6 +83,12 @@ class Hook(BuildHookInterface[Any]):
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
         if version != "editable":
             self.made.cleanup()
+
+
+def is_current(library: Path, sources: Path) -> bool:
+    """Whether a library is there and newer than all that it is made of. (`make kernels` builds it in any case.)"""
+    made_of = [*sources.iterdir(), Path(__file__)]
+    return library.exists() and library.stat().st_mtime >= max(file.stat().st_mtime for file in made_of)
 
 
 def build(sources: Path, output: Path, target: Target | None = None, sanitize: bool = False) -> None:

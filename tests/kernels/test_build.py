@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import sys
 from pathlib import Path
@@ -78,6 +79,22 @@ def test_a_source_that_does_not_compile_leaves_the_library(tmp_path) -> None:
     with pytest.raises(SystemExit, match=r"wrong\.c"):
         build_kernels.build(sources, output)
     assert output.read_bytes() == b"what was there"
+
+
+def test_an_editable_install_builds_what_is_older_than_its_sources_only(tmp_path, monkeypatch) -> None:
+    kernels, built = tmp_path / build_kernels.KERNELS, []
+    (kernels / "c").mkdir(parents=True)
+    source, library = kernels / "c" / "cpu.c", kernels / build_kernels.native().file
+    source.touch()
+    monkeypatch.delenv("COREPRESS_TARGET", raising=False)
+    monkeypatch.setattr(build_kernels, "build", lambda sources, output: built.append(output.touch()))
+    hook = build_kernels.Hook(str(tmp_path), {}, None, None, "", "wheel")
+    for _ in range(2):
+        hook.initialize("editable", {})
+    assert len(built) == 1
+    os.utime(library, (0, 0))
+    hook.initialize("editable", {})
+    assert len(built) == 2
 
 
 @pytest.mark.slow

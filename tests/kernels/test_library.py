@@ -89,5 +89,11 @@ def test_the_command_line_says_it_without_a_traceback(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("level", library.levels()[:-1])
+def test_the_kernels_give_the_same_bytes_at_every_level(level) -> None:
+    check_kernels("test_same_bytes.py", COREPRESS_CPU=level)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("level", library.levels()[:-1])
 def test_the_kernels_pass_their_tests_at_every_level(level) -> None:
     check_kernels(COREPRESS_CPU=level)

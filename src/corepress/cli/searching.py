@@ -80,7 +80,8 @@ class Among:
         float | None,
         Option(
             "--activation-loss", metavar="DB",
-            help="With --activations: the SNR that they may cost, in dB; weights leave so much of a goal. [default: 3]",
+            help="With --activations: the SNR that they may cost, in dB; weights leave so much of a goal. "
+            "[default: what they are measured to cost, and at most 3]",
         ),
     ] = None  # fmt: skip
     points: Annotated[int, Option("--points", min=1, help="How many models of the front are measured.")] = 12

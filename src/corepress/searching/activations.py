@@ -1,17 +1,17 @@
 """Activations as one more choice: which operations compute with 8 bits, once the weights have their forms.
 
-What the outputs may lose is split: weights get so much of it that activations have `loss` dB left, by default half of
-the noise. Then the fewest operations are found that have to stay in floating point, by real runs of the model.
+What the outputs may lose is split: weights leave as much of it as activations were measured to take, or half where they
+take more. Then the fewest operations are found that have to stay in floating point, by real runs of the model.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from corepress.coreml.activations.exceptions import Found
+from corepress.coreml.activations.exceptions import MARGIN, Found
 from corepress.coreml.activations.exceptions import Goal as Kept
 from corepress.coreml.activations.quantize import quantized
 from corepress.engine import Progress
@@ -19,21 +19,74 @@ from corepress.errors import ConfigError
 from corepress.formats.mlprogram import Model
 from corepress.searching.goals import Goal
 from corepress.searching.integers import ARGUMENTS, CONFIG, in_floating_point
+from corepress.searching.packages import PackageSubject
 from corepress.searching.quality import Judge, Metric, Quality
 from corepress.searching.result import Activations, Result
 from corepress.searching.run import Split, Stopped
-from corepress.searching.subject import Subject
 
-# What 8-bit activations may cost, in dB of SNR: half of the noise is theirs then.
-LOSS = 3.0
+# What 8-bit activations may cost at most if nothing else is said, in dB of SNR: half of the noise.
+LOSS = 10 * math.log10(2)
+# They cost more on the quantized weights than on the original ones, but not so much more.
+_CAUTION = 1.25
 # If the goal is missed on samples that nothing saw, they get so much of their part.
 _PARTS = (1.0, 0.5, 0.25)
+
+# Searches for weights that keep a goal.
+OfWeights = Callable[[Goal], Result]
+
+
+def with_activations(
+    of_weights: OfWeights,
+    subject: PackageSubject,
+    split: Split,
+    goal: Goal,
+    loss: float | None = None,
+    *,
+    metric: Metric | None = None,
+    name: str = "",
+    progress: Progress | None = None,
+) -> Result:
+    """What a search of weights finds, with 8-bit activations wherever the goal of the whole allows it.
+
+    A result that misses its goal on the samples that nothing saw gets fewer of them; none, if that does not help.
+
+    Args:
+        of_weights: The search of the weights.
+        subject: The package.
+        split: The samples.
+        goal: What is asked of the whole.
+        loss: What activations may cost, in dB of SNR; weights leave so much of a quality. None: what they are measured
+            to cost, and at most half of the noise; with a size half of it.
+        metric: The caller's, or None.
+        name: What it is called.
+        progress: Called with the steps done, of all, and the name of the stage.
+
+    Raises:
+        ConfigError: For a loss that is none.
+        Stopped: Where Ctrl-C ends it, with the weights only.
+    """
+    if loss is not None and not (math.isfinite(loss) and loss > 0):
+        raise ConfigError(f"activation_loss={loss}: it must be a positive number of dB")
+    judge = Judge(subject, split.chosen_by, metric, name)
+    kept = _to_keep(goal, judge)
+    if loss is None:
+        loss = LOSS if kept is None else _measured_loss(subject, split, kept, judge, progress)
+    try:
+        result = of_weights(for_weights(goal, loss))
+    except Stopped as stop:
+        raise Stopped(_of_the_whole(stop.result, subject, kept)) from stop.__cause__
+    plain = _of_the_whole(result, subject, kept)
+    if not plain.met:
+        return _without(plain, "the goal is missed even so")
+    try:
+        tester = Judge(subject, split.tested, metric, name) if split.tested else None
+        return _quantized(plain, subject, split, goal, kept, loss, judge, tester, progress)
+    except KeyboardInterrupt as stop:
+        raise Stopped(_without(plain, "the search was stopped before")) from stop
 
 
 def for_weights(goal: Goal, loss: float) -> Goal:
     """The goal of the weights, which leaves `loss` dB to the activations; a size stays as it is."""
-    if not (math.isfinite(loss) and loss > 0):
-        raise ConfigError(f"activation_loss={loss}: it must be a positive number of dB")
     part = 10 ** (-loss / 10)
     if goal.drop is not None:
         return replace(goal, drop=goal.drop * part)
@@ -44,65 +97,72 @@ def for_weights(goal: Goal, loss: float) -> Goal:
     return replace(goal, least=goal.least + loss)
 
 
-def with_activations(
-    result: Result,
-    subject: Subject,
-    split: Split,
-    goal: Goal,
-    loss: float,
-    *,
-    metric: Metric | None = None,
-    name: str = "",
-    function: str | None = None,
-    device: str = "cpu",
-    workers: int | None = None,
-    progress: Progress | None = None,
-) -> Result:
-    """What a search of weights found, with 8-bit activations wherever the goal of the whole allows it.
-
-    With a size as the goal the activations may cost `loss` dB of the SNR that the weights left. A result that misses
-    its goal on the samples that nothing saw gets fewer of them; none, if that does not help.
-
-    Raises:
-        Stopped: Where Ctrl-C ends it, with the result as it was.
-    """
-    judge = Judge(subject, split.chosen_by, metric, name)
-    tester = Judge(subject, split.tested, metric, name) if split.tested else None
-    alone = judge.measure(result.model)
-    kept = _to_keep(goal, loss, judge, alone)
-    plain = _of_the_whole(result, subject.size(result.model) - result.model.size(), goal, kept)
-    if goal.least is not None and not _meets(plain, kept):
-        return _without(plain, "the goal is missed even so")
-    count = 0
-    try:
-        always = in_floating_point(result.model)
-        for part in _within(kept, alone):
-            model, found = quantized(
-                result.model, CONFIG, split.learnt, observer="auto", exceptions="auto", bias_correction=None,
-                held_back=split.chosen_by, function=function, device=device, workers=workers, progress=progress,
-                goal=part, always=always, value_of=lambda made: judge.measure(made)[part.metric],  # noqa: B023
-            )  # fmt: skip
-            assert found is not None
-            if not (count := found.operations - len(found.left)):
-                break
-            if goal.size is not None and model.size() > goal.size:
-                continue
-            tested = {} if tester is None else tester.measure(model)
-            whole = _changed(plain, model, found, judge.measure(model), tested, alone, function)
-            if plain.least is None or _meets(whole, kept):
-                return replace(whole, met=result.met if plain.least is None else True)
-    except KeyboardInterrupt as stop:
-        raise Stopped(_without(plain, "the search was stopped before")) from stop
-    return _without(plain, "none could be quantized within the goal" if count else "each of them does too much harm")
-
-
-def _to_keep(goal: Goal, loss: float, judge: Judge, alone: Quality) -> Kept:
-    """What the whole must keep, as the search for exceptions takes it."""
+def _to_keep(goal: Goal, judge: Judge) -> Kept | None:
+    """The quality that is asked of the whole, as the search for exceptions takes it; None for a size."""
     if goal.drop is not None:
         return Kept(goal.metric, judge.before - goal.drop, judge.before)
-    if goal.least is not None:
-        return Kept(goal.metric, goal.least)
-    return Kept("snr", alone.get("snr", math.nan) - loss)
+    return None if goal.least is None else Kept(goal.metric, goal.least)
+
+
+def _measured_loss(subject: PackageSubject, split: Split, kept: Kept, judge: Judge, progress: Progress | None) -> float:
+    """What activations cost on the original weights if all operations have them, in dB of what may be lost."""
+    _, found = _search(subject.model, subject, split, kept._replace(least=-math.inf), judge, progress, quickly=True)
+    allowed = kept.noise(kept.least)
+    if allowed <= 0:
+        return LOSS
+    # The search for exceptions keeps a margin, too.
+    part = (1 - MARGIN) + _CAUTION * max(kept.noise(found.value), 0) / allowed
+    return min(LOSS, -10 * math.log10(1 - part)) if part < 1 else LOSS
+
+
+def _search(
+    model: Model,
+    subject: PackageSubject,
+    split: Split,
+    goal: Kept,
+    judge: Judge,
+    progress: Progress | None,
+    *,
+    quickly: bool = False,
+) -> tuple[Model, Found]:
+    """A model with the fewest exceptions that keep a goal. `quickly`: with ranges that take no search."""
+    made, found = quantized(
+        model, CONFIG, split.learnt, observer="min_max" if quickly else "auto", exceptions="auto", bias_correction=None,
+        held_back=split.chosen_by, function=subject.function, target=subject.target.name, device=subject.device,
+        workers=subject.workers, progress=progress, goal=goal, always=in_floating_point(model) if not quickly else (),
+        value_of=lambda other: judge.measure(other)[goal.metric],
+    )  # fmt: skip
+    assert found is not None
+    return made, found
+
+
+def _quantized(
+    plain: Result,
+    subject: PackageSubject,
+    split: Split,
+    goal: Goal,
+    kept: Kept | None,
+    loss: float,
+    judge: Judge,
+    tester: Judge | None,
+    progress: Progress | None,
+) -> Result:
+    """The result of the weights with quantized activations, as far as the goal allows."""
+    alone = judge.measure(plain.model)
+    asked = kept or Kept("snr", alone["snr"] - loss)
+    reason = "none could be within the goal"
+    for part in _within(asked, alone):
+        model, found = _search(plain.model, subject, split, part, judge, progress)
+        if found.operations == len(found.left):
+            reason = "each operation does too much harm"
+            break
+        if goal.size is not None and model.size() > goal.size:
+            continue
+        tested = {} if tester is None else tester.measure(model)
+        whole = _changed(plain, model, found, judge.measure(model), tested, alone, subject.function)
+        if kept is None or _meets(whole, kept):
+            return whole
+    return _without(plain, reason)
 
 
 def _within(kept: Kept, alone: Quality) -> Iterator[Kept]:
@@ -112,13 +172,11 @@ def _within(kept: Kept, alone: Quality) -> Iterator[Kept]:
         yield kept._replace(least=kept.value(of_weights + part * (allowed - of_weights)))
 
 
-def _of_the_whole(result: Result, pairs: int, goal: Goal, kept: Kept) -> Result:
+def _of_the_whole(result: Result, subject: PackageSubject, kept: Kept | None) -> Result:
     """The result of the weights, held against the goal of the whole, and without the bytes that were set aside."""
-    points = tuple(replace(point, size=point.size - pairs) for point in result.points)
-    if goal.is_budget:
-        return replace(result, points=points)
-    found = replace(result, points=points, least=kept.least)
-    return replace(found, met=_meets(found, kept))
+    pairs = subject.size(result.model) - result.model.size()
+    found = replace(result, points=tuple(replace(point, size=point.size - pairs) for point in result.points))
+    return found if kept is None else replace(found, least=kept.least, met=_meets(found, kept))
 
 
 def _meets(result: Result, kept: Kept) -> bool:

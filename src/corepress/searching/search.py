@@ -16,9 +16,9 @@ from corepress.neural_network.interop import as_model as network_of
 from corepress.peer import is_mlmodel
 from corepress.runtime.load import interface as interface_of
 from corepress.runtime.samples import checked, read_samples
-from corepress.searching.activations import LOSS, for_weights, with_activations
+from corepress.searching.activations import with_activations
 from corepress.searching.candidates import FORMS, MIN_GROUP
-from corepress.searching.goals import goal_of
+from corepress.searching.goals import Goal, goal_of
 from corepress.searching.handed import Files, Handed, handed, opened
 from corepress.searching.loop import Settings
 from corepress.searching.networks import FORMS as NETWORK_FORMS
@@ -53,7 +53,7 @@ def search(
     cost: str = "size",
     safe: bool = False,
     activations: bool = False,
-    activation_loss: float = LOSS,
+    activation_loss: float | None = None,
     function: str | None = None,
     device: str = "cpu",
     seed: int = 0,
@@ -94,8 +94,9 @@ def search(
         safe: Leave out forms that devices are reported to get wrong, or to be slow with: see `corepress.lint`.
         activations: Quantize activations to 8 bits, too, in as many operations of a package as the goal allows; a goal
             that is a quality holds for the whole. Weights that these multiply by get integers, or stay dense.
-        activation_loss: With `activations`: what they may cost, in dB of the outputs' SNR. With a quality as the goal,
-            weights leave so much of it; 3 dB is half of the noise.
+        activation_loss: With `activations`: what they may cost, in dB of the outputs' SNR; with a quality as the goal,
+            weights leave so much of it. By default what they are measured to cost, and at most 3 dB, half of the noise;
+            with a size 3 dB.
         function: Of a model with several, the one that the samples are for.
         device: Where PyTorch computes, such as "cpu" or "cuda".
         seed: Of the random signs in the prediction. The same seed gives the same result.
@@ -127,7 +128,7 @@ def search(
     name = name_of(metric)
     goal = goal_of(max_size, bits, min_snr, min_cosine, max_drop, name, metric is not None)
     check_words(method, cost, points)
-    if activation_loss != LOSS and not activations:
+    if activation_loss is not None and not activations:
         raise ConfigError(f"activation_loss={activation_loss} has no effect without activations=True")
     source = _opened(model)
     if isinstance(source, Model):
@@ -145,19 +146,20 @@ def search(
         keywords = {"forms": NETWORK_FORMS if tuple(forms) == FORMS else forms, "device": device}
     kind: Callable[..., Subject] = PackageSubject if isinstance(source, Model) else NetworkSubject
     subject = kind(source, **keywords, workers=workers)
-    of_weights = for_weights(goal, activation_loss) if activations else goal
     with handed(source) as held:
-        result = searched(
-            subject, split, of_weights, Settings(points, seed, workers, cost == "speed"),
-            elsewhere(held, kind, keywords, jobs), metric=metric, name=name,
-            ways=Ways(jobs, ray, resume), progress=progress,
-        )  # fmt: skip
-    if not activations:
-        return result
-    return with_activations(
-        result, subject, split, goal, activation_loss, metric=metric, name=name, function=function, device=device,
-        workers=workers, progress=progress,
-    )  # fmt: skip
+
+        def of_weights(goal: Goal) -> Result:
+            return searched(
+                subject, split, goal, Settings(points, seed, workers, cost == "speed"),
+                elsewhere(held, kind, keywords, jobs), metric=metric, name=name,
+                ways=Ways(jobs, ray, resume), progress=progress,
+            )  # fmt: skip
+
+        if not isinstance(subject, PackageSubject) or not activations:
+            return of_weights(goal)
+        return with_activations(
+            of_weights, subject, split, goal, activation_loss, metric=metric, name=name, progress=progress
+        )
 
 
 def _opened(model: Any) -> Model | Networks:

@@ -194,18 +194,25 @@ def find(
     operations = {name: kind for name, kind in known.items() if name not in kept}
     judges = [_Judge(way, exact, samples, goal, frozenset(kept), value_of, function, device, progress) for way in ways]
     judge = judges[0] if len(judges) == 1 else min(judges, key=lambda one: one.noise(frozenset()))
-    harm = judge.harms(operations)
-    ranked = sorted(operations, key=lambda name: -harm[name])
-    allowed = MARGIN * goal.noise(goal.least)
-    if not judge.noise(frozenset(ranked)) <= allowed:
-        allowed = _NEARLY * judge.noise(frozenset(ranked))
-    chosen = smallest(ranked, lambda names: judge.noise(names) <= allowed)
-    left = tuple(Left(name, operations[name], harm[name]) for name in ranked if name in chosen)
+    chosen, left = _chosen(judge, operations, MARGIN * goal.noise(goal.least))
     held_back = samples is not split.learnt
     found = Found(left, judge.way, goal, judge.value(chosen), len(operations), len(samples), held_back, kept)
     if not found.met:
         log.warning("%s", found.summary)
     return found
+
+
+def _chosen(judge: _Judge, operations: Mapping[str, str], allowed: float) -> tuple[Names, tuple[Left, ...]]:
+    """The operations to leave so that there is no more noise than is allowed; where that can't be had, hardly more than
+    the least that can."""
+    if judge.noise(frozenset()) <= allowed:
+        return frozenset(), ()
+    harm = judge.harms(operations)
+    ranked = sorted(operations, key=lambda name: -harm[name])
+    if not judge.noise(frozenset(ranked)) <= allowed:
+        allowed = _NEARLY * judge.noise(frozenset(ranked))
+    chosen = smallest(ranked, lambda names: judge.noise(names) <= allowed)
+    return chosen, tuple(Left(name, operations[name], harm[name]) for name in ranked if name in chosen)
 
 
 def smallest(ranked: Sequence[str], good: Callable[[Names], bool]) -> Names:

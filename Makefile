@@ -115,7 +115,7 @@ clean:
 .venv/dev.stamp: pyproject.toml constraints.txt $(KERNELS)
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
-	touch $@
+	touch .venv/core.stamp .venv/torch.stamp $@ # what these have is among it
 
 .venv/docs.stamp: pyproject.toml .venv/dev.stamp
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[docs]'

@@ -151,7 +151,15 @@ def test_every_setting_is_refused_beside_a_file() -> None:
             "as_json",
             "report",
         ),
-        *("method", "activation_aware_scale", "activations", "activation_mode", "observer", "bias_correction"),
+        *(
+            "method",
+            "activation_aware_scale",
+            "activations",
+            "activation_mode",
+            "observer",
+            "bias_correction",
+            "equalize",
+        ),
         *("verify", "data", "test_data", "metric", "verify_threshold", "min_snr", "min_cosine"),
     }
     for command in ("palettize", "quantize", "prune"):

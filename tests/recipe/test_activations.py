@@ -42,6 +42,7 @@ def test_what_a_step_says() -> None:
         "exceptions": ["a", "b"],
         "observer": "output",
         "bias_correction": True,
+        "equalize": False,
         "held_back": 0.2,
         "function": "main",
     }
@@ -51,8 +52,8 @@ def test_what_a_step_says() -> None:
     )
     assert made.activations is not None and not made.joint and made.learns_by == "the step activations"
     assert made.activations.keywords() == {
-        "exceptions": ("a", "b"), "observer": "output", "bias_correction": True, "held_back": 0.2, "function": "main",
-        "min_snr": None, "min_cosine": None,
+        "exceptions": ("a", "b"), "observer": "output", "bias_correction": True, "equalize": False, "held_back": 0.2,
+        "function": "main", "min_snr": None, "min_cosine": None,
     }  # fmt: skip
 
 
@@ -62,10 +63,13 @@ def test_what_is_left_out_follows_from_whether_exceptions_are_searched() -> None
     ).steps
     assert plain.activations is not None and searching.activations is not None
     found = [
-        {key: step.activations.keywords()[key] for key in ("observer", "bias_correction")}
+        {key: step.activations.keywords()[key] for key in ("observer", "bias_correction", "equalize")}
         for step in (plain, searching)
     ]
-    assert found == [{"observer": "min_max", "bias_correction": False}, {"observer": "auto", "bias_correction": None}]
+    assert found == [
+        {"observer": "min_max", "bias_correction": False, "equalize": False},
+        {"observer": "auto", "bias_correction": None, "equalize": "auto"},
+    ]
     assert searching.activations.min_cosine == 0.99
 
 
@@ -93,6 +97,8 @@ def test_a_step_on_activations_makes_none_on_weights_joint() -> None:
         ({"observer": "minmax"}, '"observer" must be one of min_max, moving_average'),
         ({"observer": "auto"}, "observer: auto needs exceptions: auto"),
         ({"bias_correction": "yes please"}, '"bias_correction" must be true or false'),
+        ({"equalize": "perhaps"}, '"equalize" must be true, false or "auto"'),
+        ({"equalize": "auto"}, "equalize: auto needs exceptions: auto"),
         ({"held_back": 1}, 'Invalid value of "held_back": 1. It must be a number from 0 to below 1.'),
         ({"function": 3}, '"function" must be the name of a function'),
         ({"method": "gptq"}, "method is for steps on weights"),
@@ -172,3 +178,21 @@ def test_exceptions_are_found_by_the_step_as_by_the_function(package, tmp_path) 
     named = {"activations": {"mode": "linear"}, **found.keys, "held_back": 0.2}
     again = recipe.run(package, parse({"steps": [named]}), sample_data=samples(20))
     assert content(again, tmp_path) == content(direct, tmp_path)
+
+
+def test_channels_are_equalized_before_the_steps_on_weights_that_stand_before(tmp_path) -> None:
+    from torch import nn
+
+    from corepress.coreml.activations.equalizing import equalized
+    from tests.coreml.activations import converted_nets as nets
+
+    path = nets.package(nets.Convolutions(nn.ReLU()), tmp_path, half=True)
+    given = nets.samples(6)
+    activations = {"activations": {"mode": "linear"}, "equalize": True}
+    quantize = {"quantize": {"weight_threshold": 0}}
+    found = recipe.run(path, parse({"steps": [quantize, activations]}), sample_data=given)
+    model = equalized(load(path), given)
+    assert model is not None
+    model = coreml.linear_quantize_weights(model, WEIGHTS)
+    model = coreml.linear_quantize_activations(model, everywhere(mode="linear"), given)
+    assert content(found, tmp_path) == content(model, tmp_path)

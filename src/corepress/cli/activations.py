@@ -48,6 +48,14 @@ class Activations:
             help="With --activations: take back by biases what rounding shifts. [default: no; with a goal if it helps]",
         ),
     ] = None
+    equalize: Annotated[
+        bool | None,
+        Option(
+            "--equalize/--no-equalize",
+            help="With --activations: move factors of channels between the weights first, so that each channel makes "
+            "use of 8 bits; the answers stay the same. [default: no; with a goal if it helps]",
+        ),
+    ] = None
 
     def beside(
         self,
@@ -76,8 +84,9 @@ class Activations:
                 return weights(model, progress, samples)
             # What the weights lose counts as well, and their biases are corrected, too.
             model, found = quantized(
-                weights(source, progress, samples), how, samples, observer=self.observer or "auto", exceptions="auto",
-                bias_correction=self.bias_correction, **goal, **options,
+                source, how, samples, observer=self.observer or "auto", exceptions="auto",
+                bias_correction=self.bias_correction, equalize="auto" if self.equalize is None else self.equalize,
+                compress=lambda model: weights(model, progress, samples), **goal, **options,
             )  # fmt: skip
             if found is not None:
                 tell(found)
@@ -104,4 +113,8 @@ class Activations:
 
     def _plainly(self) -> dict[str, Any]:
         """What is asked for without a goal."""
-        return {"observer": self.observer or "min_max", "bias_correction": bool(self.bias_correction)}
+        return {
+            "observer": self.observer or "min_max",
+            "bias_correction": bool(self.bias_correction),
+            "equalize": bool(self.equalize),
+        }

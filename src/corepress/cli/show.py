@@ -149,8 +149,7 @@ def _exceptions(found: Found) -> Iterator[tuple[str, str]]:
         for left, harm in zip(found.left, harms, strict=True)
     ]
     yield "left in float", "\n".join([f"{len(found.left)} of {found.operations} operations", *rows])
-    biases = ", corrected biases" if found.way.finish is not None else ""
-    yield "activations", f"ranges by {found.way.observer}{biases}"
+    yield "activations", f"ranges by {found.way.words}"
 
 
 def _made_dense(report: Report) -> bool:

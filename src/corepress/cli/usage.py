@@ -99,11 +99,12 @@ TABLE: dict[str, tuple[Needs, ...]] = {
         ),
         Needs(("activation_aware_scale",), _set("method"), "it needs --method gptq and --data"),
         Needs(
-            ("observer", "bias_correction", "activation_mode"), _set("activations"), "it needs --activations and --data"
+            ("observer", "bias_correction", "equalize", "activation_mode"),
+            _set("activations"), "it needs --activations and --data",
         ),
         _packages_only(
             *("granularity", "block_size", "scale_search", "smaller_block", "method", "activation_aware_scale"),
-            *("activations", "observer", "bias_correction", "activation_mode", "config", "joint", "target"),
+            *("activations", "observer", "bias_correction", "equalize", "activation_mode", "config", "joint", "target"),
         ),
         Needs(
             ("dtype",),

@@ -17,6 +17,7 @@ ARGUMENTS = {
     "cost": "--cost",
     "data": "--data",
     "device": "--device",
+    "equalize": "--equalize",
     "forms": "--forms",
     "function": "--function",
     "jobs": "--jobs",

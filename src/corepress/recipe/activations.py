@@ -33,6 +33,8 @@ class Activations:
             `exceptions: auto` for "auto".
         bias_correction: Whether biases take back what rounding shifts; None for no, and with `exceptions: auto` for if
             it helps.
+        equalize: Whether factors of channels move between the weights, so that all channels make use of 8 bits, before
+            the first step of the recipe; None for no, and with `exceptions: auto` for if it helps.
         held_back: The part of the samples that ranges do not come from, because exceptions are, or were, chosen by
             them; None for none, and with `exceptions: auto` for a fifth.
         function: Of a model with several functions, the one that the samples are for.
@@ -58,6 +60,9 @@ class Activations:
         None, f"one of {', '.join(_OBSERVERS)}", lambda v: v is None or v in _OBSERVERS
     )
     bias_correction: bool | None = fields.value_of(None, "true or false", lambda v: v is None or isinstance(v, bool))
+    equalize: bool | Literal["auto"] | None = fields.value_of(
+        None, 'true, false or "auto"', lambda v: v is None or isinstance(v, bool) or v == AUTO
+    )
     held_back: float | None = fields.real(None, "a number from 0 to below 1", lambda v: 0 <= v < 1)
     function: str | None = fields.value_of(None, "the name of a function", lambda v: v is None or isinstance(v, str))
 
@@ -69,6 +74,8 @@ class Activations:
             raise ConfigError(f"{goals[0]} has no effect without exceptions: auto, whose goal it is")
         if not self.searches and self.observer == AUTO:
             raise ConfigError("observer: auto needs exceptions: auto, which measures what is nearer; name another one")
+        if not self.searches and self.equalize == AUTO:
+            raise ConfigError("equalize: auto needs exceptions: auto, which measures what is nearer; say true or false")
 
     @property
     def searches(self) -> bool:
@@ -80,6 +87,7 @@ class Activations:
         given = attrs.asdict(self, recurse=False)
         given["observer"] = self.observer or (AUTO if self.searches else "min_max")
         given["bias_correction"] = self.bias_correction if self.searches else bool(self.bias_correction)
+        given["equalize"] = (AUTO if self.searches else False) if self.equalize is None else self.equalize
         return given
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from corepress.configuration import Rule
@@ -13,7 +13,7 @@ from corepress.coreml.methods import METHODS
 from corepress.errors import ConfigError
 from corepress.neural_network.config import NetworkConfig
 from corepress.neural_network.interop import takes_any_model as takes_any_network
-from corepress.recipe.steps import LEVELS, Recipe
+from corepress.recipe.steps import LEVELS, Recipe, Step
 from corepress.split import HELD_BACK
 
 Samples = list[Mapping[Any, Any]]
@@ -77,10 +77,18 @@ def _run(
     samples: Samples | None,
     held_back: float,
 ) -> Any:
-    for number, step in enumerate(recipe.steps, 1):
+    def apply(model: Any, steps: Sequence[tuple[int, Step]]) -> Any:
+        """Steps with their numbers. Before one that equalizes channels those before it are a part of it."""
+        first = max((place for place, (_, step) in enumerate(steps) if _equalizes(step)), default=0)
+        if first:
+            return apply(once(model, *steps[first], steps[:first]), steps[first + 1 :])
+        for number, step in steps:
+            model = once(model, number, step)
+        return model
+
+    def once(model: Any, number: int, step: Step, before: Sequence[tuple[int, Step]] = ()) -> Any:
         if step.config is None:
-            model = decompress_weights(model, workers=workers, progress=progress)
-            continue
+            return decompress_weights(model, workers=workers, progress=progress)
         assert isinstance(step.config, OptimizationConfig)
         where = f"step {number} ({step.kind})"
         words = {level: f"{where}, {word}:" for level, word in LEVELS.items()}
@@ -90,11 +98,10 @@ def _run(
         if step.activations is not None:
             from corepress.coreml.activations.quantize import quantized
 
-            model, _ = quantized(
+            return quantized(
                 model, step.config, samples or [], **step.activations.keywords(), target=target, workers=workers,
-                progress=progress, strict=strict, words=words,
-            )  # fmt: skip
-            continue
+                progress=progress, strict=strict, words=words, compress=lambda model: apply(model, before),
+            )[0]  # fmt: skip
         plan = METHODS[step.kind].plan(
             model,
             step.config,
@@ -107,12 +114,16 @@ def _run(
             where=where,
         )
         if step.method is None:
-            model = plan.run(workers, progress)
-            continue
+            return plan.run(workers, progress)
         from corepress.coreml.calibrated.best import compressed
 
-        model = compressed(plan, samples or [], held_back, workers=workers, progress=progress)
-    return model
+        return compressed(plan, samples or [], held_back, workers=workers, progress=progress)
+
+    return apply(model, list(enumerate(recipe.steps, 1)))
+
+
+def _equalizes(step: Step) -> bool:
+    return step.activations is not None and bool(step.activations.keywords()["equalize"])
 
 
 @takes_any_network

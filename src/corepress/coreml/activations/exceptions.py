@@ -69,12 +69,19 @@ def goal_of(min_snr: float | None = None, min_cosine: float | None = None) -> Go
 
 
 class Way(NamedTuple):
-    """A way to quantize activations: their ranges, by which observer these are, and what is done to a model with pairs
-    at last: its biases are corrected, or nothing."""
+    """A way to quantize activations: their ranges, by which observer these are, whether channels were equalized before,
+    and what is done to a model with pairs at last: its biases are corrected, or nothing."""
 
     ranges: Ranges
     observer: str
+    equalized: bool = False
     finish: Callable[[Model], Model] | None = None
+
+    @property
+    def words(self) -> str:
+        """The observer, and what is done beside."""
+        more = [(self.equalized, "equalized channels"), (self.finish is not None, "corrected biases")]
+        return ", ".join([self.observer, *(words for done, words in more if done)])
 
     def written(self, exceptions: Collection[str] = (), *, quiet: bool = True) -> Model:
         """The model with its pairs, all done; see `Ranges.written`."""
@@ -121,6 +128,7 @@ class Found:
             "exceptions": list(self.names),
             "observer": self.way.observer,
             "bias_correction": self.way.finish is not None,
+            "equalize": self.way.equalized,
         }
 
     @property
@@ -152,6 +160,7 @@ class Found:
             "samples": self.samples,
             "observer": self.way.observer,
             "bias_correction": self.way.finish is not None,
+            "equalize": self.way.equalized,
             "operations": self.operations,
             "left": [left._asdict() for left in self.left],
         }

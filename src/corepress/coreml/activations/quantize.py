@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from corepress.coreml.activations.calibrate import calibrate, runnable
 from corepress.coreml.activations.observers import AUTO, OUTPUT, observer_of
@@ -41,6 +42,7 @@ def linear_quantize_activations(
     min_snr: float | None = None,
     min_cosine: float | None = None,
     bias_correction: bool | None = False,
+    equalize: bool | Literal["auto"] = False,
     held_back: float | Iterable[Mapping[Any, Any]] | None = None,
     function: str | None = None,
     target: Any = None,
@@ -72,6 +74,9 @@ def linear_quantize_activations(
         min_cosine: The same as a cosine.
         bias_correction: Take back by the biases of conv and linear what rounding shifts in a channel; None, in a search
             for exceptions only: if the outputs are nearer then.
+        equalize: Move factors of channels between weights first, so that all channels make use of 8 bits; the answers
+            of the model stay the same. Only dense weights can take them: quantize these afterwards. "auto", in a search
+            for exceptions only: if the outputs are nearer then.
         held_back: The part of the samples that nothing is learnt from, because exceptions are chosen by them (or were,
             where they are named now); or other samples for that. By default a fifth with "auto", else none.
         function: Of a model with several, the one to calibrate and quantize; by default its default function. Of a
@@ -101,8 +106,8 @@ def linear_quantize_activations(
     """
     return quantized(
         mlmodel, config, sample_data, observer=observer, exceptions=exceptions, min_snr=min_snr, min_cosine=min_cosine,
-        bias_correction=bias_correction, held_back=held_back, function=function, target=target, device=device,
-        workers=workers, progress=progress, strict=strict,
+        bias_correction=bias_correction, equalize=equalize, held_back=held_back, function=function, target=target,
+        device=device, workers=workers, progress=progress, strict=strict,
     )[0]  # fmt: skip
 
 
@@ -116,6 +121,7 @@ def quantized(
     min_snr: float | None = None,
     min_cosine: float | None = None,
     bias_correction: bool | None = False,
+    equalize: bool | Literal["auto"] = False,
     held_back: float | Iterable[Mapping[Any, Any]] | None = None,
     function: str | None = None,
     target: Any = None,
@@ -127,28 +133,40 @@ def quantized(
     goal: Goal | None = None,
     always: Collection[str] = (),
     value_of: Callable[[Model], float] | None = None,
+    compress: Callable[[Model], Model] = lambda model: model,
 ) -> tuple[Model, Found | None]:
     """What `linear_quantize_activations` gives, and with `exceptions="auto"` which operations it left, and why.
 
     `words`: what the levels of the configuration are called where it was written. `goal`: that of "auto", instead of
-    `min_snr` and `min_cosine`; for `always` and `value_of` see `exceptions.find`.
+    `min_snr` and `min_cosine`; for `always` and `value_of` see `exceptions.find`. `compress`: what is done to the
+    weights first, but after channels are equalized.
     """
     config = check_kinds(config, "linear_quantize_activations", OpLinearQuantizerConfig)
     for op_config in config.configs():
         assert isinstance(op_config, OpLinearQuantizerConfig)
         if op_config.nbits != 8:
             raise ConfigError("activations can be int8 or uint8 only: set dtype accordingly")
-    goal = goal or _goal(exceptions, observer, bias_correction, min_snr, min_cosine)
+    goal = goal or _goal(exceptions, observer, bias_correction, equalize, min_snr, min_cosine)
     original, split = model.origin or model, None
-    if goal is not None or observer == OUTPUT or bias_correction or held_back:
+    if goal is not None or observer == OUTPUT or bias_correction or equalize or held_back:
         split = _split(model, sample_data, held_back, function, goal is not None)
         sample_data = split.learnt
-    ranges = _ranges(model, config, sample_data, observer, function, target, device, workers, progress, strict, words)
+
+    def ranges_of(start: Model) -> Ranges:
+        return _ranges(
+            compress(start), config, sample_data, observer, function, target, device, workers, progress, strict, words
+        )
+
     if split is None:
+        ranges = ranges_of(model)
         return ranges.written(_known(exceptions, ranges, strict)), None
-    ways = list(_ways(ranges, original, split, observer, bias_correction, function, device, progress))
+    ways: list[Way] = []
+    for start in _starts(model, original, equalize, split, function, device):
+        with _muted(bool(ways)):  # the first one has told what there is to tell
+            ranges = ranges_of(start.model)
+        ways += _ways(ranges, start, split, observer, bias_correction, function, device, progress)
     if goal is None:
-        return ways[0].written(_known(exceptions, ranges, strict), quiet=False), None
+        return ways[0].written(_known(exceptions, ways[0].ranges, strict), quiet=False), None
     from corepress.coreml.activations.exceptions import find
 
     found = find(
@@ -158,9 +176,47 @@ def quantized(
     return found.way.written(found.names, quiet=False), found
 
 
+class _Start(NamedTuple):
+    """A model to quantize, the one whose products its biases are corrected to, and whether its channels are equalized,
+    so that these are not the original's."""
+
+    model: Model
+    exact: Model
+    equalized: bool
+
+
+def _starts(
+    model: Model, original: Model, equalize: bool | Literal["auto"], split: Split, function: str | None, device: str
+) -> Iterator[_Start]:
+    """What quantization may begin with."""
+    if equalize is not True:
+        yield _Start(model, original, False)
+    if equalize:
+        from corepress.coreml.activations.equalizing import equalized
+
+        result = equalized(model, split.learnt, function, device)
+        if result is not None:
+            yield _Start(result, result, True)
+        elif equalize is True:
+            log.warning("equalize has no effect: no dense weights can take factors of channels from each other")
+            yield _Start(model, original, False)
+
+
+@contextlib.contextmanager
+def _muted(mute: bool) -> Iterator[None]:
+    """Without warnings, if `mute`."""
+    before = logging.root.manager.disable
+    try:
+        if mute:
+            logging.disable(logging.WARNING)
+        yield
+    finally:
+        logging.disable(before)
+
+
 def _ways(
     ranges: Ranges,
-    original: Model,
+    start: _Start,
     split: Split,
     observer: str,
     bias_correction: bool | None,
@@ -174,16 +230,16 @@ def _ways(
     from corepress.coreml.activations.narrowing import narrowed
 
     def finish(result: Model) -> Model:
-        return corrected(result, original, split.learnt, function, device)
+        return corrected(result, start.exact, split.learnt, function, device)
 
     known = {} if observer == OUTPUT else {"min_max" if observer == AUTO else observer: ranges}
     if observer in (OUTPUT, AUTO):
         known[OUTPUT] = narrowed(ranges, split.learnt, function, device, progress)
     for name, found in known.items():
         if not bias_correction:
-            yield Way(found, name)
+            yield Way(found, name, start.equalized)
         if bias_correction is not False:
-            yield Way(found, name, finish)
+            yield Way(found, name, start.equalized, finish)
 
 
 def _known(exceptions: Iterable[str], ranges: Ranges, strict: bool) -> set[str]:
@@ -201,6 +257,7 @@ def _goal(
     exceptions: Iterable[str] | Literal["auto"],
     observer: str,
     bias_correction: bool | None,
+    equalize: bool | Literal["auto"],
     min_snr: float | None,
     min_cosine: float | None,
 ) -> Goal | None:
@@ -217,6 +274,8 @@ def _goal(
         )
     if bias_correction is None:
         raise ConfigError("bias_correction=None needs a search for exceptions, which measures if it helps: say which")
+    if equalize == AUTO:
+        raise ConfigError("equalize: auto needs a search for exceptions, which measures what is nearer")
     for name, goal in (("min_snr", min_snr), ("min_cosine", min_cosine)):
         if goal is not None:
             raise ConfigError(f"{name} has no effect here: it is the goal of a search for exceptions (auto)")

@@ -13,7 +13,23 @@ import pytest
 ROOT = Path(__file__).parent.parent
 EXAMPLES = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.S)
 # What an example takes for granted.
-GIVEN = {"PostTrainingPalettizer(model": "import torch\n\nmodel = torch.nn.Sequential(torch.nn.Linear(64, 64))\n"}
+GIVEN = {
+    "PostTrainingPalettizer(model": "import torch\n\nmodel = torch.nn.Sequential(torch.nn.Linear(64, 64))\n",
+    "tokenizer(sentences": """
+from typing import Any
+
+import numpy as np
+
+sentences = ["one sentence"] * 64
+
+
+def tokenizer(texts: list[str], max_length: int, **_: Any) -> dict[str, Any]:
+    tokens = np.ones((len(texts), max_length), np.int64)
+    return {"input_ids": tokens, "attention_mask": tokens}
+
+
+""",
+}
 MISTAKES = """
 import corepress as cto
 

@@ -185,7 +185,7 @@ def compress(
     page: Page,
     running: options.Running,
 ) -> None:
-    """Run several steps (prune, palettize, quantize) as a recipe says."""
+    """Run several steps (prune, palettize, quantize, activations) as a recipe says; also on older neural networks."""
     from corepress import recipe as recipes
 
     steps = recipes.load(recipe, networks=holds_networks(model))
@@ -313,7 +313,7 @@ def run(
     random: Annotated[bool, Option("--random", help="Make random values for the inputs that are not given.")] = False,
     seed: options.Seed = 0,
     output: Annotated[Path | None, Option("--output", "-o", help="Write the outputs to this .npz file.")] = None,
-    overwrite: options.Overwrite = False,
+    overwrite: Annotated[bool, Option("--overwrite", help="Replace the file of --output if it exists.")] = False,
     device: options.Device = "cpu",
     function: options.Function = None,
     as_json: options.Json = False,
@@ -349,7 +349,7 @@ def lint(
     sarif: Annotated[
         Path | None, Option("--sarif", metavar="FILE", help="Write the findings as SARIF 2.1.0; - prints them.")
     ] = None,
-    overwrite: options.Overwrite = False,
+    overwrite: Annotated[bool, Option("--overwrite", help="Replace the file of --sarif if it exists.")] = False,
     as_json: options.Json = False,
 ) -> None:
     """Say what in a model devices are reported to get wrong, or to be slow with; exit code 1 if there is anything."""

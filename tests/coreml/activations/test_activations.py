@@ -191,6 +191,15 @@ def test_operations_may_differ_in_their_configuration(tmp_path) -> None:
     assert "uint8" not in str(found["sum"][1])
 
 
+@pytest.mark.parametrize("exceptions", [{}, {"exceptions": "auto", "min_snr": 5}])
+def test_why_weights_were_left_alone_is_still_known(tmp_path, exceptions) -> None:
+    weights = cto.OptimizationConfig(cto.OpLinearQuantizerConfig(weight_threshold=10**6))
+    model = cto.linear_quantize_weights(package_of(tmp_path, residual), weights)
+    assert "no more than 1000000 elements" in str(model.skipped)
+    both = cto.linear_quantize_activations(model, everywhere(), samples(8), **exceptions)
+    assert both.skipped == model.skipped
+
+
 def test_an_infinite_activation_is_left_alone(tmp_path, caplog) -> None:
     def masked(mb, x, w):
         mask = mb.select(cond=mb.greater(x=x, y=np.float16(0)), a=np.float16(0), b=np.float16(-np.inf), name="mask")

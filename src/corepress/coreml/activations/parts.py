@@ -138,6 +138,7 @@ class Ranges:
         of all operations that get pairs. `quiet`: nothing is said of values without a range.
         """
         result = self.model.copy()
+        result.skipped = dict(self.model.skipped)
         for part in self.parts(result):
             if not quiet:
                 part.note(result, self.trouble)

@@ -325,6 +325,7 @@ def _ranges(
     """The ranges of the activations, in a copy of the model that has been raised to what they need."""
     new_observer = observer_of(observer)
     result = model.copy()
+    result.skipped = dict(model.skipped)  # the weights, which this step does not touch
     reach(result, "iOS17", "quantized activations", target)
     program, functions = runnable(model, function, device)
     parts = [part for part in parts_of(result, config) if part.function in functions]

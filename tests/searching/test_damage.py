@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
 import corepress
 from corepress.engine import Skip
 from corepress.metrics import Sums
-from corepress.searching.damage import Gradients, predicted
+from corepress.searching.damage import Gradients, predicted, worthwhile
 from corepress.searching.packages import PackageSubject
 from tests.lazy import lazy
 
@@ -60,6 +62,21 @@ def test_it_orders_single_changes_as_they_turn_out(subject):
     # And to scale, where the change is so small that the first order will do.
     small = found[(found[:, 1] < 0.01) & (found[:, 1] > 1e-6)]
     assert 0.5 < np.median(small[:, 0] / small[:, 1]) < 2
+
+
+def test_what_is_beaten_by_far_is_not_priced_again(subject):
+    samples = images(8)
+    prices = predicted(subject, samples)
+    left = worthwhile(prices, prices.sizes)
+    again = predicted(subject, samples, among=left)
+    for sizes, damages, kept, row in zip(*prices[:2], left.damages, again.damages, strict=True):
+        assert kept[0] == 0 and len(kept) == len(damages)
+        for place, damage in enumerate(damages):
+            better = [
+                own for size, own in zip(sizes, damages, strict=True) if size <= sizes[place] and 3 * own < damage
+            ]
+            assert (kept[place] == math.inf) == bool((better and place) or damage == math.inf)
+            assert kept[place] in (damage, math.inf) and math.isinf(row[place]) == math.isinf(kept[place])
 
 
 def test_the_program_is_as_it_was(subject):

@@ -208,9 +208,9 @@ def _counting(original, calls):
     def made(*arguments):
         predict = original(*arguments)
 
-        def counted(at):
+        def counted(at, among):
             calls.append(at)
-            return predict(at)
+            return predict(at, among)
 
         return counted
 

@@ -29,6 +29,8 @@ from corepress.searching.subject import Candidate, Part, Place, Sample, Subject
 # Gradients: as many as fit a file of so many bytes, between these. The damage strays from its mean by sqrt(2 / 64), a
 # sixth, with the most of them, and by a third with the fewest.
 FEWEST, MOST, _FILE = 16, 64, 2 << 30
+# A form that does so many times the damage of another of the same size stays behind it, wherever damages are predicted.
+_FAR = 3.0
 # Samples that they are made of: more cost time and hardly tell more.
 SAMPLES = 64
 # Candidates of a large tensor are looked at in turns of so many bytes.
@@ -67,11 +69,12 @@ def predicted(
     seed: int = 0,
     workers: int | None = None,
     progress: Progress | None = None,
+    among: Prices | None = None,
 ) -> Prices:
     """Predict what every candidate of every item costs, where the model has the values that it has now.
 
-    The damages of a candidate are those of the change from the original to it. Raises DataError for gradients that are
-    not finite.
+    The damages of a candidate are those of the change from the original to it. `among`: only of candidates that can be
+    had in these prices. Raises DataError for gradients that are not finite.
     """
     step = max(1, math.ceil(len(samples) / SAMPLES))
     probes = max(FEWEST, min(MOST, _FILE // (2 * sum(item.elements for item in subject.items))))
@@ -89,13 +92,31 @@ def predicted(
 
         engine.run(
             sorted(range(len(rows)), key=lambda item: -subject.items[item].elements),
-            lambda item: _row(subject, item, gradients),
+            lambda item: _row(subject, item, gradients, None if among is None else among.damages[item]),
             Rows(),
             name=lambda item: subject.items[item].name,
             workers=workers,
             progress=None if progress is None else lambda done, total, _: progress(done, total, "trying all forms"),
         )
     return _with_guesses(rows)
+
+
+def worthwhile(prices: Prices, costs: Sequence[Sequence[float]]) -> Prices:
+    """The prices, infinite for candidates that another beats by so much that they need not be priced again: of many
+    forms few are left. The dense one stays. `costs`: what each candidate costs in the choice."""
+    damages = [
+        [
+            math.inf if number and _beaten(cost, damage, *row) else damage
+            for number, (cost, damage) in enumerate(zip(*row, strict=True))
+        ]
+        for row in zip(costs, prices.damages, strict=True)
+    ]
+    return prices._replace(damages=damages)
+
+
+def _beaten(cost: float, damage: float, costs: Sequence[float], damages: Sequence[float]) -> bool:
+    """Whether another candidate costs no more and does far less damage."""
+    return any(other <= cost and harm * _FAR < damage for other, harm in zip(costs, damages, strict=True))
 
 
 class _Row(NamedTuple):
@@ -128,8 +149,8 @@ def _with_guesses(rows: Sequence[_Row]) -> Prices:
     return Prices([row.sizes for row in rows], damages, unreached)
 
 
-def _row(subject: Subject, item: int, gradients: Gradients) -> _Row:
-    """In a thread: the sizes and damages of one item."""
+def _row(subject: Subject, item: int, gradients: Gradients, among: Sequence[float] | None) -> _Row:
+    """In a thread: the sizes and damages of one item. `among`: infinite for candidates that need no price."""
     described = subject.items[item]
     count = len(described.candidates)
     sizes, noise, apart, signal = np.zeros(count), np.zeros(count), np.zeros(count), 0.0
@@ -144,6 +165,8 @@ def _row(subject: Subject, item: int, gradients: Gradients) -> _Row:
             differences = np.zeros((len(chosen), exact.size), np.float32)
             for row, candidate in enumerate(chosen):
                 try:
+                    if among is not None and among[candidate] == math.inf:
+                        raise Skip("another is better")
                     dense, size, left = subject.value(place, candidate)
                 except Skip:
                     sizes[candidate] = math.inf

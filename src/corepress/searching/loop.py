@@ -13,7 +13,7 @@ from corepress.engine import Progress
 from corepress.errors import ConfigError
 from corepress.metrics import METRICS
 from corepress.searching.allotment import allot, least, neighbours, steps, total
-from corepress.searching.damage import Prices, as_they_are, predicted
+from corepress.searching.damage import Prices, as_they_are, predicted, worthwhile
 from corepress.searching.goals import Goal
 from corepress.searching.quality import Quality
 from corepress.searching.result import Chosen, Point
@@ -38,8 +38,9 @@ class Measured(NamedTuple):
 
 # Makes and measures choices, maybe several at a time; in the order in which they were given.
 Evaluate = Callable[[Sequence[Choice]], Iterable[Measured]]
-# Predicts damages where the model has the values of a choice; None: those that it was given with.
-Predict = Callable[[Choice | None], Prices]
+# Predicts damages where the model has the values of a choice (None: those that it was given with), of the candidates
+# that can be had in the prices known before (None: of all).
+Predict = Callable[[Choice | None, Prices | None], Prices]
 
 
 @dataclass(frozen=True)
@@ -111,10 +112,11 @@ class Search:
 
     def _learn(self) -> None:
         """Predict the damages, and know what all candidates take; only damages are predicted anew later."""
-        self.prices = self._predict(None)
+        self.prices = self._predict(None, None)
         self.sizes = self._with_what_is_around(self.whole)
         self.spent = self.sizes if self.goal.bits is None else self.prices.sizes
         self.costs = self._slowed(self.spent) if self.settings.prefers_speed else self.spent
+        self.prices = worthwhile(self.prices, self.costs)
 
     def best(self) -> Found | None:
         """The best of what is measured so far, without more work; None if nothing is within the budget."""
@@ -188,7 +190,7 @@ class Search:
             raise ConfigError(self._too_small(smallest, budget))
         chosen = self._fitting(budget)
         for _ in range(ROUNDS):
-            self.prices = self._predict(chosen)  # they add up only nearly
+            self.prices = self._predict(chosen, self.prices)  # they add up only nearly
             before, chosen = chosen, self._fitting(budget)
             if chosen == before:
                 break
@@ -256,7 +258,7 @@ class Search:
     def _reaching(self) -> None:
         """Measure choices around the smallest that meets the goal."""
         for _ in range(ROUNDS):
-            self.prices = self._predict(self._first_good(self._path()))
+            self.prices = self._predict(self._first_good(self._path()), self.prices)
         self._first_good(self._path())
         nearest, met = self._nearest()
         self._climb((self._size(nearest) if met else self.whole) - 1)  # something smaller may do, or something better
@@ -358,11 +360,13 @@ def predictor(subject: Subject, samples: Sequence[Sample], settings: Settings, p
     items = range(len(subject.items))
     places = [(item, piece) for item in items for piece in range(len(subject.items[item].shapes))]
 
-    def predict(at: Choice | None) -> Prices:
+    def predict(at: Choice | None, among: Prices | None) -> Prices:
         for place in places if at is not None else ():
             subject.put(place, _half_way(subject, place, at[place[0]]))  # type: ignore[index]
         try:
-            return predicted(subject, samples, seed=settings.seed, workers=settings.workers, progress=progress)
+            return predicted(
+                subject, samples, seed=settings.seed, workers=settings.workers, progress=progress, among=among
+            )
         finally:
             for place in places if at is not None else ():
                 subject.put(place, subject.original(place))

@@ -236,10 +236,10 @@ def _remembered(predict: Predict, kept: Kept | None) -> Predict:
     if kept is None:
         return predict
 
-    def remembered(at: Choice | None) -> Prices:
+    def remembered(at: Choice | None, among: Prices | None) -> Prices:
         known = kept.get("prices", at)
         if known is None:
-            found = predict(at)
+            found = predict(at, among)
             kept.put("prices", at, value=found._asdict())
             return found
         sizes, damages = ([[float(number) for number in row] for row in known[key]] for key in ("sizes", "damages"))

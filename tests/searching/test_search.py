@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 import corepress as cto
 from corepress import recipe
 from corepress.errors import ConfigError, DataError
+from corepress.searching.run import parted
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 DIGITS = "examples/digits.mlpackage"
@@ -108,6 +109,10 @@ def test_a_metric_of_the_caller_decides(samples, whole):
     name = "of_model" if whole else "confidence"
     assert found.met and found.metric == name
     assert found.tested[name] >= found.least
+    if not whole:  # the mean over other samples is another one, of the original, too
+        program = cto.runtime.load(DIGITS, precision="float32")
+        before = np.mean([confidence(program.predict(sample), sample) for sample in parted(samples, None).tested])
+        assert found.least == pytest.approx(before - 0.5)
 
 
 def test_a_metric_called_as_one_of_ours_is_another_one(samples):

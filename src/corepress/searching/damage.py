@@ -70,14 +70,15 @@ def predicted(
     workers: int | None = None,
     progress: Progress | None = None,
     among: Prices | None = None,
+    most: int = MOST,
 ) -> Prices:
     """Predict what every candidate of every item costs, where the model has the values that it has now.
 
     The damages of a candidate are those of the change from the original to it. `among`: only of candidates that can be
-    had in these prices. Raises DataError for gradients that are not finite.
+    had in these prices. `most`: gradients. Raises DataError for gradients that are not finite.
     """
     step = max(1, math.ceil(len(samples) / SAMPLES))
-    probes = max(FEWEST, min(MOST, _FILE // (2 * sum(item.elements for item in subject.items))))
+    probes = max(FEWEST, min(most, _FILE // (2 * sum(item.elements for item in subject.items))))
     with Gradients() as gradients:
         for number, part in enumerate(subject.parts(samples[::step])):
             _gather(part, number, gradients, probes, seed, progress)
@@ -153,20 +154,20 @@ def _row(subject: Subject, item: int, gradients: Gradients, among: Sequence[floa
     """In a thread: the sizes and damages of one item. `among`: infinite for candidates that need no price."""
     described = subject.items[item]
     count = len(described.candidates)
-    sizes, noise, apart, signal = np.zeros(count), np.zeros(count), np.zeros(count), 0.0
+    wanted = [number for number in range(count) if among is None or among[number] < math.inf]
+    sizes, noise, apart, signal = np.full(count, math.inf), np.zeros(count), np.zeros(count), 0.0
+    sizes[wanted] = 0
     products: dict[int, NDArray[np.float64]] = {}
     for piece, shape in enumerate(described.shapes):
         place = item, piece
         exact = subject.original(place).astype(np.float32).ravel()
         signal += float(exact @ exact)
         turn = max(1, _AT_ONCE // (4 * math.prod(shape)))
-        for first in range(0, count, turn):
-            chosen = range(first, min(first + turn, count))
+        for first in range(0, len(wanted), turn):
+            chosen = wanted[first : first + turn]
             differences = np.zeros((len(chosen), exact.size), np.float32)
             for row, candidate in enumerate(chosen):
                 try:
-                    if among is not None and among[candidate] == math.inf:
-                        raise Skip("another is better")
                     dense, size, left = subject.value(place, candidate)
                 except Skip:
                     sizes[candidate] = math.inf
@@ -178,8 +179,8 @@ def _row(subject: Subject, item: int, gradients: Gradients, among: Sequence[floa
             for part, rows, gradient in gradients.pieces(place):
                 own = differences.reshape(len(chosen), shape[0], -1)[:, rows].reshape(len(chosen), -1)
                 found = products.setdefault(part, np.zeros((count, MOST)))
-                found[chosen.start : chosen.stop, : len(gradient)] += own @ gradient.T
-                apart[chosen.start : chosen.stop] += np.square(own) @ np.square(gradient).sum(0)
+                found[chosen, : len(gradient)] += own @ gradient.T
+                apart[chosen] += np.square(own) @ np.square(gradient).sum(0)
     damages = sum((np.square(found).sum(1) for found in products.values()), np.zeros(count))
     lost = np.isinf(sizes)
     damages, errors = _smooth(described.candidates, damages, apart), noise / max(signal, _TINY)

@@ -13,7 +13,7 @@ from corepress.engine import Progress
 from corepress.errors import ConfigError
 from corepress.metrics import METRICS
 from corepress.searching.allotment import allot, least, neighbours, steps, total
-from corepress.searching.damage import Prices, as_they_are, predicted, worthwhile
+from corepress.searching.damage import FEWEST, MOST, Prices, as_they_are, predicted, worthwhile
 from corepress.searching.goals import Goal
 from corepress.searching.quality import Quality
 from corepress.searching.result import Chosen, Point
@@ -361,11 +361,18 @@ def predictor(subject: Subject, samples: Sequence[Sample], settings: Settings, p
     places = [(item, piece) for item in items for piece in range(len(subject.items[item].shapes))]
 
     def predict(at: Choice | None, among: Prices | None) -> Prices:
+        most = FEWEST if among is None else MOST  # what is known roughly at first will be predicted anew
         for place in places if at is not None else ():
             subject.put(place, _half_way(subject, place, at[place[0]]))  # type: ignore[index]
         try:
             return predicted(
-                subject, samples, seed=settings.seed, workers=settings.workers, progress=progress, among=among
+                subject,
+                samples,
+                seed=settings.seed,
+                workers=settings.workers,
+                progress=progress,
+                among=among,
+                most=most,
             )
         finally:
             for place in places if at is not None else ():

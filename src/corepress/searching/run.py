@@ -112,7 +112,7 @@ def searched(
     kept = None if ways.resume is None else Kept(Path(ways.resume), _asked(elsewhere, split, goal, settings, metric))
     judge = Judge(subject, split.chosen_by, metric, name)
     if goal.drop is not None:
-        goal = Goal(least=judge.before - goal.drop, metric=name)
+        goal = replace(goal, least=judge.before - goal.drop)
 
     def plan() -> Plan:
         return Plan(_built, (elsewhere.plan(ways.ray is not None), split.chosen_by, metric, name))
@@ -141,6 +141,8 @@ def searched(
 def _tested(subject: Subject, found: Found, goal: Goal, judge: Judge | None, split: Split) -> Result:
     """The result, with the final number. A model that misses the goal there gives way to the next larger one, and one
     that is larger than its draft was, and than the budget, to the next smaller one. `judge`: None without samples."""
+    if judge is not None and goal.drop is not None:
+        goal = replace(goal, least=judge.before - goal.drop)  # of these samples
     first = found.place
     numbers = list(range(first, -1, -1) if goal.size is not None else range(first, len(found.points)))
     model, tested, met, number = None, {}, found.met, first

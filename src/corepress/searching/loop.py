@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -359,21 +360,16 @@ def predictor(subject: Subject, samples: Sequence[Sample], settings: Settings, p
     derivative over that way gives the change of the outputs exactly, and half-way it is nearly its mean."""
     items = range(len(subject.items))
     places = [(item, piece) for item in items for piece in range(len(subject.items[item].shapes))]
+    prices_of = functools.partial(
+        predicted, subject, samples, seed=settings.seed, workers=settings.workers, progress=progress
+    )
 
     def predict(at: Choice | None, among: Prices | None) -> Prices:
         most = FEWEST if among is None else MOST  # what is known roughly at first will be predicted anew
         for place in places if at is not None else ():
             subject.put(place, _half_way(subject, place, at[place[0]]))  # type: ignore[index]
         try:
-            return predicted(
-                subject,
-                samples,
-                seed=settings.seed,
-                workers=settings.workers,
-                progress=progress,
-                among=among,
-                most=most,
-            )
+            return prices_of(among=among, most=most)
         finally:
             for place in places if at is not None else ():
                 subject.put(place, subject.original(place))

@@ -17,6 +17,8 @@ SIZE = 240  # pixels of a side
 # Of scikit-image: photographs to learn from, others to test with, and pictures of another kind.
 LEARNT = ("astronaut", "camera", "coffee", "coins", "gravel", "stereo_motorcycle")
 PHOTOGRAPHS = ("chelsea", "rocket", "clock", "brick")
+# Of scikit-learn two photographs, and of scikit-image two, that nothing was designed with.
+FRESH = ("china", "flower", "grass", "moon")
 OTHERS = ("cell", "colorwheel", "horse", "hubble_deep_field", "immunohistochemistry", "logo", "page", "retina", "text")
 # Of each stage: the times that channels are expanded, output channels, blocks, stride, size of the kernel.
 _STAGES = ((1, 16, 1, 1, 3), (6, 24, 3, 2, 3), (6, 40, 3, 2, 5), (6, 80, 4, 2, 3), (6, 112, 4, 1, 5), (6, 192, 5, 2, 5))
@@ -93,9 +95,11 @@ def samples(names: Iterable[str], count: int, seed: int = 0) -> list[dict[str, n
 
 
 def _picture(name: str) -> np.ndarray:
-    """A picture of scikit-image, (height, width, 3), from -1 to 1."""
-    data = pytest.importorskip("skimage.data")
-    found = getattr(data, name)()
+    """A picture of scikit-image or scikit-learn, (height, width, 3), from -1 to 1."""
+    if name in ("china", "flower"):
+        found = pytest.importorskip("sklearn.datasets").load_sample_image(f"{name}.jpg")
+    else:
+        found = getattr(pytest.importorskip("skimage.data"), name)()
     picture = np.asarray(found[0] if isinstance(found, tuple) else found)
     picture = picture.astype(np.float32) * (255 if picture.dtype == bool else 1)
     if picture.ndim == 2:

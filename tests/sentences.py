@@ -393,3 +393,56 @@ The clockmaker's daughter became an astronaut.
 They painted the fence green, then blue, and finally took it down.
 """.splitlines()
 )
+
+# Written after the methods that are tested with them.
+FRESH = tuple(
+    """\
+The beekeeper lifts each frame slowly so that nothing is startled.
+A parcel left on the doorstep in the rain is rarely worth opening.
+Our train stood outside the station for so long that people began to share their sandwiches.
+Could you tell the caretaker that the light on the stairs flickers?
+Basalt cools into columns with six sides, or sometimes five.
+The referee stopped the match because a dog would not leave the pitch.
+Store the batteries in a dry place, away from metal and from children.
+Her first novel sold four hundred copies, most of them to her cousins.
+The bridge is closed to lorries until the cracked bearing has been replaced.
+Nobody had expected the quiet candidate to win by such a margin.
+Warm the milk, stir in the yeast and wait until it foams.
+In winter the reindeer dig through the snow with their hooves.
+The invoice was paid twice, and it took a month to get the money back.
+My sister paints boats, but only those that no longer float.
+Frost split the pipe behind the kitchen wall.
+An octopus tastes with its arms.
+Please write legibly; two forms had to be returned last week.
+The museum lends wheelchairs and folding stools free of charge.
+He whistles the same three notes whenever a test fails.
+The vaccine has to be kept colder than any ordinary freezer allows.
+After the second bend, the path follows an old railway line.
+The strike ended when both sides agreed to an extra week of holiday.
+Is there a pharmacy that stays open after midnight?
+The tenor lost his voice an hour before the curtain rose.
+Two of the sensors disagree, and the third one has been silent since March.
+Sand from the desert is too round to make good concrete.
+They named the kitten after the street on which they found it.
+A court ruled that the recipe of a sauce can't be owned.
+The tide turns at ten, so be back at the jetty by half past nine.
+Rents in the old harbour have doubled since the tram was built.
+She keeps a spare key under a tortoise made of stone.
+The printer works again after somebody removed a biscuit from it.
+Low clouds hid the summit all week, and we saw it only from the plane.
+The lecture on medieval bread was better attended than anyone had hoped.
+Never lift the lid while the rice is cooking.
+The youngest player on the team still has to be in bed by eight.
+A solar eclipse frightened the hens, who went to roost at noon.
+The ministry bought four thousand desks and forgot the chairs.
+I prefer the blue one.
+Some frogs survive being frozen, with ice between their cells.
+The choir master tapped the stand, and even the pigeons fell silent.
+Check that the cable is plugged in before you call us.
+A comet last seen by their great-grandparents returned on Sunday.
+The cheese is turned by hand every day for half a year.
+Someone has drawn a moustache on the portrait of the founder.
+Interest rates rose for the fifth time, and house prices hardly moved.
+The lighthouse was automated in spring; its last keeper teaches sailing now.
+What became of the bakery that used to be next to the cinema?""".splitlines()
+)

@@ -21,6 +21,7 @@ from corepress.coreml.activations.patterns import (
     concat_groups,
     input_types,
     name_of,
+    spared,
     type_of,
 )
 from corepress.coreml.config import OptimizationConfig
@@ -99,7 +100,7 @@ class Part:
             return None if left else self.config_for(node)
 
         chosen = before(self.view, self.inputs, config_for, usable)
-        left = {node for node in self.view if node.name in exceptions and node.type in CORE}
+        left = spared(self.view, exceptions)
         write(self.view, self.inputs, chosen, after(chosen, usable, left), limits, left)
 
 

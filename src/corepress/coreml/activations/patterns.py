@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
@@ -14,6 +15,8 @@ CORE = {"conv": ("x",), "linear": ("x",), "avg_pool": ("x",), "max_pool": ("x",)
 # An operation of these that follows is computed in one go with the one before it. coremltools converts ReLU6 of PyTorch
 # to `clip`.
 ACTIVATIONS = frozenset({"relu", "relu6", "clip", "leaky_relu", "sigmoid", "sigmoid_hard", "tanh", "scaled_tanh"})
+# What only moves numbers: an activation function behind it may as well be computed before it.
+MOVES = frozenset({"reshape", "transpose", "expand_dims", "squeeze", "pad"})
 _FLOATS = ("float16", "float32")
 
 Chosen = dict[Node, OpLinearQuantizerConfig]
@@ -90,7 +93,8 @@ def _is_activation(operand: Operand, inputs: Types) -> bool:
 def after(
     chosen: Chosen, usable: Callable[[str], bool] = lambda name: True, exceptions: Collection[Node] = frozenset()
 ) -> Chosen:
-    """The operations after which a pair follows: a chosen one, or the activation function on its result.
+    """The operations after which a pair follows: a chosen one, or the activation function on its result, also where
+    its numbers are moved first.
 
     None follows on a result that nothing reads, or nothing but another chosen operation, which brings its own pair;
     those of `exceptions` read what has no pair.
@@ -98,14 +102,35 @@ def after(
     found = {}
     for node, config in chosen.items():
         last, readers = node, _readers(node, chosen)
-        if readers and readers[0].type in ACTIVATIONS:
-            following = _readers(readers[0], chosen)
-            if following:
-                last, readers = readers[0], following
+        function = _moved(readers, chosen)
+        if function is not None and (following := _readers(function, chosen)):
+            last, readers = function, following
         readers = [reader for reader in readers if reader not in exceptions]
         alone = len(readers) == 1 and (readers[0] in chosen or readers[0].type == "quantize")
         if readers and not alone and usable(str(last.op.outputs[0].name)):
             found[last] = config
+    return found
+
+
+def _moved(readers: Sequence[Node], chosen: Chosen) -> Node | None:
+    """The activation function that reads a result, at once or when nothing but moving came before."""
+    while len(readers) == 1 and readers[0].type in MOVES and all(use.node for use in readers[0].uses):
+        readers = _readers(readers[0], chosen)
+    return readers[0] if readers and readers[0].type in ACTIVATIONS else None
+
+
+def spared(view: Iterable[Node], exceptions: Collection[str]) -> set[Node]:
+    """The operations that read nothing rounded: those of these names, and what only moves numbers for them."""
+    found = {node for node in view if node.name in exceptions and node.type in CORE}
+    waiting = list(found)
+    while waiting:
+        for operand in itertools.chain.from_iterable(waiting.pop().operands.values()):
+            before = operand.node
+            if before is None or before in found or before.type not in MOVES:
+                continue
+            if all(use.node in found for use in before.uses):
+                found.add(before)
+                waiting.append(before)
     return found
 
 

@@ -7,7 +7,12 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
+from corepress.cli.options import Limits
+from corepress.cli.reporting import Page
+from corepress.coreml import OpPalettizerConfig, OptimizationConfig
+from corepress.recipe import parse
 from tests.cli.test_cli import corepress, fails
 
 ROOT = Path(__file__).parent.parent.parent
@@ -50,6 +55,13 @@ def test_what_exists_is_replaced_only_if_that_is_asked_for(tmp_path: Path) -> No
     assert "inside" in inside and not (DIGITS / "page.html").exists()
     corepress(*command, "--overwrite")
     assert headings(page) and out.exists()
+
+
+def test_what_is_asked_of_all_steps_stands_above_the_recipe() -> None:
+    config = OptimizationConfig(OpPalettizerConfig(nbits=4))
+    for limits, first in ((Limits(), "steps:"), (Limits(all_constants=True), "# with --all-constants")):
+        text = Page(Path("page.html")).recipe("palettize", config, limits, None, False)
+        assert text.splitlines()[0] == first and parse(yaml.safe_load(text)).steps[0].config == config
 
 
 def test_a_miss_is_reported_too(tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def palettize(
         config = choice.config_of(how.config)
         check_asks(model, [config], choice.config)
         step = of_package("palettize_weights", config, choice.joint, limits, running, method)
-        recipe = page.recipe("palettize", config, limits.target, method, choice.joint)
+        recipe = page.recipe("palettize", config, limits, method, choice.joint)
     run_step("palettize", model, to, running, step, page, check, f"--method {method}" if method else "", recipe)
 
 
@@ -135,7 +135,7 @@ def quantize(
             check_asks(model, [config], choice.config)
         if not more:
             # Which exceptions were found is known afterwards.
-            recipe = partial(page.recipe, "quantize", config, limits.target, method, choice.joint, again)
+            recipe = partial(page.recipe, "quantize", config, limits, method, choice.joint, again)
     run_step("quantize", model, to, running, step, page, check, fits, recipe, told)
 
 
@@ -161,7 +161,7 @@ def prune(
     config = choice.config_of(how.config)
     check_asks(source, [config], choice.config)
     step = of_package("prune_weights", config, choice.joint, limits, running, method)
-    recipe = page.recipe("prune", config, limits.target, method, choice.joint)
+    recipe = page.recipe("prune", config, limits, method, choice.joint)
     run_step("prune", source, to, running, step, page, check, f"--method {method}" if method else "", recipe)
 
 

@@ -14,6 +14,7 @@ from corepress.cli.words import translate
 
 if TYPE_CHECKING:
     from corepress.cli.again import Beside
+    from corepress.cli.options import Limits
     from corepress.coreml import OptimizationConfig
     from corepress.reports import Report
     from corepress.reports.answers import Answers
@@ -53,12 +54,13 @@ class Page:
         self,
         kind: str,
         config: OptimizationConfig,
-        target: str | None,
+        limits: Limits,
         method: str | None,
         joint: bool,
         beside: Callable[[], Beside] | None = None,
     ) -> str:
         """The recipe that does the same, for the page; empty without one. (A first step compresses nothing further.)
+        What is asked of all steps is no part of a recipe, and stands above it.
 
         `beside`: gives the step on activations, if there is one.
         """
@@ -66,7 +68,8 @@ class Page:
             return ""
         from corepress.cli.again import recipe_of
 
-        return recipe_of(kind, config, target, method, beside and beside())
+        text = recipe_of(kind, config, limits.target, method, beside and beside())
+        return f"# with --all-constants\n{text}" if text and limits.all_constants else text
 
     def write(self, task: str, weights: Report, *, overwrite: bool = False, **content: Any) -> None:
         """Write the page, if it was asked for. `content`: as `corepress.reports.page.page` takes it."""

@@ -93,6 +93,7 @@ def test_the_same_search_gives_the_same(found, package, tmp_path) -> None:
         cto.search(package, SAMPLES, min_snr=20, resume=tmp_path / "kept", points=1)
 
 
+@pytest.mark.slow
 def test_a_size_has_room_for_what_activations_take(package) -> None:
     whole = cto.search(package, SAMPLES, min_snr=15, **QUICK).chosen.size
     for budget in (whole, whole + 700):
@@ -132,6 +133,22 @@ def test_ctrl_c_keeps_the_weights(package, monkeypatch, when) -> None:
     assert found.met and found.least == 20 and found.activations is None
     assert any("the search was stopped" in note for note in found.notes)
     assert found.model.size() == found.chosen.size
+
+
+def test_channels_are_equalized_where_that_helps_and_the_recipe_says_so(tmp_path) -> None:
+    from torch import nn
+
+    from tests.coreml.activations.converted_nets import Convolutions, package, samples
+    from tests.coreml.activations.test_equalizing import scaled
+
+    model, _ = scaled(package(Convolutions(nn.ReLU()), tmp_path), 4)
+    source = model.save(tmp_path / "scaled.mlpackage").path
+    given = samples(40)
+    found = cto.search(source, given, min_snr=15, **QUICK)
+    assert found.recipe["steps"][-1]["equalize"] and found.activations.quantized > 0
+    learnt, _ = cto.hold_back(given)
+    again = recipe.run(source, recipe.parse(found.recipe), spare_constants=True, sample_data=learnt)
+    assert content(again, tmp_path) == content(found.model, tmp_path)
 
 
 @pytest.mark.slow
@@ -188,6 +205,7 @@ def test_candidates_are_integers_that_the_target_holds(system) -> None:
                 require(kind(**given).features(), own)
 
 
+@pytest.mark.slow
 def test_what_activations_cost_is_measured_so_that_weights_get_the_rest(package, monkeypatch) -> None:
     """Of a low goal they take little, of a high one more than half, which they do not get."""
     goals = []

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+from corepress import recipe
 from corepress.coreml.activations.exceptions import MARGIN, Found
 from corepress.coreml.activations.exceptions import Goal as Kept
 from corepress.coreml.activations.quantize import quantized
@@ -19,7 +20,7 @@ from corepress.errors import ConfigError
 from corepress.formats.mlprogram import Model
 from corepress.searching.goals import Goal
 from corepress.searching.integers import ARGUMENTS, CONFIG, in_floating_point
-from corepress.searching.packages import PackageSubject
+from corepress.searching.packages import PackageSubject, silence
 from corepress.searching.quality import Judge, Metric, Quality
 from corepress.searching.result import Activations, Result
 from corepress.searching.run import Split, Stopped
@@ -106,7 +107,7 @@ def _to_keep(goal: Goal, judge: Judge) -> Kept | None:
 
 def _measured_loss(subject: PackageSubject, split: Split, kept: Kept, judge: Judge, progress: Progress | None) -> float:
     """What activations cost on the original weights if all operations have them, in dB of what may be lost."""
-    _, found = _search(subject.model, subject, split, kept._replace(least=-math.inf), judge, progress, quickly=True)
+    _, found = _search(subject, split, kept._replace(least=-math.inf), judge, progress)
     allowed = kept.noise(kept.least)
     if allowed <= 0:
         return LOSS
@@ -116,24 +117,41 @@ def _measured_loss(subject: PackageSubject, split: Split, kept: Kept, judge: Jud
 
 
 def _search(
-    model: Model,
     subject: PackageSubject,
     split: Split,
     goal: Kept,
     judge: Judge,
     progress: Progress | None,
-    *,
-    quickly: bool = False,
+    weights: Result | None = None,
 ) -> tuple[Model, Found]:
-    """A model with the fewest exceptions that keep a goal. `quickly`: with ranges that take no search."""
+    """A model with the fewest exceptions that keep a goal. `weights`: what is done to these; None leaves them, and is
+    content with ranges that take no search."""
+    how: dict[str, Any] = {"observer": "min_max"}
+    if weights is not None:
+        how = {
+            "observer": "auto",
+            "always": in_floating_point(weights.model),
+            "compress": lambda source: _with_weights(source, weights, subject),
+            # What is fitted to samples would be fitted once more.
+            "equalize": "auto" if subject.learnt is None else False,
+        }
     made, found = quantized(
-        model, CONFIG, split.learnt, observer="min_max" if quickly else "auto", exceptions="auto", bias_correction=None,
-        held_back=split.chosen_by, function=subject.function, target=subject.target.name, device=subject.device,
-        workers=subject.workers, progress=progress, goal=goal, always=in_floating_point(model) if not quickly else (),
-        value_of=lambda other: judge.measure(other)[goal.metric],
+        subject.model, CONFIG, split.learnt, exceptions="auto", bias_correction=None, held_back=split.chosen_by,
+        function=subject.function, target=subject.target.name, device=subject.device, workers=subject.workers,
+        progress=progress, goal=goal, value_of=lambda other: judge.measure(other)[goal.metric], **how,
     )  # fmt: skip
     assert found is not None
     return made, found
+
+
+def _with_weights(source: Model, weights: Result, subject: PackageSubject) -> Model:
+    """A model with the weights in the forms that were found; its own may be others than those of the original."""
+    if subject.learnt is not None or not weights.recipe["steps"]:
+        kept: Model = weights.model.copy()
+        return kept
+    with silence():
+        made: Model = recipe.run(source, recipe.parse(weights.recipe), workers=subject.workers, spare_constants=True)
+    return made
 
 
 def _quantized(
@@ -152,8 +170,8 @@ def _quantized(
     asked = kept or Kept("snr", alone["snr"] - loss)
     reason = "none could be within the goal"
     for part in _within(asked, alone):
-        model, found = _search(plain.model, subject, split, part, judge, progress)
-        if found.operations == len(found.left):
+        model, found = _search(subject, split, part, judge, progress, plain)
+        if found.operations == len(found.left) or not found.met:
             reason = "each operation does too much harm"
             break
         if goal.size is not None and model.size() > goal.size:
@@ -200,8 +218,8 @@ def _changed(
     """The result with another model in the place of the chosen one."""
     step: Mapping[str, Any] = {"activations": ARGUMENTS, **found.keys, **({"function": function} if function else {})}
     chosen = result.chosen
-    recipe = {**chosen.recipe, "steps": [*chosen.recipe["steps"], dict(step)]}
-    point = replace(chosen, size=model.size(), quality=quality, recipe=recipe)
+    steps = {**chosen.recipe, "steps": [*chosen.recipe["steps"], dict(step)]}
+    point = replace(chosen, size=model.size(), quality=quality, recipe=steps)
     activations = Activations(
         operations=found.operations + len(found.always),
         quantized=found.operations - len(found.left),

@@ -236,12 +236,12 @@ class PackageSubject:
 
     def plain(self, choice: Choice) -> Model:
         """See `Subject`."""
-        with _silence():
+        with silence():
             return self._made(choice, None, 0)
 
     def draft(self, choice: Choice) -> Model:
         """See `Subject`. Fitted forms are taken untried, in silence: one pass where it takes two to try them."""
-        with _silence():
+        with silence():
             return self._made(choice, self.learnt, 0)
 
     def make(self, choice: Choice) -> Model:
@@ -268,7 +268,7 @@ class PackageSubject:
 
 
 @contextlib.contextmanager
-def _silence() -> Iterator[None]:
+def silence() -> Iterator[None]:
     """Nothing is said of models that are made to be measured."""
     ours = logging.getLogger("corepress")
     before = ours.level

@@ -11,6 +11,7 @@ import pytest
 
 import corepress.coreml as cto
 from corepress import ConfigError, load
+from corepress.coreml.activations import exceptions
 from corepress.coreml.activations.exceptions import smallest
 from corepress.coreml.activations.quantize import quantized
 from corepress.formats.mlprogram.program import nodes
@@ -110,3 +111,18 @@ def test_what_makes_no_goal_is_refused(package) -> None:
         cto.linear_quantize_activations(package, everywhere(), [], exceptions="auto", min_snr=20)
     with pytest.raises(ConfigError, match="no operation whose activations"):
         cto.linear_quantize_activations(package, everywhere(), samples(), exceptions=["relu"], strict=True)
+
+
+def test_a_way_with_which_the_goal_can_be_had_goes_before_one_that_is_nearer_without_exceptions() -> None:
+    class Judged:
+        def __init__(self, without: float, with_all: float):
+            self.without, self.with_all = without, with_all
+
+        def noise(self, names: frozenset[str]) -> float:
+            return self.with_all if names else self.without
+
+    coarse, fine, finest = Judged(0.5, 0.2), Judged(0.9, 0.05), Judged(0.95, 0.01)
+    everything = frozenset({"a"})
+    assert exceptions._nearest([coarse, fine, finest], everything, 0.6) is coarse  # it needs none
+    assert exceptions._nearest([finest, coarse, fine], everything, 0.1) is fine
+    assert exceptions._nearest([fine, finest, coarse], everything, 0.001) is coarse  # none can have it

@@ -181,7 +181,8 @@ def find(
     """The smallest set of operations found that has to stay in floating point.
 
     Args:
-        ways: To quantize the activations of the model. The one is taken whose outputs are nearest without exceptions.
+        ways: To quantize the activations of the model. The one is taken whose outputs are nearest without exceptions,
+            of those with which the goal can be had.
         original: The model whose answers count.
         split: The samples that the ranges come from, and those to judge by, which are others where there are enough.
         goal: What the outputs must keep; a warning says so if they can't.
@@ -202,13 +203,23 @@ def find(
     kept = tuple(name for name in known if name in frozenset(always))
     operations = {name: kind for name, kind in known.items() if name not in kept}
     judges = [_Judge(way, exact, samples, goal, frozenset(kept), value_of, function, device, progress) for way in ways]
-    judge = judges[0] if len(judges) == 1 else min(judges, key=lambda one: one.noise(frozenset()))
-    chosen, left = _chosen(judge, operations, MARGIN * goal.noise(goal.least))
+    allowed = MARGIN * goal.noise(goal.least)
+    judge = _nearest(judges, frozenset(operations), allowed)
+    chosen, left = _chosen(judge, operations, allowed)
     held_back = samples is not split.learnt
     found = Found(left, judge.way, goal, judge.value(chosen), len(operations), len(samples), held_back, kept)
     if not found.met:
         log.warning("%s", found.summary)
     return found
+
+
+def _nearest(judges: Sequence[_Judge], everything: Names, allowed: float) -> _Judge:
+    """The judge of the way with least noise without exceptions; if exceptions are needed, of the ways with which they
+    help: where weights are coarse, corrected biases may be worse than none."""
+    nearest = min(judges, key=lambda one: one.noise(frozenset()))
+    if len(judges) == 1 or nearest.noise(frozenset()) <= allowed:
+        return nearest
+    return min(judges, key=lambda one: (not one.noise(everything) <= allowed, one.noise(frozenset())))
 
 
 def _chosen(judge: _Judge, operations: Mapping[str, str], allowed: float) -> tuple[Names, tuple[Left, ...]]:

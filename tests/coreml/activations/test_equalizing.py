@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,18 +21,18 @@ from corepress.formats.mlprogram import Model
 from corepress.formats.mlprogram.program import nodes
 from corepress.runtime import load as run
 from tests.coreml.activations.activation_nets import everywhere
-from tests.coreml.activations.converted_nets import Attention, Closed, Convolutions, package, samples
+from tests.coreml.activations.converted_nets import Attention, Closed, Convolutions, Gains, package, samples
 from tests.coreml.activations.test_exceptions import snr
 
 torch.set_num_threads(1)
 
 
-def scaled(path: Path, spread: float) -> tuple[Model, int]:
+def scaled(path: Path, spread: float, given: Sequence[Any] = samples(1)) -> tuple[Model, int]:
     """The package with random factors, 2**-`spread` to 2**`spread`, moved in each group, and how many groups it has."""
     model = load(path)
     program = run(model)
     weights = plain_constants(model, program, "main")
-    found = list(groups(program, samples(1)[0], weights))
+    found = list(groups(program, given[0], weights))
     torch.manual_seed(1)
     factors = [torch.exp2(spread * (2 * torch.rand(group.channels + 1) - 1)) for group in found]
     for factor in factors:
@@ -46,7 +48,11 @@ def worst(one, other, given) -> float:
 
 
 @pytest.mark.parametrize(
-    ("net", "count"), [(Convolutions(nn.ReLU()), 2), (Convolutions(nn.LeakyReLU(0.1)), 2), (Attention(), 2)]
+    ("net", "count"),
+    [
+        *((Convolutions(nn.ReLU()), 2), (Convolutions(nn.LeakyReLU(0.1)), 2)),
+        *((Attention(), 2), (Attention(fused=True), 2), (Gains(), 2)),
+    ],
 )
 def test_any_factors_leave_the_answers_as_they_are(tmp_path, net, count) -> None:
     path = package(net, tmp_path)
@@ -54,6 +60,15 @@ def test_any_factors_leave_the_answers_as_they_are(tmp_path, net, count) -> None
     assert found == count
     # Three roundings of each number of a weight, and sums of up to 65 products with them.
     assert worst(path, model, samples(3)) < 65 * 2**-23
+
+
+def test_inputs_of_any_length_get_the_same_answers(tmp_path) -> None:
+    path = package(Attention(length=-1), tmp_path, lengths=64)
+    model, found = scaled(path, 1, samples(1, shape=(1, 16, 16)))
+    assert found == 2
+    for length in (1, 7, 64):
+        # As above, and a sum of up to 64 rows by the attention.
+        assert worst(path, model, samples(1, shape=(1, length, 16))) < (65 + 64) * 2**-23
 
 
 def test_where_something_else_reads_a_value_nothing_moves(tmp_path) -> None:

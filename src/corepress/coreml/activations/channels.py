@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from corepress.coreml.activations.labels import Stuck, along, check_reshape, reduced, spread, spread_over
+from corepress.coreml.activations.labels import Stuck, along, check_reshape, compact, reduced, spread, spread_over
 from corepress.runtime import plan
 from corepress.runtime.plan import Block, Computed, Step
 from corepress.runtime.program import Program
@@ -70,13 +70,17 @@ class Reader(Held):
     given: Tensor
     rows: int
 
+    @property
+    def value(self) -> str:
+        """The name of what is multiplied."""
+        return dict(self.step.computed)[self.multiplied]
+
 
 @dataclass(frozen=True)
 class Bound:
-    """An operation that clips a value, with labels `given`, to `low` and `high`."""
+    """An operation clips a value, by its name, to `low` and `high`."""
 
-    step: Step
-    given: Tensor
+    value: str
     low: float
     high: float
 
@@ -85,7 +89,8 @@ class Bound:
 class Group:
     """Constants that channels can be divided in, `makers` (by their buffers), and multiplied in again, `readers`.
 
-    `channels`: how many there are; labels are 1 to this. `values`: the labels of all that carries the factors.
+    `channels`: how many there are; labels are 1 to this. `values`: of all that carries factors the labels, which can
+    be broadcast to it.
     """
 
     channels: int
@@ -154,6 +159,7 @@ class _Graph:
                     return None
         except Stuck:
             return None
+        group.values = {name: compact(labels) for name, labels in group.values.items()}
         return group if group.readers and group.channels > 1 else None
 
     def _made_along(self, step: Step) -> int | None:
@@ -216,7 +222,7 @@ class _Graph:
         if kind in _HOMOGENEOUS | {"cast"}:
             yield result, labels, False
         elif kind in _CLIPS:
-            group.bounds.append(_bound(step, labels))
+            group.bounds.append(_bound(step, name))
             yield result, labels, False
         elif kind in _MOVES and len(step.computed) == 1 and not step.converted:
             yield result, self._moved(step, argument, labels, group.channels), False
@@ -300,7 +306,7 @@ class _Graph:
             own, rows = (channels[:, None], 1) if first else (channels[None], 0)
         if held[weight] not in self.usable:
             raise Stuck
-        group.readers.append(Reader(held[weight], own, step, weight, argument, labels, rows))
+        group.readers.append(Reader(held[weight], own, step, weight, argument, compact(labels), rows))
 
     def _argument(self, step: Step, argument: str) -> str:
         name = dict(step.computed).get(argument)
@@ -331,11 +337,11 @@ def _wide(step: Step, shape: Sequence[int]) -> int:
     return 0
 
 
-def _bound(step: Step, labels: Tensor) -> Bound:
+def _bound(step: Step, value: str) -> Bound:
     low, high = (0.0, 6.0) if step.kind == "relu6" else (step.constant.get(name) for name in ("alpha", "beta"))
     if not isinstance(low, float | int) or not isinstance(high, float | int) or low > 0 or high < 0:
         raise Stuck
-    return Bound(step, labels, float(low), float(high))
+    return Bound(value, float(low), float(high))
 
 
 def _computed(argument: Any) -> Iterator[str]:

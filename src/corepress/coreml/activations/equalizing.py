@@ -37,6 +37,9 @@ _LEAST = 1 / 64
 # So much of a bound a channel may be enlarged to: on other samples there may be larger numbers.
 _HEADROOM = 0.35
 
+# No number grows beyond this, which is a quarter of what float16 holds.
+_LARGEST = 2.0**14
+
 Samples = Sequence[Mapping[str, Any]]
 # Of each label the least and the greatest number, or zero.
 Ends = tuple[Tensor, Tensor]
@@ -73,7 +76,7 @@ def changed(program: Program, found: Sequence[Group], factors: Sequence[Tensor])
             continue
         for power, held in [(-1, held) for held in group.makers.values()] + [(1, held) for held in group.readers]:
             before = result.get(held.buffer, constants[held.buffer])
-            result[held.buffer] = before * factor[held.labels] ** power
+            result[held.buffer] = before * (factor[held.labels] ** power).to(before.device)
     return result
 
 
@@ -97,21 +100,20 @@ def _factors(program: Program, samples: Samples, found: Sequence[Group]) -> list
 
 
 def _ends(program: Program, samples: Samples, found: Sequence[Group]) -> dict[str, Ends]:
-    """Of what each reader and bound of the groups reads, by the name of its operation, the ends of each label."""
-    wanted: dict[str, tuple[str, Tensor, int]] = {}
-    for group in found:
-        wanted |= {reader.step.name: (reader.multiplied, reader.given, group.channels) for reader in group.readers}
-        wanted |= {bound.step.name: ("x", bound.given, group.channels) for bound in group.bounds}
+    """Of each value of the groups, by its name, the ends of each label."""
+    wanted = {name: (labels, group.channels) for group in found for name, labels in group.values.items()}
     ends: dict[str, Ends] = {}
 
     def visit(step: Step, arguments: list[dict[str, Any]]) -> dict[str, Tensor]:
-        if step.name in wanted:
-            argument, labels, channels = wanted[step.name]
-            zeros = torch.zeros(channels + 1)
-            low, high = (
-                functools.reduce(end, [own[argument] for own in arguments]) for end in (torch.minimum, torch.maximum)
-            )
-            ends[step.name] = (_by_label(zeros, labels, low, "amin"), _by_label(zeros, labels, high, "amax"))
+        for argument, name in step.computed:
+            if name in wanted and name not in ends:
+                labels, channels = wanted[name]
+                zeros = torch.zeros(channels + 1)
+                values = [own[argument] for own in arguments]
+                ends[name] = (
+                    functools.reduce(torch.minimum, (_by_label(zeros, labels, value, "amin") for value in values)),
+                    functools.reduce(torch.maximum, (_by_label(zeros, labels, value, "amax") for value in values)),
+                )
         return {}
 
     walk(program, samples, visit)
@@ -119,8 +121,11 @@ def _ends(program: Program, samples: Samples, found: Sequence[Group]) -> dict[st
 
 
 def _by_label(zeros: Tensor, labels: Tensor, values: Tensor, reduce: str) -> Tensor:
-    """Of each label, what the numbers with it come to together with zero."""
-    return zeros.scatter_reduce(0, labels.expand_as(values).reshape(-1), values.float().cpu().reshape(-1), reduce)
+    """Of each label, what the numbers with it come to together with zero. `labels` can be broadcast to `values`."""
+    same = [axis for axis in range(values.dim()) if labels.shape[axis] == 1]
+    if same:
+        values = getattr(values, reduce)(same, keepdim=True)
+    return zeros.scatter_reduce(0, labels.reshape(-1), values.float().cpu().reshape(-1), reduce)
 
 
 def _candidates(group: Group, ends: Mapping[str, Ends], constants: Mapping[str, Any]) -> list[Tensor]:
@@ -128,24 +133,27 @@ def _candidates(group: Group, ends: Mapping[str, Ends], constants: Mapping[str, 
     zeros = torch.zeros(group.channels + 1)
     ones, numbers, weights = zeros + 1, zeros, zeros
     for reader in group.readers:
-        low, high = ends[reader.step.name]
-        numbers = numbers.maximum(_shares(torch.maximum(-low, high)))
+        numbers = numbers.maximum(_shares(_reach(ends[reader.value])))
         if reader.labels.shape[1 - reader.rows] > 1:  # of a depthwise convolution each channel has a scale of its own
-            largest = _by_label(zeros, reader.labels, constants[reader.buffer].abs(), "amax")
-            weights = weights.maximum(_shares(largest))
+            labels = reader.labels.expand_as(constants[reader.buffer])
+            weights = weights.maximum(_shares(_by_label(zeros, labels, constants[reader.buffer].abs(), "amax")))
     alive = numbers > 0
     if not bool(alive.any()):
         return [ones]
     numbers, weights = numbers.clamp(min=_LEAST), weights.clamp(min=_LEAST)
+    largest = functools.reduce(torch.maximum, (_reach(ends[name]) for name in group.values))
     found = [ones]
     for alpha, other in _EXPONENTS:
         factors = numbers**alpha / weights**other
-        # The largest number stays as large.
-        factors = torch.where(alive, factors * (numbers / factors)[alive].max(), ones)
-        for bound in group.bounds:
-            factors = _within(bound, factors, *ends[bound.step.name])
-        found.append(factors)
+        # The largest number that is read stays as large.
+        factors = (factors * (numbers / factors)[alive].max()).maximum(largest / _LARGEST)
+        found.append(_within(group.bounds, torch.where(alive, factors, ones), ends))
     return found
+
+
+def _reach(ends: Ends) -> Tensor:
+    low, high = ends
+    return torch.maximum(-low, high)
 
 
 def _shares(values: Tensor) -> Tensor:
@@ -153,22 +161,27 @@ def _shares(values: Tensor) -> Tensor:
     return values / values.max().clamp(min=torch.finfo(torch.float32).tiny)
 
 
-def _within(bound: Bound, factors: Tensor, low: Tensor, high: Tensor) -> Tensor:
+def _within(bounds: Sequence[Bound], factors: Tensor, ends: Mapping[str, Ends]) -> Tensor:
     """Factors with which no number comes nearer to a bound than it may."""
-    for end, reach in ((bound.high, high), (-bound.low, -low)):
-        if end > 0:
-            factors = factors.maximum(reach / (_HEADROOM * end))
-            factors = torch.where(reach >= end, torch.ones_like(factors), factors)
-    return factors
+    clipped = torch.zeros_like(factors, dtype=torch.bool)
+    for bound in bounds:
+        low, high = ends[bound.value]
+        for end, reach in ((bound.high, high), (-bound.low, -low)):
+            if end > 0:
+                factors = factors.maximum(reach / (_HEADROOM * end))
+                clipped |= reach >= end
+    return torch.where(clipped, torch.ones_like(factors), factors)
 
 
 def _noise(reader: Reader, arguments: Sequence[Mapping[str, Any]], exact: Sequence[Tensor], factors: Tensor) -> float:
     """The energy of the error that 8 bits make in what a product answers, over that of the answers."""
+    weight = arguments[0][reader.argument]
+    factors = factors.to(weight.device)
     given = [own[reader.multiplied] / factors[reader.given] for own in arguments]
     low = min(0.0, *(float(value.min()) for value in given))
     high = max(0.0, *(float(value.max()) for value in given))
     step = (high - low) / 255 or 1.0
-    weight = arguments[0][reader.argument] * factors[reader.labels]
+    weight = weight * factors[reader.labels]
     others = tuple(axis for axis in range(weight.dim()) if axis != reader.rows)
     scale = (weight.abs().amax(others, keepdim=True) / 127).clamp(min=torch.finfo(torch.float32).tiny)
     weight = (weight / scale).round() * scale

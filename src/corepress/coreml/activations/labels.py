@@ -53,6 +53,15 @@ def reduced(step: Step, labels: Tensor, size: Sequence[int]) -> Tensor:
     return kept.reshape(size)
 
 
+def compact(labels: Tensor) -> Tensor:
+    """Labels with one index for each axis along which they do not change: they fit inputs of other sizes, too."""
+    for axis in range(labels.dim()):
+        most = labels.amax(axis, keepdim=True)
+        if bool(((labels == most) | (labels == 0)).all()):
+            labels = most
+    return labels
+
+
 def check_reshape(labels: Tensor, channels: int, shape: Sequence[int]) -> None:
     """Stop where a reshape would move numbers otherwise with inputs of another size.
 

@@ -68,7 +68,9 @@ def test_every_section_is_there_and_those_without_values_are_not(tmp_path: Path)
 
 
 def test_a_search_says_which_operations_compute_with_integers() -> None:
-    left = Activations(54, 50, ("add_<b>4</b>",), ("dense_1", "dense_2", "dense_3"), "output", True, {"snr": 30.0})
+    left = Activations(
+        54, 50, ("add_<b>4</b>",), ("dense_1", "dense_2", "dense_3"), "output", True, False, {"snr": 30.0}
+    )
     report = Report(rows(2), 10, 10, "iOS18", "iOS18")
     text = " ".join(Seen(page("search", report, names=("a", "b"), search=replace(search(), activations=left))).texts)
     assert "50 of 54 operations compute with 8-bit activations; add_<b>4</b> would do too much harm" in text

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import corepress as cto
+from corepress import recipe
 from corepress.formats.mlprogram.constexpr import set_name
 from corepress.searching.packages import PackageSubject
 from tests import structures
@@ -78,6 +79,23 @@ def test_the_stages_of_a_pipeline_are_searched_together(folder: Path, tmp_path: 
     saved = found.model.save(tmp_path / "small.mlpackage")
     assert saved.size() == found.chosen.size
     assert cto.verify(path, saved, inputs(input_of(path), 4)).worst.snr > 10
+
+
+@pytest.mark.parametrize("function", ["second", pytest.param(None, marks=pytest.mark.slow)])
+def test_activations_of_the_function_or_the_stages_that_samples_run_through(tmp_path: Path, function) -> None:
+    path = structures.pipeline(tmp_path) if function is None else two_functions(tmp_path)
+    given = inputs(cto.runtime.load(path, function=function).interface.inputs[0].name, 40)
+    found = cto.search(path, given, min_snr=25, function=function, activations=True, points=1, workers=1)
+    assert found.met and found.activations is not None and found.activations.quantized == (2 if function is None else 1)
+    said = [note for note in found.notes if "activations of" in note]
+    assert said == (
+        [] if function is None else ['the activations of "first" are not quantized: no sample runs through it']
+    )
+    learnt, _ = cto.hold_back(given)
+    again = recipe.run(path, recipe.parse(found.recipe), spare_constants=True, sample_data=learnt)
+    saved = [model.save(tmp_path / name) for model, name in ((again, "a.mlpackage"), (found.model, "b.mlpackage"))]
+    files = [sorted(path for path in model.path.rglob("*") if path.is_file()) for model in saved]
+    assert [path.read_bytes() for path in files[0]] == [path.read_bytes() for path in files[1]]
 
 
 @pytest.mark.parametrize("form", ["palettized 1 bit", "sparse 50%, palettized 3 bits"])

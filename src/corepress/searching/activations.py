@@ -18,12 +18,14 @@ from corepress.coreml.activations.quantize import quantized
 from corepress.engine import Progress
 from corepress.errors import ConfigError
 from corepress.formats.mlprogram import Model
+from corepress.formats.mlprogram.program import nodes
 from corepress.searching.goals import Goal
 from corepress.searching.integers import ARGUMENTS, CONFIG, in_floating_point
 from corepress.searching.packages import PackageSubject, silence
 from corepress.searching.quality import Judge, Metric, Quality
 from corepress.searching.result import Activations, Result
 from corepress.searching.run import Split, Stopped
+from corepress.searching.subject import named
 
 # What 8-bit activations may cost at most if nothing else is said, in dB of SNR: half of the noise.
 LOSS = 10 * math.log10(2)
@@ -177,7 +179,7 @@ def _quantized(
         if goal.size is not None and model.size() > goal.size:
             continue
         tested = {} if tester is None else tester.measure(model)
-        whole = _changed(plain, model, found, judge.measure(model), tested, alone, subject.function)
+        whole = _changed(plain, model, found, judge.measure(model), tested, alone, subject)
         if kept is None or _meets(whole, kept):
             return whole
     return _without(plain, reason)
@@ -213,10 +215,11 @@ def _changed(
     quality: Quality,
     tested: Quality,
     alone: Quality,
-    function: str | None,
+    subject: PackageSubject,
 ) -> Result:
     """The result with another model in the place of the chosen one."""
-    step: Mapping[str, Any] = {"activations": ARGUMENTS, **found.keys, **({"function": function} if function else {})}
+    function = {"function": subject.function} if subject.function else {}
+    step: Mapping[str, Any] = {"activations": ARGUMENTS, **found.keys, **function}
     chosen = result.chosen
     steps = {**chosen.recipe, "steps": [*chosen.recipe["steps"], dict(step)]}
     point = replace(chosen, size=model.size(), quality=quality, recipe=steps)
@@ -227,14 +230,17 @@ def _changed(
         weights=found.always,
         observer=found.way.observer,
         bias_correction=found.way.finish is not None,
+        equalize=found.way.equalized,
         alone=alone,
     )
-    note = "the other models of the front have no quantized activations" if len(result.points) > 1 else ""
+    notes = ["the other models of the front have no quantized activations"] if len(result.points) > 1 else []
+    if others := {str(node.function) for node in nodes(model.spec)}.difference(subject.functions):
+        notes.append(f"the activations of {named(sorted(others))} are not quantized: no sample runs through it")
     return replace(
         result,
         model=model,
         points=tuple(sorted((point if one.chosen else one for one in result.points), key=lambda one: one.size)),
         tested=tested,
-        notes=(*result.notes, *([note] if note else [])),
+        notes=(*result.notes, *notes),
         activations=activations,
     )

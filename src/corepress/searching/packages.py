@@ -85,8 +85,9 @@ class PackageSubject:
         self.target = oldest_target(raised)
         self.raised = target is not None or oldest_target(model) != self.target
         self._program = _shown(load(raised, device, precision="float32", function=function))
-        stages = [name for name, _, _ in each_program(self._program, [])]
-        self._pairs = bytes_of_pairs(raised, stages) if activations else 0
+        # Those that samples run through.
+        self.functions = [name for name, _, _ in each_program(self._program, [])]
+        self._pairs = bytes_of_pairs(raised, self.functions) if activations else 0
         # Why weights are no items, by name.
         self.left: dict[str, str] = {}
         self._tensors: list[list[list[Weight]]] = []

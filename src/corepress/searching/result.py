@@ -81,6 +81,7 @@ class Activations:
         weights: Those that do because their weights are no 8-bit integers.
         observer: By which their ranges were found: "min_max" or "output".
         bias_correction: Whether biases take back what rounding shifts.
+        equalize: Whether factors of channels were moved between weights before.
         alone: The quality by metric, on the samples that choosing saw, with quantized weights only.
 
     Examples:
@@ -96,6 +97,7 @@ class Activations:
     weights: tuple[str, ...]
     observer: str
     bias_correction: bool
+    equalize: bool
     alone: dict[str, float]
 
     @property

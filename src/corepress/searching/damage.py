@@ -180,7 +180,7 @@ def _row(subject: Subject, item: int, gradients: Gradients, among: Sequence[floa
                 own = differences.reshape(len(chosen), shape[0], -1)[:, rows].reshape(len(chosen), -1)
                 found = products.setdefault(part, np.zeros((count, MOST)))
                 found[chosen, : len(gradient)] += own @ gradient.T
-                apart[chosen] += np.square(own) @ np.square(gradient).sum(0)
+                apart[chosen] += np.square(own) @ np.einsum("ij,ij->j", gradient, gradient)
     damages = sum((np.square(found).sum(1) for found in products.values()), np.zeros(count))
     lost = np.isinf(sizes)
     damages, errors = _smooth(described.candidates, damages, apart), noise / max(signal, _TINY)

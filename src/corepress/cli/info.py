@@ -57,7 +57,7 @@ def _lines(described: Description) -> Iterator[tuple[str, str]]:
     for number, stage in enumerate(model.stages, 1):
         yield f"stage {number}", "\n".join(_stage(stage))
     if described.weights:
-        forms = ", ".join(f"{count} {form}" for form, count in sorted(described.forms.items()))
+        forms = "; ".join(f"{count} {form}" for form, count in sorted(described.forms.items()))
         yield "weights", f"{len(described.weights)} in {size(described.stored_bytes)}: {forms}"
     for name, ability in described.abilities.items():
         yield name, f"{'yes' if ability.possible else 'no'}: {ability.text}"

@@ -152,6 +152,16 @@ def test_channels_are_equalized_where_that_helps_and_the_recipe_says_so(tmp_path
 
 
 @pytest.mark.slow
+def test_fitted_weights_and_activations_repeat_from_the_recipe(package, tmp_path) -> None:
+    found = cto.search(package, SAMPLES, min_snr=20, method="fitted", **QUICK)
+    assert found.met and found.activations is not None and found.activations.left == ("planted",)
+    assert any("method" in step for step in found.recipe["steps"]) and not found.activations.equalize
+    learnt, _ = cto.hold_back(SAMPLES)
+    again = recipe.run(package, recipe.parse(found.recipe), spare_constants=True, sample_data=learnt)
+    assert content(again, tmp_path) == content(found.model, tmp_path)
+
+
+@pytest.mark.slow
 def test_the_command_and_the_one_at_the_head_of_its_recipe(package, tmp_path) -> None:
     np.savez(tmp_path / "samples.npz", x=np.concatenate([sample["x"] for sample in SAMPLES]))
     out, file = tmp_path / "small.mlpackage", tmp_path / "recipe.yaml"

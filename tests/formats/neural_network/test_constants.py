@@ -69,7 +69,7 @@ def test_what_only_others_read_is_spared(caplog) -> None:
     assert 'no weight was compressed: the largest of 1, "c.data" (36), was left alone' in caplog.text
     caplog.clear()
     assert [weight.form for weight in quantize_weights(model, 8).weights()] == ["linear"]
-    assert "1 weights are compressed, as coremltools does" in caplog.text and "(c.data)" in caplog.text
+    assert "1 weight is compressed, as coremltools does" in caplog.text and "(c.data)" in caplog.text
     caplog.clear()
     quantize_weights(model, 8, spare_constants=False)
     assert "as coremltools does" not in caplog.text

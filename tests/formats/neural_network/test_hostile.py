@@ -119,5 +119,5 @@ def test_deep_nesting(tmp_path: Path) -> None:
     network.layers.add().bias.shape.append(3)
     path = tmp_path / "deep.mlmodel"
     path.write_bytes(b"\x08\x04" + spec.SerializeToString())
-    with pytest.raises(FormatError, match=r"deep\.mlmodel: not a Core ML model, or damaged"):
+    with pytest.raises(FormatError, match=r"deep\.mlmodel: not a Core ML model, or a damaged one"):
         load(path)

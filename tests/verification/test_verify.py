@@ -13,7 +13,7 @@ import corepress
 from corepress import runtime, verify
 from corepress.errors import ConfigError, CorepressError, FormatError
 from corepress.formats.features import Feature, Interface
-from corepress.metrics import Sums
+from corepress.metrics import Row, Sums
 from corepress.runtime.random_inputs import random_inputs
 from corepress.runtime.samples import read_inputs, read_samples
 from corepress.verification import Verification
@@ -278,3 +278,10 @@ def test_inputs_by_hand(tmp_path) -> None:
     ):
         with pytest.raises(CorepressError, match=words):
             read_inputs(given, ARRAYS)
+
+
+def test_what_a_network_reshapes_for_its_output_is_shown_once() -> None:
+    operations = (Row("y", "innerProduct", snr=30.0), Row("y (output)", "output", snr=30.0))
+    found = Verification((Row("y", snr=30.0),), operations, "snr", 20.0, 1, False, 1)
+    assert [str(cell) for cell in found.table().columns[0].cells] == ["y", "y"]
+    assert len(found.to_dict()["operations"]) == 2

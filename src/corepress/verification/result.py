@@ -121,7 +121,8 @@ class Verification:
         """A `rich` table of the outputs, after the operations if these were compared."""
         from corepress.tables import NamesTable
 
-        rows = (*self.operations, *self.rows)
+        # What a network only reshapes for its output is not shown twice.
+        rows = (*(row for row in self.operations if row.kind != "output"), *self.rows)
         probabilities = ("KL nats",) if any(row.kl is not None for row in rows) else ()
         table = NamesTable(
             *("value", "computed by", "SNR dB", "PSNR dB", "cosine", "top-1", *probabilities, "largest difference"),

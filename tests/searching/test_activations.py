@@ -120,6 +120,12 @@ def test_a_goal_that_can_t_be_had_leaves_activations_alone(package) -> None:
     assert found.model.size() == found.chosen.size
 
 
+def test_before_ios18_weights_are_int8_and_that_is_said(tmp_path) -> None:
+    found = cto.search(package_of(tmp_path, network, "iOS17"), SAMPLES, min_snr=10, **QUICK)
+    assert {weight.form for weight in found.chosen.weights} <= {"quantized int8", "dense"}
+    assert any('target="iOS18" has tables of integers' in note for note in found.notes) and found.activations.quantized
+
+
 @pytest.mark.parametrize("when", ["activations", "weights"])
 def test_ctrl_c_keeps_the_weights(package, monkeypatch, when) -> None:
     def stop(*given, **words):

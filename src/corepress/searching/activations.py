@@ -33,6 +33,10 @@ LOSS = 10 * math.log10(2)
 _CAUTION = 1.25
 # If the goal is missed on samples that nothing saw, they get so much of their part.
 _PARTS = (1.0, 0.5, 0.25)
+_ONLY_INT8 = (
+    "for {} the weights that activations multiply by are int8, or stay dense: "
+    'target="iOS18" has tables of integers, with fewer bits'
+)
 
 # Searches for weights that keep a goal.
 OfWeights = Callable[[Goal], Result]
@@ -195,7 +199,9 @@ def _within(kept: Kept, alone: Quality) -> Iterator[Kept]:
 def _of_the_whole(result: Result, subject: PackageSubject, kept: Kept | None) -> Result:
     """The result of the weights, held against the goal of the whole, and without the bytes that were set aside."""
     pairs = subject.size(result.model) - result.model.size()
-    found = replace(result, points=tuple(replace(point, size=point.size - pairs) for point in result.points))
+    notes = [] if "int8" in subject.target.lut_dtypes else [_ONLY_INT8.format(subject.target.name)]
+    points = tuple(replace(point, size=point.size - pairs) for point in result.points)
+    found = replace(result, points=points, notes=(*result.notes, *notes))
     return found if kept is None else replace(found, least=kept.least, met=_meets(found, kept))
 
 

@@ -201,6 +201,7 @@ def test_plain_data(small: Path) -> None:
     assert {finding["rule"] for finding in content["findings"]} == {rule["id"] for rule in content["rules"]}
     assert content["notes"][-1] == MEASURED and "measured nothing" in MEASURED
     assert found.summary == "1 rule found 4 places"
+    assert str(found).startswith("wrong: lut4-per-tensor: weight ") and str(found).endswith("\n1 rule found 4 places")
     assert lint(DIGITS).summary == "no rule speaks of anything in the model"
 
 

@@ -72,6 +72,8 @@ def test_what_is_refused(models: list[Path]) -> None:
 
 def test_the_page(models: list[Path], tmp_path: Path, browser: Any) -> None:
     result = compare([*models, DIGITS])
+    printed = str(result).splitlines()
+    assert len(printed) == 4 and printed[0].endswith("digits.mlpackage: 462.55 kB") and " dB" in printed[1]
     text = comparison_page(result, command="corepress compare")
     path = tmp_path / "page.html"
     path.write_text(text, encoding="utf-8")

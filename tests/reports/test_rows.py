@@ -14,7 +14,8 @@ import pytest
 import corepress
 import corepress.coreml as cto
 from corepress.formats.mlprogram import load
-from corepress.reports.rows import between
+from corepress.reports.rows import Report, between
+from tests.reports.made import rows as made_rows
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -113,3 +114,10 @@ def test_models_of_other_weights_share_no_rows(package) -> None:
     digits = load(ROOT / "examples/digits.mlpackage")
     assert between(load(package()), digits).rows == ()
     assert between(load(package()), digits).size_after == digits.size()
+
+
+def test_a_report_prints_as_one_line() -> None:
+    small = made_rows(8)
+    assert str(Report(small, 65_536, 16_384, "iOS16", "iOS18")).startswith("65.54 kB -> 16.38 kB, ratio 4.00, ")
+    assert str(Report(small, 65_536, 16_384, "iOS16", "iOS18")).endswith("; 7 of 8 weights compressed")
+    assert str(Report((), 10, 10, "iOS16", "iOS16")).endswith("; no weight was changed")

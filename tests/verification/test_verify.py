@@ -285,3 +285,4 @@ def test_what_a_network_reshapes_for_its_output_is_shown_once() -> None:
     found = Verification((Row("y", snr=30.0),), operations, "snr", 20.0, 1, False, 1)
     assert [str(cell) for cell in found.table().columns[0].cells] == ["y", "y"]
     assert len(found.to_dict()["operations"]) == 2
+    assert str(found) == found.summary

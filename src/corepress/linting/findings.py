@@ -44,6 +44,11 @@ class Findings:
         """The findings of each rule that found something, the rules of wrong answers first."""
         return dict(grouped(self.items))
 
+    def __str__(self) -> str:
+        return "\n".join(
+            [*(f"{group.rule.severity}: {group.rule.id}: {group}" for group in grouped(self.items)), self.summary]
+        )
+
     @property
     def summary(self) -> str:
         """How much was found, in a sentence."""

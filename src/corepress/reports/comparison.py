@@ -13,6 +13,7 @@ from corepress.json_numbers import plain
 from corepress.linting import lint
 from corepress.metrics import METRICS, Row, limit_of, worst
 from corepress.reports.rows import AnyModel, report
+from corepress.sizes import size
 from corepress.verification.compare import Data, verify
 
 if TYPE_CHECKING:
@@ -73,6 +74,16 @@ class Comparison:
     samples: int
     random_inputs: bool
     notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        original, *others = self.models
+        label, unit, *_ = METRICS[self.metric]
+        lines = [f"{original.name}: {size(original.size)}"]
+        lines += [
+            f"{one.name}: {size(one.size)}, {label} {_cell(self.metric, one.worst(self.metric))}{unit}"
+            for one in others
+        ]
+        return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, ready for JSON."""

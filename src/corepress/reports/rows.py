@@ -12,6 +12,7 @@ from corepress.formats.mlprogram import Model, Weight
 from corepress.formats.mlprogram.program import programs
 from corepress.json_numbers import plain
 from corepress.metrics import decibels, energies
+from corepress.sizes import size
 from corepress.targets import TARGETS, system_of
 
 if TYPE_CHECKING:
@@ -74,6 +75,12 @@ class Report:
     size_after: int
     target_before: str
     target: str
+
+    def __str__(self) -> str:
+        sizes = f"{size(self.size_before)} -> {size(self.size_after)}, ratio {self.ratio:.2f}"
+        changed, what = (self.compressed, "compressed") if self.compressed else (self.decompressed, "decompressed")
+        done = f"{len(changed)} of {len(self.rows)} weights {what}" if changed else "no weight was changed"
+        return f"{sizes}, {self.bits_per_weight:.2f} bits per weight; {done}"
 
     @property
     def compressed(self) -> tuple[Row, ...]:

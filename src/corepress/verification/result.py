@@ -77,9 +77,12 @@ class Verification:
         text = f"{self.samples} sample{'s' if self.samples != 1 else ''}"
         return text if self.distinct in (None, self.samples) else f"{text}, {self.distinct} distinct"
 
+    def __str__(self) -> str:
+        return self.summary
+
     @property
     def summary(self) -> str:
-        """The verdict and the notes, in a few sentences."""
+        """The verdict and the notes, in a few sentences, which is also what `print` shows."""
         label, unit, _, at_most = METRICS[self.metric]
         worst = self.worst
         limit = "above" if at_most else "below"

@@ -72,6 +72,13 @@ def test_a_function_that_no_sample_reaches_gets_a_form_by_its_error_and_that_is_
     assert max(bits.values()) <= 2 * min(bits.values())
 
 
+def test_the_probabilities_of_a_classifier_are_what_counts(folder: Path) -> None:
+    path = structures.classifier(folder)
+    found = cto.search(path, inputs(input_of(path)), bits=4, **QUICK)
+    assert len(found.chosen.weights) == 2 and not any("no output depends" in note for note in found.notes)
+    assert all(weight.damage > 0 for weight in found.chosen.weights)
+
+
 def test_the_stages_of_a_pipeline_are_searched_together(folder: Path, tmp_path: Path) -> None:
     path = structures.pipeline(folder)
     found = cto.search(path, inputs(input_of(path)), bits=4, **QUICK)

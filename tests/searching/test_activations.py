@@ -147,7 +147,7 @@ def test_channels_are_equalized_where_that_helps_and_the_recipe_says_so(tmp_path
     from tests.coreml.activations.converted_nets import Convolutions, package, samples
     from tests.coreml.activations.test_equalizing import scaled
 
-    model, _ = scaled(package(Convolutions(nn.ReLU()), tmp_path), 4)
+    model, _ = scaled(package(Convolutions(nn.ReLU()), tmp_path, spread=0), 3)
     source = model.save(tmp_path / "scaled.mlpackage").path
     given = samples(40)
     found = cto.search(source, given, min_snr=15, **QUICK)

@@ -166,3 +166,16 @@ def test_what_is_no_terminal_gets_no_padding_and_no_colours(command: str, tmp_pa
     done = corepress(*(places.get(word, word) for word in command.split()))
     assert done.stdout and not [line for line in done.stdout.splitlines() if line != line.rstrip()]
     assert "\x1b" not in done.stdout + done.stderr and "1 bits" not in done.stdout
+
+
+def test_settings_of_activations_for_another_model_are_one_sentence(tmp_path) -> None:
+    config, recipe = tmp_path / "config.yaml", tmp_path / "recipe.yaml"
+    config.write_text("config_type: OpLinearQuantizerConfig\nop_name_configs: {enc.0: {}, enc.1: {}}\n")
+    recipe.write_text("steps: [{activations: skip, names: {enc.0: {}, enc.1: {}}}]")
+    given = [EXAMPLES / "digits.mlpackage", "-o", tmp_path / "a.mlpackage", "--data", EXAMPLES / "digits_test.npz"]
+    for command in (["quantize", "--activations", "--config", config], ["compress", "--recipe", recipe]):
+        assert 'compresses nothing in digits.mlpackage: it asks for "enc.0", "enc.1"' in fails(*command, *given)
+    assert not (tmp_path / "a.mlpackage").exists()
+    # An operation without a weight may be meant.
+    recipe.write_text("steps: [{activations: skip, names: {input_11_cast_fp16: {}}}]")
+    assert corepress("compress", "--recipe", recipe, *given).returncode == 0

@@ -125,14 +125,13 @@ def quantize(
         step = of_networks(*how.of_network(), running, choice, limits)
     else:
         config = choice.config_of(how.config)
+        check_asks(model, [config], choice.config, both.activations)
         more = {"activation_aware_scale": True} if activation_aware_scale else {}
         step = of_package("linear_quantize_weights", config, choice.joint, limits, running, method, **more)
         again = None
         if both.activations:
             step = both.beside(step, config, check, limits, running, told.append)
             again = partial(both.again, config, model, check, told)
-        else:
-            check_asks(model, [config], choice.config)
         if not more:
             # Which exceptions were found is known afterwards.
             recipe = partial(page.recipe, "quantize", config, limits, method, choice.joint, again)
@@ -189,7 +188,8 @@ def compress(
     from corepress import recipe as recipes
 
     steps = recipes.load(recipe, networks=holds_networks(model))
-    check_asks(model, (step.config if step.activations is None else None for step in steps.steps), recipe)
+    learns = any(step.activations is not None for step in steps.steps)
+    check_asks(model, [step.config for step in steps.steps], recipe, learns)
     learning = next((f"{step.learns_by} of the recipe" for step in steps.steps if step.learns_by), "")
     run_step("compress", model, to, running, lambda source, progress, samples: recipes.run(
         source, steps, workers=running.workers, progress=progress, sample_data=samples or None, **limits.keywords(),

@@ -34,26 +34,30 @@ def holds_networks(model: Any) -> bool:
     return not isinstance(model, Model)
 
 
-def check_asks(model: Any, configs: Iterable[Config | None], file: Path | None) -> None:
+def check_asks(model: Any, configs: Sequence[Config | None], file: Path | None, activations: bool = False) -> None:
     """Raise ConfigError where a file of settings asks for nothing in a model, as one that was made for another does.
 
     `configs`: of each step of it; None is a step that needs none. `file`: None where the settings are options.
+    `activations`: whether they are for activations, too.
     """
+    if file is None or any(config is None or config.global_config is not None for config in configs):
+        return
     asks: Callable[[Any, Any], bool]
     if holds_networks(model):
         from corepress.neural_network.config import asks
     else:
-        from corepress.coreml.choose import asks
-    weights, given = model.weights(), list(configs)
-    if file is None or not weights or any(config is None or asks(config, weights) for config in given):
+        from corepress.coreml.choose import asks, asks_of_operations
+    weights = model.weights()
+    if not weights or any(asks(config, weights) for config in configs):
         return
-    rules = [rule for config in given if config is not None for rule in config.rules() if config.held(rule) is not None]
+    if activations and any(asks_of_operations(config, model) for config in configs):  # type: ignore[arg-type]
+        return
+    rules = [rule for config in configs if config is not None for rule in config.rules() if config.held(rule)]
     asked = f"it asks for {_some(rule.key for rule in rules)}" if rules else "it leaves everything alone"
     largest = sorted(weights, key=lambda weight: -weight.stored_bytes)[:_NAMED]
     raise ConfigError(
         f"{file} compresses nothing in {model.path.name}: {asked}, where the model has weights such as "
-        f"{_some(weight.name for weight in largest)}. "
-        "It may be for another model; corepress info lists the weights"
+        f"{_some(weight.name for weight in largest)}. It may be for another model; corepress info lists the weights"
     )
 
 

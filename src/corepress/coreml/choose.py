@@ -8,7 +8,8 @@ from typing import Any
 from corepress.configuration import LEFT_ALONE
 from corepress.coreml.config import OpCompressorConfig, OptimizationConfig
 from corepress.engine import Skip
-from corepress.formats.mlprogram import Weight
+from corepress.formats.mlprogram import Model, Weight
+from corepress.formats.mlprogram.program import nodes
 
 FLOATS = ("float16", "float32")
 DENSE_FIRST = "decompress_weights makes it dense first"
@@ -18,6 +19,12 @@ def asks(config: OptimizationConfig, weights: Iterable[Weight]) -> bool:
     """Whether a configuration asks for any of these weights to be compressed, be it possible or not."""
     rules = (rule for weight in weights for rule in config.rules_for(weight.name, consumers_of(weight)))
     return any(config.held(rule) is not None for rule in rules)
+
+
+def asks_of_operations(config: OptimizationConfig, model: Model) -> bool:
+    """The same of operations, whose activations a configuration may be for."""
+    operations = (node for node in nodes(model.spec) if not (node.is_const or node.is_constexpr))
+    return any(config.config_for(node.name, [(node.type, node.name)]) is not None for node in operations)
 
 
 def consumers_of(weight: Weight) -> tuple[tuple[str, str], ...]:

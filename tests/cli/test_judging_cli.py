@@ -195,5 +195,6 @@ def test_goals_that_make_no_sense_are_refused(tmp_path) -> None:
         (["--min-cosine", 2], "the threshold of cosine must be from -1 to 1"),
         (["--activations", "--min-cosine", 0.9], "--activations needs --data"),
         (["--bias-correction"], "it needs --activations"),
+        (["--equalize"], "it needs --activations"),
     ):
         assert message in fails("quantize", DIGITS, "-o", tmp_path / "c.mlpackage", *options), options

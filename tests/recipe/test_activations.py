@@ -150,7 +150,7 @@ def test_a_rule_without_effect_is_said_in_the_words_of_the_recipe(package, caplo
 
 
 @pytest.mark.parametrize("goal", [{}, {"min_snr": 20}, {"min_cosine": 0.999}])
-@pytest.mark.parametrize("options", [{}, {"observer": "output", "bias_correction": True}])
+@pytest.mark.parametrize("options", [{}, {"observer": "output", "bias_correction": True}, {"equalize": True}])
 def test_the_recipe_of_the_command_makes_the_same_bytes(package, tmp_path, goal, options) -> None:
     """As `quantize --activations` does it, without and with a goal; what was found is in the recipe by name."""
     both, limits, running, check = Activations(True, **options), Limits(), Running(workers=1), Check(**goal)

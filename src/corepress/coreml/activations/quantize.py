@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -160,13 +160,14 @@ def quantized(
     if split is None:
         ranges = ranges_of(model)
         return ranges.written(_known(exceptions, ranges, strict)), None
-    ways: list[Way] = []
+    tried: list[tuple[_Start, Ranges]] = []
     for start in _starts(model, original, equalize, split, function, device):
-        with _muted(bool(ways)):  # the first one has told what there is to tell
-            ranges = ranges_of(start.model)
-        ways += _ways(ranges, start, split, observer, bias_correction, function, device, progress)
+        with _muted(bool(tried)):  # the first one has told what there is to tell
+            tried.append((start, ranges_of(start.model)))
+    start, ranges = _nearest(tried, original, split, function, device)
+    ways = list(_ways(ranges, start, split, observer, bias_correction, function, device, progress))
     if goal is None:
-        return ways[0].written(_known(exceptions, ways[0].ranges, strict), quiet=False), None
+        return ways[0].written(_known(exceptions, ranges, strict), quiet=False), None
     from corepress.coreml.activations.exceptions import find
 
     found = find(
@@ -200,6 +201,20 @@ def _starts(
         elif equalize is True:
             log.warning("equalize has no effect: no dense weights can take factors of channels from each other")
             yield _Start(model, original, False)
+
+
+def _nearest(
+    tried: Sequence[tuple[_Start, Ranges]], original: Model, split: Split, function: str | None, device: str
+) -> tuple[_Start, Ranges]:
+    """What is nearest to the original on the samples to judge by, with all its pairs."""
+    from corepress.coreml.calibrated.judging import answers_of, error
+
+    if len(tried) == 1:
+        return tried[0]
+    exact = answers_of(original, split.judged, function, device)
+    return min(
+        tried, key=lambda one: error(exact, answers_of(one[1].written(quiet=True), split.judged, function, device))
+    )
 
 
 @contextlib.contextmanager

@@ -121,8 +121,12 @@ def test_a_way_with_which_the_goal_can_be_had_goes_before_one_that_is_nearer_wit
         def noise(self, names: frozenset[str]) -> float:
             return self.with_all if names else self.without
 
+        def harms(self, operations: dict[str, str]) -> dict[str, float]:
+            return dict.fromkeys(operations, self.without)
+
     coarse, fine, finest = Judged(0.5, 0.2), Judged(0.9, 0.05), Judged(0.95, 0.01)
-    everything = frozenset({"a"})
+    everything = {"a": "add"}
     assert exceptions._nearest([coarse, fine, finest], everything, 0.6) is coarse  # it needs none
-    assert exceptions._nearest([finest, coarse, fine], everything, 0.1) is fine
+    assert exceptions._nearest([fine, coarse], everything, 0.1) is fine
+    assert exceptions._nearest([fine, coarse, finest], everything, 0.1) is finest  # with what it needs, it is nearest
     assert exceptions._nearest([fine, finest, coarse], everything, 0.001) is coarse  # none can have it

@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import logging
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -172,6 +172,7 @@ def find(
     split: Split,
     goal: Goal,
     *,
+    refine: Callable[[Way], Iterable[Way]] | None = None,
     always: Collection[str] = (),
     value_of: Callable[[Model], float] | None = None,
     function: str | None = None,
@@ -181,11 +182,12 @@ def find(
     """The smallest set of operations found that has to stay in floating point.
 
     Args:
-        ways: To quantize the activations of the model. The one is taken whose outputs are nearest without exceptions,
-            of those with which the goal can be had.
+        ways: To quantize the activations of the model. Of those with which the goal can be had one is taken: without
+            exceptions, or with as many as the nearest without needs, its outputs are nearest.
         original: The model whose answers count.
         split: The samples that the ranges come from, and those to judge by, which are others where there are enough.
         goal: What the outputs must keep; a warning says so if they can't.
+        refine: Gives the ways to choose from at last, of the one that was taken: those that take long to make.
         always: Names of operations that are left whatever they do, such as those whose weights are no integers.
         value_of: Measures the metric of a model; by default its worst output on the samples.
         function: Of a model with several, the one that runs.
@@ -202,9 +204,17 @@ def find(
     known = ways[0].ranges.operations()
     kept = tuple(name for name in known if name in frozenset(always))
     operations = {name: kind for name, kind in known.items() if name not in kept}
-    judges = [_Judge(way, exact, samples, goal, frozenset(kept), value_of, function, device, progress) for way in ways]
     allowed = MARGIN * goal.noise(goal.least)
-    judge = _nearest(judges, frozenset(operations), allowed)
+
+    def nearest(ways: Iterable[Way]) -> _Judge:
+        judges = [
+            _Judge(way, exact, samples, goal, frozenset(kept), value_of, function, device, progress) for way in ways
+        ]
+        return _nearest(judges, operations, allowed)
+
+    judge = nearest(ways)
+    if refine is not None:
+        judge = nearest(refine(judge.way))
     chosen, left = _chosen(judge, operations, allowed)
     held_back = samples is not split.learnt
     found = Found(left, judge.way, goal, judge.value(chosen), len(operations), len(samples), held_back, kept)
@@ -213,13 +223,36 @@ def find(
     return found
 
 
-def _nearest(judges: Sequence[_Judge], everything: Names, allowed: float) -> _Judge:
-    """The judge of the way with least noise without exceptions; if exceptions are needed, of the ways with which they
-    help: where weights are coarse, corrected biases may be worse than none."""
+def _nearest(judges: Sequence[_Judge], operations: Mapping[str, str], allowed: float) -> _Judge:
+    """The judge of the way with least noise without exceptions.
+
+    If they are needed, it is, of the ways with which they help (where weights are coarse, corrected biases may be worse
+    than none), the one that needs the fewest, of operations as the nearest way ranks them: what a few harmful ones do
+    says nothing about the way that is best for all others.
+    """
+    if len(judges) == 1:
+        return judges[0]
     nearest = min(judges, key=lambda one: one.noise(frozenset()))
-    if len(judges) == 1 or nearest.noise(frozenset()) <= allowed:
+    if nearest.noise(frozenset()) <= allowed:
         return nearest
-    return min(judges, key=lambda one: (not one.noise(everything) <= allowed, one.noise(frozenset())))
+    able = [one for one in judges if one.noise(frozenset(operations)) <= allowed]
+    if not able:
+        return nearest
+    nearest = min(able, key=lambda one: one.noise(frozenset()))
+    ranked = _ranked(nearest.harms(operations))
+    needed = [_shortest(ranked, _within(one, allowed)) for one in able]
+    fewest = min(needed)
+    able = [one for one, count in zip(able, needed, strict=True) if count == fewest]
+    return min(able, key=lambda one: one.noise(frozenset(ranked[:fewest])))
+
+
+def _within(judge: _Judge, allowed: float) -> Callable[[Names], bool]:
+    """Whether there is no more noise than is allowed with some exceptions."""
+    return lambda names: judge.noise(names) <= allowed
+
+
+def _ranked(harm: Mapping[str, float]) -> list[str]:
+    return sorted(harm, key=lambda name: -harm[name])
 
 
 def _chosen(judge: _Judge, operations: Mapping[str, str], allowed: float) -> tuple[Names, tuple[Left, ...]]:
@@ -228,20 +261,25 @@ def _chosen(judge: _Judge, operations: Mapping[str, str], allowed: float) -> tup
     if judge.noise(frozenset()) <= allowed:
         return frozenset(), ()
     harm = judge.harms(operations)
-    ranked = sorted(operations, key=lambda name: -harm[name])
+    ranked = _ranked(harm)
     if not judge.noise(frozenset(ranked)) <= allowed:
         allowed = _NEARLY * judge.noise(frozenset(ranked))
-    chosen = smallest(ranked, lambda names: judge.noise(names) <= allowed)
+    chosen = smallest(ranked, _within(judge, allowed))
     return chosen, tuple(Left(name, operations[name], harm[name]) for name in ranked if name in chosen)
 
 
-def smallest(ranked: Sequence[str], good: Callable[[Names], bool]) -> Names:
-    """The smallest set found of which `good` is true; it is true of all of them. `ranked`: the likeliest first."""
+def _shortest(ranked: Sequence[str], good: Callable[[Names], bool]) -> int:
+    """The length of the shortest beginning of a list of which `good` is true, by bisection."""
     low, high = -1, len(ranked)
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if good(frozenset(ranked[:middle])) else (middle, high)
-    chosen = frozenset(ranked[:high])
+    return high
+
+
+def smallest(ranked: Sequence[str], good: Callable[[Names], bool]) -> Names:
+    """The smallest set found of which `good` is true; it is true of all of them. `ranked`: the likeliest first."""
+    chosen = frozenset(ranked[: _shortest(ranked, good)])
     while True:
         chosen = _taken_back(chosen, ranked, good)
         fewer = next((names for names in _one_less(chosen, ranked) if good(names)), None)

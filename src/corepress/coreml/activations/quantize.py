@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -160,19 +160,31 @@ def quantized(
     if split is None:
         ranges = ranges_of(model)
         return ranges.written(_known(exceptions, ranges, strict)), None
-    tried: list[tuple[_Start, Ranges]] = []
+    starts: dict[bool, tuple[_Start, Ranges]] = {}
     for start in _starts(model, original, equalize, split, function, device):
-        with _muted(bool(tried)):  # the first one has told what there is to tell
-            tried.append((start, ranges_of(start.model)))
-    start, ranges = _nearest(tried, original, split, function, device)
-    ways = list(_ways(ranges, start, split, observer, bias_correction, function, device, progress))
+        with _muted(bool(starts)):  # the first one has told what there is to tell
+            starts[start.equalized] = start, ranges_of(start.model)
+
+    def ways_of(equalized: bool, observer: str) -> Iterator[Way]:
+        start, ranges = starts[equalized]
+        return _ways(ranges, start, split, observer, bias_correction, function, device, progress)
+
     if goal is None:
-        return ways[0].written(_known(exceptions, ranges, strict), quiet=False), None
+        (equalized,) = starts
+        known = _known(exceptions, starts[equalized][1], strict)
+        return next(ways_of(equalized, observer)).written(known, quiet=False), None
     from corepress.coreml.activations.exceptions import find
 
+    # Ranges by the outputs take long, so that they are found for one start only.
+    quick = observer if observer not in (OUTPUT, AUTO) else "min_max"
+
+    def refine(way: Way) -> Iterator[Way]:
+        yield from ways_of(way.equalized, observer)
+
     found = find(
-        ways, original, split, goal, always=always, value_of=value_of, function=function, device=device,
-        progress=progress,
+        [way for equalized in starts for way in ways_of(equalized, quick)], original, split, goal,
+        refine=None if quick == observer else refine, always=always, value_of=value_of, function=function,
+        device=device, progress=progress,
     )  # fmt: skip
     return found.way.written(found.names, quiet=False), found
 
@@ -201,20 +213,6 @@ def _starts(
         elif equalize is True:
             log.warning("equalize has no effect: no dense weights can take factors of channels from each other")
             yield _Start(model, original, False)
-
-
-def _nearest(
-    tried: Sequence[tuple[_Start, Ranges]], original: Model, split: Split, function: str | None, device: str
-) -> tuple[_Start, Ranges]:
-    """What is nearest to the original on the samples to judge by, with all its pairs."""
-    from corepress.coreml.calibrated.judging import answers_of, error
-
-    if len(tried) == 1:
-        return tried[0]
-    exact = answers_of(original, split.judged, function, device)
-    return min(
-        tried, key=lambda one: error(exact, answers_of(one[1].written(quiet=True), split.judged, function, device))
-    )
 
 
 @contextlib.contextmanager

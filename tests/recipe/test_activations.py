@@ -171,7 +171,7 @@ def test_exceptions_are_found_by_the_step_as_by_the_function(package, tmp_path) 
     made = recipe.run(package, parse({"steps": [step]}), sample_data=samples(20))
     direct, found = quantized(
         load(package), everywhere(mode="linear"), samples(20), exceptions="auto", min_snr=20, observer="auto",
-        bias_correction=None,
+        bias_correction=None, equalize="auto",
     )  # fmt: skip
     assert found is not None and found.names == ("planted",) and content(made, tmp_path) == content(direct, tmp_path)
     # With the same samples kept away, exceptions by name give the same ranges.

@@ -52,7 +52,7 @@ def search(
     """Find for each module of a PyTorch model the configuration with which it fits a size, or keeps its answers, best.
 
     As `corepress.search` does for packages. What comes out is what `PostTrainingPalettizer` and `PostTrainingQuantizer`
-    make, ready for `coremltools.convert`.
+    make, ready for `coremltools.convert`. Activations are quantized in packages only: see `corepress.search`.
 
     Args:
         model: Of PyTorch, as it is evaluated; it stays as it is.

@@ -30,6 +30,8 @@ KINDS: dict[str, Callable[[nn.Module], Methods]] = {
     "quantizer and pruner": lambda model: (first := quantizer(model)) + pruner(first[0]._model),
 }
 every_kind = pytest.mark.parametrize("kind", KINDS)
+# To compile these takes long; that of a plain quantizer is among the others.
+LONG = ("quantizer of learned scales", "quantizer and pruner")
 
 
 def prepared(kind: str, seed: int = 0) -> tuple[nn.Module, Methods]:
@@ -69,7 +71,9 @@ def finalize(methods: Methods, model: nn.Module | None = None) -> nn.Module:
     return finished
 
 
-@every_kind
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=pytest.mark.slow) if kind in LONG else kind for kind in KINDS]
+)
 def test_a_compiled_model_learns_the_same(kind: str) -> None:
     """Forward and backward as graphs of basic operations, of which there are other ones than without."""
     (model, methods), (other, others) = prepared(kind), prepared(kind)

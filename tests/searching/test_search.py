@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 import corepress as cto
 from corepress import recipe
 from corepress.errors import ConfigError, DataError
+from corepress.searching.loop import Search
 from corepress.searching.run import parted
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -140,6 +141,24 @@ def test_what_is_within_the_budget_stays_as_it_is_and_that_is_said_at_once(sampl
         assert "within the budget as it is" in found.notes[0] and found.met
         assert found.chosen.size == cto.load(DIGITS).size() == found.model.size() and not found.recipe["steps"]
     assert set(stages) == {"measuring models"}
+
+
+def test_what_seems_to_be_a_little_over_the_budget_is_measured(samples, monkeypatch):
+    learnt, measure, seen = Search._with_what_is_around, Search._measure, []
+
+    def rough(self, whole):  # what is learnt from one weight can be off by the alignment of a blob
+        return [[row[0], *(size + 50 for size in row[1:])] for row in learnt(self, whole)]
+
+    def watched(self, choices):
+        seen.extend([self.subject.items[n].candidates[i].label for n, i in enumerate(choice)] for choice in choices)
+        measure(self, choices)
+
+    monkeypatch.setattr(Search, "_with_what_is_around", rough)
+    monkeypatch.setattr(Search, "_measure", watched)
+    config = cto.coreml.OptimizationConfig(cto.coreml.OpPalettizerConfig(nbits=3))
+    alike = cto.coreml.palettize_weights(cto.load(DIGITS), config).size()
+    found = cto.search(DIGITS, samples, max_size=alike, forms=["palettized"], min_group=512, points=1, workers=1)
+    assert ["palettized 3 bits"] * 4 in seen and found.chosen.size <= alike
 
 
 def test_few_samples_to_test_by_are_told_of(samples, at_four_bits):

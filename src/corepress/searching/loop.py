@@ -24,6 +24,8 @@ from corepress.searching.subject import Array, Candidate, Choice, Place, Sample,
 ROUNDS = 2
 # How often a size that came out too large is corrected.
 _CORRECTIONS = 8
+# Blobs begin at multiples of so many bytes, so that the sizes of few choices are known better than that for each item.
+_ALIGNED, _UNSURE = 64, 16
 # How many choices with one form for all weights are measured besides.
 _ALIKE = 2
 # Measured changes of what was chosen: at most, for all items together, and at a time.
@@ -181,8 +183,10 @@ class Search:
         return self._size(choice) if self.goal.bits is None else self._stored(choice)
 
     def _for_weights(self, budget: int) -> int:
-        """What a budget leaves for the weights."""
-        return budget - self.rest if self.goal.bits is None else budget
+        """What a budget leaves for the weights, and a little more: what fits is known for sure once it is measured."""
+        if self.goal.bits is not None:
+            return budget
+        return budget - self.rest + _ALIGNED * min(len(self.subject.items), _UNSURE)
 
     def _under(self, budget: int) -> None:
         """Measure choices that do not take more than `budget`."""
@@ -232,7 +236,7 @@ class Search:
             )
             rows = zip(self.prices.damages, choice, strict=True)
             choice = tuple(index if damages[index] < math.inf else 0 for damages, index in rows)
-            if self._taken(choice) <= budget:
+            if total(self.spent, choice) <= self._for_weights(budget):
                 found[choice] = total(self.prices.damages, choice)
         return sorted(found, key=found.__getitem__)[:_ALIKE]
 

@@ -75,19 +75,20 @@ def with_activations(
     if loss is not None and not (math.isfinite(loss) and loss > 0):
         raise ConfigError(f"activation_loss={loss}: it must be a positive number of dB")
     judge = Judge(subject, split.chosen_by, metric, name)
+    tester = Judge(subject, split.tested, metric, name) if split.tested else None
     kept = _to_keep(goal, judge)
+    at_last = kept if tester is None else _to_keep(goal, tester)
     if loss is None:
         loss = LOSS if kept is None else _measured_loss(subject, split, kept, judge, progress)
     try:
         result = of_weights(for_weights(goal, loss))
     except Stopped as stop:
-        raise Stopped(_of_the_whole(stop.result, subject, kept)) from stop.__cause__
-    plain = _of_the_whole(result, subject, kept)
+        raise Stopped(_of_the_whole(stop.result, subject, kept, at_last)) from stop.__cause__
+    plain = _of_the_whole(result, subject, kept, at_last)
     if not plain.met:
         return _without(plain, "the goal is missed even so")
     try:
-        tester = Judge(subject, split.tested, metric, name) if split.tested else None
-        return _quantized(plain, subject, split, goal, kept, loss, judge, tester, progress)
+        return _quantized(plain, subject, split, goal, kept, at_last, loss, judge, tester, progress)
     except KeyboardInterrupt as stop:
         raise Stopped(_without(plain, "the search was stopped before")) from stop
 
@@ -166,6 +167,7 @@ def _quantized(
     split: Split,
     goal: Goal,
     kept: Kept | None,
+    at_last: Kept | None,
     loss: float,
     judge: Judge,
     tester: Judge | None,
@@ -184,7 +186,7 @@ def _quantized(
             continue
         tested = {} if tester is None else tester.measure(model)
         whole = _changed(plain, model, found, judge.measure(model), tested, alone, subject)
-        if kept is None or _meets(whole, kept):
+        if _meets(whole, kept, at_last):
             return whole
     return _without(plain, reason)
 
@@ -196,18 +198,21 @@ def _within(kept: Kept, alone: Quality) -> Iterator[Kept]:
         yield kept._replace(least=kept.value(of_weights + part * (allowed - of_weights)))
 
 
-def _of_the_whole(result: Result, subject: PackageSubject, kept: Kept | None) -> Result:
+def _of_the_whole(result: Result, subject: PackageSubject, kept: Kept | None, at_last: Kept | None) -> Result:
     """The result of the weights, held against the goal of the whole, and without the bytes that were set aside."""
     pairs = subject.size(result.model) - result.model.size()
     notes = [] if "int8" in subject.target.lut_dtypes else [_ONLY_INT8.format(subject.target.name)]
     points = tuple(replace(point, size=point.size - pairs) for point in result.points)
     found = replace(result, points=points, notes=(*result.notes, *notes))
-    return found if kept is None else replace(found, least=kept.least, met=_meets(found, kept))
+    counts = at_last if result.tested else kept
+    return found if counts is None else replace(found, least=counts.least, met=_meets(found, kept, at_last))
 
 
-def _meets(result: Result, kept: Kept) -> bool:
-    number = (result.tested or result.chosen.quality).get(kept.metric, math.nan)
-    return number >= kept.least and result.chosen.quality.get(kept.metric, math.nan) >= kept.least
+def _meets(result: Result, kept: Kept | None, at_last: Kept | None) -> bool:
+    """Whether a result keeps what it must on the samples that choosing saw, and on those that nothing saw: what a
+    caller's metric may fall to is another number there."""
+    pairs = [(result.chosen.quality, kept), *([(result.tested, at_last)] if result.tested else [])]
+    return all(goal is None or quality.get(goal.metric, math.nan) >= goal.least for quality, goal in pairs)
 
 
 def _without(result: Result, reason: str) -> Result:

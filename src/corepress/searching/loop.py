@@ -247,7 +247,9 @@ class Search:
         left = min(_ATTEMPTS, _ATTEMPTS_OF_ALL // len(self.subject.items))
         while left > 0 and (best := self._best_within(budget)) is not None:
             around = neighbours(self.spent, self.prices.damages, best, self._for_weights(budget))
-            new = [choice for choice in around if choice not in self.measured][: min(left, _AT_A_TIME)]
+            # That the original is good needs no proof.
+            new = [choice for choice in around if choice != self.dense and choice not in self.measured]
+            new = new[: min(left, _AT_A_TIME)]
             if not new:
                 break
             left -= len(new)

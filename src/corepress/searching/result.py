@@ -216,7 +216,8 @@ class Result:
         from corepress.tables import NamesTable
 
         metrics = list(self.chosen.quality)
-        table = NamesTable("", "size", "bits/compressible", *metrics)
+        labels = (METRICS[name][0] if name in METRICS else name for name in metrics)
+        table = NamesTable("", "size", "bits/compressible", *labels)
         for point in self.points:
             numbers = (f"{point.quality[name]:.4g}" for name in metrics)
             table.add_row("chosen" if point.chosen else "", f"{point.size:,}", f"{point.bits:.2f}", *numbers)

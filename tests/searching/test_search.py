@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 import corepress as cto
 from corepress import recipe
 from corepress.errors import ConfigError, DataError
+from corepress.searching.damage import Prices
 from corepress.searching.loop import Search
 from corepress.searching.run import parted
 
@@ -159,6 +161,14 @@ def test_what_seems_to_be_a_little_over_the_budget_is_measured(samples, monkeypa
     alike = cto.coreml.palettize_weights(cto.load(DIGITS), config).size()
     found = cto.search(DIGITS, samples, max_size=alike, forms=["palettized"], min_group=512, points=1, workers=1)
     assert ["palettized 3 bits"] * 4 in seen and found.chosen.size <= alike
+
+
+def test_one_form_for_all_takes_what_beats_it_where_that_is_so():
+    sizes, damages = [[100, 50, 40, math.inf, 45]], [[0.0, 3.0, math.inf, math.inf, math.inf]]
+    search = SimpleNamespace(spent=sizes, prices=Prices(sizes, damages, []))
+    assert [Search._there(search, 0, index) for index in range(5)] == [0, 1, 0, 0, 0]
+    damages[0][2] = 1.0  # which so beats the last one
+    assert [Search._there(search, 0, index) for index in range(5)] == [0, 1, 2, 0, 2]
 
 
 def test_few_samples_to_test_by_are_told_of(samples, at_four_bits):

@@ -226,19 +226,27 @@ class Search:
         raise ConfigError(f"no choice was found whose model fits {budget:,} bytes: give a little more")
 
     def _alike(self, budget: int) -> list[Choice]:
-        """Choices with one form for all weights that can take it, the two of least predicted damage that fit: where few
-        weights decide, the steps between sizes are coarse, and such a choice may fill a budget better."""
+        """Choices with one form for all weights that can take it: of those that fit, the two of least predicted damage,
+        and the largest. Where few weights decide, the steps between sizes are coarse, and such a choice may fill a
+        budget better."""
         found: dict[Choice, float] = {}
         for label in dict.fromkeys(candidate.label for item in self.subject.items for candidate in item.candidates):
             choice = tuple(
-                next((index for index, candidate in enumerate(item.candidates) if candidate.label == label), 0)
-                for item in self.subject.items
+                self._there(number, next((k for k, one in enumerate(item.candidates) if one.label == label), 0))
+                for number, item in enumerate(self.subject.items)
             )
-            rows = zip(self.prices.damages, choice, strict=True)
-            choice = tuple(index if damages[index] < math.inf else 0 for damages, index in rows)
             if total(self.spent, choice) <= self._for_weights(budget):
                 found[choice] = total(self.prices.damages, choice)
-        return sorted(found, key=found.__getitem__)[:_ALIKE]
+        largest = [max(found, key=lambda choice: total(self.spent, choice))] if found else []
+        return [*sorted(found, key=found.__getitem__)[:_ALIKE], *largest]
+
+    def _there(self, item: int, index: int) -> int:
+        """A candidate, or what beats it where that is so; dense where it can't be had."""
+        spent, damages = self.spent[item], self.prices.damages[item]
+        if damages[index] < math.inf or spent[index] == math.inf:
+            return index if damages[index] < math.inf else 0
+        others = (k for k, damage in enumerate(damages) if damage < math.inf and spent[k] <= spent[index])
+        return min(others, key=damages.__getitem__, default=0)
 
     def _climb(self, budget: int) -> None:
         """From the best within a budget, measure changes of one or two items that are predicted to do least harm, as

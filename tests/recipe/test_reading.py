@@ -192,3 +192,15 @@ def test_files_that_are_not_recipes(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xfe\x00steps")
     with pytest.raises(ConfigError, match=r"recipe\.yaml"):
         load(path)
+
+
+def test_steps_that_learn_name_the_function_of_the_samples() -> None:
+    assert step({"palettize": {"nbits": 2}, "method": "lut-gptq", "function": "second"}).function == "second"
+    assert step({"activations": {}, "function": "second"}).function == "second"
+    for entry, message in (
+        ({"palettize": {"nbits": 2}, "function": "second"}, "function is for steps that learn from samples"),
+        ({"palettize": {"nbits": 2}, "method": "lut-gptq", "function": 2}, "function"),
+        ({"palettize": {"nbits": 2}, "method": "lut-gptq", "observer": "mse"}, "observer is for the step activations"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            step(entry)

@@ -46,6 +46,13 @@ def two_functions(folder: Path) -> Path:
     return path
 
 
+def same_bytes(*saved: cto.Model) -> bool:
+    one, other = (
+        [path.read_bytes() for path in sorted(model.path.rglob("*")) if path.is_file()] for model in saved if model.path
+    )
+    return one == other
+
+
 def input_of(path: Path) -> str:
     return cto.runtime.load(path).interface.inputs[0].name
 
@@ -100,9 +107,20 @@ def test_activations_of_the_function_or_the_stages_that_samples_run_through(tmp_
     )
     learnt, _ = cto.hold_back(given)
     again = recipe.run(path, recipe.parse(found.recipe), spare_constants=True, sample_data=learnt)
-    saved = [model.save(tmp_path / name) for model, name in ((again, "a.mlpackage"), (found.model, "b.mlpackage"))]
-    files = [sorted(path for path in model.path.rglob("*") if path.is_file()) for model in saved]
-    assert [path.read_bytes() for path in files[0]] == [path.read_bytes() for path in files[1]]
+    assert same_bytes(again.save(tmp_path / "a.mlpackage"), found.model.save(tmp_path / "b.mlpackage"))
+
+
+def test_weights_are_fitted_to_the_function_that_samples_run_through(tmp_path: Path) -> None:
+    path = two_functions(tmp_path)
+    given = inputs("x", 400)
+    assert input_of(path) == "x", "samples fit either function"
+    found = cto.search(path, given, bits=3, function="second", method="fitted", **QUICK)
+    unfitted = {function for function, _ in found.model.unfitted}
+    assert unfitted == {"first"}, "no sample runs through it"
+    assert {step["function"] for step in found.recipe["steps"]} == {"second"}
+    learnt, _ = cto.hold_back(given)
+    again = recipe.run(path, recipe.parse(found.recipe), spare_constants=True, sample_data=learnt)
+    assert same_bytes(again.save(tmp_path / "a.mlpackage"), found.model.save(tmp_path / "b.mlpackage"))
 
 
 @pytest.mark.parametrize("form", ["palettized 1 bit", "sparse 50%, palettized 3 bits"])

@@ -141,7 +141,7 @@ def _step(entry: Any, where: str, target: targets.Target | None, face: _Face) ->
         lacking = "quantized activations" if kind == "activations" else "such weights"
         raise ConfigError(f"{where}: neural networks have no {lacking}. Known are: {', '.join(face.kinds)}.")
     method = _method(kind, step.get("method"), where, face)
-    settings = _settings(kind, {key: step[key] for key in KEYS if key in step}, where)
+    settings = _settings(kind, method, {key: step[key] for key in KEYS if key in step}, where)
     config = _config(kind, step, where, face)
     if kind == "activations" and any(held.nbits != 8 for held in config.configs()):
         raise ConfigError(f"{where}: activations can be int8 or uint8 only: set dtype accordingly.")
@@ -149,7 +149,7 @@ def _step(entry: Any, where: str, target: targets.Target | None, face: _Face) ->
         for held in config.configs():
             with _naming(where):
                 targets.require(held.features() if settings is None else ["activation quantization"], target)
-    return Step(kind, config, joint=False, method=method, activations=settings)
+    return Step(kind, config, joint=False, method=method, activations=settings, function=step.get("function"))
 
 
 def _method(kind: Kind, method: Any, where: str, face: _Face) -> str | None:
@@ -164,13 +164,17 @@ def _method(kind: Kind, method: Any, where: str, face: _Face) -> str | None:
     return str(method)
 
 
-def _settings(kind: Kind, given: Mapping[str, Any], where: str) -> Activations | None:
-    """What a step on activations says beside its configuration; of others, nothing may be given."""
-    if kind == "activations":
-        return read(given, Activations, where)
-    if given:
-        raise ConfigError(f"{where}: {next(iter(given))} is for the step activations.")
-    return None
+def _settings(kind: Kind, method: str | None, given: Mapping[str, Any], where: str) -> Activations | None:
+    """What a step on activations says beside its configuration; of others, only a fitted one may name its function."""
+    for key in given if kind != "activations" else ():
+        if key != "function":
+            raise ConfigError(f"{where}: {key} is for the step activations.")
+        if method is None:
+            raise ConfigError(
+                f"{where}: function is for steps that learn from samples: give a method, or leave it out."
+            )
+    settings = read(given, Activations, where)
+    return settings if kind == "activations" else None
 
 
 def _config(kind: Kind, step: Mapping[str, Any], where: str, face: _Face) -> Any:

@@ -30,6 +30,8 @@ def run(
     spare_constants: bool | None = None,
     sample_data: Iterable[Mapping[Any, Any]] | None = None,
     held_back: float = HELD_BACK,
+    function: str | None = None,
+    device: str = "cpu",
 ) -> Any:
     """Apply the steps of a recipe to a model.
 
@@ -45,6 +47,8 @@ def run(
         sample_data: Inputs for the steps with a method that learns from them, as in `corepress.coreml.calibrated`, and
             for those on activations.
         held_back: The part of them on which it is tried whether fitting helps, as there.
+        function: Of a model with several functions, the one that the samples are for; a step that names one goes first.
+        device: Where PyTorch computes what is learnt, such as "cpu" or "cuda".
 
     Returns:
         The result, of the same kind as the model (for a path: a `Model`).
@@ -62,7 +66,8 @@ def run(
     if recipe.networks:
         return _run_networks(model, recipe, workers, progress, strict, spare_constants)
     samples = None if sample_data is None else list(sample_data)
-    return _run(model, recipe, target or recipe.target, workers, progress, strict, spare_constants, samples, held_back)
+    learning: dict[str, Any] = {"samples": samples, "held_back": held_back, "function": function, "device": device}
+    return _run(model, recipe, target or recipe.target, workers, progress, strict, spare_constants, **learning)
 
 
 @takes_any_model
@@ -76,6 +81,8 @@ def _run(
     spare_constants: bool | None,
     samples: Samples | None,
     held_back: float,
+    function: str | None,
+    device: str,
 ) -> Any:
     def apply(model: Any, steps: Sequence[tuple[int, Step]]) -> Any:
         """Steps with their numbers. Before one that equalizes channels those before it are a part of it."""
@@ -95,12 +102,14 @@ def _run(
         if step.learns_by and samples is None:
             learning = f"its method, {step.method}," if step.method else "it"
             raise ConfigError(f"{where}: {learning} learns from samples: sample_data is needed")
+        given: dict[str, Any] = {"function": step.function or function, "device": device}
         if step.activations is not None:
             from corepress.coreml.activations.quantize import quantized
 
             return quantized(
-                model, step.config, samples or [], **step.activations.keywords(), target=target, workers=workers,
-                progress=progress, strict=strict, words=words, compress=lambda model: apply(model, before),
+                model, step.config, samples or [], **{**step.activations.keywords(), **given}, target=target,
+                workers=workers, progress=progress, strict=strict, words=words,
+                compress=lambda model: apply(model, before),
             )[0]  # fmt: skip
         plan = METHODS[step.kind].plan(
             model,
@@ -117,7 +126,7 @@ def _run(
             return plan.run(workers, progress)
         from corepress.coreml.calibrated.best import compressed
 
-        return compressed(plan, samples or [], held_back, workers=workers, progress=progress)
+        return compressed(plan, samples or [], held_back, **given, workers=workers, progress=progress)
 
     return apply(model, list(enumerate(recipe.steps, 1)))
 

@@ -29,6 +29,7 @@ class Step:
             the weights of one before it.
         method: The one that learns from samples, if any.
         activations: For "activations" what is said beside the configuration, else None.
+        function: Of a model with several functions, the one that the samples are for; None for that of `recipe.run`.
 
     Examples:
         >>> from corepress import recipe
@@ -42,6 +43,7 @@ class Step:
     joint: bool
     method: str | None = None
     activations: Activations | None = None
+    function: str | None = None
 
     @property
     def learns_by(self) -> str:

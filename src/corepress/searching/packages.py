@@ -233,7 +233,9 @@ class PackageSubject:
         return self._recipe(choice, self.learnt is not None)
 
     def _recipe(self, choice: Choice, fits: bool) -> dict[str, Any]:
-        return recipe_of(self.items, choice, self.target.name if self.raised else None, FITTED if fits else {})
+        made = recipe_of(self.items, choice, self.target.name if self.raised else None, FITTED if fits else {})
+        function = {"function": self.function} if fits and self.function else {}
+        return {**made, "steps": [{**step, **function} for step in made["steps"]]}
 
     def plain(self, choice: Choice) -> Model:
         """See `Subject`."""
@@ -260,6 +262,7 @@ class PackageSubject:
             spare_constants=True,
             sample_data=samples,
             held_back=held_back,
+            device=self.device,
         )
         return made
 

@@ -15,8 +15,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from corepress.cli.committed import bytes_of
-from corepress.cli.show import size
+from corepress.cli.committed import given_size
+from corepress.sizes import size
 
 
 def main() -> int:
@@ -61,7 +61,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--verify", choices=["true", "false"], default="true")
     parser.add_argument("--data", default="", help="inputs to compare on")
     parser.add_argument("--min-snr", default="20", help="least SNR of each output, in dB")
-    parser.add_argument("--max-size", type=lambda text: bytes_of(text) if text else None, help='such as "10 MB"')
+    parser.add_argument("--max-size", type=lambda text: given_size(text) if text else None, help='such as "10 MB"')
     parser.add_argument("--table", type=Path, required=True, help="where to write the table")
     return parser.parse_args()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 import subprocess
 import sys
@@ -66,6 +67,20 @@ def test_a_search_of_modules_keeps_its_budget_and_gives_configurations() -> None
     rows = palettizer.report()
     stored = {weight.name: weight.bytes for weight in found.chosen.weights}
     assert {name: row["stored_bytes"] for name, row in rows.items()} == {name: stored[name] for name in rows}
+
+
+def test_a_module_that_works_in_place_changes_no_batch_of_the_caller() -> None:
+    class InPlace(nn.Sequential):
+        def forward(self, x: torch.Tensor) -> Any:
+            return super().forward(x.sub_(0.5).div_(0.25))
+
+    torch.manual_seed(0)
+    model, given = InPlace(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10)), batches()
+    found = cto.torch.search(model, given, bits=6, points=1)
+    assert found.tested["snr"] > 15
+    assert all(torch.equal(one, other) for one, other in zip(given, batches(), strict=True))
+    with pytest.raises(ConfigError, match="batch 1: the input '0' holds values that are not a number"):
+        cto.torch.search(model, [given[0], given[1] * math.nan], bits=6)
 
 
 def test_a_search_of_modules_beats_one_form_for_all() -> None:

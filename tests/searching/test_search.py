@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,8 +15,10 @@ import corepress as cto
 from corepress import recipe
 from corepress.errors import ConfigError, DataError
 from corepress.searching.damage import Prices
-from corepress.searching.loop import Search
-from corepress.searching.run import parted
+from corepress.searching.goals import Goal
+from corepress.searching.loop import Found, Search
+from corepress.searching.result import Point, Result
+from corepress.searching.run import Split, _tested, parted
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 DIGITS = "examples/digits.mlpackage"
@@ -140,7 +143,7 @@ def test_what_is_within_the_budget_stays_as_it_is_and_that_is_said_at_once(sampl
     stages = []
     for goal in ({"max_size": "10MB"}, {"bits": 20}):
         found = cto.search(DIGITS, samples, **goal, progress=lambda _, __, stage: stages.append(stage))
-        assert "within the budget as it is" in found.notes[0] and found.met
+        assert "within the budget and stays as it is" in found.notes[0] and found.met
         assert found.chosen.size == cto.load(DIGITS).size() == found.model.size() and not found.recipe["steps"]
     assert set(stages) == {"measuring models"}
 
@@ -169,6 +172,38 @@ def test_one_form_for_all_takes_what_beats_it_where_that_is_so():
     assert [Search._there(search, 0, index) for index in range(5)] == [0, 1, 0, 0, 0]
     damages[0][2] = 1.0  # which so beats the last one
     assert [Search._there(search, 0, index) for index in range(5)] == [0, 1, 2, 0, 2]
+
+
+def test_the_recipe_of_what_is_within_the_budget_can_be_run(samples, tmp_path):
+    found = cto.search(DIGITS, samples, max_size="10MB", target="iOS26")
+    assert found.recipe == {"steps": []} and "a target has no effect" in found.notes[0]
+    found.save_recipe(tmp_path / "as it is.yaml")
+    again = recipe.run(DIGITS, recipe.load(tmp_path / "as it is.yaml"))
+    assert again.spec == found.model.spec == cto.load(DIGITS).spec
+
+
+def test_the_smallest_model_there_is_can_be_asked_for(samples, tmp_path):
+    with pytest.raises(ConfigError, match="the least is about") as refused:
+        cto.search(DIGITS, samples, max_size=20_000, **QUICK)
+    least = int(str(refused.value).rpartition(" ")[2].replace(",", ""))
+    found = [cto.search(DIGITS, samples, max_size=least + more, **QUICK) for more in (200, 600)]
+    assert all(least - 1000 < one.chosen.size <= least + 600 for one in found)
+
+
+def test_a_verdict_shows_the_number_that_misses_the_goal():
+    point = Point(100, 4.0, {"snr": 19.0}, {"steps": []}, chosen=True)
+    missed = Result(None, (point,), "snr", {"snr": 21.0}, False, least=20.0)
+    assert missed.summary.endswith("SNR 19 dB, below 20 dB")
+    kept = replace(missed, met=True)
+    assert kept.summary.endswith("SNR 21 dB, not below 20 dB")
+
+
+def test_a_model_that_is_larger_than_its_draft_was_never_counts_as_within_the_budget():
+    subject = SimpleNamespace(make=lambda choice: "large", size=lambda model: 110)
+    point = Point(90, 4.0, {"snr": 20.0}, {"steps": []}, chosen=True)
+    found = Found([point], [(0,)], True, [])
+    result = _tested(subject, found, Goal(size=100), None, Split([], [], [], ()))
+    assert not result.met and result.chosen.size == 110
 
 
 def test_few_samples_to_test_by_are_told_of(samples, at_four_bits):

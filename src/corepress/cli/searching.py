@@ -126,8 +126,7 @@ def run(path: Path, to: Destination, recipe: Path | None, page: Page, running: R
     from corepress.formats.atomic import check_destination
     from corepress.formats.package import check_output
     from corepress.formats.read import load
-    from corepress.reports import report
-    from corepress.searching.recipes import RECIPE, as_yaml, write
+    from corepress.searching.recipes import RECIPE
     from corepress.searching.run import Stopped
     from corepress.searching.search import search
 
@@ -142,24 +141,37 @@ def run(path: Path, to: Destination, recipe: Path | None, page: Page, running: R
             result = search(original, workers=running.workers, progress=progress, **keywords)
         except Stopped as stopped:
             result, stop = stopped.result, stopped.__cause__
-        rows = report(result.model)
         result.model.save(to.output, overwrite=to.overwrite)
+    try:
+        more = _beside(path, to, recipe, page, original, result, keywords)
+    except KeyboardInterrupt as late:
+        raise type(late)(f"stopped: {to.output} is written, what was to stand beside it may be missing") from late
+    show(result, to.output, running.as_json, more, keywords["safe"], keywords["method"] == "plain")
+    if stop is not None:
+        raise type(stop)(f"stopped: {to.output} is the best that the search had found: {result.summary}")
+    if not result.met:
+        raise Missed(f"{result.summary}; {to.output} is the best that was found, and is written all the same")
+
+
+def _beside(
+    path: Path, to: Destination, recipe: Path | None, page: Page, original: Any, result: Result, keywords: Any
+) -> dict[str, str]:
+    """Write the recipe and the page, as far as they are asked for; by field, where they are."""
+    from corepress.reports import report
+    from corepress.searching.recipes import as_yaml, write
+
     if recipe is not None:
         fits = keywords["method"] == "fitted" or result.activations is not None
         learns = ["--data", keywords["data"]] if fits else []
         words = ["corepress", "compress", path, "-o", to.output, "--recipe", recipe, *learns]
         again = shlex.join(map(str, words))
         write(result.recipe, recipe, overwrite=to.overwrite, comment=f"{result.summary}\n{again}")
-    page.write(
-        "search", rows, overwrite=to.overwrite, names=(path.name, to.output.name), search=result,
-        models=(original, result.model), recipe=as_yaml(result.recipe),
-    )  # fmt: skip
-    more = {**({} if recipe is None else {"recipe": str(recipe)}), **page.facts()}
-    show(result, to.output, running.as_json, more, keywords["safe"], keywords["method"] == "plain")
-    if stop is not None:
-        raise type(stop)(f"stopped: {to.output} is the best that the search had found: {result.summary}")
-    if not result.met:
-        raise Missed(f"{result.summary}; {to.output} is the best that was found, and is written all the same")
+    if page.report is not None:
+        page.write(
+            "search", report(result.model), overwrite=to.overwrite, names=(path.name, to.output.name), search=result,
+            models=(original, result.model), recipe=as_yaml(result.recipe),
+        )  # fmt: skip
+    return {**({} if recipe is None else {"recipe": str(recipe)}), **page.facts()}
 
 
 def function_in(given: str) -> Callable[..., Any]:

@@ -40,7 +40,7 @@ def check_asks(model: Any, configs: Sequence[Config | None], file: Path | None, 
     `configs`: of each step of it; None is a step that needs none. `file`: None where the settings are options.
     `activations`: whether they are for activations, too.
     """
-    if file is None or any(config is None or config.global_config is not None for config in configs):
+    if file is None or not configs or any(config is None or config.global_config is not None for config in configs):
         return
     asks: Callable[[Any, Any], bool]
     if holds_networks(model):

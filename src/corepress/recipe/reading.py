@@ -100,7 +100,7 @@ def parse(content: Any, where: str = "recipe", *, networks: bool = False) -> Rec
         target = None if name is None else targets.target(name)
         if networks and target is not None:
             raise ConfigError("target is for ML programs; a neural network gets the version that its weights need")
-    if not isinstance(given, list) or not given:
+    if not isinstance(given, list):
         raise ConfigError(f"{where}: steps must be a list of steps, such as - palettize: {{nbits: 4}}.")
     steps: list[Step] = []
     before: list[AnyConfig] = []  # of the steps on weights since these were dense

@@ -175,10 +175,15 @@ def _quantized(
 ) -> Result:
     """The result of the weights with quantized activations, as far as the goal allows."""
     alone = judge.measure(plain.model)
+    if kept is None and math.isinf(alone["snr"]):
+        return _without(plain, "no weight lost anything, so that nothing says what they may lose; ask for a quality")
     asked = kept or Kept("snr", alone["snr"] - loss)
     reason = "none could be within the goal"
     for part in _within(asked, alone):
         model, found = _search(subject, split, part, judge, progress, plain)
+        if not found.operations:
+            reason = "no operation has weights of 8-bit integers"
+            break
         if found.operations == len(found.left) or not found.met:
             reason = "each operation does too much harm"
             break

@@ -41,8 +41,7 @@ class Measured(NamedTuple):
 
 # Makes and measures choices, maybe several at a time; in the order in which they were given.
 Evaluate = Callable[[Sequence[Choice]], Iterable[Measured]]
-# Predicts damages where the model has the values of a choice (None: those that it was given with), of the candidates
-# that can be had in the prices known before (None: of all).
+# Predicts damages with the values of a choice (None: the original's), of what the prices known before have (None: all).
 Predict = Callable[[Choice | None, Prices | None], Prices]
 
 
@@ -111,7 +110,8 @@ class Search:
     def _as_it_is(self) -> Found:
         self._measure([self.dense])
         found = self._found(self.dense, True)
-        return found._replace(notes=["the model is within the budget as it is: nothing was compressed", *found.notes])
+        note = "the model is within the budget and stays as it is: nothing is compressed, and a target has no effect"
+        return found._replace(notes=[note, *found.notes])
 
     def _learn(self) -> None:
         """Predict the damages, and know what all candidates take; only damages are predicted anew later."""
@@ -192,7 +192,7 @@ class Search:
         """Measure choices that do not take more than `budget`."""
         smallest = math.ceil(least(self.spent, self.prices.damages))
         if smallest > self._for_weights(budget):
-            raise ConfigError(self._too_small(smallest, budget))
+            raise ConfigError(self._too_small(smallest + (self.rest if self.goal.bits is None else 0)))
         chosen = self._fitting(budget)
         for _ in range(ROUNDS):
             self.prices = self._predict(chosen, self.prices)  # they add up only nearly
@@ -202,14 +202,12 @@ class Search:
         self._measure(self._alike(budget))
         self._climb(budget)
 
-    def _too_small(self, smallest: int, budget: int) -> str:
-        if self.goal.bits is None:
-            return (
-                f"the model can't be made as small as {budget:,} bytes: with these forms the least is about "
-                f"{smallest + self.rest:,}"
-            )
-        fewest = math.ceil(800 * smallest / self.elements) / 100
-        return f"{self.goal.bits:g} bits are too few: with these forms the least is {fewest:.2f}"
+    def _too_small(self, smallest: int) -> str:
+        if self.goal.size is not None:
+            size = f"{self.goal.size:,} bytes"
+            return f"the model can't be made as small as {size}: with these forms the least is about {smallest:,}"
+        bits = math.ceil(800 * smallest / self.elements) / 100
+        return f"{self.goal.bits:g} bits are too few: with these forms the least is {bits:.2f}"
 
     def _fitting(self, budget: int) -> Choice:
         """The choice of least predicted damage that, once made, does not exceed the budget."""
@@ -223,7 +221,11 @@ class Search:
                 return choice
             # Alignment is known no better than this.
             limit = min(limit, total(self.spent, choice)) - excess
-        raise ConfigError(f"no choice was found whose model fits {budget:,} bytes: give a little more")
+        smallest = steps(self.spent, self.prices.damages)[0][1]
+        self._measure([smallest])
+        if self._taken(smallest) > budget:
+            raise ConfigError(self._too_small(self._taken(smallest)))
+        return smallest
 
     def _alike(self, budget: int) -> list[Choice]:
         """Choices with one form for all weights that can take it: of those that fit, the two of least predicted damage,
@@ -255,9 +257,8 @@ class Search:
         left = min(_ATTEMPTS, _ATTEMPTS_OF_ALL // len(self.subject.items))
         while left > 0 and (best := self._best_within(budget)) is not None:
             around = neighbours(self.spent, self.prices.damages, best, self._for_weights(budget))
-            # That the original is good needs no proof.
-            new = [choice for choice in around if choice != self.dense and choice not in self.measured]
-            new = new[: min(left, _AT_A_TIME)]
+            known = {self.dense, *self.measured}  # that the original is good needs no proof
+            new = [choice for choice in around if choice not in known][: min(left, _AT_A_TIME)]
             if not new:
                 break
             left -= len(new)

@@ -190,6 +190,10 @@ def samples_of(data: Iterable[Any]) -> list[Sample]:
     `data`: of each batch a tensor, a tuple or list of arguments, or a dictionary of keyword arguments.
     """
     calls = [Call.of(batch) for batch in data]
+    for number, call in enumerate(calls):
+        for name, value in call.by_name().items():
+            if isinstance(value, Tensor) and bool(torch.isnan(value).any()):
+                raise ConfigError(f"batch {number}: the input {name!r} holds values that are not a number")
     return [{**{str(number): value for number, value in enumerate(call.args)}, **call.kwargs} for call in calls]
 
 

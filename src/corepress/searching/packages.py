@@ -185,14 +185,15 @@ class PackageSubject:
 
     def _left(self, weight: Weight, place: Place, candidate: int) -> float:
         """The part of the damage that is left after fitting."""
-        form = None if self.learnt is None else _tried_for(self.items[place[0]].candidates[candidate])
-        if form is None:
+        if self.learnt is None or not candidate:
             return 1.0
+        # With the first form that is asked for, of whatever kind: before any weight of the program is another one.
         with self._lock:  # threads ask
             if self._gains is None:
                 sharing = [weights[0] for tensors in self._tensors for weights in tensors]
                 self._gains = gains(self._program, self.learnt or (), [Tried(own, _trials(own)) for own in sharing])
-        return self._gains.get((weight.function, weight.output), {}).get(form, 1.0)
+        form = _tried_for(self.items[place[0]].candidates[candidate])
+        return 1.0 if form is None else self._gains.get((weight.function, weight.output), {}).get(form, 1.0)
 
     def _check(self, form: CompressedWeight, weight: Weight) -> None:
         """Raise an error of ours for a form that the target can't hold, or that is not safe if that matters."""

@@ -33,7 +33,7 @@ def recipe_of(
         if names:
             method = (methods or {}).get(verb)
             steps.append({verb: "skip", "names": names, **({"method": method} if method else {})})
-    return {**({"target": target} if target else {}), "steps": steps}
+    return {**({"target": target} if target and steps else {}), "steps": steps}
 
 
 def pattern_of(name: str, names: Iterable[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -156,7 +157,10 @@ class Result:
     def summary(self) -> str:
         """The verdict in a sentence, which is also what `print` shows."""
         point = self.chosen
-        number = self.tested.get(self.metric, point.quality.get(self.metric, float("nan")))
+        numbers = [quality[self.metric] for quality in (self.tested, point.quality) if self.metric in quality]
+        if (least := self.least) is not None and not self.met:  # what missed it, on whichever samples
+            numbers.sort(key=lambda number: number >= least)
+        number = numbers[0] if numbers else math.nan
         label, unit = (METRICS[self.metric][:2]) if self.metric in METRICS else (self.metric, "")
         # What misses a goal must not be rounded to it.
         close = self.least is not None and not self.met and f"{number:.4g}" == f"{self.least:.4g}"

@@ -131,11 +131,9 @@ def searched(
                 raise
             if progress is not None:
                 progress(0, 1, "making the best that was found; Ctrl-C again leaves without it")
-            notes = (*split.notes, "the search was stopped: this is the best that it had found", *best.notes)
-            model = subject.make(best.choices[best.place])
-            counts = {**split.counts, "tested": 0}
-            result = Result(model, tuple(best.points), goal.metric, {}, best.met, notes, goal.least, counts)
-            raise Stopped(result) from stop
+            notes = (*split.notes, "the search was stopped: this is the best that it had found")
+            untested = split._replace(tested=[], notes=notes)
+            raise Stopped(_tested(subject, best, goal, None, untested)) from stop
 
 
 def _tested(subject: Subject, found: Found, goal: Goal, judge: Judge | None, split: Split) -> Result:
@@ -154,6 +152,7 @@ def _tested(subject: Subject, found: Found, goal: Goal, judge: Judge | None, spl
         met = found.met and (not tested or goal.least is None or tested.get(goal.metric, -math.inf) >= goal.least)
         if met:
             break
+    met = met and (goal.size is None or subject.size(model) <= goal.size)
     points = [replace(point, chosen=number == place) for place, point in enumerate(found.points)]
     points[number] = replace(points[number], size=subject.size(model))
     notes = (*split.notes, *found.notes)

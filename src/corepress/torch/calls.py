@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,8 +39,9 @@ class Call:
 
     def answer(self, module: nn.Module) -> Any:
         """What a module answers. ConfigError where it can't take the arguments; it names them, with their shapes."""
+        given = Call(copied(self.args), copied(self.kwargs))  # a module may work in place
         with said_of_batch("the model can't be run on a batch of", self.by_name(module)):
-            return module(*self.args, **self.kwargs)
+            return module(*given.args, **given.kwargs)
 
     def by_name(self, module: nn.Module | None = None) -> dict[str, Any]:
         """The arguments by the names that the module has for them; by their numbers where it has none."""
@@ -76,10 +77,19 @@ def _described(value: Any) -> str:
 
 def moved(value: Any, device: Device) -> Any:
     """The same with all tensors, also those in tuples, lists and dictionaries, on a device; None: where they are."""
-    if isinstance(value, torch.Tensor) and device is not None:
-        return value.to(device)
+    return value if device is None else _each(value, lambda tensor: tensor.to(device))
+
+
+def copied(value: Any) -> Any:
+    """The same with copies of all tensors, also of those in tuples, lists and dictionaries."""
+    return _each(value, torch.Tensor.clone)
+
+
+def _each(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    if isinstance(value, torch.Tensor):
+        return change(value)
     if type(value) in (tuple, list):
-        return type(value)(moved(item, device) for item in value)
+        return type(value)(_each(item, change) for item in value)
     if type(value) is dict:
-        return {key: moved(item, device) for key, item in value.items()}
+        return {key: _each(item, change) for key, item in value.items()}
     return value

@@ -76,7 +76,7 @@ def test_the_peers_choice_is_kept_with_a_warning(nbits, caplog) -> None:
     spec = network(0)
     result = quantize_weights(spec, nbits)
     assert result == quantize_weights(spec, nbits, spare_constants=False)
-    assert "4 weights are compressed, as coremltools does, that are statistics of batch norms" in caplog.text
+    assert "4 weights are compressed, as coremltools does, though statistics of batch norms" in caplog.text
     assert "(bn.gamma, bn.beta, bn.mean, ...)" in caplog.text and "spare_constants=True" in caplog.text
     assert caplog.text.count("statistics of batch norms") == 1
 

@@ -19,15 +19,17 @@ def _convert(program, target: str):
     )
 
 
-def linear_model(target: str = "iOS18", seed: int = 0, shared: np.ndarray | None = None, name: str = "x"):
+def linear_model(
+    target: str = "iOS18", seed: int = 0, shared: np.ndarray | None = None, name: str = "x", width: int = 64
+):
     """One linear layer, whose weight may be given."""
     import coremltools as ct
     from coremltools.converters.mil.mil import Builder as mb
     from coremltools.converters.mil.mil import types
 
-    weight = np.random.default_rng(seed).normal(size=(64, 64)).astype(np.float16) if shared is None else shared
+    weight = np.random.default_rng(seed).normal(size=(64, width)).astype(np.float16) if shared is None else shared
 
-    @mb.program(input_specs=[mb.TensorSpec((1, 64), types.fp16)], opset_version=getattr(ct.target, target))
+    @mb.program(input_specs=[mb.TensorSpec((1, width), types.fp16)], opset_version=getattr(ct.target, target))
     def program(x):
         return mb.linear(x=mb.relu(x=x, name=f"relu_{name}"), weight=weight, name=f"dense_{name}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,14 @@ from corepress import recipe
 from corepress.formats.mlprogram.constexpr import set_name
 from corepress.searching.packages import PackageSubject
 from tests import structures
+from tests.cli.test_cli import corepress
 
 QUICK = {"forms": ["palettized"], "points": 1, "workers": 1}
 
 
-def inputs(name: str, count: int = 20) -> list[dict[str, np.ndarray]]:
+def inputs(name: str, count: int = 20, width: int = 64) -> list[dict[str, np.ndarray]]:
     rng = np.random.default_rng(0)
-    return [{name: rng.normal(size=(1, 64)).astype(np.float32)} for _ in range(count)]
+    return [{name: rng.normal(size=(1, width)).astype(np.float32)} for _ in range(count)]
 
 
 @pytest.fixture(scope="module")
@@ -31,14 +33,14 @@ def sharing(folder: Path) -> Path:
     return structures.multifunction(folder)
 
 
-def two_functions(folder: Path) -> Path:
-    """Functions with a weight of their own each."""
+def two_functions(folder: Path, widths: tuple[int, int] = (64, 64)) -> Path:
+    """Functions with a weight, and the width of an input, of their own each."""
     import coremltools as ct
 
     description = ct.utils.MultiFunctionDescriptor()
     for seed, name in enumerate(("first", "second")):
         path = folder / f"own_{name}.mlpackage"
-        structures.linear_model(seed=seed, name=name).save(str(path))
+        structures.linear_model(seed=seed, name=name, width=widths[seed]).save(str(path))
         description.add_function(str(path), src_function_name="main", target_function_name=name)
     description.default_function_name = "first"
     path = folder / "two.mlpackage"
@@ -121,6 +123,19 @@ def test_weights_are_fitted_to_the_function_that_samples_run_through(tmp_path: P
     learnt, _ = cto.hold_back(given)
     again = recipe.run(path, recipe.parse(found.recipe), spare_constants=True, sample_data=learnt)
     assert same_bytes(again.save(tmp_path / "a.mlpackage"), found.model.save(tmp_path / "b.mlpackage"))
+
+
+def test_the_command_that_a_search_writes_reads_samples_for_the_function(tmp_path: Path) -> None:
+    path = two_functions(tmp_path, (64, 96))
+    np.savez(tmp_path / "x.npz", x=np.concatenate([sample["x"] for sample in inputs("x", 400, 96)]))
+    out, steps, data = tmp_path / "a.mlpackage", tmp_path / "a.yaml", ["--data", tmp_path / "x.npz"]
+    how = ["--function", "second", "--method", "fitted", "--bits", 3, "--points", 1, "--forms", "palettized"]
+    corepress("search", path, "-o", out, "--recipe", steps, *data, *how)
+    again = ["compress", path, "-o", tmp_path / "b.mlpackage", "--recipe", steps, *data]
+    assert "# corepress " + " ".join(map(str, again)).replace("b.mlpackage", "a.mlpackage") in steps.read_text()
+    judged = json.loads(corepress(*again, "--json").stdout)["verification"]
+    assert judged["samples"] == 80
+    assert same_bytes(cto.load(out), cto.load(tmp_path / "b.mlpackage"))
 
 
 @pytest.mark.parametrize("form", ["palettized 1 bit", "sparse 50%, palettized 3 bits"])

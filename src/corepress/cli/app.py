@@ -193,7 +193,7 @@ def compress(
     learning = next((f"{step.learns_by} of the recipe" for step in steps.steps if step.learns_by), "")
     run_step("compress", model, to, running, lambda source, progress, samples: recipes.run(
         source, steps, workers=running.workers, progress=progress, sample_data=samples or None, **limits.keywords(),
-    ), page, check, learning, recipe.read_text(encoding="utf-8"))  # fmt: skip
+    ), page, check, learning, recipe.read_text(encoding="utf-8"), function=steps.function)  # fmt: skip
 
 
 @command(Checked)

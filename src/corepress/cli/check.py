@@ -79,28 +79,30 @@ class Check:
         asked = (self.metric, self.verify_threshold, self.min_snr, self.min_cosine)
         return self.verify or any(given is not None for given in asked)
 
-    def inputs(self, model: Model | Networks, fits: str) -> Inputs:
-        """The inputs to learn from and to compare on. `fits`: the option that learns from some, if any."""
+    def inputs(self, model: Model | Networks, fits: str, function: str | None = None) -> Inputs:
+        """The inputs to learn from and to compare on. `fits`: the option that learns from some, if any. `function`: of
+        a package with several, the one that they are for."""
         if not fits:
             if self.data is not None and self.test_data is not None:
                 raise ConfigError("--data has no effect beside --test-data: nothing here learns from it")
             chosen, source = (self.data, "--data") if self.test_data is None else (self.test_data, "--test-data")
-            return Inputs([], None if chosen is None else _read(model, chosen), source if chosen else "", "all")
+            judged = None if chosen is None else _read(model, chosen, function)
+            return Inputs([], judged, source if chosen else "", "all", function=function)
         if self.data is None:
             raise ConfigError(f"{fits} needs --data: inputs that are like those of the app")
-        given = list(_read(model, self.data, finite=True))
+        given = list(_read(model, self.data, function, finite=True))
         if self.test_data is not None:
-            return Inputs(given, _read(model, self.test_data), "--test-data", "all")
+            return Inputs(given, _read(model, self.test_data, function), "--test-data", "all", function=function)
         from corepress.split import hold_back
 
-        learnt, judged = hold_back(given)
-        if judged:
-            return Inputs(learnt, judged, "--data", "held back", len(given))
+        learnt, kept = hold_back(given)
+        if kept:
+            return Inputs(learnt, kept, "--data", "held back", len(given), function)
         log.warning(
             "the result is measured on the samples that it was fitted to: --data holds too few different ones to hold "
             "some back; give more, or others to judge by (--test-data)"
         )
-        return Inputs(given, given, "--data", "fitted to", len(given))
+        return Inputs(given, given, "--data", "fitted to", len(given), function)
 
     def judge(
         self, inputs: Inputs, original: Model | Networks, result: Model | Networks, watch: Watch | None = None
@@ -109,7 +111,10 @@ class Check:
         from corepress.split import FEW
         from corepress.verification import verify
 
-        verification = verify(original, result, inputs.judged, metric=self._metric, threshold=self._limit, watch=watch)
+        verification = verify(
+            original, result, inputs.judged, metric=self._metric, threshold=self._limit, function=inputs.function,
+            watch=watch,
+        )  # fmt: skip
         count = verification.distinct or verification.samples
         if inputs.judged is not None and count < FEW and inputs.part != "fitted to":
             log.warning(
@@ -128,7 +133,7 @@ class Inputs(NamedTuple):
     """What is learnt from, and what the result is judged by: None for random inputs.
 
     `source`: the option that names the latter. `part`: "all" of them, those "held back", or those "fitted to"; `total`:
-    of how many in these two cases.
+    of how many in these two cases. `function`: of a package with several, the one that they are for.
     """
 
     learnt: list[Sample]
@@ -136,6 +141,7 @@ class Inputs(NamedTuple):
     source: str
     part: str
     total: int = 0
+    function: str | None = None
 
 
 class Judgement(NamedTuple):
@@ -163,10 +169,10 @@ class Judgement(NamedTuple):
         return {**self.verification.to_dict(), "judged_on": {**basis, "of": inputs.total or self.verification.samples}}
 
 
-def _read(model: Model | Networks, path: Path, *, finite: bool = False) -> Iterator[Sample]:
+def _read(model: Model | Networks, path: Path, function: str | None, *, finite: bool = False) -> Iterator[Sample]:
     """The samples of a file or folder; `finite`: to learn from, so that they must not hold NaN or infinities."""
     from corepress.runtime.load import interface
     from corepress.runtime.samples import checked, read_samples
 
-    inputs = interface(model)
+    inputs = interface(model, function)
     return checked(read_samples(path, inputs), inputs, str(path), finite=finite)

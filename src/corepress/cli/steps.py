@@ -79,12 +79,13 @@ def run_step(
     fits: str = "",
     recipe: str | Callable[[], str] = "",
     told: Sequence[Found] = (),
+    function: str | None = None,
 ) -> None:
     """Apply a step under a progress bar, save, compare what was saved if asked to, report.
 
     `page`: the page that is written about it, if any. `fits`: the option by which the step learns from samples, if it
     does. `recipe`: what does the same, for the page, maybe known only at the end. `told`: takes which operations the
-    step left in floating point.
+    step left in floating point. `function`: of a package with several, the one that samples are for.
     Raises Missed where the result is worse than `check` asks for.
     """
     from corepress.cli import show
@@ -99,13 +100,13 @@ def run_step(
     if check.wanted or fits:
         # Missing PyTorch is said before the work, not after it.
         from corepress import runtime  # noqa: F401
-    inputs = check.inputs(original, fits)
+    inputs = check.inputs(original, fits, function)
     with show.progress(title) as progress:
         model = step(original, progress, inputs.learnt)
         result = report(model)
         saved = model.save(to.output, overwrite=to.overwrite)
     hazards = of_changed(model)
-    watch = page.watch(original) if check.wanted else None
+    watch = page.watch(original, function) if check.wanted else None
     judgement = check.judge(inputs, original, saved, watch) if check.wanted else None
     page.write(
         title, result, overwrite=to.overwrite, names=(original.path.name, to.output.name), models=(original, saved),

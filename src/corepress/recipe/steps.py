@@ -71,3 +71,8 @@ class Recipe:
     target: str | None
     steps: tuple[Step, ...]
     networks: bool = False
+
+    @property
+    def function(self) -> str | None:
+        """The function that the first step that learns from samples names; None for the default one."""
+        return next((step.function for step in self.steps if step.learns_by), None)

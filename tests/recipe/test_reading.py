@@ -203,3 +203,27 @@ def test_steps_that_learn_name_the_function_of_the_samples() -> None:
     ):
         with pytest.raises(ConfigError, match=message):
             step(entry)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "meet"),
+    [
+        ("conv*", "*weight_to_fp16", True),
+        ("conv*", "conv1_w", True),
+        ("conv?_w", "*[12]_w", True),
+        ("conv1_w", "conv1_w", True),
+        ("[*]_w", "*", True),
+        ("a*", "a[*]_w*", True),
+        ("conv1_w", "conv2_w", False),
+        ("encoder*", "decoder*", False),
+        ("*_key", "*_value", False),
+        ("conv", "conv1*", False),
+        ("[*]_w", "layer[[]0]_w", False),
+        ("[*]_w", "x_w", False),
+    ],
+)
+def test_a_step_is_joint_where_its_patterns_may_match_a_name_of_one_before(one: str, other: str, meet: bool) -> None:
+    for first, second in ((one, other), (other, one)):
+        before = {"prune": "skip", "names": {first: {"target_sparsity": 0.5}}}
+        steps = parse({"steps": [before, {"palettize": "skip", "names": {second: {"nbits": 4}}}]}).steps
+        assert [step.joint for step in steps] == [False, meet]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -33,6 +34,10 @@ _WAYS = {
 }
 # What belongs to one granularity is not inherited by another.
 _OF_GRANULARITY = ("group_size", "channel_axis", "smaller_group", "block_size", "smaller_block")
+# What of a pattern stands for itself: a wildcard in brackets, and all up to the first, or behind the last, wildcard.
+_ESCAPED = re.compile(r"\[([*?[])]")
+_BEGINNING = re.compile(r"(?:\[[*?[]]|[^*?[])*")
+_END = re.compile(r"(?:\[[*?[]]|[^]*?[])*\Z")
 
 
 class _Face(NamedTuple):
@@ -122,7 +127,19 @@ def _may_meet(one: AnyConfig, other: AnyConfig) -> bool:
     if any(config.global_config or config.op_type_configs for config in (one, other)):
         return True
     names, others = ({name for name, held in c.op_name_configs.items() if held is not None} for c in (one, other))
-    return any(a == b or fnmatchcase(a, b) or fnmatchcase(b, a) for a in names for b in others)
+    return any(_may_match_one_name(a, b) for a in names for b in others)
+
+
+def _may_match_one_name(pattern: str, other: str) -> bool:
+    """Whether a name may match both. Of two patterns with wildcards only how their names begin and end can deny it."""
+    for one, two in ((pattern, other), (other, pattern)):
+        if _BEGINNING.fullmatch(one):  # no wildcard
+            return fnmatchcase(_ESCAPED.sub(r"\1", one), two)
+    starts, ends = (
+        [_ESCAPED.sub(r"\1", found.findall(one)[0]) for one in (pattern, other)] for found in (_BEGINNING, _END)
+    )
+    short_start, short_end = min(starts, key=len), min(ends, key=len)
+    return all(start.startswith(short_start) for start in starts) and all(end.endswith(short_end) for end in ends)
 
 
 def _step(entry: Any, where: str, target: targets.Target | None, face: _Face) -> Step:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import as_completed
 from contextlib import contextmanager
@@ -25,6 +26,18 @@ class Skip(CorepressError):
     def __init__(self, reason: str, *, quiet: bool = False):
         super().__init__(reason)
         self.quiet = quiet
+
+
+@contextmanager
+def silence() -> Iterator[None]:
+    """Nothing is said of models that are made to be measured."""
+    ours = logging.getLogger("corepress")
+    before = ours.level
+    ours.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        ours.setLevel(before)
 
 
 @contextmanager

@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 # No word that anybody means is longer.
 _LONGEST = 200
+# Names that a sentence has room for.
+_SOME = 3
 _MOST_SENTENCES = 3
 ONE_OF = '"{name}" must be one of {allowed}, but got {value}.'
 
@@ -65,6 +67,12 @@ def _nearest(pattern: str, names: Sequence[str]) -> list[str]:
         starts = {name[: len(bare)]: name for name in reversed(names)}
         near = [starts[start] for start in difflib.get_close_matches(bare, starts, n=3)] + near
     return [name for name in dict.fromkeys(near) if name != pattern][:3]
+
+
+def some(names: Sequence[str]) -> str:
+    """Names in a sentence: the first three in quotes, and how many more there are."""
+    more = f" and {len(names) - _SOME} more" if len(names) > _SOME else ""
+    return ", ".join(f'"{name}"' for name in names[:_SOME]) + more
 
 
 def _listed(names: Iterable[str]) -> str:

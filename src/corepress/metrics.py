@@ -143,6 +143,11 @@ class Row:
         return value
 
 
+def worded(metric: str) -> tuple[str, str]:
+    """The label and the unit of a metric; of somebody's own its name, and none."""
+    return METRICS[metric][:2] if metric in METRICS else (metric, "")
+
+
 def worst(rows: Iterable[Row], metric: str) -> float | None:
     """The worst value of a metric among some rows; None where none of them has it."""
     values = [value for row in rows if (value := row.of(metric)) is not None]

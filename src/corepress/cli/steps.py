@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     Config = OptimizationConfig | NetworkConfig
 
+# Weights that a message names, the largest ones.
 _NAMED = 3
 
 Samples = list[Sample]
@@ -52,20 +53,17 @@ def check_asks(model: Any, configs: Sequence[Config | None], file: Path | None, 
         return
     if activations and any(asks_of_operations(config, model) for config in configs):  # type: ignore[arg-type]
         return
+    from corepress.fields import some
+
     rules = [rule for config in configs if config is not None for rule in config.rules() if config.held(rule)]
-    asked = f"it asks for {_some(rule.key for rule in rules)}" if rules else "it leaves everything alone"
+    keys = list(dict.fromkeys(str(rule.key) for rule in rules))
+    asked = f"it asks for {some(keys)}" if keys else "it leaves everything alone"
     largest = sorted(weights, key=lambda weight: -weight.stored_bytes)[:_NAMED]
+    names = some(list(dict.fromkeys(weight.name for weight in largest)))
     raise ConfigError(
-        f"{file} compresses nothing in {model.path.name}: {asked}, where the model has weights such as "
-        f"{_some(weight.name for weight in largest)}. It may be for another model; corepress info lists the weights"
+        f"{file} compresses nothing in {model.path.name}: {asked}, where the model has weights such as {names}. "
+        "It may be for another model; corepress info lists the weights"
     )
-
-
-def _some(names: Iterable[str]) -> str:
-    """The first few names, and how many more there are."""
-    different = list(dict.fromkeys(names))
-    more = f" and {len(different) - _NAMED} more" if len(different) > _NAMED else ""
-    return ", ".join(f'"{name}"' for name in different[:_NAMED]) + more
 
 
 def run_step(

@@ -16,7 +16,7 @@ from corepress.coreml.rewrite import Outcome, rewrite
 from corepress.coreml.rules import PYTHON, Item, without_effect
 from corepress.engine import Progress, Skip, not_smaller, nothing_done
 from corepress.errors import ConfigError, Missed
-from corepress.fields import warn_or_raise
+from corepress.fields import some, warn_or_raise
 from corepress.formats.mlprogram import Model, Weight
 from corepress.formats.mlprogram.program import nodes
 
@@ -29,7 +29,6 @@ _SPARED = (
     "no product, look-up or recurrence reads it, so that each rounding error would go straight into the answers; "
     "spare_constants=False compresses it"
 )
-_NAMED = 3
 
 
 class Plan(NamedTuple):
@@ -194,9 +193,8 @@ def _spare(choices: Choices, config: OptimizationConfig, weights: list[Weight], 
     if spare:
         choices.update({(weight.function, weight.output): Skip(_SPARED, quiet=True) for weight in found})
     elif found:
-        more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
         log.warning(
-            "No product, look-up or recurrence reads %s%s, so that each rounding error goes straight into the answers, "
+            "No product, look-up or recurrence reads %s, so that each rounding error goes straight into the answers, "
             "as with positions, anchors and masks: spare_constants=True leaves such constants alone",
-            *(", ".join(f'"{weight.name}"' for weight in found[:_NAMED]), more),
+            some([weight.name for weight in found]),
         )

@@ -14,7 +14,7 @@ from typing import Any
 
 from corepress.errors import importing, one_line
 from corepress.formats.atomic import Kind, check_destination, replacing
-from corepress.metrics import METRICS
+from corepress.metrics import worded
 from corepress.sizes import size
 from corepress.version import __version__
 
@@ -69,7 +69,7 @@ def measured(metric: str, value: float | None) -> str:
     """The value of a metric, with its unit."""
     if value is None:
         return "-"
-    unit = METRICS[metric].unit if metric in METRICS else ""
+    _, unit = worded(metric)
     if unit == " dB":
         return decibels(value)
     return f"{value:.5f}" if metric == "cosine" else f"{value:.4g}{unit}"
@@ -77,7 +77,7 @@ def measured(metric: str, value: float | None) -> str:
 
 def label(metric: str) -> str:
     """The name of a metric, or of somebody's own, with its unit."""
-    return f"{METRICS[metric].label},{METRICS[metric].unit}".rstrip(",") if metric in METRICS else metric
+    return ",".join(worded(metric)).rstrip(",")
 
 
 def short(name: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from corepress import metrics
-from corepress.metrics import METRICS
+from corepress.metrics import METRICS, worded
 from corepress.reports.document import label, measured, render, short
 from corepress.reports.rows import Report, Row
 from corepress.sizes import size
@@ -308,10 +308,7 @@ def _found(search: Searched | None, translate: Callable[[str], str]) -> dict[str
         "met": search.met,
         "summary": translate(search.summary),
         "activations": "" if search.activations is None else search.activations.summary,
-        "tested": {
-            METRICS[metric].label if metric in METRICS else metric: measured(metric, value)
-            for metric, value in search.tested.items()
-        },
+        "tested": {worded(metric)[0]: measured(metric, value) for metric, value in search.tested.items()},
         "notes": [translate(note) for note in search.notes],
     }
 

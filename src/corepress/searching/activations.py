@@ -15,17 +15,17 @@ from corepress import recipe
 from corepress.coreml.activations.exceptions import MARGIN, Found
 from corepress.coreml.activations.exceptions import Goal as Kept
 from corepress.coreml.activations.quantize import quantized
-from corepress.engine import Progress
+from corepress.engine import Progress, silence
 from corepress.errors import ConfigError
+from corepress.fields import some
 from corepress.formats.mlprogram import Model
 from corepress.formats.mlprogram.program import nodes
 from corepress.searching.goals import Goal
 from corepress.searching.integers import ARGUMENTS, CONFIG, in_floating_point
-from corepress.searching.packages import PackageSubject, silence
+from corepress.searching.packages import PackageSubject
 from corepress.searching.quality import Judge, Metric, Quality
 from corepress.searching.result import Activations, Result
 from corepress.searching.run import Split, Stopped
-from corepress.searching.subject import named
 
 # What 8-bit activations may cost at most if nothing else is said, in dB of SNR: half of the noise.
 LOSS = 10 * math.log10(2)
@@ -251,7 +251,7 @@ def _changed(
     )
     notes = ["the other models of the front have no quantized activations"] if len(result.points) > 1 else []
     if others := {str(node.function) for node in nodes(model.spec)}.difference(subject.functions):
-        notes.append(f"the activations of {named(sorted(others))} are not quantized: no sample runs through it")
+        notes.append(f"the activations of {some(sorted(others))} are not quantized: no sample runs through it")
     return replace(
         result,
         model=model,

@@ -12,13 +12,14 @@ import numpy as np
 
 from corepress.engine import Progress
 from corepress.errors import ConfigError
+from corepress.fields import some
 from corepress.metrics import METRICS
 from corepress.searching.allotment import allot, least, neighbours, steps, total
 from corepress.searching.damage import FEWEST, MOST, Prices, as_they_are, predicted, worthwhile
 from corepress.searching.goals import Goal
 from corepress.searching.quality import Quality
 from corepress.searching.result import Chosen, Point
-from corepress.searching.subject import Array, Candidate, Choice, Place, Sample, Subject, named
+from corepress.searching.subject import Array, Candidate, Choice, Place, Sample, Subject
 
 # How often a choice is measured and, half-way to the values that it has, the damages are predicted anew.
 ROUNDS = 2
@@ -333,9 +334,7 @@ class Search:
         points = [self._point(choice, choice == chosen) for choice in front]
         notes = list(self.subject.notes)
         if unreached := [self.subject.items[item].name for item in self.prices.unreached]:
-            notes.append(
-                f"no output depends on {named(unreached)} in the samples: the damage is guessed from the error"
-            )
+            notes.append(f"no output depends on {some(unreached)} in the samples: the damage is guessed from the error")
         return Found(points, front, met, notes)
 
     def _point(self, choice: Choice, chosen: bool) -> Point:

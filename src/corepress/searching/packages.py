@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -22,7 +21,7 @@ from corepress.coreml.methods import METHODS
 from corepress.coreml.op_configs import OpPalettizerConfig
 from corepress.coreml.opset import oldest_target, reach
 from corepress.coreml.readers import read_by_product
-from corepress.engine import Skip, skipping
+from corepress.engine import Skip, silence, skipping
 from corepress.fields import read
 from corepress.formats.mlprogram import Model, Weight
 from corepress.linting import of_form
@@ -270,18 +269,6 @@ class PackageSubject:
     def size(self, model: Model) -> int:
         """See `Subject`. Where activations are to be quantized, what that takes at most is included."""
         return model.size() + self._pairs
-
-
-@contextlib.contextmanager
-def silence() -> Iterator[None]:
-    """Nothing is said of models that are made to be measured."""
-    ours = logging.getLogger("corepress")
-    before = ours.level
-    ours.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        ours.setLevel(before)
 
 
 def _along_an_axis(candidate: Candidate, weight: Weight) -> Candidate:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from corepress.json_numbers import plain
-from corepress.metrics import METRICS
+from corepress.metrics import worded
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -161,7 +161,7 @@ class Result:
         if (least := self.least) is not None and not self.met:  # what missed it, on whichever samples
             numbers.sort(key=lambda number: number >= least)
         number = numbers[0] if numbers else math.nan
-        label, unit = (METRICS[self.metric][:2]) if self.metric in METRICS else (self.metric, "")
+        label, unit = worded(self.metric)
         # What misses a goal must not be rounded to it.
         close = self.least is not None and not self.met and f"{number:.4g}" == f"{self.least:.4g}"
         digits = ".10g" if close else ".4g"
@@ -220,7 +220,7 @@ class Result:
         from corepress.tables import NamesTable
 
         metrics = list(self.chosen.quality)
-        labels = (METRICS[name][0] if name in METRICS else name for name in metrics)
+        labels = (worded(name)[0] for name in metrics)
         table = NamesTable("", "size", "bits/compressible", *labels)
         for point in self.points:
             numbers = (f"{point.quality[name]:.4g}" for name in metrics)

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple, Protocol
 from numpy.typing import NDArray
 from torch import Tensor
 
+from corepress.fields import some
+
 Array = NDArray[Any]
 Sample = Mapping[str, Any]
 # For each item, the index of its candidate.
@@ -135,18 +137,12 @@ class Subject(Protocol):
         ...
 
 
-def named(names: Sequence[str]) -> str:
-    """Some names in a sentence: the first three, and how many more there are."""
-    shown = ", ".join(f'"{name}"' for name in names[:3])
-    return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown
-
-
 def left_alone(reasons: Mapping[str, str]) -> list[str]:
     """Sentences on weights that stay as they are. `reasons`: by name, why."""
     by_reason: dict[str, list[str]] = {}
     for name, reason in reasons.items():
         by_reason.setdefault(reason, []).append(name)
     return [
-        f"{named(names)} {'is' if len(names) == 1 else 'are each'} left alone: {reason}"
+        f"{some(names)} {'is' if len(names) == 1 else 'are each'} left alone: {reason}"
         for reason, names in by_reason.items()
     ]

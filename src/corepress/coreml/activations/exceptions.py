@@ -20,7 +20,7 @@ from corepress.coreml.calibrated.judging import Split, answers_of
 from corepress.engine import Progress
 from corepress.errors import ConfigError, DataError
 from corepress.formats.mlprogram import Model
-from corepress.metrics import METRICS, Sums, limit_of, worst
+from corepress.metrics import Sums, limit_of, worded, worst
 
 log = logging.getLogger(__name__)
 
@@ -139,7 +139,7 @@ class Found:
     @property
     def summary(self) -> str:
         """What was found, in a sentence."""
-        label, unit = METRICS[self.goal.metric][:2] if self.goal.metric in METRICS else (self.goal.metric, "")
+        label, unit = worded(self.goal.metric)
         basis = "held back for choosing" if self.held_back else "that ranges come from, too"
         counted = f"{self.samples} sample{'' if self.samples == 1 else 's'}"
         reached = f"{label} {self.value:.4g}{unit} on {counted} {basis}"
@@ -321,6 +321,7 @@ class _Judge:
         self.always, self.value_of = always, value_of
         self.exact, self.function, self.device = exact, function, device
         self._known: dict[Names, float] = {}
+        self._harms: dict[str, float] = {}
         self._runs = 0
 
     def value(self, exceptions: Names) -> float:
@@ -338,7 +339,12 @@ class _Judge:
         return self.goal.noise(self.value(exceptions))
 
     def harms(self, operations: Collection[str]) -> dict[str, float]:
-        """The noise that each operation adds when it alone is quantized."""
+        """The noise that each operation adds when it alone is quantized; each is measured once."""
+        new = [name for name in operations if name not in self._harms]
+        self._harms |= self._alone(new) if new else {}
+        return {name: self._harms[name] for name in operations}
+
+    def _alone(self, operations: Collection[str]) -> dict[str, float]:
         count = min(_RANKED_BY, len(self.samples))
         snr = Goal("snr", 0)
         without = snr.noise(self._measured(self.way.ranges.model, count, "snr"))

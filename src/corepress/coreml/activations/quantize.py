@@ -17,7 +17,7 @@ from corepress.coreml.interop import takes_any_model
 from corepress.coreml.op_configs import OpActivationLinearQuantizerConfig, OpLinearQuantizerConfig
 from corepress.coreml.opset import reach
 from corepress.coreml.rules import PYTHON, Item, without_effect
-from corepress.engine import Progress
+from corepress.engine import Progress, silence
 from corepress.errors import ConfigError, Missed
 from corepress.fields import warn_or_raise
 from corepress.formats.mlprogram import Model
@@ -162,7 +162,7 @@ def quantized(
         return ranges.written(_known(exceptions, ranges, strict)), None
     starts: dict[bool, tuple[_Start, Ranges]] = {}
     for start in _starts(model, original, equalize, split, function, device):
-        with _muted(bool(starts)):  # the first one has told what there is to tell
+        with silence() if starts else contextlib.nullcontext():  # the first one has told what there is to tell
             starts[start.equalized] = start, ranges_of(start.model)
 
     def ways_of(equalized: bool, observer: str) -> Iterator[Way]:
@@ -213,18 +213,6 @@ def _starts(
         elif equalize is True:
             log.warning("equalize has no effect: no dense weights can take factors of channels from each other")
             yield _Start(model, original, False)
-
-
-@contextlib.contextmanager
-def _muted(mute: bool) -> Iterator[None]:
-    """Without warnings, if `mute`."""
-    before = logging.root.manager.disable
-    try:
-        if mute:
-            logging.disable(logging.WARNING)
-        yield
-    finally:
-        logging.disable(before)
 
 
 def _ways(

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from corepress import neural_network as neural_network
     from corepress import runtime as runtime
     from corepress import torch as torch
+    from corepress.augmenting.augment import augment as augment
     from corepress.description import Description as Description
     from corepress.description import describe as describe
     from corepress.formats.mlprogram import Model as Model
@@ -76,6 +77,7 @@ __all__ = [
 ]
 
 _LAZY = {
+    "augment": "corepress.augmenting.augment",
     "Comparison": "corepress.reports.comparison",
     "compare": "corepress.reports.comparison",
     "Model": "corepress.formats.mlprogram",

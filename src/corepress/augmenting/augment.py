@@ -1,0 +1,124 @@
+"""`augment`: more samples for a model, made of those that there are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corepress.augmenting.arrays import cropped, mixed
+from corepress.augmenting.tokens import Vocabulary, token_inputs
+from corepress.errors import ConfigError
+from corepress.formats.features import Feature
+from corepress.formats.mlprogram import Model
+from corepress.formats.neural_network import Model as Networks
+from corepress.runtime import load
+from corepress.runtime.domains import Domain, domains, looks_like_picture
+from corepress.runtime.samples import checked
+from corepress.runtime.values import to_tensors
+
+Array = NDArray[Any]
+# Makes the value of an input in a new sample: of its values in two samples, and how much shall be new.
+Vary = Callable[[Array, Array, float, np.random.Generator], Array]
+
+
+def augment(
+    sample_data: Iterable[Mapping[Any, Any]],
+    model: str | Path | Model | Networks,
+    count: int,
+    *,
+    seed: int = 0,
+    function: str | None = None,
+) -> list[dict[str, Array]]:
+    """More samples for a model, made of those that there are, for methods that learn from samples.
+
+    What an input holds is read off the program. Of tokens, rows of a table of words, some or all are replaced: half of
+    them by tokens of the samples, as often as these have them, half by any of the vocabulary. What begins and ends a
+    text, and padding, stays. Pictures are cropped, turned into their mirror image, and mixed with others; other numbers
+    are mixed. Masks, positions and whole numbers of unknown meaning stay as they are in the sample that a new one is
+    made of.
+
+    Such samples resemble no real ones, so that they are good to learn from beside real ones, and not to judge by.
+
+    Args:
+        sample_data: Inputs, {input name: array of the input's shape and type}; only what is to be learnt from.
+        model: A path, a `corepress.Model` or a `corepress.neural_network.Model`.
+        count: How many new samples.
+        seed: The same one gives the same samples.
+        function: Of a model with several, the one that the samples are for.
+
+    Returns:
+        The new samples, {input name: array}, without those that were given.
+
+    Raises:
+        ConfigError: For samples that do not fit the model, and for inputs of which nothing can be varied.
+
+    Examples:
+        >>> samples = [{"image": image} for image in np.load("samples.npz")["image"]]
+        >>> more = cto.augment(samples, "model.mlpackage", 100)
+        >>> len(more), more[0]["image"].shape
+        (100, (1, 1, 8, 8))
+    """
+    if count < 0:
+        raise ConfigError(f"count, of new samples, must not be below 0: {count}")
+    program = load(model, function=function)
+    inputs = program.interface.inputs
+    given = [
+        {name: tensor.numpy() for name, tensor in to_tensors(inputs, sample).items()}
+        for sample in checked(sample_data, program.interface, finite=True)
+    ]
+    varied = _varied(inputs, domains(program), given)
+    random = np.random.default_rng(seed)
+    return [_new(given, varied, random) for _ in range(count)]
+
+
+def _new(
+    given: Sequence[Mapping[str, Array]], varied: Mapping[str, Vary], random: np.random.Generator
+) -> dict[str, Array]:
+    one, other = (given[int(random.integers(len(given)))] for _ in range(2))
+    share = float(random.random())
+    return {
+        name: varied[name](value, other[name], share, random) if name in varied else value.copy()
+        for name, value in one.items()
+    }
+
+
+def _varied(
+    features: Sequence[Feature], known: Mapping[str, Domain], given: Sequence[Mapping[str, Array]]
+) -> dict[str, Vary]:
+    """How each input that can be varied is; ConfigError where none can."""
+    tokens = token_inputs(known, given)
+    found: dict[str, Vary] = {}
+    for feature in features:
+        domain = known.get(feature.name)
+        if feature.name in tokens:
+            vocabulary = Vocabulary((sample[feature.name] for sample in given), tokens[feature.name])
+            found[feature.name] = partial(_tokens, vocabulary)
+        elif feature.kind == "image" or looks_like_picture(feature):
+            last = feature.kind != "image" and feature.shape[1] not in (1, 3)
+            found[feature.name] = partial(_picture, last)
+        elif len(given) > 1 and domain is None and np.issubdtype(feature.dtype, np.floating):
+            found[feature.name] = _numbers
+    if not found:
+        names = ", ".join(feature.name for feature in features) or "none"
+        raise ConfigError(
+            f"no input can be varied ({names}): it takes tokens, pictures, or two samples of other numbers"
+        )
+    return found
+
+
+def _tokens(vocabulary: Vocabulary, one: Array, other: Array, share: float, random: np.random.Generator) -> Array:
+    return vocabulary.varied(one, share, random)
+
+
+def _picture(channels_last: bool, one: Array, other: Array, share: float, random: np.random.Generator) -> Array:
+    parts = [cropped(value, random, channels_last=channels_last) for value in (one, other)]
+    return mixed(parts[0], parts[1], random)
+
+
+def _numbers(one: Array, other: Array, share: float, random: np.random.Generator) -> Array:
+    return mixed(one, other, random).copy()

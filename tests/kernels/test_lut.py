@@ -31,9 +31,9 @@ def nearest(table: Array, wanted: Array, entry: int) -> int:
     return best if distances[best] < distances[entry] else entry
 
 
-def feedback_twin(target: Array, unit: Array, tables: Array, codes: Array, errors: Array, begin: int) -> None:
+def feedback_twin(target: Array, units: Array, tables: Array, codes: Array, errors: Array, begin: int) -> None:
     for r in range(len(target)):
-        table = tables[r * len(tables) // len(target)]
+        table, unit = (of[r * len(of) // len(target)] for of in (tables, units))
         for i in range(target.shape[2]):
             code = codes[r, begin + i] = nearest(table, target[r, :, i], 0)
             errors[r, :, begin + i] -= table[code]
@@ -41,9 +41,9 @@ def feedback_twin(target: Array, unit: Array, tables: Array, codes: Array, error
             target[r, :, i + 1 :] = fused(made, unit[i, None, i + 1 :], target[r, :, i + 1 :])
 
 
-def descend_twin(pull: Array, hessian: Array, tables: Array, codes: Array) -> None:
+def descend_twin(pull: Array, hessians: Array, tables: Array, codes: Array) -> None:
     for r in range(len(pull)):
-        table = tables[r * len(tables) // len(pull)]
+        table, hessian = (of[r * len(of) // len(pull)] for of in (tables, hessians))
         for i in range(pull.shape[2]):
             code = codes[r, i]
             better = nearest(table, table[code] + pull[r, :, i] / hessian[i, i], int(code))
@@ -70,34 +70,35 @@ def parts(rng: np.random.Generator, rows: int) -> list[tuple[int, int]]:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(0, 2**32 - 1), SHAPES, st.integers(0, 3), st.integers(0, 3), st.booleans())
-def test_feedback(seed, shape, begin, after, strange) -> None:
+@given(st.integers(0, 2**32 - 1), SHAPES, st.integers(0, 3), st.integers(0, 3), st.booleans(), st.integers(1, 4))
+def test_feedback(seed, shape, begin, after, strange, inputs) -> None:
     rng, target, tables, _ = case(seed, shape, strange)
     rows, dim, width = target.shape
     columns = begin + width + after
-    unit = rng.normal(size=(width, width)).astype(F)
+    units = rng.normal(size=(inputs, width, width)).astype(F)
     errors, codes = rng.normal(size=(rows, dim, columns)).astype(F), np.full((rows, columns), 7, np.uint8)
     found = [guarded(array) for array in (target, codes, errors)]
     with np.errstate(all="ignore"):
         for first, last in parts(rng, rows):
-            feedback(found[0], guarded(unit), guarded(tables), found[1], found[2], begin, first, last)
-        feedback_twin(target, unit, tables, codes, errors, begin)
+            own = units[0] if inputs == 1 else units
+            feedback(found[0], guarded(own), guarded(tables), found[1], found[2], begin, first, last)
+        feedback_twin(target, units, tables, codes, errors, begin)
     for one, other in zip(found, (target, codes, errors), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(0, 2**32 - 1), SHAPES, st.booleans())
-def test_descend(seed, shape, strange) -> None:
+@given(st.integers(0, 2**32 - 1), SHAPES, st.booleans(), st.integers(1, 4))
+def test_descend(seed, shape, strange, groups) -> None:
     rng, pull, tables, codes = case(seed, shape, strange)
     columns = pull.shape[2]
-    inputs = rng.normal(size=(columns, columns + 3)).astype(F)
-    hessian = inputs @ inputs.T
+    inputs = rng.normal(size=(groups, columns, columns + 3)).astype(F)
+    hessians = inputs @ inputs.swapaxes(1, 2)
     found, own = guarded(pull), guarded(codes)
     with np.errstate(all="ignore"):
         for first, last in parts(rng, len(pull)):
-            descend(found, guarded(hessian), guarded(tables), own, first, last)
-        descend_twin(pull, hessian, tables, codes)
+            descend(found, guarded(hessians[0] if groups == 1 else hessians), guarded(tables), own, first, last)
+        descend_twin(pull, hessians, tables, codes)
     np.testing.assert_array_equal(own, codes)
     np.testing.assert_array_equal(found, pull)
 
@@ -123,6 +124,10 @@ def test_what_a_kernel_would_read_beyond_is_refused() -> None:
         entries_of(values, tables, codes + np.uint8(4), 0, 4)
     with pytest.raises(ValueError, match="no rows from 0 to 5 of 4"):
         descend(values, np.eye(6, dtype=F), tables, codes, 0, 5)
+    with pytest.raises(ValueError, match="shape"):
+        descend(values, np.ones((2, 6, 5), F), tables, codes, 0, 4)
+    with pytest.raises(ValueError, match="no matrix"):
+        descend(values, np.ones((0, 6, 6), F), tables, codes, 0, 4)
     with pytest.raises(ValueError, match="up to 256"):
         entries_of(values, np.ones((2, 4, 2), F), codes, 0, 4)
     with pytest.raises(ValueError, match="6 columns from 1 on"):

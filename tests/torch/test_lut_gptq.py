@@ -85,14 +85,30 @@ def test_answers_are_nearer_and_convert_to_the_same_values(fields: dict, tmp_pat
 
 def test_layers_that_tables_do_not_fit_are_left_alone(caplog: pytest.LogCaptureFixture) -> None:
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(4, 8, 3, groups=2), nn.Conv2d(8, 6, 3))
-    config = {"algorithm": "lut_gptq", "granularity": "per_grouped_channel", "group_size": 4}
+    model = nn.Sequential(nn.Conv2d(4, 4, 3, groups=2), nn.Conv2d(4, 6, 3))
+    config = {"algorithm": "lut_gptq", "granularity": "per_grouped_channel", "group_size": 4, "cluster_dim": 4}
     compressor = LayerwiseCompressor(model, LayerwiseCompressorConfig.from_dict({"global_config": config}))
     with caplog.at_level(logging.WARNING):
         compressed = compressor.compress([torch.randn(4, 4, 8, 8)], "cpu")
     assert all(torch.equal(a, b) for a, b in zip(compressed.parameters(), model.parameters(), strict=True))
     skipped = compressor.report().skipped
-    assert "in groups" in skipped["0.weight"] and "don't divide its 6 channels" in skipped["1.weight"]
+    assert "the 2 channels of its groups" in skipped["0.weight"]
+    assert "don't divide its 6 channels" in skipped["1.weight"]
+
+
+def test_a_depthwise_convolution_is_fitted_with_one_table() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(32, 32, 3, groups=32, padding=1))
+    images = [torch.randn(4, 32, 1, 1) + 0.3 * torch.randn(4, 32, 8, 8) for _ in range(4)]
+    of_ours = LayerwiseCompressorConfig.from_dict({"global_config": {"algorithm": "lut_gptq", "n_bits": 2}})
+    small = LayerwiseCompressor(model, of_ours).compress(images, "cpu")
+    config = {"global_config": {"n_bits": 2}}
+    plain = PostTrainingPalettizer(model, PostTrainingPalettizerConfig.from_dict(config)).compress()
+    assert len(small[0].weight.unique()) == 4
+    test = torch.randn(8, 32, 1, 1) + 0.3 * torch.randn(8, 32, 8, 8)
+    with torch.no_grad():
+        errors = [float((other(test) - model(test)).square().sum()) for other in (small, plain)]
+    assert errors[0] < 0.7 * errors[1]
 
 
 def test_wrong_fields_are_refused() -> None:

@@ -214,21 +214,22 @@ class LutGptq(Palettize):
         output_axis = 1 if layout.transposed else 0
         if not isinstance(value, np.ndarray):
             return None
-        if config.mode != "KMEANS" or config.enable_per_channel_scale or layout.groups > 1 or config.nbits is None:
+        if config.mode != "KMEANS" or config.enable_per_channel_scale or config.nbits is None:
             return None
         grouped = config.granularity is CompressionGranularity.PER_GROUPED_CHANNEL
         if grouped and config.channel_axis is not None and self.axis(value.ndim) != output_axis:
             return None
         lut_dtype: Any = config.lut_dtype
+        hessian = statistics.hessian.matrix.numpy()
         form = palettize_by_hessian(
-            layout.matrices(statistics.refitted(value))[0],
-            statistics.hessian.matrix[0].numpy(),
+            layout.matrices(statistics.refitted(value)).reshape(-1, layout.columns),
+            hessian if layout.groups > 1 else hessian[0],
             config.nbits,
-            group_size=self.group_size(layout.rows) if grouped else 0,
+            group_size=self.group_size(value.shape[output_axis]) if grouped else 0,
             cluster_dim=config.cluster_dim,
             lut_dtype=lut_dtype,
         )
-        whole: CompressedWeight = layout.form([form])
+        whole: CompressedWeight = layout.form(form)
         return whole
 
 

@@ -130,11 +130,11 @@ class SparseGpt(Prune):
         if ratio is not None and (config.dim != 1 or layout.elements > 1 or layout.transposed):
             return None
 
-        def prune_group(weight: torch.Tensor, keep: torch.Tensor | None, group: int) -> Sparse:
-            factor = hessian.factor(group)
-            return sparsegpt(weight, hessian.matrix[group], sparsity=sparsity or 0.0, n_m_ratio=ratio, factor=factor)
+        def pruned(weight: torch.Tensor, keep: torch.Tensor | None) -> Sparse:
+            factor = hessian.factor()
+            return sparsegpt(weight, hessian.matrix, sparsity=sparsity or 0.0, n_m_ratio=ratio, factor=factor)
 
-        return layout.by_group(statistics.refitted(value), prune_group)
+        return layout.fitted(statistics.refitted(value), pruned)
 
 
 METHOD = Method(

@@ -164,7 +164,7 @@ class Gptq(Quantize):
         config, layout, hessian = self.config, statistics.layout, statistics.hessian
         per_tensor = config.granularity is Granularity.PER_TENSOR
         dense = value.values if isinstance(value, Sparse) else value
-        if not isinstance(dense, np.ndarray) or (per_tensor and layout.groups > 1):
+        if not isinstance(dense, np.ndarray):
             return None
         block = None
         if config.granularity is Granularity.PER_BLOCK:
@@ -173,10 +173,10 @@ class Gptq(Quantize):
             block = self.block_sizes(value.shape)[0 if layout.transposed else 1] * layout.elements
         symmetric = config.mode == "LINEAR_SYMMETRIC"
 
-        def round_group(weight: torch.Tensor, keep: torch.Tensor | None, group: int) -> Quantized:
+        def rounded(weight: torch.Tensor, keep: torch.Tensor | None) -> Quantized:
             return gptq(
                 weight,
-                hessian.matrix[group],
+                hessian.matrix,
                 bits=4 if config.dtype.nbits == 4 else 8,
                 symmetric=symmetric,
                 per_tensor=per_tensor,
@@ -184,11 +184,11 @@ class Gptq(Quantize):
                 by_activation=block is None,
                 scale_search=config.scale_search,
                 keep=keep,
-                factor=hessian.factor(group, by_activation=block is None),
+                factor=hessian.factor(by_activation=block is None),
             )
 
         form: CompressedWeight = integers(
-            layout.by_group(statistics.refitted(value), round_group),
+            layout.fitted(statistics.refitted(value), rounded),
             signed=config.dtype.signed,
             symmetric=symmetric,
             one_scale=per_tensor,

@@ -1,7 +1,8 @@
 """Look-up tables fitted to the inputs of a layer: the steps that go row by row. See `c/lut.c`.
 
 Rows are vectors of `dim` numbers for each column, (n, dim, columns), with codes (n, columns). `tables`: (groups,
-entries, dim), at most 256 entries; row r has table r * groups // n.
+entries, dim), at most 256 entries; row r has table r * groups // n. Matrices of inputs are one for all rows, or several
+that serve equally many rows each, as those of a grouped convolution.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ Array = NDArray[Any]
 Floats = NDArray[np.float32]
 Codes = NDArray[np.uint8]
 
-_feedback = kernel("feedback", *[Pointer] * 3, Int, Int, Pointer, Pointer, *[Int] * 7, Pointer)
-_descend = kernel("descend", *[Pointer] * 3, Int, Int, Pointer, *[Int] * 5, Pointer)
+_feedback = kernel("feedback", *[Pointer] * 2, Int, Pointer, Int, Int, Pointer, Pointer, *[Int] * 7, Pointer)
+_descend = kernel("descend", *[Pointer] * 2, Int, Pointer, Int, Int, Pointer, *[Int] * 5, Pointer)
 _entries_of = kernel("entries_of", Pointer, Pointer, *[Int] * 7, Pointer)
 _sum_by_code = kernel("sum_by_code", Pointer, Pointer, *[Int] * 5, Pointer)
 
@@ -28,9 +29,9 @@ def feedback(
 ) -> None:
     """Column by column, each takes the nearest entry, and those after it make up for the error.
 
-    `target`: (n, dim, width), what is wanted of the columns from `begin` on, which is used up. `unit`: (width, width),
-    how an error passes on. `codes`: (n, columns), written. `errors`: (n, dim, columns), the weight's own values at
-    first, the errors made at last. Only the rows from `first` to `last`.
+    `target`: (n, dim, width), what is wanted of the columns from `begin` on, which is used up. `unit`: (width, width)
+    or (matrices, width, width), how an error passes on. `codes`: (n, columns), written. `errors`: (n, dim, columns),
+    the weight's own values at first, the errors made at last. Only the rows from `first` to `last`.
     """
     rows, dim, width = target.shape
     columns = codes.shape[1]
@@ -38,7 +39,7 @@ def feedback(
         raise ValueError(f"{width} columns from {begin} on are not within {columns}")
     table, wanted = _checked(tables, dim, rows, first, last), np.empty(dim, np.float32)
     _feedback(
-        pointer(target, np.float32, out=True), pointer(unit, np.float32, shape=(width, width)),
+        pointer(target, np.float32, out=True), *_matrices(unit, width),
         pointer(table), len(table), table.shape[2], pointer(codes, np.uint8, shape=(rows, columns), out=True),
         pointer(errors, np.float32, shape=(rows, dim, columns), out=True), begin, columns, width, dim, rows,
         first, last, pointer(wanted),
@@ -48,13 +49,14 @@ def feedback(
 def descend(pull: Floats, hessian: Floats, tables: Floats, codes: Codes, first: int, last: int) -> None:
     """One round of coordinate descent: each code in turn becomes the best while all others stay.
 
-    `hessian`: (columns, columns). `pull`: (n, dim, columns), (w - q) hessian of the present codes, kept up to date.
+    `hessian`: (columns, columns) or (matrices, columns, columns). `pull`: (n, dim, columns), (w - q) hessian of the
+    present codes, kept up to date.
     """
     rows, dim, columns = pull.shape
     table, wanted = _checked(tables, dim, rows, first, last), np.empty(dim, np.float32)
     _check_codes(codes, (rows, columns), tables.shape[1])
     _descend(
-        pointer(pull, np.float32, out=True), pointer(hessian, np.float32, shape=(columns, columns)), pointer(table),
+        pointer(pull, np.float32, out=True), *_matrices(hessian, columns), pointer(table),
         len(table), table.shape[2], pointer(codes, np.uint8, out=True), columns, dim, rows,
         first, last, pointer(wanted),
     )  # fmt: skip
@@ -78,6 +80,14 @@ def sum_by_code(values: Floats, codes: Codes, shape: tuple[int, ...]) -> NDArray
     sums, sizes = np.zeros((groups, dim, entries)), (groups, entries, columns, dim, rows)
     _sum_by_code(pointer(values, np.float32), pointer(codes, np.uint8), *sizes, pointer(sums, out=True))
     return np.ascontiguousarray(sums.swapaxes(1, 2))
+
+
+def _matrices(given: Floats, columns: int) -> tuple[Any, int]:
+    """Where matrices of inputs are, and how many."""
+    shape = (columns, columns) if given.ndim == 2 else (len(given), columns, columns)
+    if not len(given) and columns:
+        raise ValueError("there is no matrix of the inputs")
+    return pointer(given, np.float32, shape=shape), 1 if given.ndim == 2 else len(given)
 
 
 def _checked(tables: Floats, dim: int, rows: int, first: int, last: int) -> Floats:

@@ -178,7 +178,8 @@ def test_kernel_and_torch_settle_alike() -> None:
             target = weight.T.clone(memory_format=torch.contiguous_format)
             kept = torch.ones_like(target, dtype=torch.bool)
             levels = torch.zeros(target.shape if grid else (40, 0), dtype=torch.uint8)
-            settle(target, inverse, kept if n_m[1] else None, n_m, grid, slice(0, 40), levels)
+            masks = kept[None] if n_m[1] else None
+            settle(target[None], inverse[None], masks, n_m, grid, slice(0, 40), levels[None])
             results.append((target, kept))
         (one, kept_one), (two, kept_two) = results
         assert (kept_one == kept_two).float().mean() > 0.999

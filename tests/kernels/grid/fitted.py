@@ -49,7 +49,8 @@ def settled(size: int, rows: int, how: dict[str, Any], masked: str, exact: bool)
     levels = torch.zeros(target.shape if grid else (size, 0), dtype=torch.uint8)
     kept = None if masked == "all" else torch.from_numpy(integers(rows, 0, 3, (size, rows)) > 0)
     n_m = (2, 4) if masked == "2:4" else (0, 0)
-    settle_in_kernel(target, torch.from_numpy(inverse), kept, n_m, grid, slice(0, size), levels)
+    masks = None if kept is None else kept[None]
+    settle_in_kernel(target[None], torch.from_numpy(inverse)[None], masks, n_m, grid, slice(0, size), levels[None])
     results = (target.numpy(), levels.numpy(), *(() if kept is None else (kept.numpy(),)))
     change = (weight.T - target).double().numpy()
     # With H = V V^T and U the inverse of V: the error is |V^T d|^2.

@@ -9,13 +9,13 @@ May import what `algorithms` may, `algorithms` itself, and PyTorch. Who gathers 
 
 To add a fitted method, in four or five files and a line in CHANGELOG.md:
 
-1. `algorithms/fitted/NAME.py`: the paper at its top; a function that takes the matrix of a weight, (rows, columns), and
-   the Hessian of its inputs, (columns, columns), and gives a compressed weight.
+1. `algorithms/fitted/NAME.py`: the paper at its top; a function that takes the matrices of a weight, (groups, rows,
+   columns), and the Hessians of their inputs, (groups, columns, columns), and gives a compressed weight.
 2. `tests/algorithms/fitted/test_NAME.py`: the error of the layer's outputs, beside the method without data. `layer`
    of `test_gptq.py` makes a weight and inputs; scale their columns if the method looks at nothing but their sizes.
 3. `coreml/palettize.py`, `quantize.py` or `prune.py`: an action derived from the one without data, which says with
-   `evidence` what it learns from, and has a method `fit`; `layout.by_group` hands the function one matrix after the
-   other. Its line at the end of `METHOD.fitted`, of which the first is the default, gives it its name, by which
+   `evidence` what it learns from, and has a method `fit`; `layout.fitted` hands the function the matrices of all
+   groups. Its line at the end of `METHOD.fitted`, of which the first is the default, gives it its name, by which
    recipes know it, too.
 4. `cli/app.py`: the name among the choices of `--method`; `tests/coreml/test_methods.py` fails until it is there.
 5. `cli/usage.py`: a row for each option that the method can't do, if there is any.

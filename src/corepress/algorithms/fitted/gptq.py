@@ -41,19 +41,20 @@ def gptq(
 ) -> Quantized:
     """Round a weight, (rows, columns) of any floating-point type, so that its layer's output changes little.
 
-    `hessian`: (columns, columns) float32, see `hessian.Hessian`. `bits`: 1 to 8. `symmetric`: the zero point is the
-    middle level, else wherever the range of a block wants it. `per_tensor`: all rows have the same scale, which is
-    stored for each. `block_size`: so many columns share a scale; None, all. `normal_float`: the levels are quantiles
-    of the normal distribution instead of evenly spaced, 3 or 4 bits. `by_activation`: the columns of the largest
-    inputs first. `static_blocks`: take the scales of blocks from the weight as given, not as it is when a block is
-    reached; by default with `by_activation`, which needs it. `scale_search`: of several scales those of least error in
-    each row, see `best_of`; six times the work. `keep`: bool, of the weight's shape, False for what is and stays
+    `hessian`: (columns, columns) float32, see `hessian.Hessian`. Of a grouped convolution both may have an axis of
+    groups before these, and what is said of a tensor is so of all groups together. `bits`: 1 to 8. `symmetric`: the
+    zero point is the middle level, else wherever the range of a block wants it. `per_tensor`: all rows have the same
+    scale, which is stored for each. `block_size`: so many columns share a scale; None, all. `normal_float`: the levels
+    are quantiles of the normal distribution instead of evenly spaced, 3 or 4 bits. `by_activation`: the columns of the
+    largest inputs first. `static_blocks`: take the scales of blocks from the weight as given, not as it is when a block
+    is reached; by default with `by_activation`, which needs it. `scale_search`: of several scales those of least error
+    in each row, see `best_of`; six times the work. `keep`: bool, of the weight's shape, False for what is and stays
     zero. `factor`: of this Hessian, if it is known already.
 
-    Gives uint8 levels with scale and zero point (rows, blocks), or for a normal float indices into one palette under a
-    scale; scales in float16 for a float16 weight, else in float32. Columns whose input was always zero are rounded to
-    nearest. Raises ConfigError if blocks don't divide the columns, CorepressError if the weight or the Hessian holds
-    infinities or NaN, or if the Hessian can't be factorized.
+    Gives uint8 levels (rows of all groups, columns) with scale and zero point (rows, blocks), or for a normal float
+    indices into one palette under a scale; scales in float16 for a float16 weight, else in float32. Columns whose input
+    was always zero are rounded to nearest. Raises ConfigError if blocks don't divide the columns, CorepressError if the
+    weight or the Hessian holds infinities or NaN, or if the Hessian can't be factorized.
     """
     values = finite(weight)
     factor = factor or factorize(hessian, dampening, by_activation)
@@ -61,7 +62,7 @@ def gptq(
 
     def make(**how: Any) -> Grid:
         grid = Grid(
-            values,
+            values.flatten(0, -2),
             bits=bits,
             symmetric=symmetric,
             per_tensor=per_tensor,
@@ -82,7 +83,7 @@ def gptq(
     else:
         grid = make()
         levels = settle(grid)[1]
-    return grid.form(levels)
+    return grid.form(levels.flatten(0, -2))
 
 
 def best_of(
@@ -98,19 +99,23 @@ def best_of(
     `settle`: gives values and levels on a grid. Rows don't know of each other, so that each takes its own; with
     one scale for the tensor all take the same. The whole range is among the tries: no row gets worse by the search.
     """
-    order = slice(None) if factor.order is None else factor.order
-    live = hessian.diagonal() != 0
-    best, least = make(), torch.full_like(weight[:, 0], torch.inf)
+    diagonal = hessian.diagonal(dim1=-2, dim2=-1)
+    live = (diagonal != 0)[..., None, :]
+    importance = diagonal if weight.dim() == 2 else diagonal.repeat_interleave(weight.shape[1], 0)
+    best, least = make(), torch.full_like(weight[..., 0], torch.inf)
     best_values, best_levels = weight, torch.zeros_like(weight, dtype=torch.uint8)
-    for how in [{"share": share} for share in _SHARES] + [{"importance": hessian.diagonal()}]:
+    for how in [{"share": share} for share in _SHARES] + [{"importance": importance}]:
         grid = make(**how)
         values, levels = settle(grid)
-        error = (((values - weight) * live)[:, order] @ factor.upper).square().sum(1)
+        change = (values - weight) * live
+        if factor.order is not None:
+            change = change.gather(-1, factor.order[..., None, :].expand_as(change))
+        error = (change @ factor.upper).square().sum(-1)
         error = error.sum().expand_as(error) if grid.per_tensor else error
         better = error < least
-        best.adopt(grid, better)
+        best.adopt(grid, better.flatten())
         best_values, best_levels = (
-            torch.where(better[:, None], *pair) for pair in ((values, best_values), (levels, best_levels))
+            torch.where(better[..., None], *pair) for pair in ((values, best_values), (levels, best_levels))
         )
         least = torch.minimum(error, least)
     return best, best_values, best_levels

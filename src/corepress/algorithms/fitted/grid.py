@@ -29,7 +29,8 @@ class Grid:
     """scale * (level - zero), or scale * palette[level], for the columns of each block and each row.
 
     `scale`, `zero`: (blocks, rows) float32. `block_of`: (columns,) int64, the block of each column, in the order in
-    which the columns are settled. `palette`: ascending, empty for evenly spaced levels 0..`top`.
+    which the columns are settled; (groups, columns) where groups of equally many rows each have an order of their own.
+    `palette`: ascending, empty for evenly spaced levels 0..`top`.
     """
 
     def __init__(
@@ -48,9 +49,9 @@ class Grid:
         """The range of each block of `weight`, (rows, columns) float32.
 
         `block_size`: columns to a block, None for all. `per_tensor`: all rows share the scales. `share`: so much of the
-        range is taken, what is beyond is clipped. `importance`: (columns,), look for the scales of least squared error,
-        weighed by it, instead. `scale_type`: float16 or float32, to which scales are rounded. Raises ConfigError if
-        blocks don't divide the columns, or for a normal float of other than 3 or 4 bits.
+        range is taken, what is beyond is clipped. `importance`: (columns,) or (rows, columns), look for the scales of
+        least squared error, weighed by it, instead. `scale_type`: float16 or float32, to which scales are rounded.
+        Raises ConfigError if blocks don't divide the columns, or for a normal float of other than 3 or 4 bits.
         """
         if normal_float and bits not in NORMAL_FLOAT:
             raise ConfigError(f"a normal float has 3 or 4 bits, not {bits}")
@@ -73,7 +74,7 @@ class Grid:
         if begin < end:
             columns = slice(begin * self.size - first, end * self.size - first)
             blocks = target[columns].T.reshape(target.shape[1], end - begin, self.size)
-            weighed = None if self.importance is None else self.importance[begin * self.size : end * self.size]
+            weighed = None if self.importance is None else self.importance[..., begin * self.size : end * self.size]
             self.scale[begin:end], self.zero[begin:end] = self._fit(blocks, weighed)
 
     def adopt(self, other: Grid, rows: Tensor) -> None:
@@ -85,9 +86,16 @@ class Grid:
         """Where the last block ends that begins before column `stop`."""
         return -(-stop // self.size) * self.size
 
-    def round(self, values: Tensor, block: int | Tensor) -> tuple[Tensor, Tensor]:
-        """The nearest values of the grid, and their levels; `values`: (..., rows)."""
-        return self._round(values, self.scale[block], self.zero[block])
+    def round(self, values: Tensor, block: Tensor) -> tuple[Tensor, Tensor]:
+        """The nearest values of the grid, and their levels, of one column: (groups, rows of a group).
+
+        `block`: that of the column, or for each group its own.
+        """
+        scale, zero = (part.reshape(len(part), *values.shape) for part in (self.scale, self.zero))
+        if block.dim():
+            groups = torch.arange(len(block), device=block.device)
+            return self._round(values, scale[block, groups], zero[block, groups])
+        return self._round(values, scale[block], zero[block])
 
     def _round(self, values: Tensor, scale: Tensor, zero: Tensor) -> tuple[Tensor, Tensor]:
         if len(self.palette):
@@ -105,7 +113,7 @@ class Grid:
         if importance is None:
             scale, zero = self._scale(low * self.share, high * self.share)
         else:
-            scale, zero = self._search(blocks, low, high, importance.reshape(blocks.shape[1:]))
+            scale, zero = self._search(blocks, low, high, importance.reshape(-1, *blocks.shape[1:]))
         return scale.T.contiguous(), zero.T.contiguous()
 
     def _scale(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,6 @@ J H J = L L^T gives V = J L J: one Cholesky factorization, where U takes an inve
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,7 +27,7 @@ _ALONE = threading.RLock()  # the number of threads is one for the whole process
 
 
 class Factor(NamedTuple):
-    """H + dampening = V V^T for one order of the columns.
+    """H + dampening = V V^T for one order of the columns; of a grouped convolution for each group, in a first axis.
 
     `upper`: V, (n, n) float32. `order`: the columns in the order in which they are settled; None for their own.
     """
@@ -38,12 +37,12 @@ class Factor(NamedTuple):
 
     @property
     def diagonal(self) -> Tensor:
-        return self.upper.diagonal()
+        return self.upper.diagonal(dim1=-2, dim2=-1)
 
     @property
     def unit(self) -> Tensor:
         """V with each column divided by its diagonal element."""
-        return self.upper / self.diagonal
+        return self.upper / self.diagonal[..., None, :]
 
 
 class Hessian:
@@ -55,7 +54,7 @@ class Hessian:
     def __init__(self, columns: int, groups: int = 1, device: torch.device | str = "cpu"):
         self.matrix = torch.zeros(groups, columns, columns, device=device)
         self.count = 0
-        self._factors: dict[tuple[int, float, bool], Factor] = {}
+        self._factors: dict[tuple[float, bool], Factor] = {}
 
     def add(self, inputs: Tensor) -> None:
         """Add vectors: (vectors, columns), or (groups, vectors, columns), of any floating-point type."""
@@ -68,11 +67,11 @@ class Hessian:
         torch.baddbmm(self.matrix, inputs.mT, inputs, beta=before / self.count, alpha=2 / self.count, out=self.matrix)
         self._factors.clear()
 
-    def factor(self, group: int = 0, dampening: float = 0.01, by_activation: bool = False) -> Factor:
-        """`factorize` of one group, computed once for all weights that read these inputs."""
-        key = group, dampening, by_activation
+    def factor(self, dampening: float = 0.01, by_activation: bool = False) -> Factor:
+        """`factorize` of all groups, computed once for all weights that read these inputs."""
+        key = dampening, by_activation
         if key not in self._factors:
-            self._factors[key] = factorize(self.matrix[group], dampening, by_activation)
+            self._factors[key] = factorize(self.matrix, dampening, by_activation)
         return self._factors[key]
 
 
@@ -92,32 +91,40 @@ def one_thread() -> Iterator[None]:
 
 
 def factorize(hessian: Tensor, dampening: float = 0.01, by_activation: bool = False) -> Factor:
-    """The triangular factor of a Hessian, (n, n) float32, which stays unchanged.
+    """The triangular factor of a Hessian, (n, n) float32, or of those of groups, (groups, n, n). They stay unchanged.
 
     `dampening`: times the mean of the diagonal, is added to the diagonal; ten times as much, again and again, where the
     matrix is not positive definite in float32. `by_activation`: the columns of the largest diagonal elements first.
     A dead column, whose input was always zero, gets 1 on the diagonal: it has no part in the others' business.
     Raises CorepressError if the Hessian holds infinities or NaN, or if no dampening up to 10 times the mean helps.
     """
-    diagonal = hessian.diagonal()
     if not torch.isfinite(hessian.sum()):
         raise DataError("its inputs hold infinities or NaN, or are too large to be squared")
+    diagonal = hessian.diagonal(dim1=-2, dim2=-1)
     diagonal = torch.where(diagonal == 0, 1, diagonal)
-    order = torch.argsort(diagonal, descending=True) if by_activation else None
-    reverse = torch.arange(len(hessian) - 1, -1, -1, device=hessian.device) if order is None else order.flip(0)
-    reversed_hessian, reversed_diagonal = hessian[reverse][:, reverse], diagonal[reverse]
-    lower = _cholesky(reversed_hessian, reversed_diagonal, dampening)
-    return Factor(lower.flip(0, 1), order)
+    if by_activation:
+        order = torch.argsort(diagonal, dim=-1, descending=True)
+        reverse = order.flip(-1)
+        matrix = hessian.gather(-2, reverse[..., :, None].expand_as(hessian))
+        matrix = matrix.gather(-1, reverse[..., None, :].expand_as(hessian))
+        lower = _cholesky(matrix, diagonal.gather(-1, reverse), dampening)
+        return Factor(lower.flip(-2, -1), order)
+    lower = _cholesky(hessian.flip(-2, -1), diagonal.flip(-1), dampening)
+    return Factor(lower.flip(-2, -1), None)
 
 
 def _cholesky(matrix: Tensor, diagonal: Tensor, dampening: float) -> Tensor:
-    mean = float(diagonal.mean())
-    while dampening <= 10:
-        matrix.diagonal().copy_(diagonal + dampening * mean)
+    """The lower factor of a matrix, or of each of several; `matrix` is used up."""
+    damped = matrix.diagonal(dim1=-2, dim2=-1)
+    mean = diagonal.mean(-1, keepdim=True)
+    share = torch.full_like(mean, dampening)
+    while float(share.max()) <= 10:
+        damped.copy_(diagonal + share * mean)
         lower: Tensor
         with one_thread():
             lower, info = torch.linalg.cholesky_ex(matrix)
-        if int(info) == 0 and math.isfinite(float(lower.diagonal().sum())):
+        failed = (info != 0) | ~torch.isfinite(lower.diagonal(dim1=-2, dim2=-1).sum(-1))
+        if not failed.any():
             return lower
-        dampening = max(10 * dampening, 1e-6)
+        share = torch.where(failed[..., None], (10 * share).clamp(min=1e-6), share)
     raise DataError("its Hessian has no Cholesky factor even if dampened: use more, or more varied, samples")

@@ -66,54 +66,43 @@ class Layout:
             found = found.reshape(len(part), self.groups, self.columns, -1)
             yield found.permute(1, 0, 3, 2).reshape(self.groups, -1, self.columns)
 
-    def by_group(
+    def fitted(
         self,
         weight: Any,
-        fit: Callable[[Tensor, Tensor | None, int], CompressedWeight],
+        fit: Callable[[Tensor, Tensor | None], CompressedWeight],
         keep: Tensor | None = None,
     ) -> CompressedWeight:
-        """The compressed form of a weight, a tensor, an array or sparse, whose groups are compressed one by one.
+        """The compressed form of a weight: a tensor, an array or sparse.
 
-        `fit`: takes the matrix of a group, False for those of its elements that were pruned before, or None, and the
-        group's number. `keep`: where a tensor was not pruned.
+        `fit`: takes the matrices (groups, rows, columns), and False for those of their elements that were pruned
+        before, or None; it gives the form of (rows of all groups, columns). `keep`: where a tensor was not pruned.
         """
         if isinstance(weight, Sparse):
             weight, keep = weight.values, torch.from_numpy(weight.mask)
         matrices = self.matrices(torch.from_numpy(np.array(weight)) if isinstance(weight, np.ndarray) else weight)
-        masks = [None] * self.groups if keep is None else self.matrices(keep)
-        form: CompressedWeight = self.form(
-            [fit(*pair, group) for group, pair in enumerate(zip(matrices, masks, strict=True))]
-        )
+        form: CompressedWeight = self.form(fit(matrices, None if keep is None else self.matrices(keep)))
         return form if keep is None or isinstance(form, Sparse) else Sparse(keep.cpu().numpy(), form)
 
-    def form(self, forms: Sequence[Any]) -> Any:
-        """The compressed matrices of all groups as one weight of the layer's shape."""
-        first = forms[0]
-        if isinstance(first, Sparse):
-            return Sparse(self._laid_out([form.mask for form in forms]), self.form([form.values for form in forms]))
-        if isinstance(first, Quantized):
-            offset = None if first.offset is None else self._laid_out([form.offset for form in forms])
-            data, scale = self.form([form.data for form in forms]), self._laid_out([form.scale for form in forms])
-            return Quantized(data, scale, offset, bits=first.bits)
-        if isinstance(first, Palettized):
-            lut = self._tables([form.lut for form in forms])
-            axis = 1 if self.transposed and first.vector_axis == 0 else first.vector_axis
-            return Palettized(self._laid_out([form.indices for form in forms]), lut, axis)
-        return self._laid_out(forms)
+    def form(self, form: Any) -> Any:
+        """A compressed matrix, (rows of all groups, columns), as a weight of the layer's shape."""
+        if isinstance(form, Sparse):
+            return Sparse(self._laid_out(form.mask), self.form(form.values))
+        if isinstance(form, Quantized):
+            offset = None if form.offset is None else self._laid_out(form.offset)
+            return Quantized(self.form(form.data), self._laid_out(form.scale), offset, bits=form.bits)
+        if isinstance(form, Palettized):
+            axis = 1 if self.transposed and form.vector_axis == 0 else form.vector_axis
+            return Palettized(self._laid_out(form.indices), self._table(form.lut), axis)
+        return self._laid_out(form)
 
-    def _tables(self, luts: Sequence[Any]) -> Any:
-        """One table for all matrices, or each its own along the rows."""
-        first = luts[0]
-        if isinstance(first, Quantized):
-            offset = None if first.offset is None else self._tables([lut.offset for lut in luts])
-            data, scale = self._tables([lut.data for lut in luts]), self._tables([lut.scale for lut in luts])
-            return Quantized(data, scale, offset, bits=first.bits)
-        lut = first if all(np.array_equal(first, other) for other in luts) else np.concatenate(luts)
+    def _table(self, lut: Any) -> Any:
+        if isinstance(lut, Quantized):
+            offset = None if lut.offset is None else self._table(lut.offset)
+            return Quantized(self._table(lut.data), self._table(lut.scale), offset, bits=lut.bits)
         lut = lut.swapaxes(0, 1) if self.transposed else lut
         return lut.reshape(*lut.shape[:2], *[1] * (len(self.shape) - 2), *lut.shape[2:])
 
-    def _laid_out(self, arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
-        array = np.concatenate(arrays)
+    def _laid_out(self, array: NDArray[Any]) -> NDArray[Any]:
         if self.transposed:
             return np.ascontiguousarray(array.T)
         # An array with a number for every column has them for all places of the kernel; scales of blocks for none.

@@ -11,6 +11,7 @@ Tables and indices come in four stages, of which the last two never increase thi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
@@ -50,8 +51,9 @@ def palettize_by_hessian(
 ) -> Palettized:
     """The `Palettized` form of a weight (rows, columns) of small squared error of the layer's outputs.
 
-    `hessian`: (columns, columns), X X^T of the inputs up to a factor; symmetric, positive semidefinite. `group_size`:
-    so many rows share a table; 0, all. `cluster_dim`: entries are vectors of that many neighbouring rows. `lut_dtype`:
+    `hessian`: (columns, columns), X X^T of the inputs up to a factor; symmetric, positive semidefinite. Of a grouped
+    convolution (groups, columns, columns), each for equally many rows in turn, all by one factor. `group_size`: so
+    many rows share a table; 0, all. `cluster_dim`: entries are vectors of that many neighbouring rows. `lut_dtype`:
     as which the entries are stored; None, as the weight's own type. `dampening`: this fraction of the mean of its
     diagonal is added to it, against fitting noise. `rounds`: of stages 3 and 4, at most.
     Raises ConfigError where groups or vectors don't divide the rows, CorepressError for infinities or NaN.
@@ -60,31 +62,50 @@ def palettize_by_hessian(
     size = group_size or rows
     if rows % size or size % cluster_dim:
         raise ConfigError(f"groups of {size} and vectors of {cluster_dim} don't divide the {rows} rows of the weight")
-    if hessian.shape != (columns, columns) or not np.isfinite(hessian).all():
+    if hessian.shape[-2:] != (columns, columns) or not np.isfinite(hessian).all():
         raise DataError(f"the statistics of the inputs are not a finite matrix of {columns} x {columns}")
+    if hessian.ndim != 2 and (hessian.ndim != 3 or rows % (len(hessian) * cluster_dim)):
+        raise ConfigError(f"inputs of {len(hessian)} groups and vectors of {cluster_dim} don't divide its {rows} rows")
     # Columns of great weight come first, while most others are left to make up for their errors.
     factor = factorize(torch.from_numpy(np.ascontiguousarray(hessian, np.float32)), dampening, by_activation=True)
     assert factor.order is not None
     order, unit, diagonal = (part.numpy() for part in (factor.order, factor.unit, factor.diagonal))
-    values = np.ascontiguousarray(weight[:, order], np.float32)
+    values = np.ascontiguousarray(_ordered(weight, order), np.float32)
 
-    importance = np.broadcast_to(np.square(diagonal.astype(np.float64)), values.shape)
+    importance = _for_each_row(np.square(diagonal.astype(np.float64)), rows)
     start = palettize(values, bits, group_size=group_size, cluster_dim=cluster_dim, importance=importance)
     tables = np.ascontiguousarray(start.lut, np.float32).reshape(rows // size, 2**bits, cluster_dim)
     vectors = values.reshape(-1, cluster_dim, columns)
     codes = _feedback(vectors, np.ascontiguousarray(unit), tables)
-    codes, tables = _descend(vectors, _damped(hessian, dampening)[np.ix_(order, order)], codes, tables, rounds)
+    damped = np.take_along_axis(_damped(hessian, dampening), order[..., None], -2)
+    damped = np.ascontiguousarray(np.take_along_axis(damped, order[..., None, :], -1))
+    codes, tables = _descend(vectors, damped, codes, tables, rounds)
     lut = tables.astype(weight.dtype if weight.dtype == np.float16 else np.float32)
-    form = Palettized(codes[:, np.argsort(order)], lut.reshape(start.lut.shape), start.vector_axis)
+    form = Palettized(_ordered(codes, np.argsort(order, axis=-1)), lut.reshape(start.lut.shape), start.vector_axis)
     return form if lut_dtype is None else quantize_lut(form, None, lut_dtype)
 
 
 def _damped(hessian: Array, dampening: float) -> Floats:
     """As `factorize` does it."""
     damped = np.array(hessian, np.float32)
-    diagonal = np.where(np.diag(damped) == 0, 1, np.diag(damped))
-    damped[np.diag_indices_from(damped)] = diagonal + dampening * diagonal.mean()
+    diagonal = np.einsum("...ii->...i", damped)
+    diagonal[diagonal == 0] = 1
+    diagonal += dampening * diagonal.mean(-1, keepdims=True)
     return damped
+
+
+def _for_each_row(values: Array, rows: int) -> Array:
+    """(columns,) or (groups, columns), each for equally many rows in turn, as (rows, columns)."""
+    if values.ndim == 1:
+        return np.broadcast_to(values, (rows, len(values)))
+    return np.repeat(values, rows // len(values), axis=0)
+
+
+def _ordered(values: Array, order: Array) -> Array:
+    """(rows, columns), in another order of the columns: one for all rows, or that of each group."""
+    if order.ndim == 1:
+        return values[:, order]
+    return np.take_along_axis(values, _for_each_row(order, len(values)), 1)
 
 
 def _feedback(vectors: Floats, unit: Floats, tables: Floats) -> Codes:
@@ -94,9 +115,9 @@ def _feedback(vectors: Floats, unit: Floats, tables: Floats) -> Codes:
     errors = np.empty_like(vectors)
     for first in range(0, columns, _BLOCK):
         part = slice(first, min(first + _BLOCK, columns))
-        target = vectors[..., part] + _times(errors[..., :first], unit[:first, part])
+        target = vectors[..., part] + _times(errors[..., :first], unit[..., :first, part])
         errors[..., part] = vectors[..., part]
-        own = np.ascontiguousarray(unit[part, part])
+        own = np.ascontiguousarray(unit[..., part, part])
         _over_rows(len(vectors), partial(feedback, target, own, tables, codes, errors, first))
     return codes
 
@@ -147,10 +168,13 @@ def _ratio(one: Array, other: Array) -> Array:
 
 
 def _times(vectors: Floats, matrix: Floats) -> Floats:
-    """One product of matrices; NumPy would make one for each vector, and its last digits depend on its threads."""
+    """One product of matrices, or one for each group; NumPy would make one for each vector, and its last digits depend
+    on its threads."""
     count, dim, columns = vectors.shape
-    product: Floats = (torch.from_numpy(vectors.reshape(count * dim, columns)) @ torch.from_numpy(matrix)).numpy()
-    return product.reshape(count, dim, matrix.shape[1])
+    each = matrix.shape[:-2]
+    rows = torch.from_numpy(vectors.reshape(*each, count * dim // math.prod(each), columns))
+    product: Floats = (rows @ torch.from_numpy(matrix)).numpy()
+    return product.reshape(count, dim, matrix.shape[-1])
 
 
 def _look_up(tables: Floats, codes: Codes) -> Floats:

@@ -2,7 +2,8 @@
  *
  * A row is of `dim` numbers for each column (dim, columns), its codes are (columns). `tables`: (groups, dim, entries),
  * a group for equally many rows each: row r of `rows` has table r * groups / rows. Entries are a multiple of EIGHT,
- * filled up with infinities, which are never nearer than another. Rows go from `first` to `last`.
+ * filled up with infinities, which are never nearer than another. Matrices of inputs, `inputs` of them, serve equally
+ * many rows each, too: those of a grouped convolution. Rows go from `first` to `last`.
  */
 #include "common.h"
 
@@ -29,13 +30,15 @@ INLINE int64_t nearest(const float *restrict table, int64_t entries, const float
 }
 
 /* Column by column, each takes the nearest entry, and those after it make up for the error (as in GPTQ).
- * target (rows, dim, width): what is wanted; unit (width, width): how an error passes on, upper triangular. Of codes
- * and errors, for `columns` each, those from `begin` on are of this group. errors: the weight's own values at first,
- * the errors made at last. `wanted`: room for dim. */
-KERNEL(void, feedback)(float *restrict target, const float *restrict unit, const float *restrict tables, int64_t groups,
-                       int64_t entries, uint8_t *restrict codes, float *restrict errors, int64_t begin, int64_t columns,
-                       int64_t width, int64_t dim, int64_t rows, int64_t first, int64_t last, float *restrict wanted) {
+ * target (rows, dim, width): what is wanted; units (inputs, width, width): how an error passes on, upper triangular. Of
+ * codes and errors, for `columns` each, those from `begin` on are of this group. errors: the weight's own values at
+ * first, the errors made at last. `wanted`: room for dim. */
+KERNEL(void, feedback)(float *restrict target, const float *restrict units, int64_t inputs, const float *restrict tables,
+                       int64_t groups, int64_t entries, uint8_t *restrict codes, float *restrict errors, int64_t begin,
+                       int64_t columns, int64_t width, int64_t dim, int64_t rows, int64_t first, int64_t last,
+                       float *restrict wanted) {
     for (int64_t r = first; r < last; r++) {
+        const float *unit = units + r * inputs / rows * width * width;
         const float *table = tables + r * groups / rows * dim * entries;
         float *own = target + r * dim * width, *error = errors + r * dim * columns + begin;
         for (int64_t i = 0; i < width; i++) {
@@ -52,12 +55,13 @@ KERNEL(void, feedback)(float *restrict target, const float *restrict unit, const
 }
 
 /* One round of coordinate descent: each code in turn becomes the best while all others stay.
- * hessian: (columns, columns). pull (rows, dim, columns): (w - q) hessian of the present codes, kept up to date.
- * `wanted`: room for dim. */
-KERNEL(void, descend)(float *restrict pull, const float *restrict hessian, const float *restrict tables, int64_t groups,
-                      int64_t entries, uint8_t *restrict codes, int64_t columns, int64_t dim, int64_t rows,
-                      int64_t first, int64_t last, float *restrict wanted) {
+ * hessians: (inputs, columns, columns). pull (rows, dim, columns): (w - q) hessian of the present codes, kept up to
+ * date. `wanted`: room for dim. */
+KERNEL(void, descend)(float *restrict pull, const float *restrict hessians, int64_t inputs, const float *restrict tables,
+                      int64_t groups, int64_t entries, uint8_t *restrict codes, int64_t columns, int64_t dim,
+                      int64_t rows, int64_t first, int64_t last, float *restrict wanted) {
     for (int64_t r = first; r < last; r++) {
+        const float *hessian = hessians + r * inputs / rows * columns * columns;
         const float *table = tables + r * groups / rows * dim * entries;
         float *own = pull + r * dim * columns;
         for (int64_t i = 0; i < columns; i++) {

@@ -274,16 +274,16 @@ class OBSCompressionAlgorithm(LayerwiseCompressionAlgorithm):
         weight = weight if keep is None else weight * keep
         hessian = statistics.hessian
 
-        def fit(matrix: Tensor, kept: Tensor | None, group: int) -> CompressedWeight:
-            return self._compress(matrix, kept, hessian, group)
+        def fit(matrices: Tensor, kept: Tensor | None) -> CompressedWeight:
+            return self._compress(matrices, kept, hessian)
 
-        form = self._layout.by_group(weight, fit, keep)
+        form = self._layout.fitted(weight, fit, keep)
         write_weight(parameter, form)
         return form
 
     @abstractmethod
-    def _compress(self, weight: Tensor, keep: Tensor | None, hessian: Hessian, group: int) -> CompressedWeight:
-        """One group of the layer. `keep`: False for what was pruned before."""
+    def _compress(self, weight: Tensor, keep: Tensor | None, hessian: Hessian) -> CompressedWeight:
+        """The matrices of all groups of the layer. `keep`: False for what was pruned before."""
 
     def cleanup(self) -> None:
         self._statistics = None
@@ -319,10 +319,10 @@ class GPTQ(OBSCompressionAlgorithm):
         if config.block_size and channels % config.block_size:
             raise ConfigError(f"block_size {config.block_size} doesn't divide its {channels} input channels")
 
-    def _compress(self, weight: Tensor, keep: Tensor | None, hessian: Hessian, group: int) -> CompressedWeight:
+    def _compress(self, weight: Tensor, keep: Tensor | None, hessian: Hessian) -> CompressedWeight:
         config = self._config
-        factor = hessian.factor(group, config.hessian_dampening, config.use_activation_order_heuristic)
-        return self._gptq(weight, keep, hessian.matrix[group], factor)
+        factor = hessian.factor(config.hessian_dampening, config.use_activation_order_heuristic)
+        return self._gptq(weight, keep, hessian.matrix, factor)
 
     def _gptq(self, weight: Tensor, keep: Tensor | None, hessian: Tensor, factor: Factor | None = None) -> Quantized:
         config = self._config
@@ -346,7 +346,7 @@ class GPTQ(OBSCompressionAlgorithm):
         """What a weight of the layer's number of elements would become; `hessian`: (groups, columns, columns)."""
         given = weight.reshape(self._layout.shape).to(self._parameter.value.dtype)
         kept = given != 0 if isinstance(read_weight(self._parameter), Sparse) else None
-        form = self._layout.by_group(given, lambda matrix, mask, group: self._gptq(matrix, mask, hessian[group]), kept)
+        form = self._layout.fitted(given, lambda matrices, mask: self._gptq(matrices, mask, hessian), kept)
         return torch.from_numpy(form.decompress()).to(weight).reshape(weight.shape)
 
 
@@ -370,11 +370,11 @@ class SparseGPT(OBSCompressionAlgorithm):
         '0.5'
     """
 
-    def _compress(self, weight: Tensor, keep: Tensor | None, hessian: Hessian, group: int) -> CompressedWeight:
+    def _compress(self, weight: Tensor, keep: Tensor | None, hessian: Hessian) -> CompressedWeight:
         config = self._config
         form = sparsegpt(
             weight,
-            hessian.matrix[group],
+            hessian.matrix,
             sparsity=config.target_sparsity,
             n_m_ratio=config.n_m_ratio,
             bits=config.weight_n_bits if config.weight_n_bits < 16 else None,
@@ -383,7 +383,7 @@ class SparseGPT(OBSCompressionAlgorithm):
             normal_float=config.enable_normal_float,
             processing_group_size=config.processing_group_size,
             scale_search=config.scale_search,
-            factor=hessian.factor(group, config.hessian_dampening),
+            factor=hessian.factor(config.hessian_dampening),
         )
         if config.weight_dtype is torch.float16 and form.dtype != "float16":
             dense = form.decompress().astype("float16")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from attrs import define, field
 from torch import Tensor, nn
@@ -93,24 +92,24 @@ class LUTGPTQ(OBSCompressionAlgorithm):
 
     def __init__(self, layer: nn.Module, config: ModuleLUTGPTQConfig):
         super().__init__(layer, config)
-        size, dim = config.group_size or self._layout.rows, config.cluster_dim or 1
-        if self._layout.groups > 1:
-            raise ConfigError(
-                "a convolution in groups has no inputs that a look-up table could be fitted to as a whole"
-            )
-        if self._layout.rows % size or size % dim:
-            raise ConfigError(f"group_size {size} and cluster_dim {dim} don't divide its {self._layout.rows} channels")
+        layout, dim = self._layout, config.cluster_dim or 1
+        channels = layout.rows * layout.groups
+        size = config.group_size or channels
+        if channels % size or size % dim:
+            raise ConfigError(f"group_size {size} and cluster_dim {dim} don't divide its {channels} channels")
+        if layout.rows % dim:
+            raise ConfigError(f"cluster_dim {dim} doesn't divide the {layout.rows} channels of its groups")
 
-    def _compress(self, weight: Tensor, keep: Tensor | None, hessian: Hessian, group: int) -> CompressedWeight:
+    def _compress(self, weight: Tensor, keep: Tensor | None, hessian: Hessian) -> CompressedWeight:
         if keep is not None:
             raise Skip("it is pruned: only SKMPalettizer and PostTrainingPalettizer palettize what is left")
         config: Any = self._config
-        dense = weight.detach().cpu()
+        dense, matrices = weight.detach().cpu().flatten(0, 1), hessian.matrix.cpu().numpy()
         values = (dense if dense.dtype is torch.float16 else dense.float()).numpy()
         lut_dtype: Any = config.lut_dtype and str(config.lut_dtype).removeprefix("torch.")
         return palettize_by_hessian(
             values,
-            hessian.matrix[group].cpu().numpy().astype(np.float32),
+            matrices if len(matrices) > 1 else matrices[0],
             config.n_bits,
             group_size=config.group_size or 0,
             cluster_dim=config.cluster_dim or 1,

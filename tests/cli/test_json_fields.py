@@ -61,7 +61,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any
 
 
 def test_compressing_commands(small: tuple[Path, dict[str, Any]]) -> None:
-    check(small[1], "The commands that compress", "report", "exceptions")
+    check(small[1], "The commands that compress", "report", "exceptions", "hint")
     verification = small[1]["verification"]
     assert verification.keys() - {"judged_on"} == fields("`verify`").keys() - {"report"}
     assert all(

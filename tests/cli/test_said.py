@@ -52,6 +52,32 @@ def test_a_package_that_grew(package, tmp_path) -> None:
     assert "the model did not become smaller" in done.stderr and "--weight-threshold" in done.stderr
 
 
+def test_few_bits_without_data_end_with_a_hint(tmp_path) -> None:
+    model, images = "examples/digits.mlpackage", "examples/digits_test.npz"
+
+    def hint(command: str, *options: object) -> str:
+        done = corepress(command, model, "-o", tmp_path / "out.mlpackage", "--overwrite", "--json", *options)
+        return str(json.loads(done.stdout).get("hint", ""))
+
+    assert "--method lut-gptq fits" in hint("palettize", "--nbits", 4)
+    assert "--method gptq fits" in hint("quantize", "--dtype", "int4", "--target", "iOS18")
+    assert "--method sparsegpt fits" in hint("prune", "--sparsity", 0.5)
+    assert (
+        hint("palettize", "--nbits", 6) == hint("quantize") == hint("palettize", "--nbits", 2, "--data", images) == ""
+    )
+    shown = corepress("palettize", model, "-o", tmp_path / "b.mlpackage", "--nbits", 2).stdout
+    assert "--data compares them" in " ".join(shown.split())
+
+
+def test_groups_that_do_not_divide_become_smaller(package, tmp_path) -> None:
+    grouped = ["--granularity", "per_grouped_channel", "--group-size", 32]
+    done = corepress("palettize", package(), "-o", tmp_path / "a.mlpackage", *grouped)
+    assert '"dense_weight_0 (groups of 24)"' in done.stderr
+    assert compressed(tmp_path / "a.mlpackage")["dense_weight_0"] == "palettized"
+    corepress("palettize", package(), "-o", tmp_path / "b.mlpackage", *grouped, "--no-smaller-group")
+    assert compressed(tmp_path / "b.mlpackage")["dense_weight_0"] == ""
+
+
 def test_a_second_run_counts_what_it_did_itself(package, tmp_path) -> None:
     first, config = tmp_path / "first.mlpackage", tmp_path / "config.yaml"
     corepress("prune", package(), "-o", first, "--sparsity", 0.5)

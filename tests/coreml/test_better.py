@@ -93,13 +93,29 @@ def test_a_weight_that_does_not_fit_is_left_bit_identical_and_warned_of(tmp_path
     assert by_name(saved)["a"].dense().tobytes() == exact
 
 
-def test_a_smaller_group_or_block_is_taken_when_asked(tmp_path) -> None:
+def test_a_smaller_group_or_block_is_taken_when_asked(tmp_path, caplog) -> None:
     path = package_of(tmp_path, a=NORMAL)
     grouped = Palettizer(nbits=4, granularity="per_grouped_channel", group_size=24, smaller_group=True)
     lut = by_name(cto.palettize_weights(path, everywhere(grouped)))["a"].read().lut
     assert lut.shape[0] == 64 // 16
     blocks = Quantizer(dtype="int4", granularity="per_block", block_size=24, smaller_block=True)
     assert by_name(cto.linear_quantize_weights(path, everywhere(blocks)))["a"].read().scale.shape == (64, 128 // 16)
+    assert 'smaller ones are used: "a_weight_0 (groups of 16)"' in caplog.text
+    assert 'smaller ones are used: "a_weight_0 (blocks of 16)"' in caplog.text
+
+
+def test_smaller_groups_or_blocks_that_save_nothing_leave_a_weight_alone(tmp_path) -> None:
+    prime = NORMAL[:61, :61]
+    path = package_of(tmp_path, a=prime)
+    grouped = Palettizer(nbits=8, granularity="per_grouped_channel", group_size=16, smaller_group=True)
+    blocks = Quantizer(dtype="int8", granularity="per_block", block_size=16, smaller_block=True)
+    for function, config, words in (
+        (cto.palettize_weights, grouped, "its channels divide into groups of 1 only"),
+        (cto.linear_quantize_weights, blocks, "its channels divide into blocks of 1 only"),
+    ):
+        model = function(path, everywhere(config))
+        assert [why for why in model.skipped.values() if why.startswith(words)]
+        assert by_name(model)["a"].compression == ""
 
 
 @pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan])

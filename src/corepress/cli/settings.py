@@ -46,7 +46,10 @@ class Palettization:
     lut_dtype: Annotated[
         Literal["int8", "uint8"] | None, Option(help="Store the entries of the look-up table as integers of this type.")
     ] = None
-    smaller_group: Annotated[bool, Option(help="Use smaller groups where the size does not fit.")] = False
+    smaller_group: Annotated[
+        bool,
+        Option(help="Use smaller groups where the size does not divide the channels, or leave those weights alone."),
+    ] = True
 
     def config(self, weight_threshold: int) -> OpPalettizerConfig:
         """What is asked of a package."""
@@ -57,7 +60,8 @@ class Palettization:
             mode=self.mode, nbits=4 if self.nbits is None and self.mode in WITH_NBITS else self.nbits,
             granularity=self.granularity, group_size=self.group_size, channel_axis=self.channel_axis,
             cluster_dim=self.cluster_dim, enable_per_channel_scale=self.per_channel_scale,
-            weight_threshold=weight_threshold, lut_dtype=self.lut_dtype, smaller_group=self.smaller_group,
+            weight_threshold=weight_threshold, lut_dtype=self.lut_dtype,
+            smaller_group=self.smaller_group and self.granularity == "per_grouped_channel",
         )  # fmt: skip
 
     def of_network(self) -> tuple[int, str]:
@@ -83,7 +87,10 @@ class Quantization:
     ] = "per_channel"
     block_size: Annotated[int, Option(min=1, help="Number of input channels in a block.")] = 32
     scale_search: Annotated[bool, Option(help="Search the scales of least squared error.")] = False
-    smaller_block: Annotated[bool, Option(help="Use smaller blocks where the size does not fit.")] = False
+    smaller_block: Annotated[
+        bool,
+        Option(help="Use smaller blocks where the size does not divide the channels, or leave those weights alone."),
+    ] = True
 
     def config(self, weight_threshold: int) -> OpLinearQuantizerConfig:
         """What is asked of a package."""
@@ -92,7 +99,8 @@ class Quantization:
         dtype: Any = self.dtype  # float16 is refused before
         return OpLinearQuantizerConfig(
             mode=self.mode, dtype=dtype, granularity=self.granularity, block_size=self.block_size,
-            weight_threshold=weight_threshold, scale_search=self.scale_search, smaller_block=self.smaller_block,
+            weight_threshold=weight_threshold, scale_search=self.scale_search,
+            smaller_block=self.smaller_block and self.granularity == "per_block",
         )  # fmt: skip
 
     def of_network(self) -> tuple[int, str]:

@@ -99,13 +99,16 @@ def summary(
     hazards: Sequence[Group] = (),
     page: Mapping[str, str] = _NOTHING,
     found: Found | None = None,
+    hint: str = "",
 ) -> None:
     """The closing table of a compression, or the whole report as JSON; with how the outputs compare, if they were.
     `hazards`: what devices are reported to make of the weights that were changed. `page`: what is said of a page that
-    was written about it. `found`: the operations whose activations stay in floating point, if such were searched."""
+    was written about it. `found`: the operations whose activations stay in floating point, if such were searched.
+    `hint`: what to do next."""
     if as_json:
         extra = {} if judgement is None else {"verification": judgement.to_dict()}
         extra |= {} if found is None else {"exceptions": found.to_dict()}
+        extra |= {"hint": hint} if hint else {}
         content = report.to_dict()
         for row in content["weights"]:
             row |= {key: translate(row[key]) for key in ("skipped", "unfitted")}
@@ -126,6 +129,7 @@ def summary(
         *reported(hazards),
         *([] if found is None else _exceptions(found)),
         *([] if judgement is None else _compared(judgement)),
+        *([("hint", hint)] if hint else []),
         *page.items(),
     ])  # fmt: skip
 

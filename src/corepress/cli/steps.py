@@ -17,11 +17,16 @@ if TYPE_CHECKING:
     from corepress.formats.mlprogram import Model
     from corepress.formats.neural_network import Model as Networks
     from corepress.neural_network.config import NetworkConfig
+    from corepress.reports import Report
 
     Config = OptimizationConfig | NetworkConfig
 
 # Weights that a message names, the largest ones.
 _NAMED = 3
+# Below so many bits for each weight, scales and tables included, data-free compression destroys many networks.
+_FEW_BITS = 5
+# What fits the weights to samples, by command.
+_FITTED = {"palettize": "lut-gptq", "quantize": "gptq", "prune": "sparsegpt"}
 
 Samples = list[Sample]
 # Makes the new model of the old one, a progress callback and the samples to learn from.
@@ -111,9 +116,22 @@ def run_step(
         verification=judgement.verification if judgement else None, basis=judgement.basis if judgement else "",
         answers=watch, recipe=recipe() if callable(recipe) else recipe,
     )  # fmt: skip
-    show.summary(result, to.output, running.as_json, judgement, hazards, page.facts(), told[0] if told else None)
+    hint = "" if judgement or fits else _unseen(title, original, result)
+    show.summary(result, to.output, running.as_json, judgement, hazards, page.facts(), told[0] if told else None, hint)
     if judgement is not None:
         check.enforce(judgement, to.output)
+
+
+def _unseen(command: str, original: Model | Networks, result: Report) -> str:
+    """What to do about a result that nobody compared, where so little is left of weights that answers often suffer."""
+    if not any(row.bits_per_weight < _FEW_BITS or "sparse" in row.compression for row in result.compressed):
+        return ""
+    way = "a method in the recipe" if command == "compress" else f"--method {_FITTED.get(command)}"
+    fit = "" if holds_networks(original) else f", and {way} fits the weights to such"
+    return (
+        "the answers were not compared, and without data 4 bits and fewer, or zeros, cost many networks much of them: "
+        f"--data compares them on inputs like those of the app{fit}"
+    )
 
 
 def of_networks(

@@ -49,6 +49,10 @@ class Action(ABC):
             raise Skip(f"it is {weight.compression} already, which can't be {self.verb} further: {DENSE_FIRST}")
         return form
 
+    def adapted(self, weight: Weight) -> str:
+        """How what was asked is changed to suit a weight, for messages; empty where it is done as asked."""
+        return ""
+
     @abstractmethod
     def compress(self, value: Value) -> CompressedWeight | None:
         """The form of a value, without data; None for one that is compressed in a way that allows no more."""
@@ -56,3 +60,11 @@ class Action(ABC):
     def fit(self, value: Value, statistics: Any) -> CompressedWeight | None:
         """The form that suits the `evidence` about the weight; None where only the form without data will do."""
         return None
+
+
+def worth_it(form: CompressedWeight, value: NDArray[Any], adapted: str) -> CompressedWeight:
+    """The form of a value. Raises `Skip` where smaller groups or blocks, to which it was `adapted`, would take more
+    bytes than they save."""
+    if adapted and form.nbytes >= value.nbytes:
+        raise Skip(f"its channels divide into {adapted} only, which would take more bytes than they save")
+    return form

@@ -104,6 +104,7 @@ class Method(NamedTuple):
         if joint and words is PYTHON and not any(weight.compression for weight in weights):
             idle.append("joint_compression=True has no effect: no weight of the model is compressed.")
         warn_or_raise(idle, log, strict)
+        _say_adapted(choices, weights)
         said = bool(idle) and not asks(config, weights)
         return Plan(result, weights, chooser(choices), self._concluding(model, strict, where, said), action.evidence)
 
@@ -156,6 +157,18 @@ def _choices(kind: type[Action], weights: list[Weight], config: OptimizationConf
         except Skip as skip:
             choices[weight.function, weight.output] = skip
     return choices
+
+
+def _say_adapted(choices: Choices, weights: list[Weight]) -> None:
+    found = []
+    for weight in weights:
+        chosen = choices[weight.function, weight.output]
+        if not isinstance(chosen, Skip) and (adapted := chosen.adapted(weight)):
+            found.append(f"{weight.name} ({adapted})")
+    if found:
+        log.warning(
+            "The size that was asked for does not divide all channels, so smaller ones are used: %s", some(found)
+        )
 
 
 def _idle_rules(

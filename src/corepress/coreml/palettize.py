@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from corepress.coreml.action import Action, Evidence
+from corepress.coreml.action import Action, Evidence, worth_it
 from corepress.coreml.axes import channel_axes, conv_groups
 from corepress.coreml.config import OptimizationConfig
 from corepress.coreml.granularity import CompressionGranularity
@@ -99,7 +99,7 @@ class Palettize(Action):
 
     def compress(self, value: Array | CompressedWeight) -> CompressedWeight | None:
         if isinstance(value, np.ndarray):
-            return self._dense(value, None)
+            return worth_it(self._dense(value, None), value, self._adapted(value.shape))
         if isinstance(value, Sparse) and not value.mask.any():
             raise Skip("all its values are zero", quiet=True)
         if isinstance(value, Sparse) and isinstance(value.values, np.ndarray):
@@ -193,6 +193,15 @@ class Palettize(Action):
                 f"groups of {size} don't divide its {channels} channels; smaller_group=True takes a smaller size there"
             )
         return size
+
+    def adapted(self, weight: Weight) -> str:
+        return self._adapted(weight.shape)
+
+    def _adapted(self, shape: tuple[int, ...]) -> str:
+        if self.config.granularity is not CompressionGranularity.PER_GROUPED_CHANNEL or not self.config.smaller_group:
+            return ""
+        size = self.group_size(shape[self.axis(len(shape))])
+        return "" if size == self.config.group_size else f"groups of {size}"
 
     def _check_vectors(self, shape: tuple[int, ...], axis: int) -> None:
         channels = shape[axis] // (self.groups if axis == 0 else 1)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from corepress.coreml.action import Action, Evidence
+from corepress.coreml.action import Action, Evidence, worth_it
 from corepress.coreml.axes import channel_axes
 from corepress.coreml.config import OptimizationConfig
 from corepress.coreml.granularity import CompressionGranularity
@@ -97,7 +97,7 @@ class Quantize(Action):
 
     def compress(self, value: Array | CompressedWeight) -> CompressedWeight | None:
         if isinstance(value, np.ndarray):
-            return self._quantized(value, None)
+            return worth_it(self._quantized(value, None), value, self._adapted(value.shape))
         if isinstance(value, Palettized):
             return self._with_lut(value)
         if isinstance(value, Sparse) and not value.mask.any():
@@ -128,6 +128,18 @@ class Quantize(Action):
         if value.lut.size < MIN_BLOB_ELEMENTS:
             raise Skip(f"its LUT has only {value.lut.size} entries, so that a scale would take the bytes that it saves")
         return Palettized(value.indices, self._quantized(value.lut, None), value.vector_axis)
+
+    def adapted(self, weight: Weight) -> str:
+        return self._adapted(weight.shape)
+
+    def _adapted(self, shape: tuple[int, ...]) -> str:
+        config = self.config
+        if config.granularity is not Granularity.PER_BLOCK or not config.smaller_block:
+            return ""
+        asked = config.block_size
+        sizes = self.block_sizes(shape)
+        taken = sizes[self.axes[0]] if isinstance(asked, int) else sizes
+        return "" if taken == asked else f"blocks of {taken}"
 
     def block_sizes(self, shape: tuple[int, ...]) -> Sequence[int]:
         config = self.config

@@ -106,7 +106,7 @@ def summary(
     was written about it. `found`: the operations whose activations stay in floating point, if such were searched.
     `hint`: what to do next."""
     if as_json:
-        extra = {} if judgement is None else {"verification": judgement.to_dict()}
+        extra: dict[str, Any] = {} if judgement is None else {"verification": judgement.to_dict()}
         extra |= {} if found is None else {"exceptions": found.to_dict()}
         extra |= {"hint": hint} if hint else {}
         content = report.to_dict()

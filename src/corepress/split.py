@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
 from corepress.errors import ConfigError
+from corepress.sequences import Sample, steps_of
 
-Sample = TypeVar("Sample", bound=Mapping[Any, Any])
+Given = TypeVar("Given", bound=Sample)
 
 # Of the distinct samples: enough to see a bad fit by, and the fit hardly misses them.
 HELD_BACK = 0.2
@@ -18,14 +19,14 @@ HELD_BACK = 0.2
 FEW = 30
 
 
-def hold_back(samples: Iterable[Sample], part: float = HELD_BACK) -> tuple[list[Sample], list[Sample]]:
+def hold_back(samples: Iterable[Given], part: float = HELD_BACK) -> tuple[list[Given], list[Given]]:
     """Split samples into those to learn from and those to judge by.
 
     Equal samples go to the same list, so that nothing is judged by what was learnt. Which ones are held back depends on
     what they hold, not on their order; both lists keep the order.
 
     Args:
-        samples: Dictionaries of {input name: array}.
+        samples: Dictionaries of {input name: array}, or sequences, lists of such steps, which stay whole.
         part: How much of the distinct samples is held back, from 0 to below 1, rounded down; by default a fifth, and of
             fewer than five none.
 
@@ -52,18 +53,22 @@ def hold_back(samples: Iterable[Sample], part: float = HELD_BACK) -> tuple[list[
     return [s for s, known in pairs if known not in held], [s for s, known in pairs if known in held]
 
 
-def digest(sample: Mapping[Any, Any], number: int = 0) -> bytes:
+def digest(sample: Sample, number: int = 0) -> bytes:
     """Equal for samples that hold the same, whether as arrays, tensors, images or numbers.
 
-    `number`: of the sample, for the ConfigError if it is no dictionary.
+    `number`: of the sample, for the ConfigError if it is no dictionary, and no list of them.
     """
-    if not isinstance(sample, Mapping):
-        kind = type(sample).__name__
-        raise ConfigError(f"sample {number} of sample_data must be a dictionary of {{input name: array}}, not a {kind}")
     found = hashlib.sha256()
-    for name in sorted(sample, key=str):
-        value = sample[name]
-        array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
-        found.update(f"{name} {array.dtype} {array.shape} ".encode())
-        found.update(repr(value).encode() if array.dtype.hasobject else np.ascontiguousarray(array).tobytes())
+    for place, step in enumerate(steps_of(sample) if isinstance(sample, Mapping | list | tuple) else [sample]):
+        if not isinstance(step, Mapping):
+            kind = type(step).__name__
+            wanted = "a dictionary of {input name: array}"
+            raise ConfigError(f"sample {number} of sample_data must be {wanted}, not a {kind}")
+        if place:
+            found.update(b"step")
+        for name in sorted(step, key=str):
+            value = step[name]
+            array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+            found.update(f"{name} {array.dtype} {array.shape} ".encode())
+            found.update(repr(value).encode() if array.dtype.hasobject else np.ascontiguousarray(array).tobytes())
     return found.digest()

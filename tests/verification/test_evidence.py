@@ -13,6 +13,7 @@ import corepress
 from corepress import runtime, verify
 from corepress.errors import ConfigError, CorepressError
 from corepress.formats.features import Feature, Interface
+from corepress.sequences import ALONE
 from corepress.verification import evidence
 from tests import structures
 
@@ -110,11 +111,14 @@ def test_samples_may_come_from_a_generator_that_uses_its_memory_again(per_op) ->
     assert result.rows == listed.rows and result.operations == listed.operations
 
 
-def test_a_stateful_model_is_judged_at_its_first_step_only(tmp_path) -> None:
+def test_single_steps_of_a_stateful_model_are_weak_evidence(tmp_path) -> None:
     path = structures.stateful(tmp_path)
     rng = np.random.default_rng(0)
     result = verify(path, path, [{"x": rng.normal(size=(1, 64))} for _ in range(2)])
-    assert result.notes == ("the model is stateful, and each sample was judged at its first step only",)
+    assert result.notes == (ALONE,)
+    samples = [[{"x": rng.normal(size=(1, 64))} for _ in range(3)] for _ in range(2)]
+    result = verify(path, path, samples)
+    assert result.notes == () and result.samples == result.distinct == 2 and len(result.by_step) == 3
 
 
 def test_operations_of_a_pipeline_are_compared(tmp_path) -> None:

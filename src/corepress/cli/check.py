@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 from corepress.cli.declare import Option
 from corepress.cli.options import THRESHOLD, Metric, MinCosine, MinSnr, threshold_of
 from corepress.errors import ConfigError, Missed
+from corepress.sequences import Sample
 
 if TYPE_CHECKING:
     from corepress.formats.mlprogram import Model
     from corepress.formats.neural_network import Model as Networks
     from corepress.verification import Verification
     from corepress.verification.compare import Watch
-
-Sample = Mapping[str, Any]
 
 log = logging.getLogger(__name__)
 

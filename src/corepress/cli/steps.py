@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from corepress.cli.check import Check, Sample
+from corepress.cli.check import Check
 from corepress.cli.options import Choice, Destination, Limits, Running
 from corepress.cli.reporting import Page
 from corepress.errors import ConfigError
+from corepress.sequences import Sample
 
 if TYPE_CHECKING:
     from corepress.coreml import OptimizationConfig

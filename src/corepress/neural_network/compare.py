@@ -13,6 +13,7 @@ from corepress.errors import ConfigError
 from corepress.metrics import Sums
 from corepress.neural_network.interop import as_model
 from corepress.peer import is_mlmodel
+from corepress.sequences import each_step
 
 Metrics = dict[str, dict[str, float]]
 
@@ -70,10 +71,10 @@ def _samples(model: Any, sample_data: Any) -> Iterable[Mapping[str, Any]]:
 
     interface = getattr(model, "interface", None)
     if not isinstance(sample_data, str | Path):
-        return checked([sample_data] if isinstance(sample_data, Mapping) else sample_data, interface)
+        return each_step(checked([sample_data] if isinstance(sample_data, Mapping) else sample_data, interface))
     if interface is None:
         raise ConfigError(f"{sample_data}: what inputs the model has is unknown; give a list of dictionaries instead")
-    return checked(read_samples(sample_data, interface), interface, str(sample_data))
+    return each_step(checked(read_samples(sample_data, interface), interface, str(sample_data)))
 
 
 def _score(name: str, wanted: Any, got: Any) -> dict[str, float]:

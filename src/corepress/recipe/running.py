@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from corepress.configuration import Rule
@@ -14,9 +14,10 @@ from corepress.errors import ConfigError
 from corepress.neural_network.config import NetworkConfig
 from corepress.neural_network.interop import takes_any_model as takes_any_network
 from corepress.recipe.steps import LEVELS, Recipe, Step
+from corepress.sequences import Sample
 from corepress.split import HELD_BACK
 
-Samples = list[Mapping[Any, Any]]
+Samples = list[Sample]
 
 
 def run(
@@ -28,7 +29,7 @@ def run(
     progress: Any = None,
     strict: bool = False,
     spare_constants: bool | None = None,
-    sample_data: Iterable[Mapping[Any, Any]] | None = None,
+    sample_data: Iterable[Sample] | None = None,
     held_back: float = HELD_BACK,
     function: str | None = None,
     device: str = "cpu",

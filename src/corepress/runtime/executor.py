@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from typing import Any
 
 import torch
@@ -79,7 +79,7 @@ class Executor(nn.Module):
 class Run:
     """One run of a plan. `held`: the constants, by the name of their buffer."""
 
-    def __init__(self, held: Mapping[str, Any], states: dict[str, Tensor], observe: Observe | None):
+    def __init__(self, held: Mapping[str, Any], states: MutableMapping[str, Tensor], observe: Observe | None):
         self.held = held
         self.states = states
         self.observe = observe
@@ -182,7 +182,11 @@ class Run:
         update = arguments.pop("update")
         target = OPERATIONS["slice_by_index"].function(**arguments)
         target.copy_(update.reshape(target.shape))
+        self.wrote(str(step.state), target)
         return (x,)
+
+    def wrote(self, name: str, part: Tensor) -> None:
+        """Is called after a part of a state was changed in place."""
 
     def state(self, name: str) -> Tensor:
         if name not in self.states:

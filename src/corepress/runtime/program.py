@@ -19,9 +19,10 @@ from corepress.runtime.dtypes import torch_dtype
 from corepress.runtime.executor import Executor
 from corepress.runtime.plan import Planner, check_names
 from corepress.runtime.precision import Precision
-from corepress.runtime.runnable import Observe, State, given_state
+from corepress.runtime.runnable import Observe, State, given_state, in_steps
 from corepress.runtime.values import from_value, to_tensors
 from corepress.runtime.wide import widen
+from corepress.sequences import Sample
 
 
 class Program:
@@ -86,6 +87,27 @@ class Program:
             results = self.module(*given, states=states, observe=observe)
         by_name = dict(zip(self.module.plan.output_names, results, strict=True))
         return {feature.name: from_value(feature, by_name[feature.name]) for feature in self.interface.outputs}
+
+    def run_sequence(
+        self, sample: Sample, state: State | None = None, observe: Observe | None = None
+    ) -> list[dict[str, Any]]:
+        """Run the model on one step after the other; each finds the state that the step before left.
+
+        Args:
+            sample: The inputs of each step, as `predict` takes them; inputs of a single step may stand alone.
+            state: What the first step finds, and what the last one leaves; by default the model begins anew.
+            observe: As in `predict`, for each step.
+
+        Returns:
+            What `predict` returns, for each step.
+
+        Examples:
+            >>> program = cto.runtime.load("model.mlpackage")
+            >>> steps = [{"image": image} for image in np.load("samples.npz")["image"][:3]]
+            >>> [answer["logits"].shape for answer in program.run_sequence(steps)]
+            [(1, 10), (1, 10), (1, 10)]
+        """
+        return list(in_steps(self, sample, state, observe))
 
     def tensors(self, inputs: Mapping[str, Tensor]) -> list[Tensor]:
         """What `module` takes, in order: the inputs in the type in which they take part, on the device."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -11,9 +12,10 @@ from numpy.typing import NDArray
 from corepress.errors import ConfigError
 from corepress.formats.features import Feature, Interface
 from corepress.runtime.domains import Domain, looks_like_picture
+from corepress.sequences import Sample
 
-Sample = dict[str, Any]
-
+# Steps of each sample where the model keeps a state: the later ones find it filled.
+STEPS = 4
 # Small enough for any vocabulary.
 _INTEGERS = 10
 # What is added to scores of attention that don't count: a number of float16.
@@ -22,7 +24,7 @@ _BLOCKED = -1e4
 
 def random_inputs(
     interface: Interface, seed: int = 0, count: int = 1, domains: Mapping[str, Domain] | None = None
-) -> Iterator[Sample]:
+) -> Iterator[dict[str, Any]]:
     """`count` inputs in the default shapes. Optional inputs keep their default.
 
     `domains`: what `corepress.runtime.domains.domains` found. Without one, floats are normal, integers 0 to 9, pixels
@@ -32,6 +34,18 @@ def random_inputs(
     known = domains or {}
     for _ in range(count):
         yield {feature.name: _random(feature, known.get(feature.name), rng) for feature in needed(interface)}
+
+
+def random_samples(
+    interface: Interface, seed: int = 0, count: int = 1, domains: Mapping[str, Domain] | None = None
+) -> Iterator[Sample]:
+    """`count` samples of `random_inputs`: of a model with a state, sequences of `STEPS` steps."""
+    if not interface.states:
+        yield from random_inputs(interface, seed, count, domains)
+        return
+    steps = random_inputs(interface, seed, count * STEPS, domains)
+    for _ in range(count):
+        yield tuple(itertools.islice(steps, STEPS))
 
 
 def needed(interface: Interface) -> list[Feature]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 from torch import Tensor
 
 from corepress.errors import ConfigError
 from corepress.formats.features import Interface
+from corepress.sequences import Sample, steps_of
 
 State = dict[str, Tensor]
 # Is called with the name of a value and with the value: a tensor, or what else an operation gives, such as a list.
@@ -39,9 +40,24 @@ class Runnable(Protocol):
         """Run the model on named inputs; see `Program.predict`."""
         ...
 
+    def run_sequence(
+        self, sample: Sample, state: State | None = None, observe: Observe | None = None
+    ) -> list[dict[str, Any]]:
+        """Run the steps of a sample one after the other; see `Program.run_sequence`."""
+        ...
+
     def kinds(self) -> dict[str, str]:
         """By the name of each intermediate value, the operation that computes it."""
         ...
+
+
+def in_steps(
+    program: Runnable, sample: Sample, state: State | None = None, observe: Observe | None = None
+) -> Iterator[dict[str, Any]]:
+    """What a model answers to each step of a sample, one at a time; the arguments are those of `run_sequence`."""
+    state = program.make_state() if state is None else state
+    for step in steps_of(sample):
+        yield program.predict(step, state, observe)
 
 
 def given_state(interface: Interface, state: State | None) -> State:

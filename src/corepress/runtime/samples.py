@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import re
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,33 +17,99 @@ from corepress.errors import ConfigError, DataError, FormatError, importing
 from corepress.formats.atomic import Kind, replacing
 from corepress.formats.features import Feature, Interface
 from corepress.runtime.domains import Domain
-from corepress.runtime.random_inputs import Sample, needed, random_inputs
+from corepress.runtime.random_inputs import needed, random_inputs
 from corepress.runtime.values import to_tensors
+from corepress.sequences import ALONE, Sample, Step, only_single_steps
 
 _IMAGES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
+log = logging.getLogger(__name__)
+
+# An array of one step of a sequence: the number of the step, and the name of the input.
+_OF_STEP = re.compile(r"(\d+)/(.+)", re.DOTALL)
 NPZ = Kind("an .npz file", ".npz", False, lambda path: path.is_file() and path.suffix.lower() == ".npz")
 
 
 def read_samples(path: str | Path, interface: Interface) -> Iterator[Sample]:
-    """Read inputs from a `.npz` file, an image, or a folder of either, sorted by name.
+    """Read inputs from a `.npz` file, an image, a folder of either, sorted by name, or a folder of such folders.
 
     The arrays of a `.npz` are named as the inputs (for a model with one input, an only array that fits will do); others
     are ignored. An array is one sample when its shape fits the input, else a batch of them along its first axis.
     Images go to the only input, resized to it; one that is an array of rank 4 gets values from 0 to 1.
+
+    A sequence of steps is a `.npz` whose arrays are named "0/input", "1/input" (batches are several sequences, and an
+    array without a number belongs to each step), or a folder of files in a folder, one for each step.
     Raises CorepressError where nothing, or nothing that fits, is found.
     """
     source = Path(path)
     if not source.exists():
         raise DataError(f"{source}: no such file or folder")
-    files = sorted(source.iterdir()) if source.is_dir() else [source]
-    arrays = [file for file in files if file.suffix.lower() == ".npz"]
-    images = [file for file in files if file.suffix.lower() in _IMAGES]
-    if arrays:
-        return (sample for file in arrays for sample in _samples(file, _read_npz(file), interface))
-    if images:
-        feature = _picture_input(interface, source)
-        return ({feature.name: read_image(file, feature)} for file in images)
+    files = _files(source)
+    folders = [folder for folder in _sorted(source) if folder.is_dir() and _files(folder)] if source.is_dir() else []
+    if files and folders and interface.states:
+        raise DataError(
+            f"{source}: it holds the sample {files[0].name} and the folder of steps {folders[0].name}: keep one kind"
+        )
+    if files and files[0].suffix.lower() in _IMAGES:
+        _picture_input(interface, source)
+    if files:
+        return (sample for file in files for sample in _in_file(file, interface))
+    if folders:
+        return (tuple(_step_in(file, interface) for file in _files(folder)) for folder in folders)
     raise DataError(f"{source}: there are no .npz files or images to read inputs from")
+
+
+def _files(source: Path) -> list[Path]:
+    """The files with inputs of a folder, sorted by name, or a single one: of one kind, arrays before images."""
+    files = _sorted(source) if source.is_dir() else [source]
+    arrays = [file for file in files if file.suffix.lower() == ".npz" and not file.is_dir()]
+    return arrays or [file for file in files if file.suffix.lower() in _IMAGES and not file.is_dir()]
+
+
+def _sorted(folder: Path) -> list[Path]:
+    """What is in a folder, sorted by name; numbers in names count as such, so that 10 comes after 9."""
+    return sorted(folder.iterdir(), key=lambda path: [_order(part) for part in re.split(r"(\d+)", path.name)])
+
+
+def _order(part: str) -> tuple[int, str]:
+    return (int(part), "") if part.isdecimal() else (0, part)
+
+
+def _in_file(file: Path, interface: Interface) -> Iterator[Sample]:
+    if file.suffix.lower() == ".npz":
+        yield from _in_npz(file, interface)
+    else:
+        feature = _picture_input(interface, file)
+        yield {feature.name: read_image(file, feature)}
+
+
+def _step_in(file: Path, interface: Interface) -> Step:
+    """The only sample in a file."""
+    found = list(_in_file(file, interface))
+    if len(found) != 1 or not isinstance(found[0], Mapping):
+        what = "a sequence" if len(found) == 1 else f"{len(found)} samples"
+        raise ConfigError(f"{file}: it holds {what}, but is one step of a sequence, the folder {file.parent.name}")
+    return found[0]
+
+
+def _in_npz(file: Path, interface: Interface) -> Iterator[Sample]:
+    """The samples of one file, or its sequences where its arrays are named by steps."""
+    arrays, names = _read_npz(file), {feature.name for feature in interface.inputs}
+    steps: dict[int, dict[str, NDArray[Any]]] = {}
+    for name in [name for name in arrays if name not in names]:
+        if found := _OF_STEP.fullmatch(name):
+            step = steps.setdefault(int(found[1]), {})
+            if found[2] in step:
+                raise ConfigError(f"{file}: it has two arrays for {found[2]!r} of step {int(found[1])}")
+            step[found[2]] = arrays.pop(name)
+    if not steps:
+        yield from _samples(file, arrays, interface)
+        return
+    of_steps = {n: list(_samples(file, arrays | steps[n], interface, f" of step {n}")) for n in sorted(steps)}
+    counts = {number: len(found) for number, found in of_steps.items()}
+    if len(set(counts.values())) > 1:
+        several = ", ".join(f"{number}: {count}" for number, count in counts.items())
+        raise ConfigError(f"{file}: its steps hold different numbers of samples ({several})")
+    yield from zip(*of_steps.values(), strict=True)
 
 
 def read_inputs(
@@ -49,7 +117,7 @@ def read_inputs(
     interface: Interface,
     seed: int | None = None,
     domains: Mapping[str, Domain] | None = None,
-) -> Sample:
+) -> dict[str, Any]:
     """Inputs as a person names them, `name=value`: a `.npy`, `.npz` or image file, or a number that fills the shape.
 
     `seed`: of random values, from their `domains`, for the inputs that are not given; without it, they are an error
@@ -153,8 +221,10 @@ def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
         raise FormatError(f"{path}: its arrays can't be read ({type(error).__name__})") from error
 
 
-def _samples(path: Path, arrays: Mapping[str, NDArray[Any]], interface: Interface) -> Iterator[Sample]:
-    """Split the arrays of one file into samples; an array that fits as it is belongs to each of them."""
+def _samples(
+    path: Path, arrays: Mapping[str, NDArray[Any]], interface: Interface, of_step: str = ""
+) -> Iterator[dict[str, Any]]:
+    """Split the arrays of one file, or `of_step` of one, into samples; an array that fits as it is belongs to each."""
     required = needed(interface)
     found = {feature.name: feature for feature in interface.inputs if feature.name in arrays}
     if not found and len(required) == 1:
@@ -164,18 +234,18 @@ def _samples(path: Path, arrays: Mapping[str, NDArray[Any]], interface: Interfac
     for feature in required:
         if feature.name not in found:
             names = ", ".join(arrays) or "none"
-            raise ConfigError(f"{path}: it has no array for the input {feature.name!r}, but {names}")
+            raise ConfigError(f"{path}: it has no array for the input {feature.name!r}{of_step}, but {names}")
     counts = {}
     for name, feature in found.items():
         count = _count(arrays[name], feature)
         if count is None:
             shape = "x".join(map(str, arrays[name].shape))
-            raise ConfigError(f"{path}: array {name!r} is {shape}, but the input is {feature.describe()}")
+            raise ConfigError(f"{path}: array {name!r}{of_step} is {shape}, but the input is {feature.describe()}")
         counts[name] = count
     batches = {name: count for name, count in counts.items() if count >= 0}
     if len(set(batches.values())) > 1:
         several = ", ".join(f"{name}: {count}" for name, count in batches.items())
-        raise ConfigError(f"{path}: its arrays hold different numbers of samples ({several})")
+        raise ConfigError(f"{path}: its arrays{of_step} hold different numbers of samples ({several})")
     for index in range(next(iter(batches.values()), 1)):
         yield {name: _pick(arrays[name], feature, index, name in batches) for name, feature in found.items()}
 
@@ -201,49 +271,66 @@ def _pick(array: NDArray[Any], feature: Feature, index: int, batched: bool) -> N
 
 
 def checked(
-    samples: Iterable[Mapping[Any, Any]],
+    samples: Iterable[Any],
     interface: Interface | None,
     argument: str = "sample_data",
     *,
     finite: bool = False,
-) -> Iterator[Mapping[str, Any]]:
-    """The samples of a caller, each {input name: array}, one at a time and checked; the name None stands for the only
-    input.
+    warns: bool = False,
+) -> Iterator[Sample]:
+    """The samples of a caller, one at a time and checked: each {input name: array}, or a list of such steps. The name
+    None stands for the only input.
 
     `interface`: what the model takes; None where that is unknown, and names and shapes are not checked. `argument`:
     what the caller calls the samples. `finite`: whether something is learnt from them, so that NaN and infinities are
-    refused. Raises ConfigError for a sample that does not fit, with its number from 0, and where there are none.
+    refused. `warns`: say so where a model with a state got nothing but single steps. Raises ConfigError for a sample
+    that does not fit, with its number from 0, and where there are none.
     """
     if isinstance(samples, Mapping) or not isinstance(samples, Iterable):
         raise ConfigError(f"{argument} must be a list or an iterable of dictionaries {{input name: array}}")
-    number = -1
+    number, alone = -1, True
     for number, given in enumerate(samples):
-        if not isinstance(given, Mapping):
-            wanted = "a dictionary of {input name: array}"
-            raise ConfigError(f"sample {number} of {argument} must be {wanted}, not {type(given).__name__}")
-        try:
-            sample = _named(given, interface)
-            if interface is not None:
-                (finite_tensors if finite else to_tensors)(interface.inputs, sample)
-        except ConfigError as error:
-            raise ConfigError(f"sample {number} of {argument}: {error}") from error
+        where = f"sample {number} of {argument}"
+        if isinstance(given, list | tuple):
+            if not given:
+                raise ConfigError(f"{where} is a sequence without steps")
+            steps = enumerate(given)
+            sample: Sample = tuple(_checked(step, interface, f"{where}, step {n}", finite) for n, step in steps)
+        else:
+            sample = _checked(given, interface, where, finite)
+        alone &= only_single_steps([sample])
         yield sample
     if number < 0:
         raise ConfigError(f"{argument} is empty: at least one sample is needed")
+    if warns and alone and interface is not None and interface.states:
+        log.warning("%s", ALONE)
 
 
-def _named(sample: Mapping[Any, Any], interface: Interface | None) -> Mapping[str, Any]:
-    """The sample with the name of the only input in place of None."""
-    if None not in sample or interface is None:
-        return sample
+def _checked(given: Any, interface: Interface | None, where: str, finite: bool) -> Step:
+    """One step. `where`: what it is, for messages."""
+    if not isinstance(given, Mapping):
+        raise ConfigError(f"{where} must be a dictionary of {{input name: array}}, not {type(given).__name__}")
+    try:
+        step = _named(given, interface)
+        if interface is not None:
+            (finite_tensors if finite else to_tensors)(interface.inputs, step)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error
+    return step
+
+
+def _named(step: Mapping[Any, Any], interface: Interface | None) -> Step:
+    """The step with the name of the only input in place of None."""
+    if None not in step or interface is None:
+        return step
     names = [feature.name for feature in interface.inputs]
-    if len(sample) > 1 or len(names) > 1:
+    if len(step) > 1 or len(names) > 1:
         raise ConfigError(f"the name None stands for the only input, and this model has {', '.join(names) or 'none'}")
-    return {names[0]: sample[None]}
+    return {names[0]: step[None]}
 
 
-def finite_tensors(inputs: tuple[Feature, ...], sample: Mapping[str, Any]) -> dict[str, Tensor]:
-    """A sample as tensors that a model can learn from; ConfigError for NaN, infinities and what does not fit."""
+def finite_tensors(inputs: tuple[Feature, ...], sample: Step) -> dict[str, Tensor]:
+    """A step as tensors that a model can learn from; ConfigError for NaN, infinities and what does not fit."""
     tensors = to_tensors(inputs, sample)
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not tensor.isfinite().all():

@@ -11,36 +11,54 @@ import torch
 from torch import Tensor
 
 from corepress.errors import ConfigError
+from corepress.runtime.carried import going_on, side_by_side
 from corepress.runtime.executor import Run
 from corepress.runtime.plan import Block, Computed
 from corepress.runtime.program import Program
-from corepress.runtime.runnable import Observe, Runnable
+from corepress.runtime.runnable import Observe, Runnable, State
 from corepress.runtime.samples import finite_tensors
 from corepress.runtime.stages.pipeline import Pipeline
+from corepress.sequences import Sample, Step, like, steps_of
 
-# Called before each operation with the arguments that it has in each sample; may return new values for constants that
-# it reads, by the name of the argument.
+# Called before each operation with the arguments that it has in each step of each sample; may return new values for
+# constants that it reads, by the name of the argument.
 Visit = Callable[..., Mapping[str, Tensor]]
-Samples = Iterable[Mapping[str, Any]]
-# What the program answers to each sample, its outputs in order, when a value is changed by the function that is given.
+Samples = Iterable[Sample]
+# What the program answers to each step, its outputs in order, when a value is changed by the function that is given.
 WhatIf = Callable[[Callable[[Tensor], Tensor]], Iterator[Sequence[Any]]]
 # The name of a function, its program, and the inputs that this has in each sample.
-Stage = tuple[str, Program, Sequence[Mapping[str, Any]]]
+Stage = tuple[str, Program, Sequence[Sample]]
 
 
-def outputs_of(program: Program, sample: Mapping[str, Any], observe: Observe | None = None) -> tuple[Any, ...]:
-    """What a program computes of a sample, in order, as tensors that may have a derivative; a stateful one starts anew.
-    Of a classifier these are the probabilities, not the label.
+def outputs_of(
+    program: Program, step: Step, observe: Observe | None = None, state: State | None = None
+) -> tuple[Any, ...]:
+    """What a program computes of a sample, in order, as tensors that may have a derivative. Of a classifier these are
+    the probabilities, not the label.
 
-    `observe`: as in `Program.predict`. Raises ConfigError for inputs that do not fit, or are not finite.
+    `observe`, `state`: as in `Program.predict`, but that without a state a stateful program starts anew. Raises
+    ConfigError for inputs that do not fit, or are not finite.
     """
-    given = program.tensors(finite_tensors(program.interface.inputs, sample))
+    given = program.tensors(finite_tensors(program.interface.inputs, step))
     module, plan = program.module, _without_labels(program.module.plan)
+    state = program.make_state() if state is None else state
+    if state and observe is None and torch.is_grad_enabled():
+        observe = _nothing  # with an observer no state is changed in place, which would end the derivative
     if plan is module.plan:
-        outputs: tuple[Any, ...] = module(*given, states=program.make_state(), observe=observe)
+        outputs: tuple[Any, ...] = module(*given, states=state, observe=observe)
         return outputs
-    run = Run(module.constants(), program.make_state(), observe)
+    run = Run(module.constants(), state, observe)
     return run.block(plan, dict(zip(plan.inputs, given, strict=True)))
+
+
+def outputs_in_steps(program: Program, sample: Sample, observe: Observe | None = None) -> list[tuple[Any, ...]]:
+    """What `outputs_of` gives for each step of a sample, which carry one state."""
+    state = program.make_state()
+    return [outputs_of(program, step, observe, state) for step in steps_of(sample)]
+
+
+def _nothing(name: str, value: Any) -> None:
+    """Observe nothing."""
 
 
 def _without_labels(plan: Block) -> Block:
@@ -58,8 +76,9 @@ def _without_labels(plan: Block) -> Block:
 def walk(program: Program, samples: Samples, visit: Visit, *, originals: Samples | None = None) -> dict[str, Tensor]:
     """Show `visit` every operation of a program in order, outside of loops and branches.
 
-    `samples`: inputs by name. All values that are still needed are kept for all samples. A stateful model starts each
-    sample anew. A constant that `visit` changes is changed from this operation on; the program itself stays as it is.
+    `samples`: inputs by name, or steps. All values that are still needed are kept for all of them. A stateful model
+    starts each sample anew, and carries its state from step to step (`carried.py`). A constant that `visit` changes is
+    changed from this operation on; the program itself stays as it is.
     `originals`: the unchanged program runs on them, as many, next to it, and `visit` also gets the arguments that the
     operation has there.
     Returns the changed constants, by the name of their buffer. Raises ConfigError, with the number of the sample, for
@@ -93,9 +112,8 @@ def what_if(program: Program, samples: Samples, names: Collection[str], visit: C
     pairs = _begin(program, held, samples)
 
     def answers(name: str, first: int, change: Callable[[Tensor], Tensor]) -> Iterator[Sequence[Any]]:
-        for run, own in pairs:
-            rest = Run(held, {state: value.clone() for state, value in run.states.items()}, None)
-            values = {**own, name: change(own[name])}
+        for rest, values in going_on(pairs):
+            values[name] = change(values[name])
             for step in plan.steps[first:]:
                 rest.step(step, values)
             yield [rest.value(output, values) for output in plan.outputs]
@@ -115,7 +133,7 @@ def what_if(program: Program, samples: Samples, names: Collection[str], visit: C
 
 @torch.no_grad()
 def values_of(program: Program, samples: Samples, names: Collection[str]) -> Iterator[tuple[str, list[Tensor]]]:
-    """The values of these names that are computed outside of loops and branches, in order: in each sample."""
+    """The values of these names that are computed outside of loops and branches, in order: in each step."""
     pairs = _begin(program, program.module.constants(), samples)
     for step in program.module.plan.steps if pairs else ():
         for run, own in pairs:
@@ -126,24 +144,25 @@ def values_of(program: Program, samples: Samples, names: Collection[str]) -> Ite
 
 
 def _begin(program: Program, held: Mapping[str, Any], samples: Samples) -> list[tuple[Run, dict[str, Any]]]:
-    """A run for each sample, with the values that it begins with."""
+    """A run for each step of each sample, with the values that it begins with."""
     pairs: list[tuple[Run, dict[str, Any]]] = []
+    plan = program.module.plan
     for number, sample in enumerate(samples):
-        given = program.tensors(_tensors(program, sample, number))
-        own = dict(zip(program.module.plan.inputs, given, strict=True))
-        pairs.append((Run(held, program.make_state(), None), own))
+        given = (program.tensors(_tensors(program, step, number)) for step in steps_of(sample))
+        steps = [dict(zip(plan.inputs, own, strict=True)) for own in given]
+        pairs += side_by_side(plan, held, program.make_state(), steps)
     return pairs
 
 
-def _tensors(program: Runnable, sample: Mapping[str, Any], number: int) -> dict[str, Tensor]:
+def _tensors(program: Runnable, step: Mapping[str, Any], number: int) -> dict[str, Tensor]:
     try:
-        return finite_tensors(program.interface.inputs, sample)
+        return finite_tensors(program.interface.inputs, step)
     except ConfigError as error:
         raise ConfigError(f"sample {number} of sample_data: {error}") from error
 
 
 def each_program(
-    program: Runnable, samples: Sequence[Mapping[str, Any]], stage: str = "", *, networks: bool = False
+    program: Runnable, samples: Sequence[Sample], stage: str = "", *, networks: bool = False
 ) -> Iterator[Stage]:
     """The ML program, or those of the stages of a pipeline in order: the name of its function, as weights have it, the
     program itself, and the inputs that it has in each sample.
@@ -156,19 +175,26 @@ def each_program(
 
 
 def _stages(
-    program: Runnable, samples: Sequence[Mapping[str, Any]], place: str, whole: bool, networks: bool
-) -> Generator[Stage, None, Sequence[Mapping[str, Any]]]:
-    """Of one stage; returns its outputs in each sample, unless it is the `whole` model."""
+    program: Runnable, samples: Sequence[Sample], place: str, whole: bool, networks: bool
+) -> Generator[Stage, None, Sequence[list[dict[str, Any]]]]:
+    """Of one stage; returns its outputs in each step of each sample, unless it is the `whole` model."""
     if isinstance(program, Pipeline):
-        values = [{**_tensors(program, sample, number), **sample} for number, sample in enumerate(samples)]
+        values = [
+            [{**_tensors(program, step, number), **step} for step in steps_of(sample)]
+            for number, sample in enumerate(samples)
+        ]
         for name, stage in program.stages.items():
-            inputs = [program.inputs_of(stage, own) for own in values]
+            inputs = [
+                like(sample, [program.inputs_of(stage, own) for own in steps])
+                for sample, steps in zip(samples, values, strict=True)
+            ]
             outputs = yield from _stages(stage, inputs, f"{place}/{name}" if place else name, False, networks)
-            for own, found in zip(values, outputs, strict=True):
-                own |= found
+            for steps, answers in zip(values, outputs, strict=True):
+                for own, found in zip(steps, answers, strict=True):
+                    own |= found
         return values
     if isinstance(program, Program) and program.function:  # which networks and suppressions do not have
         yield f"{place}/{program.function}" if place else program.function, program, samples
     elif isinstance(program, Program) and networks:
         yield place, program, samples
-    return [] if whole else [program.predict(sample, program.make_state()) for sample in samples]
+    return [] if whole else [program.run_sequence(sample) for sample in samples]

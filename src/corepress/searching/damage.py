@@ -24,7 +24,8 @@ from corepress import engine
 from corepress.engine import Progress, Skip
 from corepress.errors import DataError
 from corepress.kernels.half import widen
-from corepress.searching.subject import Candidate, Part, Place, Sample, Subject
+from corepress.searching.subject import Candidate, Part, Place, Subject
+from corepress.sequences import Sample
 
 # Gradients: as many as fit a file of so many bytes, between these. The damage strays from its mean by sqrt(2 / 64), a
 # sixth, with the most of them, and by a third with the fewest.

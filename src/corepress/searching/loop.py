@@ -19,7 +19,8 @@ from corepress.searching.damage import FEWEST, MOST, Prices, as_they_are, predic
 from corepress.searching.goals import Goal
 from corepress.searching.quality import Quality
 from corepress.searching.result import Chosen, Point
-from corepress.searching.subject import Array, Candidate, Choice, Place, Sample, Subject
+from corepress.searching.subject import Array, Candidate, Choice, Place, Subject
+from corepress.sequences import Sample
 
 # How often a choice is measured and, half-way to the values that it has, the damages are predicted anew.
 ROUNDS = 2

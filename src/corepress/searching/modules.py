@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from corepress.engine import Skip, skipping
 from corepress.errors import ConfigError
 from corepress.searching.candidates import DENSE, MIN_GROUP, candidates, check_forms
-from corepress.searching.subject import Array, Candidate, Choice, Item, Part, Place, Sample, Value, left_alone
+from corepress.searching.subject import Array, Candidate, Choice, Item, Part, Place, Value, left_alone
+from corepress.sequences import Sample, steps_of
 from corepress.targets import target
 from corepress.torch.calls import Call
 from corepress.torch.metadata import PREFIX, array_of, read_weight, write_value
@@ -126,7 +127,8 @@ class ModuleSubject:
             return {name: array_of(value) for name, value in self._run(loaded, sample).items()}
 
     def _run(self, module: nn.Module, sample: Sample) -> dict[str, Tensor]:
-        call = called(sample)
+        (batch,) = steps_of(sample)
+        call = called(batch)
         found = named(self._outputs(call.answer(module)), "output")
         tensors = {name: value for name, value in found.items() if isinstance(value, Tensor)}
         if not tensors:
@@ -197,7 +199,7 @@ def samples_of(data: Iterable[Any]) -> list[Sample]:
     return [{**{str(number): value for number, value in enumerate(call.args)}, **call.kwargs} for call in calls]
 
 
-def called(sample: Sample) -> Call:
+def called(sample: Mapping[str, Any]) -> Call:
     """The arguments that a sample of `samples_of` stands for."""
     numbers = sorted((name for name in sample if name.isdecimal()), key=int)
     kwargs = {name: value for name, value in sample.items() if not name.isdecimal()}

@@ -24,7 +24,8 @@ from corepress.runtime.walk import each_program
 from corepress.searching.candidates import DENSE, check_forms
 from corepress.searching.programs import part_of, put
 from corepress.searching.recipes import pattern_of, recipe_of
-from corepress.searching.subject import Array, Candidate, Choice, Item, Part, Place, Sample, Value, left_alone
+from corepress.searching.subject import Answer, Array, Candidate, Choice, Item, Part, Place, Value, left_alone
+from corepress.sequences import Sample, like
 from corepress.weights import worded_bits
 
 FORMS = ("palettized", "quantized")
@@ -171,9 +172,9 @@ class NetworkSubject:
         source = self.model if model is None else model
         return load(source, self.device, precision="float32", custom=self._custom)
 
-    def answer(self, loaded: Runnable, sample: Sample) -> dict[str, Any]:
+    def answer(self, loaded: Runnable, sample: Sample) -> Answer:
         """See `Subject`."""
-        return dict(loaded.predict(sample, loaded.make_state()))
+        return like(sample, loaded.run_sequence(sample))
 
     def recipe(self, choice: Choice) -> dict[str, Any]:
         """See `Subject`."""

@@ -33,7 +33,8 @@ from corepress.searching.candidates import MIN_GROUP, candidates
 from corepress.searching.integers import bytes_of_pairs, in_integers, multiplied, whatever_its_size
 from corepress.searching.programs import part_of, put
 from corepress.searching.recipes import pattern_of, recipe_of
-from corepress.searching.subject import Array, Candidate, Choice, Item, Part, Place, Sample, Value, left_alone
+from corepress.searching.subject import Answer, Array, Candidate, Choice, Item, Part, Place, Value, left_alone
+from corepress.sequences import Sample, like
 from corepress.split import HELD_BACK
 from corepress.targets import by_opset, check, require
 from corepress.weights import CompressedWeight, decompress, stored_bytes
@@ -218,10 +219,9 @@ class PackageSubject:
         source = self.model if model is None else model
         return _shown(load(source, self.device, precision="float32", function=self.function))
 
-    def answer(self, loaded: Any, sample: Sample) -> dict[str, Any]:
+    def answer(self, loaded: Any, sample: Sample) -> Answer:
         """See `Subject`."""
-        answers: dict[str, Any] = loaded.predict(sample, loaded.make_state())
-        return answers
+        return like(sample, loaded.run_sequence(sample))
 
     @property
     def notes(self) -> list[str]:

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from corepress.runtime.program import Program
-from corepress.runtime.walk import outputs_of
-from corepress.searching.subject import Array, Part, Place, Sample
+from corepress.runtime.walk import outputs_in_steps
+from corepress.searching.subject import Array, Part, Place
+from corepress.sequences import Sample
 
 # By the name of its function or stage, where a program holds the tensors of the items.
 Leaves = Mapping[str, Mapping[Place, Sequence[Tensor]]]
@@ -20,7 +21,13 @@ def part_of(program: Program, leaves: Mapping[Place, Sequence[Tensor]], samples:
     """A program as a `Part`, with its inputs."""
 
     def outputs(sample: Sample) -> list[Tensor]:
-        return [result for result in outputs_of(program, sample) if isinstance(result, Tensor)]
+        """Each output; of a sequence those of all steps."""
+        steps = [
+            [result for result in step if isinstance(result, Tensor)] for step in outputs_in_steps(program, sample)
+        ]
+        if len(steps) == 1:
+            return steps[0]
+        return [torch.cat([value.reshape(-1) for value in output]) for output in zip(*steps, strict=True)]
 
     return Part(outputs, leaves, list(samples))
 

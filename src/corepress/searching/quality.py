@@ -9,7 +9,8 @@ from typing import Any
 
 from corepress.errors import ConfigError, CorepressError
 from corepress.metrics import METRICS, Sums, worst
-from corepress.searching.subject import Sample, Subject
+from corepress.searching.subject import Subject
+from corepress.sequences import Sample, steps_of
 
 # By name; the worst output counts.
 Quality = dict[str, float]
@@ -45,8 +46,9 @@ class Judge:
         for exact, sample in zip(self._exact, self.samples, strict=True):
             answer = self.subject.answer(loaded, sample)
             answers.append(answer)
-            for name, value in exact.items():
-                sums.setdefault(name, Sums()).add_output(name, value, answer[name])
+            for before, now in zip(steps_of(exact), steps_of(answer), strict=True):
+                for name, value in before.items():
+                    sums.setdefault(name, Sums()).add_output(name, value, now[name])
         rows = [found.row(name) for name, found in sums.items()]
         quality: Quality = {}
         for metric in _METRICS:

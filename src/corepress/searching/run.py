@@ -18,8 +18,9 @@ from corepress.searching.kept import Kept
 from corepress.searching.loop import Evaluate, Found, Measured, Predict, Search, Settings, predictor
 from corepress.searching.quality import Judge, Metric
 from corepress.searching.result import Result
-from corepress.searching.subject import Choice, Sample, Subject
+from corepress.searching.subject import Choice, Subject
 from corepress.searching.workers import Plan, crew
+from corepress.sequences import Sample
 from corepress.split import FEW, digest, hold_back
 from corepress.version import __version__
 

@@ -27,8 +27,9 @@ from corepress.searching.packages import PackageSubject
 from corepress.searching.quality import Metric, name_of
 from corepress.searching.result import Result
 from corepress.searching.run import Elsewhere, Split, Ways, parted, searched
-from corepress.searching.subject import Sample, Subject
+from corepress.searching.subject import Subject
 from corepress.searching.workers import Plan
+from corepress.sequences import Sample
 from corepress.threads import CORES
 
 Data = Iterable[Mapping[str, Any]] | str | Path

@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from corepress.fields import some
+from corepress.sequences import Sample
 
 Array = NDArray[Any]
-Sample = Mapping[str, Any]
+# The outputs by name for a sample; of a sequence those of each step.
+Answer = Mapping[str, Any] | tuple[Mapping[str, Any], ...]
 # For each item, the index of its candidate.
 Choice = tuple[int, ...]
 # An item, and which of its tensors: by their indices.
@@ -107,8 +109,8 @@ class Subject(Protocol):
         """A model that `make` made, ready to run; None: the one that is searched, as it was given."""
         ...
 
-    def answer(self, loaded: Any, sample: Sample) -> dict[str, Any]:
-        """The outputs, by name, that a loaded model has for a sample."""
+    def answer(self, loaded: Any, sample: Sample) -> Answer:
+        """The outputs, by name, that a loaded model has for a sample, or for each step of a sequence."""
         ...
 
     def recipe(self, choice: Choice) -> dict[str, Any]:

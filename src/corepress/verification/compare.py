@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING, Any
 from corepress.errors import ConfigError, DataError
 from corepress.formats.mlprogram import Model
 from corepress.metrics import Row, Sums, limit_of, numbers
+from corepress.sequences import Sample, steps_of
 from corepress.verification.detections import paired
 from corepress.verification.evidence import Evidence
 from corepress.verification.result import Verification
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 
     Source = str | Path | Model | Networks
 
-Data = Iterable[Mapping[str, Any]] | str | Path
-# Is shown a sample, what the original answers to it, and what the other model does.
+Data = Iterable[Sample] | str | Path
+# Is shown a step of a sample, what the original answers to it, and what the other model does.
 Watch = Callable[[Mapping[str, Any], Mapping[str, Any], Mapping[str, Any]], None]
 # What waits for the second model waits in memory up to this size, and in a temporary file beyond.
 _IN_MEMORY = 64 << 20
@@ -52,14 +53,14 @@ def verify(
 
     One model is in memory at a time (with `per_op`, both), and of an ML program no more than 128 MB of its weights and
     the one that is needed. Where the original gives NaN or infinity, nothing is compared; a copy that gives them
-    elsewhere fails. A stateful model starts each sample with a fresh state.
+    elsewhere fails. A stateful model starts each sample with a fresh state, which the steps of a sequence carry on.
 
     Args:
         original: A path, a `corepress.Model` or a `corepress.neural_network.Model`.
         compressed: The same of what was made of it.
         data: Inputs as an iterable of {name: array}, which is read once; or the path of an .npz, an image, or a folder
-            of them. Arrays have the shapes and types of the inputs. Without it, inputs are random, which is weak
-            evidence.
+            of them. Arrays have the shapes and types of the inputs. A list of {name: array} in their place is a
+            sequence of steps that carry one state. Without data, inputs are random, which is weak evidence.
         metric: What decides `ok`: "snr" or "psnr" (dB), "cosine", "top1", "kl" (nats) or "max_abs".
         threshold: From where on it is good; `corepress.verification.METRICS` has the defaults.
         per_op: Compare every value that has the same name in both.
@@ -71,10 +72,10 @@ def verify(
         custom: Functions for custom layers of neural networks, as in `corepress.runtime.load`.
         stage: Of a pipeline, the name or the index of the stage whose inputs are compared instead of the outputs; -1 is
             the last. Inputs of a stage that suppresses overlapping boxes are compared anyway, beside the outputs.
-        watch: Called with each sample and the answers of both models to it, all of them mappings by name.
+        watch: Called with each step of each sample and the answers of both models to it, all of them mappings by name.
 
     Returns:
-        The verdict, a row for each output, and what makes the evidence weaker.
+        The verdict, a row for each output, for sequences also those of each step, and what makes the evidence weaker.
 
     Raises:
         CorepressError: Where the models can't be run or compared.
@@ -101,16 +102,16 @@ def verify(
         )
         return _showing(program, stage)
 
-    def inputs(program: Runnable) -> Iterable[Mapping[str, Any]]:
+    def inputs(program: Runnable) -> Iterable[Sample]:
         return _inputs(program, data, seed, samples)
 
     run = _side_by_side if per_op else _in_turn
-    evidence, outputs, operations = run(original, compressed, load, inputs, watch)
-    rows = tuple(sums.row(name) for name, sums in outputs.items())
+    evidence, compared, operations = run(original, compressed, load, inputs, watch)
+    rows = compared.rows()
     _check_rows(rows, metric)
     notes = (*_about_random(data, evidence), *evidence.notes(), *_left_out(rows))
     return Verification(
-        rows, operations, metric, limit, evidence.samples, data is None, evidence.distinct, tuple(notes)
+        rows, operations, metric, limit, evidence.samples, data is None, evidence.distinct, notes, compared.by_step()
     )
 
 
@@ -180,76 +181,113 @@ def _domains(program: Runnable) -> Mapping[str, Domain]:
     return domains(program)
 
 
-def _inputs(program: Runnable, data: Data | None, seed: int, count: int) -> Iterable[Mapping[str, Any]]:
-    from corepress.runtime.random_inputs import random_inputs
+def _inputs(program: Runnable, data: Data | None, seed: int, count: int) -> Iterable[Sample]:
+    from corepress.runtime.random_inputs import random_samples
     from corepress.runtime.samples import checked, read_samples
 
     if data is None:
-        return random_inputs(program.interface, seed, count, _domains(program))
+        return random_samples(program.interface, seed, count, _domains(program))
     if isinstance(data, str | Path):
         return checked(read_samples(data, program.interface), program.interface, str(data))
     # As dictionaries: files of arrays, which are mappings as well, can't wait for the other model.
-    return map(dict, checked([data] if isinstance(data, Mapping) else data, program.interface, "data"))
+    given = checked([data] if isinstance(data, Mapping) else data, program.interface, "data")
+    return (dict(one) if isinstance(one, Mapping) else tuple(map(dict, one)) for one in given)
 
 
-Compared = tuple[Evidence, dict[str, Sums], tuple[Row, ...]]
+class _Compared:
+    """What two models answered, by the name of the output: over everything, and of sequences for each step.
+
+    `program`: one of them.
+    """
+
+    def __init__(self, names: Iterable[str], program: Runnable):
+        self.outputs, self.program = {name: Sums() for name in names}, program
+        self.steps: list[dict[str, Sums]] = []
+
+    def add(self, step: int | None, expected: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+        """Count the answers to one step; `step`: its number, or None for a sample that is no sequence."""
+        _compare(self.outputs, expected, found, self.program)
+        if step is not None:
+            if step == len(self.steps):
+                self.steps.append({name: Sums() for name in self.outputs})
+            _compare(self.steps[step], expected, found, self.program)
+
+    def rows(self) -> tuple[Row, ...]:
+        return tuple(sums.row(name) for name, sums in self.outputs.items())
+
+    def by_step(self) -> tuple[tuple[Row, ...], ...]:
+        return tuple(tuple(sums.row(name) for name, sums in step.items()) for step in self.steps)
+
+
+Result = tuple[Evidence, _Compared, tuple[Row, ...]]
 
 
 def _in_turn(
     original: Source,
     compressed: Source,
     load: Callable[[Source], Runnable],
-    inputs: Callable[[Runnable], Iterable[Mapping[str, Any]]],
+    inputs: Callable[[Runnable], Iterable[Sample]],
     watch: Watch | None,
-) -> Compared:
+) -> Result:
     """First the original answers everything, then the other model: only one of them is in memory."""
     with _spool() as spool:
         evidence = _answers(load(original), inputs, spool)
         program = load(compressed)
-        outputs = {name: Sums() for name in _common(evidence.outputs, program)}
-        for sample, expected in _read(spool):
-            found = program.predict(sample, program.make_state())
-            _compare(outputs, expected, found, program)
+        compared = _Compared(_common(evidence.outputs, program), program)
+        state = program.make_state()
+        for number, step, expected in _read(spool):
+            if not number:
+                state = program.make_state()
+            found = program.predict(step, state)
+            compared.add(number, expected, found)
             if watch is not None:
-                watch(sample, expected, found)
-    return evidence, outputs, ()
+                watch(step, expected, found)
+    return evidence, compared, ()
 
 
-def _answers(
-    program: Runnable, inputs: Callable[[Runnable], Iterable[Mapping[str, Any]]], spool: IO[bytes]
-) -> Evidence:
+def _answers(program: Runnable, inputs: Callable[[Runnable], Iterable[Sample]], spool: IO[bytes]) -> Evidence:
     """Write what the original answers, with what it answers to, and let go of it."""
     evidence = Evidence(program.interface, _domains(program))
     for sample in inputs(program):
-        answer = program.predict(sample, program.make_state())
-        evidence.add(sample, answer)
-        _write(spool, (sample, answer))
+        state = program.make_state()
+        for number, step in _numbered(sample):
+            answer = program.predict(step, state)
+            evidence.add(step, answer, begins=not number)
+            _write(spool, (number, step, answer))
     return evidence
+
+
+def _numbered(sample: Sample) -> Iterator[tuple[int | None, Mapping[str, Any]]]:
+    """The steps of a sequence with their numbers; inputs that are no sequence have none."""
+    for number, step in enumerate(steps_of(sample)):
+        yield None if isinstance(sample, Mapping) else number, step
 
 
 def _side_by_side(
     original: Source,
     compressed: Source,
     load: Callable[[Source], Runnable],
-    inputs: Callable[[Runnable], Iterable[Mapping[str, Any]]],
+    inputs: Callable[[Runnable], Iterable[Sample]],
     watch: Watch | None,
-) -> Compared:
-    """Compare what is computed on the way, too: the values of one sample wait in a file, not those of all."""
+) -> Result:
+    """Compare what is computed on the way, too: the values of one step wait in a file, not those of all."""
     one, other = load(original), load(compressed)
     evidence = Evidence(one.interface, _domains(one))
-    outputs = {name: Sums() for name in _common([feature.name for feature in one.interface.outputs], other)}
+    compared = _Compared(_common([feature.name for feature in one.interface.outputs], other), other)
     values: dict[str, Sums] = {}
     for sample in inputs(one):
-        with _spool() as spool:
-            places: dict[str, list[int]] = {}
-            expected = one.predict(sample, one.make_state(), _keep(spool, places))
-            found = other.predict(sample, other.make_state(), _compare_values(spool, places, values))
-        _compare(outputs, expected, found, other)
-        evidence.add(sample, expected)
-        if watch is not None:
-            watch(sample, expected, found)
+        states = one.make_state(), other.make_state()
+        for number, step in _numbered(sample):
+            with _spool() as spool:
+                places: dict[str, list[int]] = {}
+                expected = one.predict(step, states[0], _keep(spool, places))
+                found = other.predict(step, states[1], _compare_values(spool, places, values))
+            compared.add(number, expected, found)
+            evidence.add(step, expected, begins=not number)
+            if watch is not None:
+                watch(step, expected, found)
     kinds = one.kinds()
-    return evidence, outputs, tuple(sums.row(name, kinds.get(name, "")) for name, sums in values.items())
+    return evidence, compared, tuple(sums.row(name, kinds.get(name, "")) for name, sums in values.items())
 
 
 def _common(names: Iterable[str], program: Runnable) -> list[str]:

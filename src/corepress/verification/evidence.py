@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corepress.metrics import numbers
+from corepress.sequences import ALONE
 
 if TYPE_CHECKING:
     from corepress.formats.features import Feature, Interface
@@ -30,29 +31,32 @@ class Evidence:
     interface: Interface
     domains: Mapping[str, Domain]
     samples: int = 0
-    seen: set[bytes] = field(default_factory=set)
+    goes_on: bool = False  # whether a sample has several steps
+    seen: list[Any] = field(default_factory=list)  # the hash of each sample
     inputs: dict[str, _Range] = field(default_factory=dict)
     outputs: dict[str, _Answers] = field(default_factory=dict)
 
-    def add(self, inputs: Mapping[str, Any], answers: Mapping[str, Any]) -> None:
-        """Count one sample and what the original answered to it."""
-        self.samples += 1
-        digest = hashlib.blake2b(digest_size=16)
+    def add(self, inputs: Mapping[str, Any], answers: Mapping[str, Any], begins: bool = True) -> None:
+        """Count one sample, or one step of a sequence, and what the original answered to it. `begins`: whether it is
+        not a further step of the sample before."""
+        if begins:
+            self.samples += 1
+            self.seen.append(hashlib.blake2b(digest_size=16))
+        self.goes_on |= not begins
         for name in sorted(inputs):
             given = inputs[name]
             array = numbers(np.asarray(given) if isinstance(given, list | tuple) else given)
             if array is not None:
-                digest.update(f"{name} {array.shape} ".encode())
-                digest.update(array.tobytes())
+                self.seen[-1].update(f"{name} {array.shape} ".encode())
+                self.seen[-1].update(array.tobytes())
                 self.inputs.setdefault(name, _Range()).add(array)
-        self.seen.add(digest.digest())
         for name, answer in answers.items():
             self.outputs.setdefault(name, _Answers()).add(answer)
 
     @property
     def distinct(self) -> int:
         """How many of the samples differ from all others."""
-        return len(self.seen)
+        return len({one.digest() for one in self.seen})
 
     def notes(self) -> Iterator[str]:
         """What was found, a sentence each."""
@@ -65,8 +69,8 @@ class Evidence:
                 yield from _about_input(feature, self.inputs[feature.name], self.domains.get(feature.name))
         for name, answers in self.outputs.items():
             yield from answers.notes(name, self.distinct)
-        if self.interface.states:
-            yield "the model is stateful, and each sample was judged at its first step only"
+        if self.interface.states and not self.goes_on:
+            yield ALONE
 
 
 @dataclass

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from corepress.json_numbers import plain
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 OPERATION_SNR = 20.0
+# Steps that a table shows, beside the worst.
+_STEPS = 6
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,7 @@ class Verification:
         weak: The inputs were random, so that good numbers prove little.
         distinct: How many of the samples differ from all others; None where that was not counted.
         notes: Sentences on what makes the evidence weaker, such as outputs that are the same for every sample.
+        by_step: Of sequences, the rows of each step, over all samples; empty without any.
 
     Examples:
         >>> result = cto.verify("model.mlpackage", "small.mlpackage", "samples.npz", per_op=True)
@@ -43,12 +47,14 @@ class Verification:
     weak: bool
     distinct: int | None = None
     notes: tuple[str, ...] = ()
+    by_step: tuple[tuple[Row, ...], ...] = ()
 
     @property
     def failed(self) -> tuple[Row, ...]:
         """The outputs that miss the threshold."""
         decides = METRICS[self.metric]
-        return tuple(row for row, value in self._judged(self.metric) if not decides.meets(value, self.threshold))
+        judged = _judged(self.rows, self.metric)
+        return tuple(row for row, value in judged if not decides.meets(value, self.threshold))
 
     @property
     def ok(self) -> bool:
@@ -64,7 +70,20 @@ class Verification:
     def worst_of(self, metric: str) -> tuple[Row, float] | None:
         """The output with the worst value of a metric, and this value; None where no output has the metric."""
         order = METRICS[metric].order
-        return min(self._judged(metric), key=lambda judged: order(judged[1]), default=None)
+        return min(_judged(self.rows, metric), key=lambda judged: order(judged[1]), default=None)
+
+    @property
+    def worst_step(self) -> tuple[int, Row] | None:
+        """The number of the step with the worst value of the metric, from 0, and its output with that; None without
+        sequences."""
+        order = METRICS[self.metric].order
+        judged = [
+            (order(value), number, row)
+            for number, rows in enumerate(self.by_step)
+            for row, value in _judged(rows, self.metric)
+        ]
+        worst = min(judged, key=lambda one: one[:2], default=None)
+        return None if worst is None else worst[1:]
 
     @property
     def first_wrong(self) -> Row | None:
@@ -89,6 +108,9 @@ class Verification:
         text = f"output {worst.name!r}: {label} {worst.of(self.metric):.4g}{unit}, "
         text += f"not {limit} {self.threshold:g}{unit}" if self.ok else f"{limit} {self.threshold:g}{unit}"
         text += f", on {self.counted}"
+        if (step := self.worst_step) is not None and len(self.by_step) > 1:
+            number, row = step
+            text += f"; of {len(self.by_step)} steps the worst is step {number} ({row.of(self.metric):.4g}{unit})"
         if (wrong := self.first_wrong) is not None:
             text += f"; the first below {OPERATION_SNR:g} dB is {wrong.kind} {wrong.name!r} ({wrong.snr:.1f} dB)"
         elif self.operations:
@@ -96,13 +118,9 @@ class Verification:
             text += f"; of the {count} values that both models compute, none is below {OPERATION_SNR:g} dB"
         return "; ".join((text, *self.notes))
 
-    def _judged(self, metric: str) -> list[tuple[Row, float]]:
-        """The outputs that have a metric, with its value."""
-        return [(row, value) for row in self.rows if (value := row.of(metric)) is not None]
-
     def to_dict(self) -> dict[str, Any]:
         """Plain data, ready for JSON: numbers that are not finite become the words "inf", "-inf" and "nan"."""
-        wrong = self.first_wrong
+        wrong, step = self.first_wrong, self.worst_step
         return {
             "ok": self.ok,
             "metric": self.metric,
@@ -113,6 +131,8 @@ class Verification:
             "notes": list(self.notes),
             "summary": self.summary,
             "outputs": [plain(asdict(row)) for row in self.rows],
+            "steps": [[plain(asdict(row)) for row in rows] for rows in self.by_step],
+            "worst_step": None if step is None else step[0],
             "operations": [plain(asdict(row)) for row in self.operations],
             "first_wrong": None if wrong is None else wrong.name,
         }
@@ -121,11 +141,11 @@ class Verification:
         return json.dumps(self.to_dict(), indent=2)
 
     def table(self) -> Table:
-        """A `rich` table of the outputs, after the operations if these were compared."""
+        """A `rich` table of the operations, if these were compared, the outputs, and some steps of sequences."""
         from corepress.tables import NamesTable
 
         # What a network only reshapes for its output is not shown twice.
-        rows = (*(row for row in self.operations if row.kind != "output"), *self.rows)
+        rows = (*(row for row in self.operations if row.kind != "output"), *self.rows, *self._shown_steps())
         probabilities = ("KL nats",) if any(row.kl is not None for row in rows) else ()
         table = NamesTable(
             *("value", "computed by", "SNR dB", "PSNR dB", "cosine", "top-1", *probabilities, "largest difference"),
@@ -137,6 +157,22 @@ class Verification:
                 cells.append(_cell(row.kl, ".5f"))
             table.add_row(row.name, row.kind or "output", *cells, _cell(row.max_abs, ".4g"))
         return table
+
+    def _shown_steps(self) -> Iterator[Row]:
+        """The rows of a few steps, evenly chosen, and of the worst."""
+        last = len(self.by_step) - 1
+        if last < 1:
+            return
+        chosen = {round(place * last / (_STEPS - 1)) for place in range(_STEPS)}
+        if self.worst_step is not None:
+            chosen.add(self.worst_step[0])
+        for number in sorted(chosen):
+            yield from (replace(row, kind=f"step {number}") for row in self.by_step[number])
+
+
+def _judged(rows: Iterable[Row], metric: str) -> list[tuple[Row, float]]:
+    """The outputs that have a metric, with its value."""
+    return [(row, value) for row in rows if (value := row.of(metric)) is not None]
 
 
 def _cell(value: float | None, form: str) -> str:

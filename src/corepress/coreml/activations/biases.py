@@ -9,7 +9,7 @@ clipped, the mean would shift all other numbers by what these lack.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from corepress.runtime import load
 from corepress.runtime.plan import Step
 from corepress.runtime.program import Program
 from corepress.runtime.walk import each_program, values_of, walk
+from corepress.sequences import Sample
 
 # Samples that errors are gathered on, evenly chosen.
 SAMPLES = 16
@@ -33,7 +34,7 @@ _WITH_BIAS = ("conv", "linear")
 def corrected(
     model: Model,
     original: Model,
-    samples: Sequence[Mapping[str, Any]],
+    samples: Sequence[Sample],
     function: str | None = None,
     device: str = "cpu",
 ) -> Model:
@@ -56,9 +57,9 @@ def corrected(
 
 def _changes(
     program: Program,
-    samples: Sequence[Mapping[str, Any]],
+    samples: Sequence[Sample],
     exact: Program,
-    exact_samples: Sequence[Mapping[str, Any]],
+    exact_samples: Sequence[Sample],
     buffers: set[str],
 ) -> dict[str, Tensor]:
     """The new biases of a program, by the name of their buffer."""

@@ -10,6 +10,7 @@ from corepress.coreml.activations.observers import Observer
 from corepress.engine import Progress
 from corepress.errors import ConfigError, importing
 from corepress.formats.mlprogram import Model
+from corepress.sequences import Sample, Step, steps_of
 
 if TYPE_CHECKING:
     from corepress.runtime import Runnable
@@ -27,17 +28,19 @@ def runnable(model: Model, function: str | None, device: str) -> tuple[Runnable,
 
 def calibrate(
     program: Runnable,
-    samples: Iterable[Mapping[Any, Any]],
+    samples: Iterable[Sample],
     observers: Mapping[str, Observer],
     *,
     workers: int | None = None,
     progress: Progress | None = None,
+    warns: bool = False,
 ) -> dict[str, str]:
     """Show the values that a program computes to their `observers`, which are given by name; names of values in a stage
     of a pipeline begin with that of the stage and "/".
 
-    Returns, by name, why a value has no range. Samples are taken one at a time; a stateful model starts each one anew.
-    Raises ConfigError, with the number of the sample, for one that does not fit the model or is not finite.
+    Returns, by name, why a value has no range. Samples are taken one at a time; a stateful model starts each one anew,
+    and carries its state from step to step. `warns`: say so where it is given single steps only. Raises ConfigError,
+    with the number of the sample, for one that does not fit the model or is not finite.
     """
     import torch
 
@@ -60,9 +63,11 @@ def calibrate(
     done, threads = 0, torch.get_num_threads()
     torch.set_num_threads(workers or threads)
     try:
-        for sample in checked(samples, program.interface, finite=True):
+        for sample in checked(samples, program.interface, finite=True, warns=warns):
             try:
-                _run(program, sample, observe)
+                state = _empty(program)
+                for step in steps_of(sample):
+                    _run(program, step, observe, state)
             except ConfigError as error:
                 raise ConfigError(f"sample {done} of sample_data: {error}") from error
             done += 1
@@ -74,19 +79,31 @@ def calibrate(
     return reasons | dict.fromkeys(broken, "a sample made it NaN or infinite")
 
 
+# The states of a program, or by name those of the stages of a pipeline.
+_States = dict[str, Any]
+
+
+def _empty(program: Runnable) -> _States:
+    from corepress.runtime.stages.pipeline import Pipeline
+
+    if isinstance(program, Pipeline):
+        return {name: _empty(stage) for name, stage in program.stages.items()}
+    return program.make_state()
+
+
 def _run(
-    program: Runnable, sample: Mapping[str, Any], observe: Callable[[str, Any], None], prefix: str = ""
+    program: Runnable, step: Step, observe: Callable[[str, Any], None], state: _States, prefix: str = ""
 ) -> Mapping[str, Any]:
-    """What a program, or a stage of a pipeline, answers; its inputs are observed, too."""
+    """What a program, or a stage of a pipeline, answers; its inputs are observed, too. `state`, which is changed."""
     from corepress.runtime.samples import finite_tensors
     from corepress.runtime.stages.pipeline import Pipeline
 
-    tensors = finite_tensors(program.interface.inputs, sample)
+    tensors = finite_tensors(program.interface.inputs, step)
     if isinstance(program, Pipeline):
-        values = {**tensors, **sample}
+        values = {**tensors, **step}
         for name, stage in program.stages.items():
-            values |= _run(stage, program.inputs_of(stage, values), observe, f"{prefix}{name}/")
+            values |= _run(stage, program.inputs_of(stage, values), observe, state[name], f"{prefix}{name}/")
         return values
     for name, tensor in tensors.items():
         observe(prefix + name, tensor)
-    return program.predict(tensors, program.make_state(), lambda name, value: observe(prefix + name, value))
+    return program.predict(tensors, state, lambda name, value: observe(prefix + name, value))

@@ -27,6 +27,7 @@ from corepress.runtime import load
 from corepress.runtime.plan import Step
 from corepress.runtime.program import Program
 from corepress.runtime.walk import each_program, walk
+from corepress.sequences import Sample, each_step
 
 # Samples that channels are measured on, and factors tried, evenly chosen.
 SAMPLES = 8
@@ -40,7 +41,7 @@ _HEADROOM = 0.35
 # No number grows beyond this, which is a quarter of what float16 holds.
 _LARGEST = 2.0**14
 
-Samples = Sequence[Mapping[str, Any]]
+Samples = Sequence[Sample]
 # Of each label the least and the greatest number, or zero.
 Ends = tuple[Tensor, Tensor]
 
@@ -57,7 +58,7 @@ def equalized(model: Model, samples: Samples, function: str | None = None, devic
         weights = plain_constants(model, stage, name)
         if not weights or not given:
             continue
-        found = list(groups(stage, given[0], weights))
+        found = list(groups(stage, next(each_step(given)), weights))
         moved = changed(stage, found, _factors(stage, given, found)) if found else {}
         values |= {(name, weights[buffer].output): value for buffer, value in moved.items()}
     if not values:

@@ -21,6 +21,7 @@ from corepress.engine import Progress
 from corepress.errors import ConfigError, DataError
 from corepress.formats.mlprogram import Model
 from corepress.metrics import Sums, limit_of, worded, worst
+from corepress.sequences import Sample
 
 log = logging.getLogger(__name__)
 
@@ -309,7 +310,7 @@ class _Judge:
         self,
         way: Way,
         exact: Mapping[str, list[Any]],
-        samples: Sequence[Mapping[str, Any]],
+        samples: Sequence[Sample],
         goal: Goal,
         always: Names,
         value_of: Callable[[Model], float] | None,
@@ -360,7 +361,7 @@ class _Judge:
         rows = []
         for name, arrays in self.exact.items():
             sums = Sums()
-            for before, now in zip(arrays[:count], answers[name], strict=True):
+            for before, now in zip(arrays, answers[name], strict=False):
                 sums.add_output(name, before, now)
             rows.append(sums.row(name))
         self._ran()

@@ -23,7 +23,8 @@ from corepress.coreml.calibrated.judging import error
 from corepress.engine import Progress
 from corepress.runtime import load
 from corepress.runtime.program import Program
-from corepress.runtime.walk import WhatIf, each_program, outputs_of, what_if
+from corepress.runtime.walk import WhatIf, each_program, outputs_in_steps, what_if
+from corepress.sequences import Sample
 
 # Samples that are tried, evenly chosen: the best range of one value hardly depends on more.
 SAMPLES = 8
@@ -38,7 +39,7 @@ _WORSE = 16.0
 
 def narrowed(
     ranges: Ranges,
-    samples: Sequence[Mapping[str, Any]],
+    samples: Sequence[Sample],
     function: str | None = None,
     device: str = "cpu",
     progress: Progress | None = None,
@@ -78,9 +79,9 @@ def narrowed(
 
 
 @torch.no_grad()
-def _exact(stage: Program, samples: Sequence[Mapping[str, Any]]) -> dict[str, list[NDArray[Any]]]:
-    """What a program answers to each sample."""
-    return _arrays(outputs_of(stage, sample) for sample in samples)
+def _exact(stage: Program, samples: Sequence[Sample]) -> dict[str, list[NDArray[Any]]]:
+    """What a program answers to each step of each sample."""
+    return _arrays(outputs for sample in samples for outputs in outputs_in_steps(stage, sample))
 
 
 def best_range(whole: Limits, noise: Callable[[Limits], float]) -> Limits:
@@ -112,7 +113,7 @@ def rounding(chosen: Parameters) -> Callable[[Tensor], Tensor]:
 
 
 def _arrays(answers: Iterable[Sequence[Any]]) -> dict[str, list[NDArray[Any]]]:
-    """By the number of each output of floating-point numbers, what it is in each sample."""
+    """By the number of each output of floating-point numbers, what it is in each step."""
     found: dict[str, list[NDArray[Any]]] = {}
     for outputs in answers:
         for number, output in enumerate(outputs):

@@ -22,6 +22,7 @@ from corepress.errors import ConfigError, Missed
 from corepress.fields import warn_or_raise
 from corepress.formats.mlprogram import Model
 from corepress.formats.mlprogram.program import nodes
+from corepress.sequences import Sample
 
 if TYPE_CHECKING:
     from corepress.coreml.activations.exceptions import Found, Goal, Way
@@ -34,7 +35,7 @@ log = logging.getLogger(__name__)
 def linear_quantize_activations(
     mlmodel: Model,
     config: OptimizationConfig,
-    sample_data: Iterable[Mapping[Any, Any]],
+    sample_data: Iterable[Sample],
     calibration_op_group_size: int = -1,
     *,
     observer: str = "min_max",
@@ -43,7 +44,7 @@ def linear_quantize_activations(
     min_cosine: float | None = None,
     bias_correction: bool | None = False,
     equalize: bool | Literal["auto"] = False,
-    held_back: float | Iterable[Mapping[Any, Any]] | None = None,
+    held_back: float | Iterable[Sample] | None = None,
     function: str | None = None,
     target: Any = None,
     device: str = "cpu",
@@ -60,7 +61,8 @@ def linear_quantize_activations(
         mlmodel: A path, a `corepress.Model` or an `MLModel` of coremltools.
         config: Which operations, by type and name, and how: `OpActivationLinearQuantizerConfig`s.
         sample_data: A list, generator or other iterable of {input name: array of the input's shape and type}, read
-            once; for a model of one input the name may be None. All samples count.
+            once; for a model of one input the name may be None. All samples count. For a model that keeps a state a
+            sample should be a list of such steps, as the app runs them.
         calibration_op_group_size: Accepted for compatibility; every activation is observed in a single run.
         observer: How ranges are found: "min_max", "moving_average", "percentile" (99.99 % of the values), "mse"
             (least squared error) or "output" (least error in what the model answers; it takes longer);
@@ -114,7 +116,7 @@ def linear_quantize_activations(
 def quantized(
     model: Model,
     config: OptimizationConfig,
-    sample_data: Iterable[Mapping[Any, Any]],
+    sample_data: Iterable[Sample],
     *,
     observer: str = "min_max",
     exceptions: Iterable[str] | Literal["auto"] = (),
@@ -122,7 +124,7 @@ def quantized(
     min_cosine: float | None = None,
     bias_correction: bool | None = False,
     equalize: bool | Literal["auto"] = False,
-    held_back: float | Iterable[Mapping[Any, Any]] | None = None,
+    held_back: float | Iterable[Sample] | None = None,
     function: str | None = None,
     target: Any = None,
     device: str = "cpu",
@@ -154,8 +156,9 @@ def quantized(
 
     def ranges_of(start: Model) -> Ranges:
         return _ranges(
-            compress(start), config, sample_data, observer, function, target, device, workers, progress, strict, words
-        )
+            compress(start), config, sample_data, observer, function, target, device, workers, progress, strict, words,
+            warns=split is None,
+        )  # fmt: skip
 
     if split is None:
         ranges = ranges_of(model)
@@ -285,8 +288,8 @@ def _goal(
 
 def _split(
     model: Model,
-    samples: Iterable[Mapping[Any, Any]],
-    held_back: float | Iterable[Mapping[Any, Any]] | None,
+    samples: Iterable[Sample],
+    held_back: float | Iterable[Sample] | None,
     function: str | None,
     judged: bool,
 ) -> Split:
@@ -313,7 +316,7 @@ def _split(
 def _ranges(
     model: Model,
     config: OptimizationConfig,
-    samples: Iterable[Mapping[Any, Any]],
+    samples: Iterable[Sample],
     observer: str,
     function: str | None,
     target: Any,
@@ -322,8 +325,10 @@ def _ranges(
     progress: Progress | None,
     strict: bool,
     words: Mapping[str, str],
+    warns: bool,
 ) -> Ranges:
-    """The ranges of the activations, in a copy of the model that has been raised to what they need."""
+    """The ranges of the activations, in a copy of the model that has been raised to what they need. `warns`: of single
+    steps where there should be sequences, which nobody has told yet."""
     new_observer = observer_of(observer)
     result = model.copy()
     result.skipped = dict(model.skipped)  # the weights, which this step does not touch
@@ -340,7 +345,7 @@ def _ranges(
             raise Missed(sentence)
         log.warning("%s", sentence)
     observers = {name: new_observer() for part in parts for name in sorted(part.wanted)}
-    trouble = calibrate(program, samples, observers, workers=workers, progress=progress)
+    trouble = calibrate(program, samples, observers, workers=workers, progress=progress, warns=warns)
     return Ranges(result, config, tuple(functions), observers, trouble)
 
 

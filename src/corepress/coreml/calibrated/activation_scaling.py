@@ -30,6 +30,7 @@ from corepress.runtime.plan import Step
 from corepress.runtime.program import Program
 from corepress.runtime.samples import finite_tensors
 from corepress.runtime.walk import each_program, walk
+from corepress.sequences import Sample, each_step
 from corepress.weights import decompress
 
 # What gives the channels of an operation's output their scale.
@@ -60,7 +61,7 @@ class _Product(Reader):
 def scale_activations(
     model: Model,
     choose: Callable[[Weight], Any],
-    samples: Sequence[Mapping[str, Any]],
+    samples: Sequence[Sample],
     function: str | None,
     device: str,
 ) -> Model:
@@ -90,16 +91,17 @@ def scale_activations(
 
 
 def _scale(
-    program: Program, weights: Mapping[str, Weight], choose: Callable[[Weight], Any], given: Sequence[Mapping[str, Any]]
+    program: Program, weights: Mapping[str, Weight], choose: Callable[[Weight], Any], given: Sequence[Sample]
 ) -> tuple[set[str], list[Pair[_Product]]]:
     """Scale constants of a program. The buffers of the weights that will be rounded, and what was scaled."""
-    products = _products(program, given[0], weights)
+    first = next(each_step(given))
+    products = _products(program, first, weights)
     roundings: dict[str, Rounding] = {}
     for product in products:
         with contextlib.suppress(Skip):
             weight = weights[product.key]
             roundings[product.key] = _rounding(choose(weight), weight.dtype, product.layout)
-    found = list(pairs(_groups(program, products, weights), _answers(program, given[0]), roundings))
+    found = list(pairs(_groups(program, products, weights), _answers(program, first), roundings))
     if not found:
         return set(roundings), []
     counting = of_vectors(program, {layer.key for pair in found for layer in pair.layers}, given)
@@ -148,7 +150,7 @@ def _rounding(action: Any, dtype: str, layout: Layout) -> Rounding:
 
 
 def _inputs(product: _Product, values: Sequence[Tensor], counting: Sequence[Tensor] | None) -> Inputs:
-    """Statistics of what a product makes of a value, (one for each sample). `counting`: how much its vectors count."""
+    """Statistics of what a product makes of a value, one for each step. `counting`: how much its vectors count."""
     found = Inputs(product.layout, values[0].device)
     for number, value in enumerate(values):
         first = 0

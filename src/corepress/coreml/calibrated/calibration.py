@@ -32,6 +32,7 @@ from corepress.runtime import load
 from corepress.runtime.plan import Step
 from corepress.runtime.stages.pipeline import Pipeline
 from corepress.runtime.walk import each_program, walk
+from corepress.sequences import each_step
 from corepress.weights import decompress
 
 # What an operation reads in each sample; how much each vector counts there, by the name of the operation.
@@ -105,7 +106,9 @@ def _forms(
             continue
         readers = Counter(buffer for step in stage.module.plan.steps for _, buffer in step.held)
         counting = of_vectors(stage, set(weights), given)
-        shared = _Shared({buffer for buffer in weights if readers[buffer] > 1}, counting, len(split.learnt))
+        shared = _Shared(
+            {buffer for buffer in weights if readers[buffer] > 1}, counting, len(list(each_step(split.learnt)))
+        )
         if shared.wanted:
             walk(stage, given, shared.visit)
         fitting = _Fitting(weights, shared, unfitted, tell)
@@ -139,7 +142,7 @@ def _counter(progress: Progress | None, total: int) -> Callable[[str], None]:
 
 
 class _Shared:
-    """Gathers the inputs of weights that several operations read: all of them count. `learnt`: how many samples, the
+    """Gathers the inputs of weights that several operations read: all of them count. `learnt`: how many steps, the
     first ones, are to learn from."""
 
     def __init__(self, wanted: set[str], counting: Counting, learnt: int):

@@ -22,6 +22,7 @@ from corepress.formats.mlprogram import Weight
 from corepress.runtime.plan import Step
 from corepress.runtime.runnable import Runnable
 from corepress.runtime.walk import each_program, walk
+from corepress.sequences import Sample, number_of_each_step
 from corepress.weights import decompress
 
 # One sample of so many is to judge by.
@@ -37,7 +38,7 @@ class Tried(NamedTuple):
     actions: Mapping[str, tuple[Action, Action]]
 
 
-def gains(program: Runnable, samples: Sequence[Mapping[str, Any]], tried: Sequence[Tried]) -> Gains:
+def gains(program: Runnable, samples: Sequence[Sample], tried: Sequence[Tried]) -> Gains:
     """The part of each form's error that fitting leaves: 0 to 1. What can't be fitted has none.
 
     A weight that several operations read is fitted to the inputs of the first.
@@ -49,6 +50,7 @@ def gains(program: Runnable, samples: Sequence[Mapping[str, Any]], tried: Sequen
         if not waiting:
             continue
         counting = of_vectors(stage, set(waiting), given)
+        numbers = number_of_each_step(given)
 
         def visit(
             step: Step,
@@ -56,11 +58,12 @@ def gains(program: Runnable, samples: Sequence[Mapping[str, Any]], tried: Sequen
             name: str = name,
             waiting: dict[str, Tried] = waiting,
             counting: Mapping[str, list[Tensor]] = counting,
+            numbers: Sequence[int] = numbers,
         ) -> dict[str, Tensor]:
             for key, buffer in step.held:
                 if buffer in waiting:
                     entry = waiting.pop(buffer)
-                    known = _known(step, key, arguments, counting.get(step.name))
+                    known = _known(step, key, arguments, counting.get(step.name), numbers)
                     if known is not None:
                         found[name, entry.weight.output] = _left(entry, *known)
             return {}
@@ -70,21 +73,21 @@ def gains(program: Runnable, samples: Sequence[Mapping[str, Any]], tried: Sequen
 
 
 def _known(
-    step: Step, key: str, arguments: list[dict[str, Any]], counting: list[Tensor] | None
+    step: Step, key: str, arguments: list[dict[str, Any]], counting: list[Tensor] | None, numbers: Sequence[int]
 ) -> tuple[Statistics, Statistics] | None:
-    """What the samples to learn from say about a weight, and those to judge by."""
+    """What the samples to learn from say about a weight, and those to judge by. `numbers`: of each step's sample."""
     layout = layout_of(step.kind, key, arguments[0])
     if layout is None:
         return None
-    known = Statistics(layout), Statistics(layout)
+    known, several = (Statistics(layout), Statistics(layout)), numbers[-1] > 0
     for number, own in enumerate(arguments):
         first = 0
         for vectors in vectors_of(step.kind, key, own, layout):
             last = first + vectors.shape[1]
-            statistics = known[number % _JUDGED == 0 and len(arguments) > 1]
+            statistics = known[numbers[number] % _JUDGED == 0 and several]
             statistics.add(vectors, None, None if counting is None else counting[number][first:last])
             first = last
-    return known if len(arguments) > 1 else (known[0], known[0])
+    return known if several else (known[0], known[0])
 
 
 def _left(entry: Tried, learnt: Statistics, judged: Statistics) -> dict[str, float]:

@@ -15,12 +15,13 @@ from corepress.formats.mlprogram import Model
 from corepress.metrics import decibels
 from corepress.runtime import load
 from corepress.runtime.load import interface as interface_of
+from corepress.runtime.runnable import in_steps
 from corepress.runtime.samples import checked
 from corepress.runtime.stages.pipeline import Pipeline
+from corepress.sequences import Sample
 from corepress.split import hold_back
 
-Sample = Mapping[str, Any]
-Samples = Iterable[Mapping[Any, Any]]
+Samples = Iterable[Sample]
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ def split_of(model: Model, samples: Samples, held_back: float | Samples, functio
     """
     interface = interface_of(model, function)
 
-    given = list(checked(samples, interface, finite=True))
+    given = list(checked(samples, interface, finite=True, warns=True))
     if not isinstance(held_back, int | float):
         return Split(given, list(checked(held_back, interface, "held_back", finite=True)))
     split = Split(*hold_back(given, held_back))
@@ -78,14 +79,14 @@ def is_better(
 
 
 def answers_of(model: Model, samples: Sequence[Sample], function: str | None, device: str) -> dict[str, list[Any]]:
-    """By name, what a model answers to each sample, as far as it is numbers."""
+    """By name, what a model answers to each step of each sample, as far as it is numbers."""
     program = load(model, device, precision="float32", function=function)
     if isinstance(program, Pipeline) and program.detections is not None:
         # Which boxes are kept, and in which rows, hangs by a hair: what goes into that stage can be compared.
         program = program.showing(-1, alone=True)
     found: dict[str, list[Any]] = {feature.name: [] for feature in program.interface.outputs}
-    for sample in samples:
-        for name, value in program.predict(sample, program.make_state()).items():
+    for answer in (answer for sample in samples for answer in in_steps(program, sample)):
+        for name, value in answer.items():
             array = np.asarray(list(value.values()) if isinstance(value, Mapping) else value)
             if array.dtype.kind in "fiub":
                 found[name].append(array)

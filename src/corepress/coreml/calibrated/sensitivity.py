@@ -8,7 +8,8 @@ squared gradient of a random signed sum of all outputs (Hutchinson's estimate), 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,7 +30,8 @@ from corepress.formats.mlprogram import Model, Weight
 from corepress.runtime import load
 from corepress.runtime.program import Program
 from corepress.runtime.runnable import Observe
-from corepress.runtime.walk import each_program, outputs_of
+from corepress.runtime.walk import each_program, outputs_in_steps
+from corepress.sequences import Sample, each_step
 from corepress.weights import CompressedWeight
 
 # What no sample touches still counts so much of the mean.
@@ -99,9 +101,7 @@ def weighted(
     return with_importance
 
 
-def squared_gradients(
-    program: Program, buffers: set[str], samples: Iterable[Mapping[str, Any]]
-) -> dict[str, NDArray[np.float32]]:
+def squared_gradients(program: Program, buffers: set[str], samples: Iterable[Sample]) -> dict[str, NDArray[np.float32]]:
     """The importance of each element of some constants, which have these names in the program's module.
 
     Constants that no output depends on are left out. Raises CorepressError if a gradient is not finite.
@@ -134,9 +134,9 @@ def squared_gradients(
     return found
 
 
-def of_vectors(program: Program, buffers: set[str], samples: Sequence[Mapping[str, Any]]) -> dict[str, list[Tensor]]:
-    """How much the products of each vector with one of these constants count: (vectors,) for each sample, by the name
-    of the operation; on average about 1. Operations that no output depends on, or not smoothly, are left out.
+def of_vectors(program: Program, buffers: set[str], samples: Sequence[Sample]) -> dict[str, list[Tensor]]:
+    """How much the products of each vector with one of these constants count: (vectors,) for each step, by the name of
+    the operation; on average about 1. Operations that no output depends on, or not smoothly, are left out.
     """
     steps = [
         step for step in program.module.plan.steps if step.kind in PRODUCTS and buffers & {b for _, b in step.held}
@@ -148,10 +148,16 @@ def of_vectors(program: Program, buffers: set[str], samples: Sequence[Mapping[st
     generator = torch.Generator().manual_seed(0)
     try:
         for sample in samples:
-            made: dict[str, Tensor] = {}
-            loss = _random_sum(program, sample, generator, made.__setitem__)
-            gradients = torch.autograd.grad(loss, [made[step.outputs[0]] for step in steps], allow_unused=True)
-            for step, gradient in zip(steps, gradients, strict=True):
+            made: dict[str, list[Tensor]] = {step.outputs[0]: [] for step in steps}
+
+            def keep(name: str, value: Any, made: dict[str, list[Tensor]] = made) -> None:
+                if name in made:
+                    made[name].append(value)
+
+            loss = _random_sum(program, sample, generator, keep)
+            products = [(step, value) for step in steps for value in made[step.outputs[0]]]
+            gradients = torch.autograd.grad(loss, [value for _, value in products], allow_unused=True)
+            for (step, _), gradient in zip(products, gradients, strict=True):
                 if gradient is not None:
                     found[step.name].append(gradient.square().mean(product_axis(step)).flatten())
     except CorepressError:  # nothing has a derivative; or a sample is wrong, which others will say
@@ -159,16 +165,15 @@ def of_vectors(program: Program, buffers: set[str], samples: Sequence[Mapping[st
     finally:
         for leaf in leaves:
             leaf.requires_grad_(False)
-    means = {name: torch.cat(each).mean() for name, each in found.items() if len(each) == len(samples)}
+    count = len(list(each_step(samples)))
+    means = {name: torch.cat(each).mean() for name, each in found.items() if len(each) == count}
     return {name: [each / mean + _LEAST for each in found[name]] for name, mean in means.items() if mean > 0}
 
 
-def _random_sum(
-    program: Program, sample: Mapping[str, Any], generator: torch.Generator, observe: Observe | None = None
-) -> Tensor:
+def _random_sum(program: Program, sample: Sample, generator: torch.Generator, observe: Observe | None = None) -> Tensor:
     with torch.enable_grad():
         parts = []
-        for result in outputs_of(program, sample, observe):
+        for result in itertools.chain.from_iterable(outputs_in_steps(program, sample, observe)):
             if isinstance(result, Tensor) and result.requires_grad:
                 signs = torch.randint(0, 2, result.shape, generator=generator).mul_(2).sub_(1).to(result)
                 spread = result.detach().float().std().clamp(min=1e-6) if result.numel() > 1 else 1.0

@@ -17,9 +17,10 @@ from corepress.formats.neural_network import Model as Networks
 from corepress.runtime.networks import Custom, load_network
 from corepress.runtime.precision import Precision
 from corepress.runtime.program import load_program
-from corepress.runtime.runnable import Observe, Runnable, State, given_state
+from corepress.runtime.runnable import Observe, Runnable, State, given_state, in_steps
 from corepress.runtime.stages.suppression import KIND, Suppression, load_suppression, thresholds
 from corepress.runtime.values import from_value, to_tensors
+from corepress.sequences import Sample
 
 
 class Pipeline:
@@ -59,6 +60,12 @@ class Pipeline:
             values |= stage.predict(given, own, None if observe is None else _prefixed(observe, prefix))
             states.update({prefix + key: tensor for key, tensor in own.items()})
         return {feature.name: _as_described(feature, values[feature.name]) for feature in self.interface.outputs}
+
+    def run_sequence(
+        self, sample: Sample, state: State | None = None, observe: Observe | None = None
+    ) -> list[dict[str, Any]]:
+        """Run one step after the other; arguments, results and errors are those of `Program.run_sequence`."""
+        return list(in_steps(self, sample, state, observe))
 
     def kinds(self) -> dict[str, str]:
         """By the name of each intermediate value, the operation that computes it."""

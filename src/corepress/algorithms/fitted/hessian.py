@@ -56,15 +56,17 @@ class Hessian:
         self.count = 0
         self._factors: dict[tuple[float, bool], Factor] = {}
 
-    def add(self, inputs: Tensor) -> None:
-        """Add vectors: (vectors, columns), or (groups, vectors, columns), of any floating-point type."""
+    def add(self, inputs: Tensor, weighed: Tensor | None = None) -> None:
+        """Add vectors: (vectors, columns), or (groups, vectors, columns), of any floating-point type. `weighed`: each of
+        them times how much it counts."""
         inputs = inputs.detach().to(self.matrix.device, torch.float32)
         inputs = inputs.reshape(len(self.matrix), -1, self.matrix.shape[-1])
+        other = inputs if weighed is None else weighed.to(inputs).reshape(inputs.shape)
         added = inputs.shape[1]
         if added == 0:
             return
         before, self.count = self.count, self.count + added
-        torch.baddbmm(self.matrix, inputs.mT, inputs, beta=before / self.count, alpha=2 / self.count, out=self.matrix)
+        torch.baddbmm(self.matrix, inputs.mT, other, beta=before / self.count, alpha=2 / self.count, out=self.matrix)
         self._factors.clear()
 
     def factor(self, dampening: float = 0.01, by_activation: bool = False) -> Factor:

@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from corepress.weights import CompressedWeight, Palettized, Quantized, Sparse
 
-_LARGEST_UNFOLDED = 1 << 24  # elements; the windows of a convolution overlap, so that they take many times the input
+_LARGEST_UNFOLDED = 1 << 20  # numbers that are copied at a time: windows overlap, and a cache holds so many
 
 
 @dataclass(frozen=True)
@@ -55,16 +54,23 @@ class Layout:
         return inputs.reshape(1, -1, self.columns)
 
     def windows(self, padded: Tensor, strides: Sequence[int], dilations: Sequence[int]) -> Iterator[Tensor]:
-        """What a convolution reads in its padded input, (batch, channels, 1 or 2 dimensions), in parts of bounded size:
-        (groups, vectors, columns)."""
+        """What a convolution reads in its padded input, (batch, channels, 1 or 2 dimensions), at all positions, in parts
+        of bounded size: (groups, vectors, columns)."""
         kernel = self.shape[2:]
         if len(kernel) == 1:
             padded, kernel, strides, dilations = padded[:, :, None], (1, *kernel), (1, *strides), (1, *dilations)
-        each = padded[0].numel() * self.elements // math.prod(strides)
-        for part in torch.split(padded, max(1, _LARGEST_UNFOLDED // max(each, 1))):
-            found = F.unfold(part, kernel, dilation=tuple(dilations), stride=tuple(strides))
-            found = found.reshape(len(part), self.groups, self.columns, -1)
-            yield found.permute(1, 0, 3, 2).reshape(self.groups, -1, self.columns)
+        extents = [(size - 1) * dilation + 1 for size, dilation in zip(kernel, dilations, strict=True)]
+        # A view: (batch, channels, positions high and wide, places of the kernel high and wide).
+        places = padded.unfold(2, extents[0], strides[0]).unfold(3, extents[1], strides[1])
+        places = places[..., :: dilations[0], :: dilations[1]]
+        height, line = places.shape[2], padded.shape[1] * places.shape[3] * self.elements  # of numbers
+        images = max(1, _LARGEST_UNFOLDED // max(line * height, 1))
+        lines = max(1, _LARGEST_UNFOLDED // max(line, 1)) if images == 1 else height
+        for some in torch.split(places, images):
+            for part in torch.split(some, lines, dim=2):
+                # Columns come first in memory, as in an image: those of a kernel of one place are not even copied.
+                columns = part.permute(1, 4, 5, 0, 2, 3).reshape(self.groups, self.columns, -1)
+                yield columns.mT
 
     def fitted(
         self,

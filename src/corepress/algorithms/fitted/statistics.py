@@ -37,15 +37,15 @@ class Statistics:
     def add(self, vectors: Tensor, original: Tensor | None = None, counting: Tensor | None = None) -> None:
         """Vectors (groups, vectors, columns) of Y and X; `counting`: (vectors,), 1 for all by default."""
         vectors = vectors.float()
-        root = None if counting is None else counting.sqrt()[:, None]
-        weighed = vectors if root is None else vectors * root
+        weighed = vectors if counting is None else vectors * counting[:, None]
         before = self.hessian.count
-        self.hessian.add(weighed)
-        if original is not None and self.hessian.count > before:
+        self.hessian.add(vectors, weighed)
+        count = self.hessian.count
+        if original is not None and count > before:
             change = original.float() - vectors
-            change = 2 * (change if root is None else change * root).mT @ weighed
-            sums = 0 if self.drift is None else self.drift * before
-            self.drift = (sums + change.to(self.hessian.matrix)) / self.hessian.count
+            if self.drift is None:
+                self.drift = torch.zeros_like(self.hessian.matrix)
+            self.drift.baddbmm_(change.mT, weighed, beta=before / count, alpha=2 / count)
 
     def error(self, weight: NDArray[Any], other: NDArray[Any]) -> float:
         """The squared error of the layer's outputs, for each vector, with `other` in place of `weight`, less what no

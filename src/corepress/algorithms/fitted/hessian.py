@@ -57,8 +57,10 @@ class Hessian:
         self._factors: dict[tuple[float, bool], Factor] = {}
 
     def add(self, inputs: Tensor, weighed: Tensor | None = None) -> None:
-        """Add vectors: (vectors, columns), or (groups, vectors, columns), of any floating-point type. `weighed`: each of
-        them times how much it counts."""
+        """Add vectors: (vectors, columns), or (groups, vectors, columns), of any floating-point type.
+
+        `weighed`: each of them times how much it counts.
+        """
         inputs = inputs.detach().to(self.matrix.device, torch.float32)
         inputs = inputs.reshape(len(self.matrix), -1, self.matrix.shape[-1])
         other = inputs if weighed is None else weighed.to(inputs).reshape(inputs.shape)

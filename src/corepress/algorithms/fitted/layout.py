@@ -54,8 +54,9 @@ class Layout:
         return inputs.reshape(1, -1, self.columns)
 
     def windows(self, padded: Tensor, strides: Sequence[int], dilations: Sequence[int]) -> Iterator[Tensor]:
-        """What a convolution reads in its padded input, (batch, channels, 1 or 2 dimensions), at all positions, in parts
-        of bounded size: (groups, vectors, columns)."""
+        """What a convolution reads at all positions of its padded input, (batch, channels, 1 or 2 dimensions): in parts
+        of bounded size, (groups, vectors, columns).
+        """
         kernel = self.shape[2:]
         if len(kernel) == 1:
             padded, kernel, strides, dilations = padded[:, :, None], (1, *kernel), (1, *strides), (1, *dilations)

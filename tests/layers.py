@@ -64,6 +64,10 @@ ALLOWED: dict[str, set[str]] = {
     "recipe": {
         "names", "coreml", "neural_network", "targets", "configuration", "fields", "split", "sequences", "errors",
     },
+    "refining": {
+        "verification", "augmenting", "coreml", "algorithms", "runtime", "formats", "metrics", "split", "sequences",
+        "weights", "json_numbers", "engine", "peer", "errors",
+    },
     "searching": {
         "recipe", "coreml", "neural_network", "runtime", "formats", "targets", "weights", "kernels", "metrics",
         "tables", "json_numbers", "split", "sequences", "threads", "engine", "fields", "errors", "version", "peer",

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from corepress.formats.mlprogram import load as load
     from corepress.linting import Findings as Findings
     from corepress.linting import lint as lint
+    from corepress.refining.refine import refine as refine
+    from corepress.refining.result import Refinement as Refinement
     from corepress.reports import Report as Report
     from corepress.reports import report as report
     from corepress.reports.comparison import Comparison as Comparison
@@ -57,6 +59,7 @@ __all__ = [
     "Model",
     "OrderError",
     "OutputError",
+    "Refinement",
     "Report",
     "ResourceError",
     "Result",
@@ -69,6 +72,7 @@ __all__ = [
     "lint",
     "load",
     "neural_network",
+    "refine",
     "report",
     "runtime",
     "search",
@@ -86,6 +90,8 @@ _LAZY = {
     "describe": "corepress.description",
     "Findings": "corepress.linting",
     "lint": "corepress.linting",
+    "Refinement": "corepress.refining.result",
+    "refine": "corepress.refining.refine",
     "Report": "corepress.reports",
     "report": "corepress.reports",
     "Result": "corepress.searching.result",

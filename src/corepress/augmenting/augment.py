@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,12 @@ from corepress.errors import ConfigError
 from corepress.formats.features import Feature
 from corepress.formats.mlprogram import Model
 from corepress.formats.neural_network import Model as Networks
-from corepress.runtime import load
+from corepress.runtime import Runnable, load
 from corepress.runtime.domains import Domain, domains, looks_like_picture
+from corepress.runtime.load import interface
 from corepress.runtime.samples import checked
 from corepress.runtime.values import to_tensors
+from corepress.sequences import Step, each_step
 
 Array = NDArray[Any]
 # Makes the value of an input in a new sample: of its values in two samples, and how much shall be new.
@@ -65,15 +68,21 @@ def augment(
     """
     if count < 0:
         raise ConfigError(f"count, of new samples, must not be below 0: {count}")
-    program = load(model, function=function)
+    steps = each_step(checked(sample_data, interface(model, function), finite=True))
+    found = endless(list(steps), load(model, function=function), seed)
+    return [next(found) for _ in range(count)]
+
+
+def endless(samples: Sequence[Step], program: Runnable, seed: int = 0) -> Iterator[dict[str, Array]]:
+    """The new samples that `augment` gives, one after the other without end; `samples` are checked already.
+
+    Raises ConfigError at once where no input can be varied.
+    """
     inputs = program.interface.inputs
-    given = [
-        {name: tensor.numpy() for name, tensor in to_tensors(inputs, sample).items()}
-        for sample in checked(sample_data, program.interface, finite=True)
-    ]
+    given = [{name: tensor.numpy() for name, tensor in to_tensors(inputs, sample).items()} for sample in samples]
     varied = _varied(inputs, domains(program), given)
     random = np.random.default_rng(seed)
-    return [_new(given, varied, random) for _ in range(count)]
+    return (_new(given, varied, random) for _ in itertools.count())
 
 
 def _new(

@@ -172,12 +172,12 @@ def _compress(model: Model, job: Job, names: Names) -> Written:
     stored: list[Any] = []
     operations = []
     for alias in job.weights:
-        operations.append(_write(form, alias, generation, _sharing_store(model, file, stored), names))
+        operations.append(_write(form, alias, generation, sharing_store(model, file, stored), names))
     weight.release()
     return Written(operations, stored_bytes(form))
 
 
-def _sharing_store(model: Model, file: str, stored: list[Any]) -> Store:
+def sharing_store(model: Model, file: str, stored: list[Any]) -> Store:
     """Stores arrays on the first round; on later rounds gives the same values again, so that blobs are shared."""
     position = iter(range(1 << 30))
 

@@ -1,65 +1,159 @@
-"""The compressed program as something that learns, and the original beside it."""
+"""Which constants of a compressed program learn, and both programs as functions of a batch of samples."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from corepress.algorithms.learned.stored import Learned, learned
 from corepress.errors import ConfigError, CorepressError
 from corepress.formats.mlprogram import Model, Weight
+from corepress.formats.mlprogram.revalue import places
 from corepress.runtime.executor import Run
-from corepress.runtime.plan import Block
+from corepress.runtime.plan import Step
 from corepress.runtime.program import Program
+from corepress.runtime.walk import without_labels
 
-# Arguments that hold a number for each channel, by the operations that read them.
-_CHANNELS = {
-    "linear": ("bias",), "conv": ("bias",), "conv_transpose": ("bias",), "layer_norm": ("gamma", "beta"),
-    "batch_norm": ("gamma", "beta"), "instance_norm": ("gamma", "beta"),
-}  # fmt: skip
-_FLOATS = ("fp16", "fp32", "float16", "float32")
+# Arguments that hold a number for each channel: biases, and the gains and shifts of norms.
+_CHANNELS = ("bias", "gamma", "beta")
+# One batch: for each step of a sequence, which is mostly one alone, the inputs in order; each has the samples along a
+# first axis of its own.
+Batch = Sequence[Sequence[Tensor]]
 
 
 @dataclass(frozen=True)
 class Part:
-    """A constant that learns: the weights that share its data, the buffers of the program, and the module."""
+    """A constant that learns. `weights`: those that share its data. `buffers`: by which the program knows them."""
 
     weights: tuple[Weight, ...]
     buffers: tuple[str, ...]
     module: Learned
 
 
-class Batched:
-    """Runs a program on several samples at once, with some constants replaced."""
+@dataclass(frozen=True)
+class Parts:
+    """The constants of a model that learn. `frozen`: by name, why compressed weights do not."""
 
-    def __init__(self, program: Program, plan: Block, names: Sequence[str]):
-        self.program, self.plan, self.names = program, plan, tuple(names)
+    learning: tuple[Part, ...]
+    frozen: Mapping[str, str]
+
+    def dense(self) -> dict[str, Tensor]:
+        """The dense values, as what is stored would decompress to, by buffer."""
+        found = {}
+        for part in self.learning:
+            value = part.module()
+            found.update(dict.fromkeys(part.buffers, value))
+        return found
+
+
+def parts_of(original: Model, small: Model, program: Program) -> Parts:
+    """The constants that one function of a compressed model reads and that can learn.
+
+    Raises ConfigError if none of its weights is compressed.
+    """
+    exact = {(weight.function, weight.output): weight for weight in original.weights()}
+    sharing: dict[Any, list[Weight]] = {}
+    for weight in small.weights():
+        sharing.setdefault(weight.key, []).append(weight)
+    learning, frozen = [], {}
+    compressed = 0
+    for weights in sharing.values():
+        buffers = tuple(
+            program.constants[weight.output]
+            for weight in weights
+            if weight.function == program.function and weight.output in program.constants
+        )
+        first = weights[0]
+        if not buffers or not (first.compression or _of_channels(weights)):
+            continue
+        compressed += bool(first.compression)
+        try:
+            module = _module(first, exact.get((first.function, first.output)))
+        except CorepressError as error:
+            if first.compression:
+                frozen[first.name] = str(error)
+            continue
+        learning.append(Part(tuple(weights), buffers, module))
+    if not compressed:
+        raise ConfigError(f"{small.path}: none of its weights is compressed, so that there is nothing to refine")
+    return Parts(tuple(learning), frozen)
+
+
+def _module(weight: Weight, exact: Weight | None) -> Learned:
+    value = weight.read()
+    places(weight, value)  # refuses what could not be written
+    dense = exact.dense() if exact is not None and exact.shape == weight.shape and weight.compression else None
+    return learned(value, dense)
+
+
+def _of_channels(weights: Iterable[Weight]) -> bool:
+    """Whether plain weights are biases, gains or shifts, wherever they are read."""
+    return all(
+        weight.argument is None
+        and weight.dtype in ("fp16", "fp32")
+        and not weight.is_output
+        and bool(weight.consumers)
+        and all(consumer.argument in _CHANNELS for consumer in weight.consumers)
+        for weight in weights
+    )
+
+
+class Batched:
+    """A program as a function of a batch, with some of its constants replaced: the outputs of each step, in order.
+
+    Operations run on all samples of a batch at once, by `torch.vmap`; one by one where an operation can't.
+    """
+
+    def __init__(self, program: Program):
+        self.program = program
+        self.plan = without_labels(program.module.plan)
         self._at_once = True
 
-    def __call__(self, inputs: Sequence[Tensor], constants: Mapping[str, Tensor]) -> list[Tensor]:
-        """The outputs and the named values of a batch: each of `inputs` has the samples along its first axis."""
+    def __call__(self, batch: Batch, constants: Mapping[str, Tensor]) -> list[Tensor]:
         held = {**self.program.module.constants(), **constants}
-
-        def one(*given: Tensor) -> tuple[Tensor, ...]:
-            seen: dict[str, Any] = {}
-            wanted = set(self.names)
-
-            def observe(name: str, value: Any) -> None:
-                if name in wanted:
-                    seen[name] = value
-
-            run = Run(held, self.program.make_state(), observe)
-            outputs = run.block(self.plan, dict(zip(self.plan.inputs, given, strict=True)))
-            return (*outputs, *(seen[name] for name in self.names))
-
-        if self._at_once and len(inputs[0]) > 1:
+        count = len(batch[0][0])
+        if self._at_once and count > 1:
             try:
-                return list(torch.vmap(one)(*inputs))
+                return list(torch.vmap(lambda given: self._one(given, held))([list(step) for step in batch]))
             except (CorepressError, RuntimeError):
                 self._at_once = False
-        answers = [one(*(tensor[i] for tensor in inputs)) for i in range(len(inputs[0]))]
+        answers = [self._one([[tensor[i] for tensor in step] for step in batch], held) for i in range(count)]
         return [torch.stack(found) for found in zip(*answers, strict=True)]
+
+    def _one(self, steps: Batch, held: Mapping[str, Any]) -> tuple[Tensor, ...]:
+        """The outputs of one sample, as far as they are tensors."""
+        state = self.program.make_state()
+        outputs: list[Tensor] = []
+        for given in steps:
+            # With an observer no state is changed in place, which would end the derivative.
+            run = Run(held, state, _nothing if state else None)
+            found = run.block(self.plan, dict(zip(self.plan.inputs, given, strict=True)))
+            outputs += [value for value in found if isinstance(value, Tensor)]
+        return tuple(outputs)
+
+
+def _nothing(name: str, value: Any) -> None:
+    """Observe nothing."""
+
+
+def check_same(original: Program, small: Program, path: Any) -> None:
+    """A ConfigError where two programs are not of one model: other inputs, outputs or operations."""
+    for what, one, other in (
+        ("inputs", original.interface.inputs, small.interface.inputs),
+        ("outputs", original.interface.outputs, small.interface.outputs),
+        ("states", original.interface.states, small.interface.states),
+    ):
+        if [(f.name, f.shape) for f in one] != [(f.name, f.shape) for f in other]:
+            raise ConfigError(f"{path}: its {what} are not those of the original: is it the same model, compressed?")
+    mine, others = ([*_names(program.module.plan.steps)] for program in (small, original))
+    if mine != others:
+        name = next((b for a, b in zip(others, mine, strict=False) if a != b), (mine or others)[-1])[1]
+        raise ConfigError(f"{path}: its operations are not those of the original, from {name!r} on")
+
+
+def _names(steps: Iterable[Step]) -> Iterable[tuple[str, str]]:
+    return ((step.kind, step.outputs[0] if step.outputs else step.name) for step in steps)

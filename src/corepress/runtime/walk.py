@@ -40,7 +40,7 @@ def outputs_of(
     ConfigError for inputs that do not fit, or are not finite.
     """
     given = program.tensors(finite_tensors(program.interface.inputs, step))
-    module, plan = program.module, _without_labels(program.module.plan)
+    module, plan = program.module, without_labels(program.module.plan)
     state = program.make_state() if state is None else state
     if state and observe is None and torch.is_grad_enabled():
         observe = _nothing  # with an observer no state is changed in place, which would end the derivative
@@ -61,7 +61,7 @@ def _nothing(name: str, value: Any) -> None:
     """Observe nothing."""
 
 
-def _without_labels(plan: Block) -> Block:
+def without_labels(plan: Block) -> Block:
     """A plan that gives the probabilities of a classifier as a tensor, in the place of its label and its dictionary."""
     labelled = {name: step for step in plan.steps if step.kind == "classify" for name in step.outputs}
     if not labelled:
@@ -108,7 +108,7 @@ def what_if(program: Program, samples: Samples, names: Collection[str], visit: C
     It gets the name, and a function that tells what the program would answer, as `outputs_of` does, if the value were
     another; what came before is not computed again. Inputs of the program are values, too.
     """
-    plan, held = _without_labels(program.module.plan), program.module.constants()
+    plan, held = without_labels(program.module.plan), program.module.constants()
     pairs = _begin(program, held, samples)
 
     def answers(name: str, first: int, change: Callable[[Tensor], Tensor]) -> Iterator[Sequence[Any]]:

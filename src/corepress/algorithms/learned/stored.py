@@ -1,9 +1,9 @@
 """A stored weight as something that learns: a module whose call gives the dense value, and that can be stored again.
 
 The modules mirror the forms of `corepress.weights`, one inside another as those are, and what comes out of `stored()`
-has the form, the types and the shapes of what went in. A module's parameters count steps: of a look-up table or of
-integers the distance between neighbours, of a scale its own size, of other numbers their mean size. So the same learning
-rate suits all. At the start each module gives exactly the value that was stored.
+has the form, the types and the shapes of what went in. A parameter counts steps: of a look-up table or of integers the
+distance between neighbours, of a scale its own size, of other numbers their mean size. So the same learning rate suits
+all. At the start each module gives exactly the value that was stored.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from corepress.weights import CompressedWeight, Palettized, Quantized, Sparse, d
 Array = NDArray[Any]
 
 # How far a latent number may start on the way to where its neighbour begins.
-_INSIDE = 0.9
+_INSIDE = 0.5
 _FLOATS = {"float16": torch.float16, "float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -62,7 +62,7 @@ def learned(value: Array | CompressedWeight, original: Array | None = None) -> L
 class LearnedNumbers(Learned):
     """Numbers that are stored as they are: floating-point ones, or the integers of a table.
 
-    `step`: what one step of a parameter is; by default the mean size of the numbers.
+    `step`: what one step of a parameter is; by default the mean size of the numbers that are not zero.
     """
 
     def __init__(self, value: Array, step: Tensor | None = None):
@@ -72,7 +72,7 @@ class LearnedNumbers(Learned):
         self.start: Tensor
         self.step: Tensor
         self.register_buffer("start", start)
-        self.register_buffer("step", step if step is not None else start.abs().mean().clamp_min(1e-12))
+        self.register_buffer("step", step if step is not None else _size(start))
         self.steps = nn.Parameter(torch.zeros_like(start))
 
     @property
@@ -88,7 +88,8 @@ class LearnedNumbers(Learned):
 
     @torch.no_grad()
     def stored(self) -> Array:
-        return self().cpu().numpy().astype(self.dtype)
+        found: Array = self().cpu().numpy().astype(self.dtype)
+        return found
 
 
 class LearnedTables(Learned):
@@ -100,10 +101,10 @@ class LearnedTables(Learned):
         codes = _rows(torch.from_numpy(value.indices.astype(np.int64)), value.lut.shape[:-2])
         table = _tensor(decompress(value.lut)).reshape(len(codes), *value.lut.shape[-2:])
         step = _gap(table)
-        # A table of integers with a scale learns its integers alone: the scale is one number more for each, at most.
-        inner = value.lut if isinstance(value.lut, np.ndarray) else None
-        lut_step = step.reshape(*value.lut.shape[:-2], 1, 1)
-        self.table = LearnedNumbers(inner, lut_step) if inner is not None else LearnedIntegers(value.lut, None)
+        if isinstance(value.lut, Quantized):
+            self.table: Learned = LearnedIntegers(value.lut, None)
+        else:
+            self.table = LearnedNumbers(value.lut, step.reshape(*value.lut.shape[:-2], 1, 1))
         start = look_up(table, codes)
         if original is not None:
             start = _inside(start, self._vectors(_tensor(original)), table)
@@ -177,7 +178,9 @@ class LearnedIntegers(Learned):
             start = start + (wanted - start).clamp(-_INSIDE / 2, _INSIDE / 2)
         self.numbers = nn.Parameter(start)
         signed = value.data.dtype.kind == "i"
-        self.low, self.high = (-(1 << value.bits - 1), (1 << value.bits - 1) - 1) if signed else (0, (1 << value.bits) - 1)
+        self.low, self.high = (
+            (-(1 << value.bits - 1), (1 << value.bits - 1) - 1) if signed else (0, (1 << value.bits) - 1)
+        )
 
     @property
     def latent(self) -> list[nn.Parameter]:
@@ -224,6 +227,12 @@ class LearnedSparse(Learned):
 
 def _tensor(array: Array) -> Tensor:
     return torch.from_numpy(np.array(array, np.float32))
+
+
+def _size(numbers: Tensor) -> Tensor:
+    """The mean size of those that are not zero; 1 where all are."""
+    sizes = numbers[numbers != 0].abs()
+    return sizes.mean() if len(sizes) else torch.ones(())
 
 
 def _axis(value: Palettized) -> int:

@@ -28,7 +28,7 @@ def nearest(points: Tensor, table: Tensor) -> Tensor:
         return order.gather(1, torch.searchsorted(edges.contiguous(), points[..., 0].contiguous()))
     squares = (table * table).sum(-1)[:, None]
     rows = max(1, _DISTANCES // (len(table) * table.shape[1]))
-    parts = [torch.baddbmm(squares, part, table.mT, alpha=-2).argmin(-1) for part in points.split(rows, 1)]
+    parts = [torch.baddbmm(squares, part, table.mT, alpha=-2).argmin(-1) for part in torch.split(points, rows, 1)]
     return torch.cat(parts, 1)
 
 
@@ -54,7 +54,7 @@ class _Assigned(Function):
 
 def assigned(points: Tensor, table: Tensor) -> Tensor:
     """Each point's nearest entry, with gradients for both: points (groups, n, d), table (groups, entries, d)."""
-    return _Assigned.apply(points, table)  # type: ignore[no-any-return]
+    return _Assigned.apply(points, table)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class _Rounded(Function):
@@ -71,7 +71,7 @@ class _Rounded(Function):
 
 def rounded(numbers: Tensor, low: float, high: float) -> Tensor:
     """Whole numbers from `low` to `high`. Where a number is cut off at an end it has no gradient."""
-    return _Rounded.apply(numbers, low, high)  # type: ignore[no-any-return]
+    return _Rounded.apply(numbers, low, high)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class _Cast(Function):
@@ -87,4 +87,4 @@ class _Cast(Function):
 
 def cast(numbers: Tensor, dtype: torch.dtype) -> Tensor:
     """What numbers are when they are stored in a type of fewer bits."""
-    return _Cast.apply(numbers, dtype)  # type: ignore[no-any-return]
+    return _Cast.apply(numbers, dtype)  # type: ignore[no-any-return, no-untyped-call]

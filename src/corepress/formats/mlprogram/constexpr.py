@@ -342,7 +342,7 @@ def _write_sparse_values(
     inputs: dict[str, Any] = {}
     if isinstance(weight, Palettized):
         kind, label = "constexpr_lut_to_sparse", "palettized"
-        kept = _index_mask(mask, weight)
+        kept = index_mask(mask, weight)
         inputs["indices_mask"] = store(kept.view(np.uint8), 1)
         inputs["indices_nonzero_data"] = store(kept_values(weight.indices, kept), weight.bits)
         inputs["lut"] = _write_lut(weight.lut, name, operations, store)
@@ -369,7 +369,7 @@ def _write_sparse_values(
     return values_name, mask_name
 
 
-def _index_mask(mask: NDArray[np.bool_], weight: Palettized) -> NDArray[np.bool_]:
+def index_mask(mask: NDArray[np.bool_], weight: Palettized) -> NDArray[np.bool_]:
     """The mask at the granularity of the indices: one entry for each vector."""
     if weight.vector_axis is None:
         return mask

@@ -1,0 +1,10 @@
+"""Refinement: what a compressed model stores is learnt, so that it answers as its original does.
+
+`refine.py`    the public function: from an original, a compressed model and samples to a better one of the same size
+`student.py`   which constants of a program learn, and running it on several samples at once
+`distance.py`  how far the student's outputs are from the teacher's, as something to minimise
+`training.py`  the steps: rates, the best state, time, what is held back
+`result.py`    what came out
+
+The modules that learn are in `algorithms/learned/stored.py`, one for each form. A further form is one more class there.
+"""

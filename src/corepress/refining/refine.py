@@ -1,0 +1,193 @@
+"""`corepress.refine`: a compressed model learns to answer as its original does, and keeps its size."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from corepress.augmenting.augment import endless
+from corepress.coreml.interop import as_model, to_mlmodel
+from corepress.coreml.rewrite import sharing_store
+from corepress.engine import Progress
+from corepress.errors import ConfigError, UnsupportedError
+from corepress.formats.mlprogram import Model
+from corepress.formats.mlprogram.model import DEFAULT_WEIGHT_FILE
+from corepress.formats.mlprogram.revalue import revalue
+from corepress.metrics import Row
+from corepress.peer import is_mlmodel
+from corepress.refining.result import Refinement
+from corepress.refining.student import Batched, Parts, check_same, parts_of
+from corepress.refining.training import Course, Settings, Training, drawn
+from corepress.runtime import Program, load
+from corepress.runtime.samples import checked, read_samples
+from corepress.sequences import Sample, each_step, only_single_steps
+from corepress.split import HELD_BACK, hold_back
+from corepress.verification import verify
+
+Data = Iterable[Sample] | str | Path
+
+# Of MiniLM, 22 million parameters and 32 tokens, so many take five minutes on two cores.
+STEPS = 400
+BATCH = 16
+
+log = logging.getLogger(__name__)
+
+
+def refine(
+    original: Any,
+    small: Any,
+    sample_data: Data,
+    *,
+    test_data: Data | None = None,
+    steps: int | None = None,
+    time: float | None = None,
+    batch: int = BATCH,
+    augment: bool = True,
+    held_back: float = HELD_BACK,
+    function: str | None = None,
+    device: str = "cpu",
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Refinement:
+    """Learn what a compressed model stores, so that its answers come nearer to those of its original.
+
+    The original is the teacher, the compressed model the student. What is learnt is all that is stored: the entries of
+    look-up tables, scales and offsets of floating point, which entry or which integer each number of a weight takes,
+    values under a sparse mask, biases, and gains of norms. Operations, forms, shapes and the size stay.
+
+    Each number of a weight has a latent one that gradients move; it takes the entry, or the integer, that this is
+    nearest to (straight through; Malinovskii et al. 2024, arXiv 2405.14852). A part of the samples is held back. The
+    state that is best on them is kept, so that the result is never worse there than what it began with.
+
+    Args:
+        original: The model before it was compressed: a path, a `corepress.Model` or an `MLModel` of coremltools.
+        small: The compressed model, of the same kinds; it stays as it is.
+        sample_data: Inputs, {input name: array}, a few hundred; for a model with a state lists of such steps, as
+            for `verify`; or the path of an .npz, an image or a folder.
+        test_data: Other samples to measure on at the end; without them it is on those held back.
+        steps: So many steps; by default 400, or with `time` as many as it allows.
+        time: Seconds after which it ends, with the rates falling in time.
+        batch: Samples in a step.
+        augment: Whether half of what is learnt from are new samples that `corepress.augment` makes; the teacher says
+            what the answers to them are.
+        held_back: The part of the samples to judge by.
+        function: Of a model with several, the one that the samples are for.
+        device: Where PyTorch computes, such as "cpu" or "cuda".
+        seed: Of the order of the samples and of new ones. The same seed and steps give the same bytes.
+        progress: Called with the steps done, of all, and what the samples held back say.
+
+    Returns:
+        The refined model, with numbers of before and after.
+
+    Raises:
+        ConfigError: For models that are not the same but for compression, if nothing is compressed, and for samples
+            that do not fit or are not finite.
+        UnsupportedError: For pipelines.
+        MissingDependencyError: Without PyTorch.
+
+    Examples:
+        >>> samples = [{"image": image} for image in np.load("samples.npz")["image"]]
+        >>> better = cto.refine("model.mlpackage", "small.mlpackage", samples, steps=20)
+        >>> better.model.save("better.mlpackage").size() == cto.load("small.mlpackage").size()
+        True
+    """
+    exact, given = as_model(original), as_model(small)
+    settings = _settings(steps, time, batch)
+    teacher, student = (_program(model, device, function) for model in (exact, given))
+    check_same(teacher, student, given.path)
+    samples = _read(sample_data, teacher, "sample_data")
+    tested = None if test_data is None else _read(test_data, teacher, "test_data")
+    parts = parts_of(exact, given, student)
+    learnt, judged = hold_back(samples, held_back)
+    notes = [] if judged else ["sample_data holds too few different samples to hold some back: all are learnt from"]
+    more = _more(learnt, teacher, seed, notes) if augment else None
+    draw = drawn(learnt, np.random.default_rng(seed), more)
+    training = Training(
+        Batched(teacher), Batched(student), parts, draw, judged or learnt, settings, _teller(settings, progress)
+    )
+    course = training.run()
+    result = _written(given, parts) if course.best else given.copy()
+    kind, measured = ("test_data", tested) if tested else ("held back", judged) if judged else ("learnt from", learnt)
+    before, after = (_rows(exact, model, measured, function, device) for model in (given, result))
+    for note in (*notes, *(f"{name} is not refined: {reason}" for name, reason in parts.frozen.items())):
+        log.warning(note)
+    return Refinement(
+        model=to_mlmodel(result, small) if is_mlmodel(small) else result,
+        before=before,
+        after=after,
+        measured_on=kind,
+        samples=len(measured),
+        steps=course.steps,
+        best=course.best,
+        ended=course.ended,
+        learnt=len(parts.learning),
+        frozen=parts.frozen,
+        notes=tuple(notes),
+    )  # fmt: skip
+
+
+def _settings(steps: int | None, time: float | None, batch: int) -> Settings:
+    for name, value in (("steps", steps), ("time", time), ("batch", batch)):
+        if value is not None and value <= 0:
+            raise ConfigError(f"{name}={value}: it must be above 0")
+    # As many as the time allows: no step is so short.
+    return Settings(steps or (STEPS if time is None else 1 << 30), time, batch)
+
+
+def _program(model: Model, device: str, function: str | None) -> Program:
+    program = load(model, device, precision="float32", function=function)
+    if not isinstance(program, Program):
+        raise UnsupportedError(f"{model.path}: a pipeline can't be refined as a whole; refine the models that it is of")
+    return program
+
+
+def _read(data: Data, program: Program, what: str) -> list[Sample]:
+    """Samples, all of which are finite; ConfigError for those that do not fit, and where there are none."""
+    given: Any = data
+    if isinstance(data, str | Path):
+        given, what = read_samples(data, program.interface), str(data)
+    return list(checked(given, program.interface, what, finite=True, warns=True))
+
+
+def _more(learnt: Sequence[Sample], teacher: Program, seed: int, notes: list[str]) -> Iterator[Sample] | None:
+    if not only_single_steps(learnt):
+        notes.append("no new samples are made of sequences")
+        return None
+    try:
+        return endless([*each_step(learnt)], teacher, seed)
+    except ConfigError as error:
+        notes.append(f"no new samples are made of those given: {error}")
+        return None
+
+
+def _teller(settings: Settings, progress: Progress | None) -> Any:
+    def tell(done: float, course: Course) -> None:
+        if progress is not None:
+            total = settings.steps if settings.seconds is None else 1000
+            now = course.steps if settings.seconds is None else int(done * total)
+            gained = 1 - course.after / course.before if course.before else 0.0
+            progress(now, total, f"step {course.steps}, error on what was held back {-100 * gained:+.0f} %")
+
+    return tell
+
+
+def _written(small: Model, parts: Parts) -> Model:
+    """A copy of the compressed model with what the parts hold now."""
+    result = small.copy()
+    mine = {(weight.function, weight.output): weight for weight in result.weights()}
+    for part in parts.learning:
+        form = part.module.stored()
+        stored: list[Any] = []
+        for weight in part.weights:
+            store = sharing_store(result, weight.file or DEFAULT_WEIGHT_FILE, stored)
+            revalue(mine[weight.function, weight.output], form, store)
+    result.changed = small.changed | {(w.function, w.output) for part in parts.learning for w in part.weights}
+    return result
+
+
+def _rows(exact: Model, model: Model, samples: Sequence[Sample], function: str | None, device: str) -> tuple[Row, ...]:
+    return verify(exact, model, samples, function=function, device=device).rows

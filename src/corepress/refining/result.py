@@ -1,0 +1,116 @@
+"""What a refinement gave: the model, and how near its answers are to the original's before and after."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from corepress.json_numbers import plain
+from corepress.metrics import METRICS, Row
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_SHOWN = ("snr", "cosine", "kl", "top1")
+_ENDS = {
+    "steps": "all steps were done",
+    "time": "the time was up",
+    "no gain": "the samples held back gained nothing any more",
+    "stopped": "it was stopped",
+}
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """A refined model, and how it came about.
+
+    Args:
+        model: Of the kind that was given as `small` (for a path: a `corepress.Model`).
+        before: Of each output, how near the compressed model's answers were to the original's.
+        after: The same of the refined model.
+        measured_on: "test_data", "held back", or "learnt from" where nothing else was there to measure on.
+        samples: How many that were.
+        steps: Steps that were done.
+        best: The step whose state was kept, since it was the best on the samples to judge by; 0 is the start.
+        ended: Why it ended: "steps", "time", "no gain" or "stopped".
+        learnt: How many constants learn.
+        frozen: By name, why compressed weights do not.
+        notes: Sentences on what should be known besides.
+
+    Examples:
+        >>> samples = [{"image": image} for image in np.load("samples.npz")["image"]]
+        >>> better = cto.refine("model.mlpackage", "small.mlpackage", samples, steps=20)
+        >>> better.after[0].snr >= better.before[0].snr
+        True
+    """
+
+    model: Any
+    before: tuple[Row, ...]
+    after: tuple[Row, ...]
+    measured_on: str
+    samples: int
+    steps: int
+    best: int
+    ended: str
+    learnt: int
+    frozen: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def improved(self) -> bool:
+        """Whether anything was learnt that is kept."""
+        return self.best > 0
+
+    @property
+    def basis(self) -> str:
+        """On what the numbers were measured."""
+        count = f"{self.samples} sample{'s' if self.samples != 1 else ''}"
+        return {
+            "test_data": f"{count} of test_data",
+            "held back": f"{count} held back, by which the best state was chosen",
+            "learnt from": f"{count} that were learnt from, which proves little",
+        }[self.measured_on]
+
+    @property
+    def summary(self) -> str:
+        """What was gained, in a sentence."""
+        end = f"{self.steps} steps, {_ENDS[self.ended]}"
+        if not self.improved:
+            return f"nothing was gained, and the model stays as it was ({end})"
+        row, old = self.after[0], self.before[0]
+        worst = min(zip(self.before, self.after, strict=True), key=lambda pair: _snr(pair[1]), default=(old, row))
+        return f"output {worst[1].name!r}: SNR {_snr(worst[0]):.1f} to {_snr(worst[1]):.1f} dB ({end})"
+
+    def __str__(self) -> str:
+        return self.summary
+
+    def table(self) -> Table:
+        """The outputs before and after, for people."""
+        from rich.table import Table
+
+        shown = [name for name in _SHOWN if any(row.of(name) is not None for row in (*self.before, *self.after))]
+        table = Table("output", *(f"{METRICS[name].label} {when}" for name in shown for when in ("before", "after")))
+        for old, new in zip(self.before, self.after, strict=True):
+            table.add_row(new.name, *(_text(row.of(name), name) for name in shown for row in (old, new)))
+        return table
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, ready for JSON."""
+        rows = {key: [plain(asdict(row)) for row in getattr(self, key)] for key in ("before", "after")}
+        words = ("measured_on", "samples", "steps", "best", "ended", "learnt", "improved", "summary")
+        kept = {word: getattr(self, word) for word in words}
+        return {**kept, **rows, "frozen": dict(self.frozen), "notes": list(self.notes)}
+
+    def to_json(self) -> str:
+        """The same as text."""
+        return json.dumps(self.to_dict(), indent=2)
+
+
+def _snr(row: Row) -> float:
+    return -float("inf") if row.snr is None else row.snr
+
+
+def _text(value: float | None, metric: str) -> str:
+    return "" if value is None else f"{value:.4g}{METRICS[metric].unit}"

@@ -1,0 +1,176 @@
+"""The steps of a refinement: gradients, rates, what is held back, and the best state.
+
+Each step draws samples and asks the teacher for its answers, and the student for its own. The gradient with regard to
+each dense weight, summed over the batch, then goes through the rounding of that weight once. Learning rates count steps
+between neighbours (`algorithms/learned/stored.py`); they rise at the start and fall to zero along a cosine.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from corepress.errors import ConfigError
+from corepress.refining.distance import distance
+from corepress.refining.student import Batch, Batched, Parts
+from corepress.runtime.samples import finite_tensors
+from corepress.sequences import Sample, steps_of
+
+# Steps between neighbours by which indices and integers may move in one step at most, and the same for other numbers.
+LATENT_RATE, RATE = 0.02, 0.003
+_WARM_UP = 0.05
+# How often the samples held back are looked at in all, and after how many looks without gain it is enough.
+_LOOKS, _PATIENCE = 20, 8
+_BETAS = (0.9, 0.95)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How long: `steps`, or `seconds`, whichever ends first. `batch`: samples in a step."""
+
+    steps: int
+    seconds: float | None
+    batch: int
+
+
+@dataclass
+class Course:
+    """How a refinement went: the distance on the samples held back before and at best, the steps done, that of the best
+    state, and why it ended: "steps", "time", "no gain" or "stopped"."""
+
+    before: float
+    after: float
+    steps: int = 0
+    best: int = 0
+    ended: str = "steps"
+
+
+class Training:
+    """A student, its teacher, and the samples.
+
+    `draw`: gives one sample after another to learn from. `judged`: to judge by. `progress`: is called with the part
+    done, from 0 to 1, and the distance on the latter.
+    """
+
+    def __init__(
+        self,
+        teacher: Batched,
+        student: Batched,
+        parts: Parts,
+        draw: Iterator[Sample],
+        judged: Sequence[Sample],
+        settings: Settings,
+        progress: Callable[[float, Course], None] | None,
+    ):
+        self.teacher, self.student, self.parts = teacher, student, parts
+        self.draw, self.settings, self.progress = draw, settings, progress
+        self.judged = [*self._batches(judged)]
+        latent = {id(p): p for part in parts.learning for p in part.module.latent}
+        others = [p for part in parts.learning for p in part.module.parameters() if id(p) not in latent]
+        groups = [{"params": [*latent.values()], "lr": LATENT_RATE}, {"params": others, "lr": RATE}]
+        self.optimizer = torch.optim.Adam([group for group in groups if group["params"]], betas=_BETAS)
+        self.rates = [group["lr"] for group in self.optimizer.param_groups]
+
+    def run(self) -> Course:
+        """Learn; the parts are left in the state that was best on the samples to judge by."""
+        settings, began = self.settings, time.monotonic()
+        start = self.error()
+        course = Course(start, start)
+        best = self._state()
+        looked, look = 0, 0
+
+        def part_done() -> float:
+            passed = (time.monotonic() - began) / settings.seconds if settings.seconds else 0.0
+            return max(course.steps / settings.steps, passed)
+
+        try:
+            while (done := part_done()) < 1:
+                self.step(done)
+                course.steps += 1
+                done = part_done()
+                if self.progress is not None:
+                    self.progress(min(done, 1.0), course)
+                if math.floor(done * _LOOKS) == look:
+                    continue
+                look = math.floor(done * _LOOKS)
+                looked += 1
+                if (error := self.error()) < course.after:
+                    course.after, course.best, best, looked = error, course.steps, self._state(), 0
+                elif looked >= _PATIENCE:
+                    course.ended = "no gain"
+                    break
+            else:
+                course.ended = "steps" if course.steps >= settings.steps else "time"
+        except KeyboardInterrupt:
+            course.ended = "stopped"
+        for part, state in zip(self.parts.learning, best, strict=True):
+            part.module.load_state_dict(state)
+        return course
+
+    def step(self, done: float) -> float:
+        """One step; `done`: the part of all that is done, which the rates hang on. Returns the distance before it."""
+        factor = min(1.0, (done + _WARM_UP / 10) / _WARM_UP) * (1 + math.cos(math.pi * done)) / 2
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = rate * factor
+        dense = self.parts.dense()
+        leaves = {buffer: value.detach().requires_grad_() for buffer, value in dense.items()}
+        batches = [*self._batches([next(self.draw) for _ in range(self.settings.batch)])]
+        total = 0.0
+        for batch, count in batches:
+            with torch.no_grad():
+                wanted = self.teacher(batch, {})
+            loss = distance(self.student(batch, leaves), wanted) * (count / self.settings.batch)
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += float(loss.detach())
+        self.optimizer.zero_grad()
+        reached = [buffer for buffer in dense if leaves[buffer].grad is not None]
+        torch.autograd.backward([dense[b] for b in reached], [leaves[b].grad for b in reached])
+        self.optimizer.step()
+        return total
+
+    @torch.no_grad()
+    def error(self) -> float:
+        """The distance on the samples to judge by, with what would be stored now."""
+        dense = self.parts.dense()
+        sums = [
+            (float(distance(self.student(batch, dense), self.teacher(batch, {}))), count)
+            for batch, count in self.judged
+        ]
+        return sum(value * count for value, count in sums) / sum(count for _, count in sums)
+
+    def _batches(self, samples: Sequence[Sample]) -> Iterator[tuple[Batch, int]]:
+        """The samples as tensors, those of equal shapes together, at most a batch at once; and how many they are."""
+        alike: dict[Any, list[Batch]] = {}
+        program = self.student.program
+        for sample in samples:
+            steps = [program.tensors(finite_tensors(program.interface.inputs, step)) for step in steps_of(sample)]
+            alike.setdefault(tuple((t.shape, t.dtype) for step in steps for t in step), []).append(steps)
+        for group in alike.values():
+            for first in range(0, len(group), self.settings.batch):
+                some = group[first : first + self.settings.batch]
+                yield (
+                    [[torch.stack(values) for values in zip(*step, strict=True)] for step in zip(*some, strict=True)],
+                    len(some),
+                )
+
+    def _state(self) -> list[dict[str, Tensor]]:
+        return [copy.deepcopy(part.module.state_dict()) for part in self.parts.learning]
+
+
+def drawn(samples: Sequence[Sample], random: np.random.Generator, more: Iterator[Sample] | None) -> Iterator[Sample]:
+    """Samples in a random order, again and again; after each of them one of `more`, if there are such."""
+    if not samples:
+        raise ConfigError("there is no sample to learn from")
+    while True:
+        for number in random.permutation(len(samples)):
+            yield samples[int(number)]
+            if more is not None:
+                yield next(more)

@@ -1,0 +1,173 @@
+"""A refined package: nearer to its original on samples that were held back, of the same size and form."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import corepress
+import corepress.coreml as cto
+from corepress.errors import ConfigError, UnsupportedError
+from corepress.weights import decompress
+from tests import structures
+from tests.lazy import lazy
+from tests.oracle import peer_weights
+from tests.test_readme import ROOT
+
+packages = lazy("tests.packages")
+DIGITS = ROOT / "examples/digits.mlpackage"
+IMAGES = np.load(ROOT / "examples/digits_test.npz")["images"][:, None]
+SAMPLES = [{"image": image} for image in IMAGES[:60]]
+TEST = [{"image": image} for image in IMAGES[60:100]]
+
+
+def configuration(name):
+    palettized = cto.OpPalettizerConfig
+    quantized = cto.OpLinearQuantizerConfig
+    return {
+        "tables": ("palettize_weights", palettized(nbits=2)),
+        "tables of groups": ("palettize_weights", palettized(nbits=2, granularity="per_grouped_channel", group_size=4)),
+        "vectors": ("palettize_weights", palettized(nbits=4, cluster_dim=2)),
+        "channels": ("linear_quantize_weights", quantized(dtype="int4", granularity="per_channel")),
+        "bytes": ("linear_quantize_weights", quantized()),
+        "blocks": ("linear_quantize_weights", quantized(dtype="int4", granularity="per_block", block_size=8)),
+        "offsets": ("linear_quantize_weights", quantized(dtype="uint4", mode="linear")),
+        "sparse": ("prune_weights", cto.OpMagnitudePrunerConfig(target_sparsity=0.7)),
+    }[name]  # fmt: skip
+
+
+def compressed(name, model=DIGITS, target="iOS18"):
+    function, config = configuration(name)
+    return getattr(cto, function)(model, cto.OptimizationConfig(config), target=target)
+
+
+def shapes(model):
+    """All that must stay: each operation with its names, types and shapes."""
+    found = []
+    for node in corepress.formats.mlprogram.program.nodes(model.spec):
+        outputs = [(output.name, output.type.SerializeToString()) for output in node.op.outputs]
+        found.append((node.type, node.name, outputs, sorted(node.operands)))
+    return found
+
+
+@pytest.mark.parametrize(
+    "name", ["tables", "blocks", "sparse", *(
+        pytest.param(name, marks=pytest.mark.slow) for name in ("tables of groups", "vectors", "channels", "offsets")
+    )],
+)  # fmt: skip
+def test_a_refined_package_answers_better_and_has_the_same_form(name, tmp_path):
+    small = compressed(name)
+    better = corepress.refine(DIGITS, small, SAMPLES, test_data=TEST, steps=30)
+    assert better.improved and better.after[0].snr > better.before[0].snr + 0.3
+    sizes = [model.save(tmp_path / f"{i}.mlpackage").size() for i, model in enumerate((small, better.model))]
+    assert sizes[0] == sizes[1]
+    assert shapes(better.model) == shapes(small)
+    values = peer_weights(tmp_path / "1.mlpackage")
+    for weight in better.model.weights():
+        np.testing.assert_array_equal(weight.dense(), values[weight.output])
+
+
+@pytest.mark.parametrize("name", ["tables", "bytes", "sparse"])
+def test_ios16_holds_its_parameters_as_attributes(name, tmp_path):
+    path = packages.make_package(tmp_path, "iOS16", dtype="float32")
+    function, config = configuration(name)
+    small = getattr(cto, function)(path, cto.OptimizationConfig(config))
+    samples = [packages.inputs(seed) for seed in range(10)]
+    better = corepress.refine(path, small, samples, steps=10, augment=False)
+    assert better.improved and not better.frozen
+    better.model.save(tmp_path / "better.mlpackage")
+    values = peer_weights(tmp_path / "better.mlpackage")
+    for weight in better.model.weights():
+        np.testing.assert_array_equal(weight.dense(), values[weight.output])
+
+
+def test_the_same_seed_gives_the_same_bytes():
+    small = compressed("tables")
+    models = [corepress.refine(DIGITS, small, SAMPLES, steps=4, seed=seed).model for seed in (3, 3, 4)]
+    values = [[weight.dense().tobytes() for weight in model.weights()] for model in models]
+    assert values[0] == values[1] != values[2]
+
+
+@pytest.mark.parametrize("rate", [0.02, 30.0])
+def test_what_was_held_back_never_gets_worse(rate, monkeypatch):
+    """Rates at which all falls to pieces give the start back."""
+    monkeypatch.setattr("corepress.refining.training.LATENT_RATE", rate)
+    monkeypatch.setattr("corepress.refining.training.RATE", rate)
+    small = compressed("tables")
+    found = corepress.refine(DIGITS, small, SAMPLES, steps=10, augment=False)
+    assert found.after[0].snr >= found.before[0].snr
+    if not found.improved:
+        for one, other in zip(small.weights(), found.model.weights(), strict=True):
+            np.testing.assert_array_equal(one.dense(), other.dense())
+
+
+def test_the_inputs_stay_as_they_are():
+    small = compressed("tables")
+    before = [decompress(weight.read()).copy() for weight in small.weights()]
+    corepress.refine(DIGITS, small, SAMPLES, steps=2)
+    for weight, value in zip(small.weights(), before, strict=True):
+        np.testing.assert_array_equal(decompress(weight.read()), value)
+
+
+def test_a_refinement_that_is_stopped_keeps_the_best():
+    def stop(done, total, name):
+        if done == 8:
+            raise KeyboardInterrupt
+
+    found = corepress.refine(DIGITS, compressed("tables"), SAMPLES, steps=20, progress=stop)
+    assert found.ended == "stopped" and found.improved
+    assert found.after[0].snr > found.before[0].snr
+
+
+def test_time_ends_it():
+    found = corepress.refine(DIGITS, compressed("tables"), SAMPLES, time=0.5)
+    assert found.ended == "time" and found.steps > 0
+
+
+def test_the_numbers_say_on_what_they_were_measured():
+    small = compressed("tables")
+    assert corepress.refine(DIGITS, small, SAMPLES, test_data=TEST, steps=1).basis == "40 samples of test_data"
+    assert "held back" in corepress.refine(DIGITS, small, SAMPLES, steps=1).basis
+    few = corepress.refine(DIGITS, small, SAMPLES[:3], steps=1)
+    assert "proves little" in few.basis and "too few" in few.notes[0]
+
+
+def other_digits(folder):
+    """The digits with one more operation."""
+    model = corepress.load(DIGITS).copy()
+    for node in corepress.formats.mlprogram.program.nodes(model.spec):
+        if node.type == "relu":
+            node.op.type = "sigmoid"
+            break
+    return model
+
+
+def test_what_cannot_be_refined_is_refused(tmp_path):
+    small = compressed("tables")
+    with pytest.raises(ConfigError, match="none of its weights is compressed"):
+        corepress.refine(DIGITS, DIGITS, SAMPLES)
+    with pytest.raises(ConfigError, match="is empty"):
+        corepress.refine(DIGITS, small, [])
+    with pytest.raises(ConfigError, match="NaN"):
+        corepress.refine(DIGITS, small, [{"image": np.full((1, 1, 8, 8), np.nan, "f4")}])
+    with pytest.raises(ConfigError, match="operations are not those of the original"):
+        corepress.refine(other_digits(tmp_path), small, SAMPLES)
+    with pytest.raises(ConfigError, match="inputs are not those"):
+        corepress.refine(packages.make_package(tmp_path, "iOS18"), small, SAMPLES)
+    with pytest.raises(ConfigError, match="steps=0"):
+        corepress.refine(DIGITS, small, SAMPLES, steps=0)
+    stages = structures.pipeline(tmp_path)
+    with pytest.raises(UnsupportedError, match="pipeline"):
+        corepress.refine(stages, stages, SAMPLES)
+
+
+def test_sequences_carry_a_state(tmp_path):
+    path = structures.stateful(tmp_path)
+    config = cto.OptimizationConfig(cto.OpPalettizerConfig(nbits=2))
+    small = cto.palettize_weights(path, config)
+    (feature,) = corepress.runtime.load(path).interface.inputs
+    random = np.random.default_rng(0)
+    samples = [[{feature.name: random.normal(size=feature.shape).astype("f2")} for _ in range(3)] for _ in range(20)]
+    found = corepress.refine(path, small, samples, steps=20)
+    assert found.improved and found.after[0].snr > found.before[0].snr
+    assert "sequences" in found.notes[0]

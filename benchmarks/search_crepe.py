@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -66,24 +67,42 @@ def package(folder: Path) -> Path:
 
 def sung(count: int, seed: int) -> list[Sample]:
     """Notes as of a voice: harmonics under the formants of a vowel, vibrato and some breath."""
-    random = np.random.default_rng(seed)
-    return [_sample(_note(random) + random.uniform(0, 0.03) * random.normal(size=WINDOW)) for _ in range(count)]
+    return [sample for sample, _ in pitched_song(count, seed)]
 
 
 def spoken(count: int, seed: int) -> list[Sample]:
     """Gliding pitches as in speech, which stop and start, in as much noise as there is voice or half of it."""
+    return [sample for sample, _ in pitched_speech(count, seed)]
+
+
+def pitched_song(count: int, seed: int) -> Iterator[tuple[Sample, float]]:
+    """What `sung` gives, each with its mean pitch in Hz."""
     random = np.random.default_rng(seed)
-    found = []
     for _ in range(count):
-        glide = _note(random, glide=random.uniform(-0.6, 0.6))
+        sound, pitch = _note(random)
+        yield _sample(sound + random.uniform(0, 0.03) * random.normal(size=WINDOW)), pitch
+
+
+def pitched_speech(count: int, seed: int) -> Iterator[tuple[Sample, float]]:
+    """What `spoken` gives, each with its mean pitch in Hz."""
+    random = np.random.default_rng(seed)
+    for _ in range(count):
+        glide, pitch = _note(random, glide=random.uniform(-0.6, 0.6))
         voiced = glide * (np.arange(WINDOW) > random.integers(0, WINDOW // 2))
         noise = random.normal(size=WINDOW) * glide.std() * random.uniform(0.5, 1)
-        found.append(_sample(voiced + noise))
-    return found
+        yield _sample(voiced + noise), pitch
 
 
-def _note(random: np.random.Generator, glide: float = 0.0) -> Array:
-    """A sum of harmonics whose pitch moves by `glide` octaves in the window, or a little, as vibrato does."""
+def heard(salience: Array) -> float:
+    """The pitch in cents above 10 Hz that saliences (1, 360) stand for: the mean around the largest, as in CREPE."""
+    bins = np.arange(salience.shape[-1])
+    weights = np.where(np.abs(bins - salience[0].argmax()) <= 4, salience[0], 0)
+    return float((weights * (20 * bins + 1997.3794084)).sum() / weights.sum())
+
+
+def _note(random: np.random.Generator, glide: float = 0.0) -> tuple[Array, float]:
+    """A sum of harmonics whose pitch moves by `glide` octaves in the window, or a little, as vibrato does; and its mean
+    pitch in Hz."""
     time = np.arange(WINDOW) / RATE
     vibrato = random.uniform(0, 0.01) * np.sin(2 * np.pi * random.uniform(4, 7) * time + random.uniform(0, 6))
     pitch = 80 * 10 ** random.uniform(0, 1) * 2 ** (glide * time / time[-1]) * (1 + vibrato)
@@ -94,7 +113,7 @@ def _note(random: np.random.Generator, glide: float = 0.0) -> Array:
         frequency = harmonic * pitch.mean()
         loudness = (1 / (1 + ((frequency - formants) / 120) ** 2)).sum() + 0.3 / harmonic
         sound += loudness * np.sin(harmonic * phase + random.uniform(0, 0.5)) / harmonic**0.5
-    return sound / np.abs(sound).max()
+    return sound / np.abs(sound).max(), float(pitch.mean())
 
 
 def _sample(sound: Array) -> Sample:

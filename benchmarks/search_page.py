@@ -20,13 +20,13 @@ _HEADS = ("bytes", "SNR", "of another kind", "cosine", "", "same largest", "", "
 
 def page(results: Results) -> str:
     """Markdown: what was to be reached, then a table for each task."""
-    parts = [_machine(), "### Goals\n", _table(("work", "goal", "reached", "of another kind"), goals(results))]
+    parts = [machine(), "### Goals\n", _table(("work", "goal", "reached", "of another kind"), goals(results))]
     for title, ways in results.items():
         parts += [f"### {title}\n", *_ranks(ways), _table(("budget", "way", *_HEADS), rows(ways))]
     return "\n".join(parts)
 
 
-def _machine() -> str:
+def machine() -> str:
     listing = Path("/proc/cpuinfo")
     lines = listing.read_text().splitlines() if listing.exists() else []
     model = next((line.split(":")[1].strip() for line in lines if "model name" in line), "")

@@ -68,7 +68,7 @@ def peer(task: Task, rows: Sequence[Row], folder: Path) -> Iterator[Made]:
     made is kept in the folder."""
     exact = answers(task.package, task.learnt[:RANKED])
     most = max(budget(task, row, folder) for row in rows)
-    modes = {name: _by_peer(task, name, folder) for name in _MODES if _worth_it(task, name, most)}
+    modes = {name: by_peer(task, name, folder) for name in _MODES if _worth_it(task, name, most)}
     known = {
         name: (corepress.load(path).size(), score(exact, answers(path, task.learnt[:RANKED])).snr)
         for name, path in modes.items()
@@ -99,7 +99,7 @@ def _worth_it(task: Task, name: str, room: int) -> bool:
     return bits * elements / 8 <= room and not ("group_size" in arguments and elements > 10_000_000)
 
 
-def _by_peer(task: Task, name: str, folder: Path) -> Path:
+def by_peer(task: Task, name: str, folder: Path) -> Path:
     """The package that coremltools makes of a task's in one of its modes."""
     path = folder / f"{task.package.stem}, {name}.mlpackage"
     if not path.exists():

@@ -2,11 +2,14 @@
 
 When an operation of a late step reads a state, the steps before it have come only as far as the same operation, and
 what they write further on is not there yet. In its place stands what they wrote when the sequence ran as a whole,
-before the walk. A decoder does not look at that: a layer reads what the same layer wrote of earlier tokens, by
-operations that come first. So its states are those that the walked constants make, to the number; in a recurrent
-network a constant meets the states that it made before it was changed.
+before the walk. A decoder does not look at that: a layer looks at what the same layer wrote of earlier tokens, and does
+so after it has written. What is written is kept as changes, the smallest that say it: a token changes a small part of a
+cache, the states of all steps would not fit, and what stays as it was read is not written.
 
-What is written is kept as changes, for the states of all steps would not fit: a token changes a small part of a cache.
+Where no weight stands between the reading of a state and its writing, as in a sum over all tokens, each step takes the
+operations between them before the next step begins (`in_turns`). So in both kinds of models the states are those that
+the walked constants make, to the number; a weight within such a loop, of a recurrent layer, meets the states that it
+made before it was changed.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ import torch
 from torch import Tensor
 
 from corepress.runtime.executor import Run
-from corepress.runtime.plan import Block
+from corepress.runtime.plan import STATES, Block, Step
 
 Values = dict[str, Any]
 
@@ -49,23 +52,25 @@ class _Sequence:
     def __init__(self, empty: Mapping[str, Tensor], count: int, recorded: Sequence[_Written] = ()):
         self.empty, self.recorded = empty, recorded
         self.written: list[_Written] = [defaultdict(list) for _ in range(count)]
-        # By name, the state before a step: the number of the step, what was known of those before, and the numbers.
-        self._at: dict[str, tuple[int, int, Tensor]] = {}
+        # By name, the state before a step: its number, how often those before had written it, and what it is.
+        self._at: dict[str, tuple[int, tuple[int, ...], Tensor]] = {}
 
-    def before(self, step: int, name: str) -> Tensor:
-        """What a state is before a step."""
-        known = sum(len(written[name]) for written in self.written[:step])
-        first, _, state = self._at.get(name, (step + 1, 0, self.empty[name]))
-        earlier = sum(len(written[name]) for written in self.written[:first])
-        if first > step or earlier != self._at[name][1]:
+    def before(self, step: int, name: str, counts: Sequence[int]) -> Tensor:
+        """What a state is before a step, as far as the steps before had written it: so many times each."""
+        first, known, state = self._at.get(name, (step + 1, (), self.empty[name]))
+        if first > step or known != tuple(counts[:first]):
             first, state = 0, self.empty[name].clone()
         for number in range(first, step):
-            own = self.written[number][name]
-            later = self.recorded[number][name][len(own) :] if self.recorded else []
+            own = self.written[number][name][: counts[number]]
+            later = self.recorded[number][name][counts[number] :] if self.recorded else []
             for change in (*own, *later):
                 change.apply(state)
-        self._at[name] = step, known, state
+        self._at[name] = step, tuple(counts), state
         return state.clone()
+
+    def counts(self, step: int, name: str) -> list[int]:
+        """How often each of the steps before one has written a state."""
+        return [len(written[name]) for written in self.written[:step]]
 
     def copy(self) -> _Sequence:
         """Another one that has come as far."""
@@ -76,19 +81,37 @@ class _Sequence:
 
 
 class _States(MutableMapping[str, Tensor]):
-    """The states as one step of a sequence finds them, and changes them."""
+    """The states as one step of a sequence has read them last, and changed them since."""
 
     def __init__(self, sequence: _Sequence, step: int):
         self.sequence, self.step = sequence, step
-        # What was read last, as long as anybody holds it: it is the state as it is now.
+        # How often the steps before had written them then.
+        self._counts: dict[str, list[int]] = {}
+        # What they are, as long as anybody holds it.
         self._held: dict[str, weakref.ref[Tensor]] = {}
+
+    def copy(self, sequence: _Sequence) -> _States:
+        """The same in a copy of the sequence."""
+        copy = _States(sequence, self.step)
+        copy._counts = dict(self._counts)
+        return copy
+
+    def read(self, name: str) -> None:
+        """Look again at what the steps before have written."""
+        if name in self.sequence.empty:
+            counts = self.sequence.counts(self.step, name)
+            if self._counts.get(name) != counts:
+                self._held.pop(name, None)
+            self._counts[name] = counts
 
     def __getitem__(self, name: str) -> Tensor:
         if name not in self.sequence.empty:
             raise KeyError(name)
-        known = self._held.get(name, lambda: None)()
+        if name not in self._counts:
+            self.read(name)
+        known = self._held[name]() if name in self._held else None
         if known is None:
-            known = self.sequence.before(self.step, name)
+            known = self.sequence.before(self.step, name, self._counts[name])
             for change in self.sequence.written[self.step][name]:
                 change.apply(known)
             self._held[name] = weakref.ref(known)
@@ -119,10 +142,18 @@ class _States(MutableMapping[str, Tensor]):
         return len(self.sequence.empty)
 
 
-class _StepRun(Run):
+class StepRun(Run):
     """The run of one step of a sequence."""
 
     states: _States
+
+    def read(self, name: str) -> Tensor:
+        self.states.read(name)
+        return super().read(name)
+
+    def after_writing(self, name: str, value: Tensor) -> Tensor:
+        # With what the steps before have written since this one read it.
+        return self.read(name).to(value.dtype)
 
     def wrote(self, name: str, part: Tensor) -> None:
         self.states.changed(name, part)
@@ -140,9 +171,33 @@ def side_by_side(
         return [(Run(held, {name: state.clone() for name, state in empty.items()}, None), own) for own in steps]
     whole = _Sequence(empty, len(steps))
     for number, own in enumerate(steps):
-        _StepRun(held, _States(whole, number), None).block(plan, dict(own))
+        StepRun(held, _States(whole, number), None).block(plan, dict(own))
     sequence = _Sequence(empty, len(steps), whole.written)
-    return [(_StepRun(held, _States(sequence, number), None), own) for number, own in enumerate(steps)]
+    return [(StepRun(held, _States(sequence, number), None), own) for number, own in enumerate(steps)]
+
+
+def in_turns(steps: Sequence[Step], held: Mapping[str, Any]) -> list[list[Step]]:
+    """The operations of a plan in order, in groups: each step of a sequence takes a whole group before the next step
+    begins it. Alone stand all that are not between the reading and the writing of a state, and those among weights."""
+    groups: list[list[Step]] = []
+    # By name, the group of the first operation that read a state since the last weight.
+    reading: dict[str, int] = {}
+    for step in steps:
+        groups.append([step])
+        name = step.arguments[STATES[step.kind]].name if step.kind in STATES else ""
+        if any(_is_weight(held[buffer]) for _, buffer in step.held):
+            reading.clear()
+        elif step.kind == "read_state":
+            reading.setdefault(name, len(groups) - 1)
+        elif name in reading:
+            first = reading[name]
+            groups[first:] = [[one for group in groups[first:] for one in group]]
+            reading = {other: min(place, first) for other, place in reading.items()}
+    return groups
+
+
+def _is_weight(value: Any) -> bool:
+    return not isinstance(value, Tensor) or sum(size > 1 for size in value.shape) > 1
 
 
 def going_on(pairs: Sequence[tuple[Run, Values]]) -> Iterator[tuple[Run, Values]]:
@@ -153,6 +208,6 @@ def going_on(pairs: Sequence[tuple[Run, Values]]) -> Iterator[tuple[Run, Values]
         if isinstance(states, _States):
             if id(states.sequence) not in copies:
                 copies[id(states.sequence)] = states.sequence.copy()
-            yield _StepRun(run.held, _States(copies[id(states.sequence)], states.step), None), dict(own)
+            yield StepRun(run.held, states.copy(copies[id(states.sequence)]), None), dict(own)
         else:
             yield Run(run.held, {name: state.clone() for name, state in states.items()}, None), dict(own)

@@ -159,7 +159,7 @@ class Run:
         return self.block(block, values | given)
 
     def read_state(self, step: Step, values: Values) -> Sequence[Any]:
-        return (self.state(step.arguments["input"].name),)
+        return (self.read(step.arguments["input"].name),)
 
     def write_state(self, step: Step, values: Values) -> Sequence[Any]:
         first, second = ("input", "data") if step.kind == "write_state" else ("state", "value")
@@ -168,7 +168,7 @@ class Run:
         if value.dtype != state.dtype or not value.is_set_to(state):
             # A copy: the memory of a state is its own, so that parts of it can be changed in place.
             self.states[name] = value.to(state.dtype, copy=True)
-        return (value,) if step.outputs else ()
+        return (self.after_writing(name, value),) if step.outputs else ()
 
     def update(self, step: Step, values: Values) -> Sequence[Any]:
         """A `slice_update` whose result goes back into a state: in place, where nothing else sees the memory."""
@@ -184,6 +184,14 @@ class Run:
         target.copy_(update.reshape(target.shape))
         self.wrote(str(step.state), target)
         return (x,)
+
+    def read(self, name: str) -> Tensor:
+        """What an operation gives that reads a state."""
+        return self.state(name)
+
+    def after_writing(self, name: str, value: Tensor) -> Tensor:
+        """What an operation gives that wrote a value into a state."""
+        return value
 
     def wrote(self, name: str, part: Tensor) -> None:
         """Is called after a part of a state was changed in place."""

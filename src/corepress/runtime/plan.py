@@ -36,7 +36,7 @@ CONTROL: Mapping[str, Mapping[str, Form]] = {
     "coreml_update_state": {"state": ANY, "value": ANY},
 }
 # The argument that names the state.
-_STATES = {"read_state": "input", "write_state": "input", "coreml_update_state": "state"}
+STATES = {"read_state": "input", "write_state": "input", "coreml_update_state": "state"}
 # Arguments that name a data type.
 _DTYPE_ARGUMENTS = frozenset({"dtype", "output_dtype"})
 
@@ -194,7 +194,7 @@ class Planner:
                 "docs/operations.md lists the operations that it knows"
             )
         arguments = self._arguments(node, known)
-        if (state := _STATES.get(node.type)) is not None and not isinstance(arguments.get(state), Computed):
+        if (state := STATES.get(node.type)) is not None and not isinstance(arguments.get(state), Computed):
             raise FormatError(f"{node}: it names no state")
         blocks = tuple(self.block(inner, proto) for inner, proto in zip(node.inner, node.op.blocks, strict=True))
         outputs = tuple(output.name for output in node.op.outputs)

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from corepress.errors import ConfigError
-from corepress.runtime.carried import going_on, side_by_side
+from corepress.runtime.carried import StepRun, going_on, in_turns, side_by_side
 from corepress.runtime.executor import Run
-from corepress.runtime.plan import Block, Computed
+from corepress.runtime.plan import Block, Computed, Step
 from corepress.runtime.program import Program
 from corepress.runtime.runnable import Observe, Runnable, State
 from corepress.runtime.samples import finite_tensors
 from corepress.runtime.stages.pipeline import Pipeline
-from corepress.sequences import Sample, Step, like, steps_of
+from corepress.sequences import Sample, like, steps_of
 
 # Called before each operation with the arguments that it has in each step of each sample; may return new values for
 # constants that it reads, by the name of the argument.
@@ -26,12 +26,14 @@ Visit = Callable[..., Mapping[str, Tensor]]
 Samples = Iterable[Sample]
 # What the program answers to each step, its outputs in order, when a value is changed by the function that is given.
 WhatIf = Callable[[Callable[[Tensor], Tensor]], Iterator[Sequence[Any]]]
+# Runs, each with the values that it has so far.
+Pairs = Sequence[tuple[Run, dict[str, Any]]]
 # The name of a function, its program, and the inputs that this has in each sample.
 Stage = tuple[str, Program, Sequence[Sample]]
 
 
 def outputs_of(
-    program: Program, step: Step, observe: Observe | None = None, state: State | None = None
+    program: Program, step: Mapping[str, Any], observe: Observe | None = None, state: State | None = None
 ) -> tuple[Any, ...]:
     """What a program computes of a sample, in order, as tensors that may have a derivative. Of a classifier these are
     the probabilities, not the label.
@@ -89,16 +91,41 @@ def walk(program: Program, samples: Samples, visit: Visit, *, originals: Samples
     pairs = _begin(program, held, samples)
     beside = None if originals is None else _begin(program, known, originals)
     changes: dict[str, Tensor] = {}
-    for step in plan.steps:
-        if pairs and step.function is not None:
-            streams = (pairs,) if beside is None else (pairs, beside)
-            changed = visit(step, *([run.arguments(step, own) for run, own in stream] for stream in streams))
-            found = {name: changed[key] for key, name in step.held if key in changed}
-            held.update(found)
-            changes |= found
-        for run, own in pairs + (beside or []):
-            run.step(step, own)
+    streams = [pairs] if beside is None else [pairs, beside]
+
+    def show(step: Step, arguments: Iterable[list[dict[str, Any]]]) -> None:
+        changed = visit(step, *arguments)
+        found = {name: changed[key] for key, name in step.held if key in changed}
+        held.update(found)
+        changes.update(found)
+
+    for group in _groups(plan.steps, pairs):
+        if pairs and len(group) == 1 and group[0].function is not None:
+            show(group[0], ([run.arguments(group[0], own) for run, own in stream] for stream in streams))
+        seen = [_taken(group, stream) for stream in streams]
+        for number, step in enumerate(group):
+            if pairs and len(group) > 1 and step.function is not None:
+                show(step, ([own[number] for own in arguments] for arguments in seen))
     return changes
+
+
+def _groups(steps: Sequence[Step], pairs: Pairs) -> list[list[Step]]:
+    """The operations, in the groups that each step of a sequence takes at once; alone where there are no sequences."""
+    held = next((run.held for run, _ in pairs if isinstance(run, StepRun)), None)
+    return [[step] for step in steps] if held is None else in_turns(steps, held)
+
+
+def _taken(group: Sequence[Step], pairs: Pairs) -> list[list[dict[str, Any]]]:
+    """Take all runs through a group of operations; what each operation of several was given in each run."""
+    seen = []
+    for run, own in pairs:
+        arguments = []
+        for step in group:
+            if len(group) > 1:
+                arguments.append(run.arguments(step, own) if step.function is not None else {})
+            run.step(step, own)
+        seen.append(arguments)
+    return seen
 
 
 @torch.no_grad()
@@ -125,22 +152,27 @@ def what_if(program: Program, samples: Samples, names: Collection[str], visit: C
 
     if pairs:
         show(plan.inputs, 0)
-    for number, step in enumerate(plan.steps if pairs else ()):
-        for run, own in pairs:
-            run.step(step, own)
-        show(step.outputs, number + 1)
+    done = 0
+    for group in _groups(plan.steps, pairs) if pairs else ():
+        _taken(group, pairs)
+        done += len(group)
+        show([name for step in group for name in step.outputs], done)
 
 
 @torch.no_grad()
 def values_of(program: Program, samples: Samples, names: Collection[str]) -> Iterator[tuple[str, list[Tensor]]]:
     """The values of these names that are computed outside of loops and branches, in order: in each step."""
+    plan = program.module.plan
     pairs = _begin(program, program.module.constants(), samples)
-    for step in program.module.plan.steps if pairs else ():
+    for group in _groups(plan.steps, pairs) if pairs else ():
+        found: dict[str, list[Tensor]] = {}
         for run, own in pairs:
-            run.step(step, own)
-        for name in step.outputs:
-            if name in names and all(name in own for _, own in pairs):
-                yield name, [own[name] for _, own in pairs]
+            for step in group:
+                run.step(step, own)
+                for name in step.outputs:
+                    if name in names and name in own:
+                        found.setdefault(name, []).append(own[name])
+        yield from ((name, values) for name, values in found.items() if len(values) == len(pairs))
 
 
 def _begin(program: Program, held: Mapping[str, Any], samples: Samples) -> list[tuple[Run, dict[str, Any]]]:

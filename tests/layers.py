@@ -19,6 +19,7 @@ ALLOWED: dict[str, set[str]] = {
     "json_numbers": set(),
     "names": set(),
     "sizes": {"errors"},
+    "durations": {"errors"},
     "engine": {"threads", "errors"},
     "tables": set(),
     "opsets": set(),
@@ -66,7 +67,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "refining": {
         "verification", "augmenting", "coreml", "algorithms", "runtime", "formats", "metrics", "split", "sequences",
-        "weights", "json_numbers", "engine", "peer", "errors",
+        "weights", "json_numbers", "durations", "engine", "peer", "errors",
     },
     "searching": {
         "recipe", "coreml", "neural_network", "runtime", "formats", "targets", "weights", "kernels", "metrics",
@@ -80,9 +81,9 @@ ALLOWED: dict[str, set[str]] = {
     "searching/modules": {"searching", "torch", "targets", "weights", "sequences", "engine", "errors"},
     "torch/searching": {"searching", "torch", "engine", "threads"},
     "cli": {
-        "searching", "description", "linting", "verification", "reports", "recipe", "coreml", "neural_network",
-        "runtime", "formats", "targets", "tables", "names", "json_numbers", "metrics", "split", "sequences", "fields",
-        "errors", "version", "engine", "sizes",
+        "refining", "searching", "description", "linting", "verification", "reports", "recipe", "coreml",
+        "neural_network", "runtime", "formats", "targets", "tables", "names", "json_numbers", "metrics", "split",
+        "sequences", "fields", "errors", "version", "engine", "sizes",
     },
 }  # fmt: skip
 # The package itself hands out names of all parts, on first use.

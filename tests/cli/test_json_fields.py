@@ -102,7 +102,13 @@ def test_search(tmp_path: Path) -> None:
     assert all(f"`{name}`" in named for name in [*document["points"][0], *document["points"][0]["weights"][0]])
 
 
-@pytest.mark.parametrize("command", sorted(WITH_JSON - COMPRESSING - {"verify", "search"}))
+def test_refine(small: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    np.savez(tmp_path / "samples.npz", image=np.random.default_rng(0).random((12, 1, 1, 8, 8), np.float32))
+    command = ["refine", DIGITS, small[0], "-o", tmp_path / "better.mlpackage", "--data", tmp_path / "samples.npz"]
+    check(json.loads(corepress(*command, "--steps", 2, "--json").stdout), "`refine`", "report")
+
+
+@pytest.mark.parametrize("command", sorted(WITH_JSON - COMPRESSING - {"verify", "search", "refine"}))
 def test_other_commands(command: str) -> None:
     arguments = {"run": [DIGITS, "--random"], "targets": [], "compare": [DIGITS, DIGITS]}.get(command, [DIGITS])
     check(json.loads(corepress(command, *arguments, "--json").stdout), f"`{command}`", "report")

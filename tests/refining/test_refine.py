@@ -8,6 +8,7 @@ import pytest
 import corepress
 import corepress.coreml as cto
 from corepress.errors import ConfigError, UnsupportedError
+from corepress.refining.result import Stopped
 from corepress.weights import decompress
 from tests import structures
 from tests.lazy import lazy
@@ -58,7 +59,7 @@ def shapes(model):
 def test_a_refined_package_answers_better_and_has_the_same_form(name, tmp_path):
     small = compressed(name)
     better = corepress.refine(DIGITS, small, SAMPLES, test_data=TEST, steps=30)
-    assert better.improved and better.after[0].snr > better.before[0].snr + 0.3
+    assert better.improved and better.after.worst.snr > better.before.worst.snr + 0.3
     sizes = [model.save(tmp_path / f"{i}.mlpackage").size() for i, model in enumerate((small, better.model))]
     assert sizes[0] == sizes[1]
     assert shapes(better.model) == shapes(small)
@@ -95,7 +96,7 @@ def test_what_was_held_back_never_gets_worse(rate, monkeypatch):
     monkeypatch.setattr("corepress.refining.training.RATE", rate)
     small = compressed("tables")
     found = corepress.refine(DIGITS, small, SAMPLES, steps=10, augment=False)
-    assert found.after[0].snr >= found.before[0].snr
+    assert found.after.worst.snr >= found.before.worst.snr
     if not found.improved:
         for one, other in zip(small.weights(), found.model.weights(), strict=True):
             np.testing.assert_array_equal(one.dense(), other.dense())
@@ -114,9 +115,11 @@ def test_a_refinement_that_is_stopped_keeps_the_best():
         if done == 8:
             raise KeyboardInterrupt
 
-    found = corepress.refine(DIGITS, compressed("tables"), SAMPLES, steps=20, progress=stop)
+    with pytest.raises(Stopped) as stopped:
+        corepress.refine(DIGITS, compressed("tables"), SAMPLES, steps=20, progress=stop)
+    found = stopped.value.result
     assert found.ended == "stopped" and found.improved
-    assert found.after[0].snr > found.before[0].snr
+    assert found.after.worst.snr > found.before.worst.snr
 
 
 def test_time_ends_it():
@@ -154,6 +157,8 @@ def test_what_cannot_be_refined_is_refused(tmp_path):
         corepress.refine(other_digits(tmp_path), small, SAMPLES)
     with pytest.raises(ConfigError, match="inputs are not those"):
         corepress.refine(packages.make_package(tmp_path, "iOS18"), small, SAMPLES)
+    with pytest.raises(ConfigError, match="a time is"):
+        corepress.refine(DIGITS, small, SAMPLES, time="soon")
     with pytest.raises(ConfigError, match="steps=0"):
         corepress.refine(DIGITS, small, SAMPLES, steps=0)
     stages = structures.pipeline(tmp_path)
@@ -169,5 +174,5 @@ def test_sequences_carry_a_state(tmp_path):
     random = np.random.default_rng(0)
     samples = [[{feature.name: random.normal(size=feature.shape).astype("f2")} for _ in range(3)] for _ in range(20)]
     found = corepress.refine(path, small, samples, steps=20)
-    assert found.improved and found.after[0].snr > found.before[0].snr
+    assert found.improved and found.after.worst.snr > found.before.worst.snr
     assert "sequences" in found.notes[0]

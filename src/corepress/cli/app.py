@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import click
 
-from corepress.cli import completion, options, searching, settings, streams
+from corepress.cli import completion, options, refining, searching, settings, streams
 from corepress.cli.activations import Activations
 from corepress.cli.check import Check
 from corepress.cli.declare import Argument, Command, Option
@@ -224,6 +224,22 @@ def search(
         model, to, recipe, page, running, data=data, test_data=test_data, seed=seed, device=device, function=function,
         **aim.keywords(), **among.keywords(), **ways.keywords(),
     )  # fmt: skip
+
+
+@command(Checked)
+def refine(
+    original: options.Input,
+    small: Annotated[Path, Argument(metavar="SMALL", help="The package that was made of it, compressed.")],
+    to: options.Destination,
+    learning: refining.Learning,
+    device: options.Device = "cpu",
+    function: options.Function = None,
+    *,
+    page: Page,
+    as_json: options.Json = False,
+) -> None:
+    """Let a compressed package learn from data to answer as its original does; its size and its forms stay."""
+    refining.run(original, small, to, page, as_json, learning, device=device, function=function)
 
 
 @command(Checked)

@@ -12,14 +12,14 @@ import numpy as np
 from corepress.augmenting.augment import endless
 from corepress.coreml.interop import as_model, to_mlmodel
 from corepress.coreml.rewrite import sharing_store
+from corepress.durations import seconds_of
 from corepress.engine import Progress
 from corepress.errors import ConfigError, UnsupportedError
 from corepress.formats.mlprogram import Model
 from corepress.formats.mlprogram.model import DEFAULT_WEIGHT_FILE
 from corepress.formats.mlprogram.revalue import revalue
-from corepress.metrics import Row
 from corepress.peer import is_mlmodel
-from corepress.refining.result import Refinement
+from corepress.refining.result import Refinement, Stopped
 from corepress.refining.student import Batched, Parts, check_same, parts_of
 from corepress.refining.training import Course, Settings, Training, drawn
 from corepress.runtime import Program, load
@@ -44,7 +44,7 @@ def refine(
     *,
     test_data: Data | None = None,
     steps: int | None = None,
-    time: float | None = None,
+    time: float | str | None = None,
     batch: int = BATCH,
     augment: bool = True,
     held_back: float = HELD_BACK,
@@ -70,7 +70,7 @@ def refine(
             for `verify`; or the path of an .npz, an image or a folder.
         test_data: Other samples to measure on at the end; without them it is on those held back.
         steps: So many steps; by default 400, or with `time` as many as it allows.
-        time: Seconds after which it ends, with the rates falling in time.
+        time: When it ends, in seconds or such as "10m", with the rates falling in time.
         batch: Samples in a step.
         augment: Whether half of what is learnt from are new samples that `corepress.augment` makes; the teacher says
             what the answers to them are.
@@ -88,6 +88,7 @@ def refine(
             that do not fit or are not finite.
         UnsupportedError: For pipelines.
         MissingDependencyError: Without PyTorch.
+        KeyboardInterrupt: Where Ctrl-C ends it; its `result` holds the best until then.
 
     Examples:
         >>> samples = [{"image": image} for image in np.load("samples.npz")["image"]]
@@ -112,15 +113,14 @@ def refine(
     course = training.run()
     result = _written(given, parts) if course.best else given.copy()
     kind, measured = ("test_data", tested) if tested else ("held back", judged) if judged else ("learnt from", learnt)
-    before, after = (_rows(exact, model, measured, function, device) for model in (given, result))
+    before, after = (verify(exact, model, measured, function=function, device=device) for model in (given, result))
     for note in (*notes, *(f"{name} is not refined: {reason}" for name, reason in parts.frozen.items())):
         log.warning(note)
-    return Refinement(
+    refinement = Refinement(
         model=to_mlmodel(result, small) if is_mlmodel(small) else result,
         before=before,
         after=after,
         measured_on=kind,
-        samples=len(measured),
         steps=course.steps,
         best=course.best,
         ended=course.ended,
@@ -128,14 +128,17 @@ def refine(
         frozen=parts.frozen,
         notes=tuple(notes),
     )  # fmt: skip
+    if course.stop is not None:
+        raise Stopped(refinement) from course.stop
+    return refinement
 
 
-def _settings(steps: int | None, time: float | None, batch: int) -> Settings:
-    for name, value in (("steps", steps), ("time", time), ("batch", batch)):
+def _settings(steps: int | None, time: float | str | None, batch: int) -> Settings:
+    for name, value in (("steps", steps), ("batch", batch)):
         if value is not None and value <= 0:
             raise ConfigError(f"{name}={value}: it must be above 0")
     # As many as the time allows: no step is so short.
-    return Settings(steps or (STEPS if time is None else 1 << 30), time, batch)
+    return Settings(steps or (STEPS if time is None else 1 << 30), None if time is None else seconds_of(time), batch)
 
 
 def _program(model: Model, device: str, function: str | None) -> Program:
@@ -187,7 +190,3 @@ def _written(small: Model, parts: Parts) -> Model:
             revalue(mine[weight.function, weight.output], form, store)
     result.changed = small.changed | {(w.function, w.output) for part in parts.learning for w in part.weights}
     return result
-
-
-def _rows(exact: Model, model: Model, samples: Sequence[Sample], function: str | None, device: str) -> tuple[Row, ...]:
-    return verify(exact, model, samples, function=function, device=device).rows

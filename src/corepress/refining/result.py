@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from corepress.json_numbers import plain
 from corepress.metrics import METRICS, Row
+from corepress.verification.result import Verification
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -28,10 +28,9 @@ class Refinement:
 
     Args:
         model: Of the kind that was given as `small` (for a path: a `corepress.Model`).
-        before: Of each output, how near the compressed model's answers were to the original's.
+        before: How near the compressed model's answers were to the original's: a row for each output.
         after: The same of the refined model.
         measured_on: "test_data", "held back", or "learnt from" where nothing else was there to measure on.
-        samples: How many that were.
         steps: Steps that were done.
         best: The step whose state was kept, since it was the best on the samples to judge by; 0 is the start.
         ended: Why it ended: "steps", "time", "no gain" or "stopped".
@@ -42,15 +41,14 @@ class Refinement:
     Examples:
         >>> samples = [{"image": image} for image in np.load("samples.npz")["image"]]
         >>> better = cto.refine("model.mlpackage", "small.mlpackage", samples, steps=20)
-        >>> better.after[0].snr >= better.before[0].snr
+        >>> better.after.worst.snr >= better.before.worst.snr
         True
     """
 
     model: Any
-    before: tuple[Row, ...]
-    after: tuple[Row, ...]
+    before: Verification
+    after: Verification
     measured_on: str
-    samples: int
     steps: int
     best: int
     ended: str
@@ -66,7 +64,7 @@ class Refinement:
     @property
     def basis(self) -> str:
         """On what the numbers were measured."""
-        count = f"{self.samples} sample{'s' if self.samples != 1 else ''}"
+        count = self.after.counted
         return {
             "test_data": f"{count} of test_data",
             "held back": f"{count} held back, by which the best state was chosen",
@@ -79,9 +77,9 @@ class Refinement:
         end = f"{self.steps} steps, {_ENDS[self.ended]}"
         if not self.improved:
             return f"nothing was gained, and the model stays as it was ({end})"
-        row, old = self.after[0], self.before[0]
-        worst = min(zip(self.before, self.after, strict=True), key=lambda pair: _snr(pair[1]), default=(old, row))
-        return f"output {worst[1].name!r}: SNR {_snr(worst[0]):.1f} to {_snr(worst[1]):.1f} dB ({end})"
+        new = min(self.after.rows, key=_snr)
+        old = next(row for row in self.before.rows if row.name == new.name)
+        return f"output {new.name!r}: SNR {_snr(old):.1f} to {_snr(new):.1f} dB ({end})"
 
     def __str__(self) -> str:
         return self.summary
@@ -90,18 +88,20 @@ class Refinement:
         """The outputs before and after, for people."""
         from rich.table import Table
 
-        shown = [name for name in _SHOWN if any(row.of(name) is not None for row in (*self.before, *self.after))]
+        rows = [*zip(self.before.rows, self.after.rows, strict=True)]
+        shown = [name for name in _SHOWN if any(row.of(name) is not None for pair in rows for row in pair)]
         table = Table("output", *(f"{METRICS[name].label} {when}" for name in shown for when in ("before", "after")))
-        for old, new in zip(self.before, self.after, strict=True):
-            table.add_row(new.name, *(_text(row.of(name), name) for name in shown for row in (old, new)))
+        for pair in rows:
+            table.add_row(pair[0].name, *(_text(row.of(name), name) for name in shown for row in pair))
         return table
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, ready for JSON."""
-        rows = {key: [plain(asdict(row)) for row in getattr(self, key)] for key in ("before", "after")}
-        words = ("measured_on", "samples", "steps", "best", "ended", "learnt", "improved", "summary")
+        words = ("measured_on", "steps", "best", "ended", "learnt", "improved", "summary")
         kept = {word: getattr(self, word) for word in words}
-        return {**kept, **rows, "frozen": dict(self.frozen), "notes": list(self.notes)}
+        rows = {"before": self.before.to_dict()["outputs"], "after": self.after.to_dict()["outputs"]}
+        samples = {"samples": self.after.samples}
+        return {**kept, **samples, **rows, "frozen": dict(self.frozen), "notes": list(self.notes)}
 
     def to_json(self) -> str:
         """The same as text."""
@@ -114,3 +114,20 @@ def _snr(row: Row) -> float:
 
 def _text(value: float | None, metric: str) -> str:
     return "" if value is None else f"{value:.4g}{METRICS[metric].unit}"
+
+
+class Stopped(KeyboardInterrupt):
+    """A refinement was stopped, as Ctrl-C does.
+
+    Args:
+        result: The best until then.
+
+    Examples:
+        >>> from corepress.refining.result import Stopped
+        >>> issubclass(Stopped, KeyboardInterrupt)
+        True
+    """
+
+    def __init__(self, result: Refinement):
+        super().__init__("stopped")
+        self.result = result

@@ -44,13 +44,14 @@ class Settings:
 @dataclass
 class Course:
     """How a refinement went: the distance on the samples held back before and at best, the steps done, that of the best
-    state, and why it ended: "steps", "time", "no gain" or "stopped"."""
+    state, and why it ended: "steps", "time", "no gain" or "stopped", by `stop`."""
 
     before: float
     after: float
     steps: int = 0
     best: int = 0
     ended: str = "steps"
+    stop: BaseException | None = None
 
 
 class Training:
@@ -109,8 +110,8 @@ class Training:
                     break
             else:
                 course.ended = "steps" if course.steps >= settings.steps else "time"
-        except KeyboardInterrupt:
-            course.ended = "stopped"
+        except KeyboardInterrupt as stop:
+            course.ended, course.stop = "stopped", stop
         for part, state in zip(self.parts.learning, best, strict=True):
             part.module.load_state_dict(state)
         return course

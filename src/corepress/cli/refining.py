@@ -1,0 +1,95 @@
+"""What `corepress refine` does and shows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from corepress.cli import streams
+from corepress.cli.declare import Option
+from corepress.cli.options import Destination
+from corepress.cli.reporting import Page
+from corepress.cli.words import translate
+
+if TYPE_CHECKING:
+    from corepress.refining.result import Refinement
+
+
+@dataclass(frozen=True)
+class Learning:
+    """From what is learnt, and for how long."""
+
+    data: Annotated[
+        Path, Option("--data", "--sample-data", exists=True, help="Inputs like those of the app: an .npz, images.")
+    ]
+    test_data: Annotated[
+        Path | None, Option("--test-data", exists=True, help="Other inputs, for the numbers at the end.")
+    ] = None
+    steps: Annotated[
+        int | None, Option("--steps", min=1, help="So many steps. [default: 400, or what --time allows]")
+    ] = None
+    time: Annotated[str | None, Option("--time", help="End after this time, such as 90s, 10m or 1h.")] = None
+    batch: Annotated[int, Option("--batch", min=1, help="Samples in a step.")] = 16
+    augment: Annotated[
+        bool,
+        Option("--augment/--no-augment", help="Learn from new samples, too, that are made of those of --data."),
+    ] = True
+    seed: Annotated[int, Option("--seed", min=0, help="Of the order of the samples, and of new ones.")] = 0
+
+
+def run(
+    original: Path, small: Path, to: Destination, page: Page, as_json: bool, learning: Learning, **keywords: Any
+) -> None:
+    """Refine, save the model with its page, and show what was gained."""
+    from corepress.cli import show as screen
+    from corepress.formats.mlprogram import load
+    from corepress.formats.package import check_output
+    from corepress.refining.refine import refine
+    from corepress.refining.result import Stopped
+
+    for source in (original, small):
+        check_output(to.output, source, overwrite=to.overwrite)
+    page.check((original, small, to.output), overwrite=to.overwrite)
+    exact, given = load(original), load(small)
+    stop: BaseException | None = None
+    with screen.progress("refine") as progress:
+        try:
+            result = refine(exact, given, learning.data, progress=progress, **_of(learning), **keywords)
+        except Stopped as stopped:
+            result, stop = stopped.result, stopped.__cause__
+        result.model.save(to.output, overwrite=to.overwrite)
+    if page.report is not None:
+        from corepress.reports import report
+
+        page.write(
+            "refine", report(result.model), overwrite=to.overwrite, names=(original.name, to.output.name),
+            models=(exact, result.model), verification=result.after, basis=translate(result.basis),
+            notes=result.notes,
+        )  # fmt: skip
+    show(result, to.output, as_json, page.facts())
+    if stop is not None:
+        raise type(stop)(f"stopped: {to.output} is the best until then: {result.summary}")
+
+
+def _of(learning: Learning) -> dict[str, Any]:
+    return {word: value for word, value in vars(learning).items() if word != "data"}
+
+
+def show(result: Refinement, output: Path, as_json: bool, more: dict[str, str]) -> None:
+    """What was gained, for people or as JSON. `more`: further files that were written, by field."""
+    if as_json:
+        streams.document({"output": str(output), **more, **result.to_dict()})
+        return
+    from corepress.cli.show import facts
+    from corepress.cli.terminal import console
+
+    console().print(result.table())
+    facts([
+        ("written to", str(output)),
+        ("result", result.summary),
+        ("measured on", translate(result.basis)),
+        ("learnt", f"{result.learnt} constants"),
+        *((name, f"stays as it is: {translate(reason)}") for name, reason in result.frozen.items()),
+        *((label, path) for label, path in more.items()),
+    ])  # fmt: skip

@@ -43,6 +43,7 @@ def fails(*arguments: object) -> str:
         (["quantize"], 7),
         (["quantize", "--dtype", "uint4", "--granularity", "per_block", "--block-size", 16, "--mode", "linear"], 7),
         (["quantize", "--scale-search", "--dtype", "int4"], 7),
+        (["quantize", "--float-zero-point", "--mode", "linear", "--dtype", "uint4"], 7),
         (["prune", "--sparsity", 0.5], 7),
         (["prune", "--threshold", 0.1], 7),
         (["prune", "--n-m", "2:4"], 2),

@@ -81,6 +81,7 @@ NEW_MODES = [
             ("per_tensor", "per_channel", "per_block"),
         )
     ),
+    ("quantize", Quantizer("linear", "uint4", "per_block", 8, float_zero_point=True)),
     ("quantize", Quantizer(dtype="int4", granularity="per_block", block_size=8, scale_search=True)),
 ]
 

@@ -18,7 +18,7 @@ Array = NDArray[Any]
 IntegerType = Literal["int4", "uint4", "int8", "uint8"]
 Mode = Literal["linear_symmetric", "linear"]
 
-_RANGES = {"int4": (-8, 7), "uint4": (0, 15), "int8": (-128, 127), "uint8": (0, 255)}
+RANGES = {"int4": (-8, 7), "uint4": (0, 15), "int8": (-128, 127), "uint8": (0, 255)}
 
 
 def quantize(
@@ -48,7 +48,7 @@ def quantize(
 
     The scales and zero points are those of coremltools wherever its float16 arithmetic is finite.
     """
-    scale_type = _scale_type(weight, scale_dtype)
+    stored_type = scale_type(weight, scale_dtype)
     counts = block_counts(weight.shape, block_sizes)
     if weight.dtype != np.float16:
         weight = weight.astype(np.float32, copy=False)
@@ -58,9 +58,9 @@ def quantize(
     signed, symmetric = not dtype.startswith("u"), mode == "linear_symmetric"
     integer_type = np.dtype(np.int8 if signed else np.uint8)
 
-    lowest, highest = _RANGES[dtype]
+    lowest, highest = RANGES[dtype]
     found = quantize_rows(
-        to_rows(weight, counts), lowest, highest, symmetric=symmetric, search=scale_search, scale_type=scale_type
+        to_rows(weight, counts), lowest, highest, symmetric=symmetric, search=scale_search, scale_type=stored_type
     )
     if found is None:
         raise DataError("the weight holds infinities or NaN, which can't be quantized")
@@ -89,7 +89,7 @@ def block_counts(shape: Sequence[int], block_sizes: Sequence[int]) -> tuple[int,
     return tuple(size // block if block else 1 for size, block in zip(shape, block_sizes, strict=True))
 
 
-def _scale_type(weight: Array, scale_dtype: DTypeLike | None) -> np.dtype[Any]:
+def scale_type(weight: Array, scale_dtype: DTypeLike | None) -> np.dtype[Any]:
     storable = (np.dtype(np.float16), np.dtype(np.float32))
     if scale_dtype is None:
         return weight.dtype if weight.dtype in storable else np.dtype(np.float32)

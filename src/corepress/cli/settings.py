@@ -91,6 +91,9 @@ class Quantization:
         bool,
         Option(help="Use smaller blocks where the size does not divide the channels, or leave those weights alone."),
     ] = True
+    float_zero_point: Annotated[
+        bool, Option(help="Zero points with a fraction, by half-quadratic quantization (HQQ); needs iOS18.")
+    ] = False
 
     def config(self, weight_threshold: int) -> OpLinearQuantizerConfig:
         """What is asked of a package."""
@@ -101,6 +104,7 @@ class Quantization:
             mode=self.mode, dtype=dtype, granularity=self.granularity, block_size=self.block_size,
             weight_threshold=weight_threshold, scale_search=self.scale_search,
             smaller_block=self.smaller_block and self.granularity == "per_block",
+            float_zero_point=self.float_zero_point,
         )  # fmt: skip
 
     def of_network(self) -> tuple[int, str]:

@@ -93,17 +93,20 @@ TABLE: dict[str, tuple[Needs, ...]] = {
         ),
     ),
     "quantize": (
-        _no_config("mode", "dtype", "granularity", "block_size", "scale_search", "smaller_block"),
+        _no_config("mode", "dtype", "granularity", "block_size", "scale_search", "smaller_block", "float_zero_point"),
         Needs(
             ("block_size", "smaller_block"), _is("granularity", "per_block"), "it needs --granularity per_block"
         ),
+        Needs(("float_zero_point",), _is("mode", "linear"), "it needs --mode linear"),
+        Needs(("method",), lambda given: not given["float_zero_point"], "--float-zero-point is found without data"),
         Needs(("activation_aware_scale",), _set("method"), "it needs --method gptq and --data"),
         Needs(
             ("observer", "bias_correction", "equalize", "activation_mode"),
             _set("activations"), "it needs --activations and --data",
         ),
         _packages_only(
-            *("granularity", "block_size", "scale_search", "smaller_block", "method", "activation_aware_scale"),
+            *("granularity", "block_size", "scale_search", "smaller_block", "float_zero_point", "method"),
+            "activation_aware_scale",
             *("activations", "observer", "bias_correction", "equalize", "activation_mode", "config", "joint", "target"),
         ),
         Needs(

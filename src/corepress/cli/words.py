@@ -61,6 +61,7 @@ FIELDS = {
     "cluster_dim": "--cluster-dim",
     "dim": "--dim",
     "dtype": "--dtype",
+    "float_zero_point": "--float-zero-point",
     "enable_per_channel_scale": "--per-channel-scale",
     "granularity": "--granularity",
     "group_size": "--group-size",

@@ -65,6 +65,8 @@ class OpLinearQuantizerConfig(OpCompressorConfig):
         scale_search: An addition: look for the scale of least squared error instead of taking it from the range.
         smaller_block: An addition: where a block size does not divide its axis, use the largest divisor below it
             instead of leaving the weight alone.
+        float_zero_point: An addition, with mode "linear": zero points with a fraction, as half-quadratic quantization
+            (HQQ) finds them without data; since iOS18. They take the bits of a scale.
 
     Raises:
         ConfigError: For values that are unknown or contradict each other.
@@ -100,8 +102,13 @@ class OpLinearQuantizerConfig(OpCompressorConfig):
     weight_threshold: int | None = fields.weight_threshold()
     scale_search: bool = fields.flag()
     smaller_block: bool = fields.flag()
+    float_zero_point: bool = fields.flag()
 
     def __attrs_post_init__(self) -> None:
+        if self.float_zero_point and self.mode != "LINEAR":
+            raise ConfigError('float_zero_point=True needs mode="linear": symmetric ranges have no zero point.')
+        if self.float_zero_point and self.scale_search:
+            raise ConfigError("float_zero_point=True keeps the scale of the range: give it or scale_search=True.")
         if self.granularity is CompressionGranularity.PER_BLOCK and self.block_size is None:
             raise ConfigError('"block_size" must be set with granularity="per_block". Got None.')
         blocks = self.granularity is CompressionGranularity.PER_BLOCK
@@ -118,7 +125,8 @@ class OpLinearQuantizerConfig(OpCompressorConfig):
         return self.dtype.signed
 
     def features(self) -> list[str]:
-        return [f"{self.granularity.name.lower()} quantization", f"{self.nbits}-bit quantization"]
+        found = [f"{self.granularity.name.lower()} quantization", f"{self.nbits}-bit quantization"]
+        return ["float-offset quantization", *found] if self.float_zero_point else found
 
 
 @fields.suggesting
@@ -134,6 +142,7 @@ class OpActivationLinearQuantizerConfig(OpLinearQuantizerConfig):
         weight_threshold: Without meaning here.
         scale_search: Without meaning here.
         smaller_block: Without meaning here.
+        float_zero_point: Without meaning here.
 
     Examples:
         >>> from corepress.coreml.experimental import OpActivationLinearQuantizerConfig

@@ -109,9 +109,13 @@ class Quantize(Action):
         return None
 
     def _quantized(self, values: Array, mask: NDArray[np.bool_] | None) -> Quantized:
+        from corepress.algorithms.hqq import quantize_half_quadratic
         from corepress.algorithms.linear import quantize
 
         config = self.config
+        if config.float_zero_point:
+            sizes = self.block_sizes(values.shape)
+            return quantize_half_quadratic(values, dtype=config.dtype.value, block_sizes=sizes, mask=mask)
         mode: Any = config.mode.lower()
         return quantize(
             values,
@@ -176,7 +180,7 @@ class Gptq(Quantize):
         config, layout, hessian = self.config, statistics.layout, statistics.hessian
         per_tensor = config.granularity is Granularity.PER_TENSOR
         dense = value.values if isinstance(value, Sparse) else value
-        if not isinstance(dense, np.ndarray):
+        if not isinstance(dense, np.ndarray) or config.float_zero_point:
             return None
         block = None
         if config.granularity is Granularity.PER_BLOCK:

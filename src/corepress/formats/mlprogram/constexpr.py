@@ -312,9 +312,14 @@ def _second_generation(weight: CompressedWeight, name: str, store: Store) -> lis
             inputs["data"] = store(weight.data, weight.bits)
         inputs["scale"] = store(weight.scale, None)
         if weight.offset is not None:
-            inputs["offset"] = store(weight.offset, weight.bits)
+            inputs["offset"] = _store_offset(weight.offset, weight.bits, store)
     operation = _operation(kind, name, [(name, dtype_of(weight.dtype), weight.shape)])
     return [*operations, _with_inputs(operation, inputs)]
+
+
+def _store_offset(offset: Array, bits: int, store: Store) -> Any:
+    """An offset has the type of the integers, or is a number with a fraction."""
+    return store(offset, bits if offset.dtype.kind in "iu" else None)
 
 
 def _write_lut(lut: Array | Quantized, name: str, operations: list[Any], store: Store) -> Any:
@@ -359,7 +364,7 @@ def _write_sparse_values(
             inputs["nonzero_data"] = store(kept_values(weight.data, mask), weight.bits)
         inputs["scale"] = store(weight.scale, None)
         if weight.offset is not None:
-            inputs["offset"] = store(weight.offset, weight.bits)
+            inputs["offset"] = _store_offset(weight.offset, weight.bits, store)
     values_name, mask_name = f"{name}_{label}_values", f"{name}_{label}_mask"
     outputs = [
         (mask_name, BY_NAME["uint1"], mask.shape),

@@ -7,6 +7,7 @@
 | `cosine` | cosine of the angle between the two | 1 is the same direction | 0.99 and more |
 | `top1` | part of the rows with the same largest value, or the same label | 1 is all | 0.97 and more |
 | `kl` | Kullback-Leibler divergence of the copy's probabilities from the original's | nats | 0.05 and less |
+| `perplexity` | of a language model: that of the copy over that of the original | 1 is the same | 1.05 and less |
 | `max_abs` | largest difference of one element | that of the value | 0.1 and less |
 
 Where nothing differs the SNR is infinite, even of an original that is zero everywhere. Any difference from an original
@@ -51,10 +52,17 @@ METRICS = {
     "psnr": Metric("PSNR", " dB", 20.0),
     "top1": Metric("top-1 agreement", "", 0.97),
     "kl": Metric("KL divergence", " nats", 0.05, at_most=True),
+    "perplexity": Metric("perplexity (original 1)", "", 1.05, at_most=True),
     "max_abs": Metric("largest difference", "", 0.1, at_most=True),
 }
 # What a metric can be, where that is not any number.
-_RANGES = {"cosine": (-1.0, 1.0), "top1": (0.0, 1.0), "kl": (0.0, math.inf), "max_abs": (0.0, math.inf)}
+_RANGES = {
+    "cosine": (-1.0, 1.0),
+    "top1": (0.0, 1.0),
+    "kl": (0.0, math.inf),
+    "perplexity": (0.0, math.inf),
+    "max_abs": (0.0, math.inf),
+}
 # Weights are compared in pieces that stay in the cache, each in float32, and their sums in float64.
 _PIECE = 1 << 16
 # Rows are probabilities if they sum to 1 but for what float16 rounds off; the least number that it holds is no zero.
@@ -118,7 +126,9 @@ class Row:
         max_abs: The greatest difference of one number.
         elements: How many numbers the original gave.
         left_out: Those of them that are NaN or infinite there, which can't be compared.
-        kl: In nats, of outputs that are probabilities; None of others.
+        kl: In nats, of outputs that are probabilities, or logits of a language model; None of others.
+        perplexity: Of a language model's logits: that of the copy over that of the original.
+        original_perplexity: That of the original, on the tokens of the samples.
 
     Examples:
         >>> row = cto.verify("model.mlpackage", "small.mlpackage", "samples.npz").rows[0]
@@ -136,6 +146,8 @@ class Row:
     elements: int = 0
     left_out: int = 0
     kl: float | None = None
+    perplexity: float | None = None
+    original_perplexity: float | None = None
 
     def of(self, metric: str) -> float | None:
         """The value of the metric of that name; None where it makes no sense."""

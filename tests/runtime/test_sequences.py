@@ -11,8 +11,6 @@ from corepress.errors import ConfigError
 from corepress.runtime.walk import outputs_in_steps, values_of, walk, what_if
 from tests import decoder, structures
 
-pytest.importorskip("coremltools")
-
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> runtime.Program:

@@ -258,6 +258,14 @@ def verify(
     metric: Annotated[options.Metric, Option(help="What decides whether the models are near enough.")] = "snr",
     threshold: Annotated[float | None, Option(help=options.THRESHOLD)] = None,
     min_snr: options.MinSnr = None,
+    tokens: Annotated[
+        str | None,
+        Option(help="Of a language model, the input that holds tokens. [default: the one that looks up the words]"),
+    ] = None,
+    logits: Annotated[
+        str | None,
+        Option(help="Of a language model, the output with a number for each token that may follow. [default: found]"),
+    ] = None,
     samples: options.RandomInputs = 4,
     seed: options.Seed = 0,
     device: options.Device = "cpu",
@@ -276,7 +284,7 @@ def verify(
     result = compare(
         original, compressed, data,
         metric=metric, threshold=options.threshold_of(metric, threshold, min_snr, "--threshold"),
-        per_op=per_op, samples=samples, seed=seed, device=device, function=function,
+        per_op=per_op, samples=samples, seed=seed, device=device, function=function, tokens=tokens, logits=logits,
         stage=int(stage) if stage is not None and stage.removeprefix("-").isdecimal() else stage, watch=watch,
     )  # fmt: skip
     page.write_verification(original, compressed, result, watch, overwrite=overwrite)

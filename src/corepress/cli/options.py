@@ -16,14 +16,17 @@ from corepress.errors import ConfigError
 if TYPE_CHECKING:
     from corepress.coreml import OptimizationConfig
 
-Metric = Literal["snr", "cosine", "psnr", "top1", "kl", "max_abs"]
+Metric = Literal["snr", "cosine", "psnr", "top1", "kl", "perplexity", "max_abs"]
 
 Input = Annotated[Path, Argument(metavar="MODEL", help="An .mlpackage or an .mlmodel.")]
 # What a command is given in its place that reads the model first (`usage.TakesNetworks`).
 Model = Annotated[Any, Argument(metavar="MODEL", help="An .mlpackage or an .mlmodel.")]
 Json = Annotated[bool, Option("--json", help="Print one JSON document on standard output, and nothing else.")]
 Overwrite = Annotated[bool, Option("--overwrite", help="Replace the output if it exists, even if it is the input.")]
-THRESHOLD = "The least value of the metric that is good enough; of kl and max_abs the greatest. [default: by metric]"
+THRESHOLD = (
+    "The least value of the metric that is good enough; of kl, perplexity and max_abs the greatest. "
+    "[default: by metric]"
+)
 MinSnr = Annotated[float | None, Option("--min-snr", help="The threshold of --metric snr, in dB. [default: 20]")]
 Data = Annotated[
     Path | None,

@@ -11,6 +11,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from corepress.errors import ConfigError, DataError
 from corepress.formats.mlprogram import Model
+from corepress.language import Predictions, Tally, Words, with_predictions
 from corepress.metrics import Row, Sums, limit_of, numbers
 from corepress.sequences import Sample, steps_of
 from corepress.verification.detections import paired
@@ -18,6 +19,7 @@ from corepress.verification.evidence import Evidence
 from corepress.verification.result import Verification
 
 if TYPE_CHECKING:
+    from corepress.formats.features import Interface
     from corepress.formats.neural_network import Model as Networks
     from corepress.runtime import Runnable
     from corepress.runtime.domains import Domain
@@ -47,6 +49,8 @@ def verify(
     function: str | None = None,
     custom: Mapping[str, Callable[..., Any]] | None = None,
     stage: str | int | None = None,
+    tokens: str | None = None,
+    logits: str | None = None,
     watch: Watch | None = None,
 ) -> Verification:
     """Run two models on the same inputs and compare what they answer.
@@ -61,7 +65,7 @@ def verify(
         data: Inputs as an iterable of {name: array}, which is read once; or the path of an .npz, an image, or a folder
             of them. Arrays have the shapes and types of the inputs. A list of {name: array} in their place is a
             sequence of steps that carry one state. Without data, inputs are random, which is weak evidence.
-        metric: What decides `ok`: "snr" or "psnr" (dB), "cosine", "top1", "kl" (nats) or "max_abs".
+        metric: What decides `ok`: "snr" or "psnr" (dB), "cosine", "top1", "kl" (nats), "perplexity" or "max_abs".
         threshold: From where on it is good; `corepress.verification.METRICS` has the defaults.
         per_op: Compare every value that has the same name in both.
         samples: How many random inputs, without `data`.
@@ -72,6 +76,9 @@ def verify(
         custom: Functions for custom layers of neural networks, as in `corepress.runtime.load`.
         stage: Of a pipeline, the name or the index of the stage whose inputs are compared instead of the outputs; -1 is
             the last. Inputs of a stage that suppresses overlapping boxes are compared anyway, beside the outputs.
+        tokens, logits: Of a language model, the input that holds tokens, and the output with a number for each token
+            that may follow: for the metrics of language. By default the input that looks up rows of a table, and the
+            first output with as many numbers.
         watch: Called with each step of each sample and the answers of both models to it, all of them mappings by name.
 
     Returns:
@@ -105,14 +112,20 @@ def verify(
     def inputs(program: Runnable) -> Iterable[Sample]:
         return _inputs(program, data, seed, samples)
 
+    def words(interface: Interface, domains: Mapping[str, Domain]) -> Words | None:
+        from corepress.runtime.language import words_of
+
+        return words_of(interface, domains, tokens, logits)
+
     run = _side_by_side if per_op else _in_turn
-    evidence, compared, operations = run(original, compressed, load, inputs, watch)
+    evidence, compared, operations = run(original, compressed, load, inputs, words, watch)
     rows = compared.rows()
     _check_rows(rows, metric)
     notes = (*_about_random(data, evidence), *evidence.notes(), *_left_out(rows))
     return Verification(
-        rows, operations, metric, limit, evidence.samples, data is None, evidence.distinct, notes, compared.by_step()
-    )
+        rows, operations, metric, limit, evidence.samples, data is None, evidence.distinct, notes, compared.by_step(),
+        compared.predictions.by_position() if compared.predictions else (),
+    )  # fmt: skip
 
 
 def _check_outputs(original: Source, compressed: Source, function: str | None) -> None:
@@ -197,15 +210,20 @@ def _inputs(program: Runnable, data: Data | None, seed: int, count: int) -> Iter
 class _Compared:
     """What two models answered, by the name of the output: over everything, and of sequences for each step.
 
-    `program`: one of them.
+    `program`: one of them. `words`: where they are language models.
     """
 
-    def __init__(self, names: Iterable[str], program: Runnable):
+    def __init__(self, names: Iterable[str], program: Runnable, words: Words | None):
         self.outputs, self.program = {name: Sums() for name in names}, program
         self.steps: list[dict[str, Sums]] = []
+        self.predictions = None if words is None else Predictions(words)
 
-    def add(self, step: int | None, expected: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+    def add(
+        self, step: int | None, inputs: Mapping[str, Any], expected: Mapping[str, Any], found: Mapping[str, Any]
+    ) -> None:
         """Count the answers to one step; `step`: its number, or None for a sample that is no sequence."""
+        if self.predictions is not None:
+            self.predictions.add(step, inputs, expected, found)
         _compare(self.outputs, expected, found, self.program)
         if step is not None:
             if step == len(self.steps):
@@ -213,12 +231,25 @@ class _Compared:
             _compare(self.steps[step], expected, found, self.program)
 
     def rows(self) -> tuple[Row, ...]:
-        return tuple(sums.row(name) for name, sums in self.outputs.items())
+        tally = None if self.predictions is None else self.predictions.whole
+        return tuple(self._row(name, sums, tally) for name, sums in self.outputs.items())
 
     def by_step(self) -> tuple[tuple[Row, ...], ...]:
-        return tuple(tuple(sums.row(name) for name, sums in step.items()) for step in self.steps)
+        tallies = {} if self.predictions is None else self.predictions.steps
+        return tuple(
+            tuple(self._row(name, sums, tallies.get(number)) for name, sums in step.items())
+            for number, step in enumerate(self.steps)
+        )
+
+    def _row(self, name: str, sums: Sums, tally: Tally | None) -> Row:
+        row = sums.row(name)
+        if self.predictions is None or tally is None or name != self.predictions.logits:
+            return row
+        return with_predictions(row, tally)
 
 
+# What makes a model one of language, by its interface and what is known of its inputs.
+Find = Callable[["Interface", Mapping[str, "Domain"]], Words | None]
 Result = tuple[Evidence, _Compared, tuple[Row, ...]]
 
 
@@ -227,19 +258,20 @@ def _in_turn(
     compressed: Source,
     load: Callable[[Source], Runnable],
     inputs: Callable[[Runnable], Iterable[Sample]],
+    words: Find,
     watch: Watch | None,
 ) -> Result:
     """First the original answers everything, then the other model: only one of them is in memory."""
     with _spool() as spool:
         evidence = _answers(load(original), inputs, spool)
         program = load(compressed)
-        compared = _Compared(_common(evidence.outputs, program), program)
+        compared = _Compared(_common(evidence.outputs, program), program, words(evidence.interface, evidence.domains))
         state = program.make_state()
         for number, step, expected in _read(spool):
             if not number:
                 state = program.make_state()
             found = program.predict(step, state)
-            compared.add(number, expected, found)
+            compared.add(number, step, expected, found)
             if watch is not None:
                 watch(step, expected, found)
     return evidence, compared, ()
@@ -268,12 +300,14 @@ def _side_by_side(
     compressed: Source,
     load: Callable[[Source], Runnable],
     inputs: Callable[[Runnable], Iterable[Sample]],
+    words: Find,
     watch: Watch | None,
 ) -> Result:
     """Compare what is computed on the way, too: the values of one step wait in a file, not those of all."""
     one, other = load(original), load(compressed)
     evidence = Evidence(one.interface, _domains(one))
-    compared = _Compared(_common([feature.name for feature in one.interface.outputs], other), other)
+    names = _common([feature.name for feature in one.interface.outputs], other)
+    compared = _Compared(names, other, words(evidence.interface, evidence.domains))
     values: dict[str, Sums] = {}
     for sample in inputs(one):
         states = one.make_state(), other.make_state()
@@ -282,7 +316,7 @@ def _side_by_side(
                 places: dict[str, list[int]] = {}
                 expected = one.predict(step, states[0], _keep(spool, places))
                 found = other.predict(step, states[1], _compare_values(spool, places, values))
-            compared.add(number, expected, found)
+            compared.add(number, step, expected, found)
             evidence.add(step, expected, begins=not number)
             if watch is not None:
                 watch(step, expected, found)

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from corepress.json_numbers import plain
+from corepress.language import Position
 from corepress.metrics import METRICS, Row
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class Verification:
         distinct: How many of the samples differ from all others; None where that was not counted.
         notes: Sentences on what makes the evidence weaker, such as outputs that are the same for every sample.
         by_step: Of sequences, the rows of each step, over all samples; empty without any.
+        by_position: Of a language model, what it predicts after each place of the texts; empty of others.
 
     Examples:
         >>> result = cto.verify("model.mlpackage", "small.mlpackage", "samples.npz", per_op=True)
@@ -48,6 +50,7 @@ class Verification:
     distinct: int | None = None
     notes: tuple[str, ...] = ()
     by_step: tuple[tuple[Row, ...], ...] = ()
+    by_position: tuple[Position, ...] = ()
 
     @property
     def failed(self) -> tuple[Row, ...]:
@@ -132,6 +135,7 @@ class Verification:
             "summary": self.summary,
             "outputs": [plain(asdict(row)) for row in self.rows],
             "steps": [[plain(asdict(row)) for row in rows] for rows in self.by_step],
+            "positions": [plain(asdict(position)) for position in self.by_position],
             "worst_step": None if step is None else step[0],
             "operations": [plain(asdict(row)) for row in self.operations],
             "first_wrong": None if wrong is None else wrong.name,
@@ -147,21 +151,26 @@ class Verification:
         # What a network only reshapes for its output is not shown twice.
         rows = (*(row for row in self.operations if row.kind != "output"), *self.rows, *self._shown_steps())
         probabilities = ("KL nats",) if any(row.kl is not None for row in rows) else ()
+        language = ("perplexity",) if any(row.perplexity is not None for row in rows) else ()
+        more = (*probabilities, *language)
         table = NamesTable(
-            *("value", "computed by", "SNR dB", "PSNR dB", "cosine", "top-1", *probabilities, "largest difference"),
+            *("value", "computed by", "SNR dB", "PSNR dB", "cosine", "top-1", *more, "largest difference"),
             lesser=("PSNR dB", "largest difference", "KL nats", "top-1", "computed by"),
         )
         for row in rows:
             cells = [_cell(row.snr, ".1f"), _cell(row.psnr, ".1f"), _cell(row.cosine, ".5f"), _cell(row.top1, ".3f")]
             if probabilities:
                 cells.append(_cell(row.kl, ".5f"))
+            if language:
+                cells.append(_perplexities(row))
             table.add_row(row.name, row.kind or "output", *cells, _cell(row.max_abs, ".4g"))
         return table
 
     def _shown_steps(self) -> Iterator[Row]:
-        """The rows of a few steps, evenly chosen, and of the worst."""
+        """The rows of a few steps, evenly chosen, and of the worst; or of a few places of texts read at once."""
         last = len(self.by_step) - 1
         if last < 1:
+            yield from self._shown_positions()
             return
         chosen = {round(place * last / (_STEPS - 1)) for place in range(_STEPS)}
         if self.worst_step is not None:
@@ -169,10 +178,26 @@ class Verification:
         for number in sorted(chosen):
             yield from (replace(row, kind=f"step {number}") for row in self.by_step[number])
 
+    def _shown_positions(self) -> Iterator[Row]:
+        last = len(self.by_position) - 1
+        for number in sorted({round(place * last / (_STEPS - 1)) for place in range(_STEPS)}) if last > 0 else ():
+            at = self.by_position[number]
+            yield Row(
+                "prediction", f"token {at.position}", top1=at.top1, kl=at.kl, perplexity=at.perplexity,
+                original_perplexity=at.original_perplexity,
+            )  # fmt: skip
+
 
 def _judged(rows: Iterable[Row], metric: str) -> list[tuple[Row, float]]:
     """The outputs that have a metric, with its value."""
     return [(row, value) for row in rows if (value := row.of(metric)) is not None]
+
+
+def _perplexities(row: Row) -> str:
+    """That of the original, and that of the copy."""
+    if row.perplexity is None or row.original_perplexity is None:
+        return "-"
+    return f"{row.original_perplexity:.4g} → {row.perplexity * row.original_perplexity:.4g}"
 
 
 def _cell(value: float | None, form: str) -> str:

@@ -9,7 +9,6 @@ import corepress as cto
 from corepress.sequences import ALONE
 from tests import decoder
 
-pytest.importorskip("coremltools")
 CONFIG = cto.coreml.OptimizationConfig(cto.coreml.experimental.OpActivationLinearQuantizerConfig())
 
 

@@ -323,7 +323,7 @@ def test_bad_input_is_one_sentence_and_changes_nothing() -> None:
 def test_configurations_are_those_of_coremltools() -> None:
     for name in ("ModuleGPTQConfig", "ModuleSparseGPTConfig"):
         theirs, mine = getattr(peer, name)().as_dict(), getattr(ours, name)().as_dict()
-        assert mine.pop("scale_search") is False
+        assert not mine.pop("scale_search")
         assert mine.pop("activation_aware_scale", False) is False
         assert {key: getattr(value, "name", value) for key, value in mine.items()} == {
             key: getattr(value, "name", value) for key, value in theirs.items()

@@ -187,20 +187,20 @@ class Gptq(Quantize):
             if not isinstance(config.block_size, int):
                 return None
             block = self.block_sizes(value.shape)[0 if layout.transposed else 1] * layout.elements
-        symmetric = config.mode == "LINEAR_SYMMETRIC"
+        symmetric, few = config.mode == "LINEAR_SYMMETRIC", config.dtype.nbits == 4
 
         def rounded(weight: torch.Tensor, keep: torch.Tensor | None) -> Quantized:
             return gptq(
                 weight,
                 hessian.matrix,
-                bits=4 if config.dtype.nbits == 4 else 8,
+                bits=4 if few else 8,
                 symmetric=symmetric,
                 per_tensor=per_tensor,
                 block_size=block,
-                by_activation=block is None,
-                scale_search=config.scale_search,
+                by_activation=True,
+                scale_search=config.scale_search or few,
                 keep=keep,
-                factor=hessian.factor(by_activation=block is None),
+                factor=hessian.factor(by_activation=True),
             )
 
         form: CompressedWeight = integers(

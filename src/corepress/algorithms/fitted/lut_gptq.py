@@ -35,7 +35,7 @@ Codes = NDArray[np.uint8]
 _BLOCK = 128
 # A round that gains less than this fraction of the error is the last.
 _ENOUGH = 2e-3
-_CONJUGATE_STEPS = 4
+_CONJUGATE_STEPS = 2
 
 
 def palettize_by_hessian(
@@ -48,6 +48,7 @@ def palettize_by_hessian(
     lut_dtype: Literal["int8", "uint8"] | None = None,
     dampening: float = 0.01,
     rounds: int = 10,
+    importance: Floats | None = None,
 ) -> Palettized:
     """The `Palettized` form of a weight (rows, columns) of small squared error of the layer's outputs.
 
@@ -56,6 +57,7 @@ def palettize_by_hessian(
     many rows share a table; 0, all. `cluster_dim`: entries are vectors of that many neighbouring rows. `lut_dtype`:
     as which the entries are stored; None, as the weight's own type. `dampening`: this fraction of the mean of its
     diagonal is added to it, against fitting noise. `rounds`: of stages 3 and 4, at most.
+    `importance`: (rows,), how much the squared error of each counts where they share a table; None, all the same.
     Raises ConfigError where groups or vectors don't divide the rows, CorepressError for infinities or NaN.
     """
     rows, columns = weight.shape
@@ -72,14 +74,18 @@ def palettize_by_hessian(
     order, unit, diagonal = (part.numpy() for part in (factor.order, factor.unit, factor.diagonal))
     values = np.ascontiguousarray(_ordered(weight, order), np.float32)
 
-    importance = _for_each_row(np.square(diagonal.astype(np.float64)), rows)
-    start = palettize(values, bits, group_size=group_size, cluster_dim=cluster_dim, importance=importance)
+    weights = _for_each_row(np.square(diagonal.astype(np.float64)), rows)
+    counts: Floats | float = 1.0
+    if importance is not None:
+        weights = weights * importance[:, None]
+        counts = importance.reshape(-1, cluster_dim).mean(1)[:, None, None]
+    start = palettize(values, bits, group_size=group_size, cluster_dim=cluster_dim, importance=weights)
     tables = np.ascontiguousarray(start.lut, np.float32).reshape(rows // size, 2**bits, cluster_dim)
     vectors = values.reshape(-1, cluster_dim, columns)
     codes = _feedback(vectors, np.ascontiguousarray(unit), tables)
     damped = np.take_along_axis(_damped(hessian, dampening), order[..., None], -2)
     damped = np.ascontiguousarray(np.take_along_axis(damped, order[..., None, :], -1))
-    codes, tables = _descend(vectors, damped, codes, tables, rounds)
+    codes, tables = _descend(vectors, damped, codes, tables, rounds, counts)
     lut = tables.astype(weight.dtype if weight.dtype == np.float16 else np.float32)
     form = Palettized(_ordered(codes, np.argsort(order, axis=-1)), lut.reshape(start.lut.shape), start.vector_axis)
     return form if lut_dtype is None else quantize_lut(form, None, lut_dtype)
@@ -122,39 +128,45 @@ def _feedback(vectors: Floats, unit: Floats, tables: Floats) -> Codes:
     return codes
 
 
-def _descend(vectors: Floats, hessian: Floats, codes: Codes, tables: Floats, rounds: int) -> tuple[Codes, Floats]:
-    """Stages 3 and 4, until they gain little."""
+def _descend(
+    vectors: Floats, hessian: Floats, codes: Codes, tables: Floats, rounds: int, counts: Floats | float = 1.0
+) -> tuple[Codes, Floats]:
+    """Stages 3 and 4, until they gain little. `counts`: (n, 1, 1), how much each row of vectors does, or all do."""
     # (w - q) H for the present q, kept up to date.
     pull = _times(vectors - _look_up(tables, codes), hessian)
     before = np.inf
     for _ in range(rounds):
-        step = _table_step(pull, hessian, codes, tables.shape)
-        tables = tables + step
-        pull -= _times(_look_up(step, codes), hessian)
+        tables, pull = _fit_tables(pull, hessian, codes, tables, counts)
         _over_rows(len(vectors), partial(descend, pull, hessian, tables, codes))
-        error = float(np.vdot(vectors - _look_up(tables, codes), pull))
+        error = float(np.vdot(vectors - _look_up(tables, codes), counts * pull))
         if error > (1 - _ENOUGH) * before:
             break
         before = error
     return codes, tables
 
 
-def _table_step(pull: Floats, hessian: Floats, codes: Codes, shape: tuple[int, ...]) -> Floats:
-    """What to add to the tables: a few conjugate gradients on A t = b, with A the sum of S^T H S, where S t looks up.
+def _fit_tables(
+    pull: Floats, hessian: Floats, codes: Codes, tables: Floats, counts: Floats | float
+) -> tuple[Floats, Floats]:
+    """Better tables, and their pull: a few conjugate gradients on A t = b, with A the sum of S^T H S, where S t looks
+    up.
 
-    The first ones gain most, and the next round goes on from there.
+    Of their products, which are most of the work, the first gain nearly all: the next round goes on from there.
     """
-    step = np.zeros(shape)
-    residual = sum_by_code(pull, codes, shape)
+    shape, rows = tables.shape, len(codes) // len(tables)
+    residual = sum_by_code(counts * pull, codes, shape)
     direction, square = residual, _per_table(residual, residual)
     for _ in range(_CONJUGATE_STEPS):
-        image = sum_by_code(_times(_look_up(direction.astype(np.float32), codes), hessian), codes, shape)
-        alpha = _ratio(square, _per_table(direction, image))
-        step += alpha * direction
+        along = direction.astype(np.float32)
+        changed = _times(_look_up(along, codes), hessian)
+        image = sum_by_code(counts * changed, codes, shape)
+        alpha = _ratio(square, _per_table(direction, image)).astype(np.float32)
+        tables = tables + alpha * along
+        pull = pull - np.repeat(alpha, rows, axis=0) * changed
         residual = residual - alpha * image
         previous, square = square, _per_table(residual, residual)
         direction = residual + _ratio(square, previous) * direction
-    return step.astype(np.float32)
+    return tables, pull
 
 
 def _per_table(one: Array, other: Array) -> Array:

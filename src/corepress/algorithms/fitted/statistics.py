@@ -26,13 +26,15 @@ _DAMPENING = 0.1
 class Statistics:
     """Sums over vectors, of which each counts as much as the model's outputs depend on what the layer makes of it.
 
-    `hessian`: of Y. `drift`: (groups, columns, columns), the mean of 2 (X - Y) Y^T; None where no X was given.
+    `hessian`: of Y. `drift`: (groups, columns, columns), the mean of 2 (X - Y) Y^T; None where no X was given. `rows`:
+    (rows of all groups,), how much what each row of the weight makes counts, 1 on average; None, all the same.
     """
 
     def __init__(self, layout: Layout, device: torch.device | str = "cpu"):
         self.layout = layout
         self.hessian = Hessian(layout.columns, layout.groups, device)
         self.drift: Tensor | None = None
+        self.rows: Tensor | None = None
 
     def add(self, vectors: Tensor, original: Tensor | None = None, counting: Tensor | None = None) -> None:
         """Vectors (groups, vectors, columns) of Y and X; `counting`: (vectors,), 1 for all by default."""
@@ -55,10 +57,10 @@ class Statistics:
         """
         exact, changed = (torch.from_numpy(self.layout.matrices(w.astype(np.float32))) for w in (weight, other))
         difference, matrix = changed - exact, self.hessian.matrix.cpu()
-        found = (difference * (difference @ matrix)).double().sum() / 2
+        found = (difference * (difference @ matrix)).sum(-1).double() / 2
         if self.drift is not None:
-            found -= (difference * (exact @ self.drift.cpu())).double().sum()
-        return float(found)
+            found -= (difference * (exact @ self.drift.cpu())).sum(-1).double()
+        return float((found if self.rows is None else found * self.rows.cpu().reshape(found.shape)).sum())
 
     def correction(self) -> Tensor | None:
         """C, (groups, columns, columns) float32, for which W + W C is best behind compressed weights; None for zero."""

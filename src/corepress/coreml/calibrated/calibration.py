@@ -24,7 +24,7 @@ from corepress.algorithms.fitted.statistics import Statistics
 from corepress.coreml.calibrated.fit import Given, fitted_form
 from corepress.coreml.calibrated.judging import Split
 from corepress.coreml.calibrated.layers import layout_of, vectors_of
-from corepress.coreml.calibrated.sensitivity import of_vectors
+from corepress.coreml.calibrated.sensitivity import Counting, of_vectors
 from corepress.engine import Progress, Skip
 from corepress.errors import CorepressError
 from corepress.formats.mlprogram import Model, Weight
@@ -35,9 +35,8 @@ from corepress.runtime.walk import each_program, walk
 from corepress.sequences import each_step
 from corepress.weights import decompress
 
-# What an operation reads in each sample; how much each vector counts there, by the name of the operation.
+# What an operation reads in each sample.
 Arguments = list[dict[str, Any]]
-Counting = Mapping[str, list[Tensor]]
 # What the samples to learn from say, and those to judge by.
 Known = tuple[Statistics, Statistics]
 # The weights with their actions, by the name under which a program keeps their values.
@@ -145,7 +144,7 @@ class _Shared:
     """Gathers the inputs of weights that several operations read: all of them count. `learnt`: how many steps, the
     first ones, are to learn from."""
 
-    def __init__(self, wanted: set[str], counting: Counting, learnt: int):
+    def __init__(self, wanted: set[str], counting: Mapping[str, Counting], learnt: int):
         self.wanted, self.counting, self.learnt = wanted, counting, learnt
         self.known: dict[str, Known] = {}
 
@@ -161,13 +160,16 @@ class _Shared:
     def add(self, known: Known, step: Step, key: str, arguments: Arguments, originals: Arguments | None) -> None:
         """What an operation multiplies its weight by, in the samples."""
         layout, factors = known[0].layout, self.counting.get(step.name)
+        if factors is not None:
+            for statistics in known:
+                statistics.rows = factors.rows if statistics.rows is None else (statistics.rows + factors.rows) / 2
         for number, own in enumerate(arguments):
             statistics = known[number >= self.learnt]
             others = repeat(None) if originals is None else vectors_of(step.kind, key, originals[number], layout)
             first = 0
             for vectors, original in zip(vectors_of(step.kind, key, own, layout), others, strict=False):
                 last = first + vectors.shape[1]
-                statistics.add(vectors, original, None if factors is None else factors[number][first:last])
+                statistics.add(vectors, original, None if factors is None else factors.vectors[number][first:last])
                 first = last
 
 

@@ -11,7 +11,7 @@ import contextlib
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -134,10 +134,20 @@ def squared_gradients(program: Program, buffers: set[str], samples: Iterable[Sam
     return found
 
 
-def of_vectors(program: Program, buffers: set[str], samples: Sequence[Sample]) -> dict[str, list[Tensor]]:
-    """How much the products of each vector with one of these constants count: (vectors,) for each step, by the name of
-    the operation; on average about 1. Operations that no output depends on, or not smoothly, are left out.
+class Counting(NamedTuple):
+    """How much what one operation makes counts for the outputs of the model, 1 on average.
+
+    `vectors`: (vectors,) for each step, the products of each vector with the weight. `rows`: (channels,), those of each
+    row of the weight.
     """
+
+    vectors: list[Tensor]
+    rows: Tensor
+
+
+def of_vectors(program: Program, buffers: set[str], samples: Sequence[Sample]) -> dict[str, Counting]:
+    """How much the products of these constants count, by the name of the operation; those that no output depends on, or
+    not smoothly, are left out."""
     steps = [
         step for step in program.module.plan.steps if step.kind in PRODUCTS and buffers & {b for _, b in step.held}
     ]
@@ -145,6 +155,7 @@ def of_vectors(program: Program, buffers: set[str], samples: Sequence[Sample]) -
     leaves = [value for name, value in program.module.constants().items() if name in read]
     leaves = [leaf.requires_grad_() for leaf in leaves if leaf.is_floating_point()]
     found: dict[str, list[Tensor]] = {step.name: [] for step in steps}
+    rows: dict[str, Tensor] = {}
     generator = torch.Generator().manual_seed(0)
     try:
         for sample in samples:
@@ -159,7 +170,9 @@ def of_vectors(program: Program, buffers: set[str], samples: Sequence[Sample]) -
             gradients = torch.autograd.grad(loss, [value for _, value in products], allow_unused=True)
             for (step, _), gradient in zip(products, gradients, strict=True):
                 if gradient is not None:
-                    found[step.name].append(gradient.square().mean(product_axis(step)).flatten())
+                    squares = gradient.float().square().movedim(product_axis(step), 0).flatten(1)
+                    found[step.name].append(squares.mean(0))
+                    rows[step.name] = rows.get(step.name, 0) + squares.sum(1)
     except CorepressError:  # nothing has a derivative; or a sample is wrong, which others will say
         return {}
     finally:
@@ -167,7 +180,11 @@ def of_vectors(program: Program, buffers: set[str], samples: Sequence[Sample]) -
             leaf.requires_grad_(False)
     count = len(list(each_step(samples)))
     means = {name: torch.cat(each).mean() for name, each in found.items() if len(each) == count}
-    return {name: [each / mean + _LEAST for each in found[name]] for name, mean in means.items() if mean > 0}
+    return {
+        name: Counting([each / mean + _LEAST for each in found[name]], rows[name] / rows[name].mean() + _LEAST)
+        for name, mean in means.items()
+        if mean > 0
+    }
 
 
 def _random_sum(program: Program, sample: Sample, generator: torch.Generator, observe: Observe | None = None) -> Tensor:

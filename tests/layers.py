@@ -72,8 +72,8 @@ ALLOWED: dict[str, set[str]] = {
     },
     "searching": {
         "recipe", "coreml", "neural_network", "runtime", "formats", "targets", "weights", "kernels", "metrics",
-        "tables", "json_numbers", "split", "sequences", "threads", "engine", "fields", "errors", "version", "peer",
-        "linting", "sizes",
+        "tables", "json_numbers", "split", "sequences", "language", "threads", "engine", "fields", "errors", "version",
+        "peer", "linting", "sizes",
     },
     "searching/workers": {"threads", "version", "errors"},
     "searching/networks": {

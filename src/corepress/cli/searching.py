@@ -41,14 +41,16 @@ class Aim:
     metric: Annotated[
         str | None,
         Option(
-            "--metric", metavar="FILE.py:NAME",
-            help="A function in a Python file: of a sample's outputs and the sample, or of the model. More is better.",
+            "--metric", metavar="METRIC",
+            help="kl, perplexity or top1, as verify has them; or FILE.py:NAME, a function in a Python file: of a "
+            "sample's outputs and the sample, or of the model, of which more is better.",
         ),
     ] = None  # fmt: skip
 
     def keywords(self) -> dict[str, Any]:
         """As `corepress.search` takes them."""
-        return {**vars(self), "metric": None if self.metric is None else function_in(self.metric)}
+        named = self.metric is not None and ":" not in self.metric
+        return {**vars(self), "metric": self.metric if named or self.metric is None else function_in(self.metric)}
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from corepress.errors import ConfigError
+from corepress.metrics import METRICS
 from corepress.sizes import bytes_of
+
+# The metrics that can be asked for by name, each with its value where nothing is lost.
+PERFECT = {"kl": 0.0, "perplexity": 1.0, "top1": 1.0}
 
 
 @dataclass(frozen=True)
 class Goal:
     """One of `size` (bytes of the model), `bits` (stored bits for each element of its weights), or `least` (the value
-    that the metric must not be below); `drop`: of a metric of the caller's, how far it may fall instead."""
+    that the metric must not be below, or above if less of it is better); `drop`: of a metric of the caller's, how far
+    it may fall instead."""
 
     size: int | None = None
     bits: float | None = None
@@ -21,10 +26,19 @@ class Goal:
     drop: float | None = None
     metric: str = "snr"
 
+    def meets(self, value: float) -> bool:
+        """Whether a value of the metric is as good as it must be."""
+        return self.least is None or meets(self.metric, value, self.least)
+
     @property
     def is_budget(self) -> bool:
         """Whether it limits the size, and not the quality."""
         return self.size is not None or self.bits is not None
+
+
+def meets(metric: str, value: float, least: float) -> bool:
+    """Whether a value of a metric, ours or the caller's, is as good as it must be; NaN never is."""
+    return METRICS[metric].meets(value, least) if metric in METRICS else value >= least
 
 
 def goal_of(
@@ -35,10 +49,13 @@ def goal_of(
     max_drop: float | None,
     metric: str,
     has_metric: bool,
+    *,
+    ours: bool = False,
 ) -> Goal:
     """The goal among the arguments of a search; a ConfigError if there is none, several, or one that makes no sense.
 
-    `metric`: the name of the caller's metric, if there is one (`has_metric`), which then decides.
+    `metric`: the name of the metric, if there is one (`has_metric`), which then decides. `ours`: whether it is one of
+    `PERFECT`, and none of the caller's.
     """
     given = {
         "max_size": max_size,
@@ -58,6 +75,9 @@ def goal_of(
         return Goal(size=bytes_of(max_size), metric=name)
     if bits is not None:
         return Goal(bits=_number("bits", bits, 0, 32), metric=name)
+    if max_drop is not None and ours:
+        drop = _number("max_drop", max_drop, 0, math.inf)
+        return Goal(least=PERFECT[name] + (drop if METRICS[name].at_most else -drop), metric=name)
     if max_drop is not None:
         return Goal(drop=_number("max_drop", max_drop, 0, math.inf), metric=name)
     if has_metric:

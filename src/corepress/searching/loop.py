@@ -303,9 +303,7 @@ class Search:
 
     def meets(self, choice: Choice) -> bool:
         """Whether what was measured of a choice is as good as the goal asks for."""
-        assert self.goal.least is not None
-        value = self.measured[choice].quality.get(self.goal.metric, math.nan)
-        return value >= self.goal.least
+        return self.goal.meets(self.measured[choice].quality.get(self.goal.metric, math.nan))
 
     def _path(self) -> list[Choice]:
         """The choices that are best for some price of a byte, from the smallest on, without the original."""

@@ -150,6 +150,11 @@ class ModuleSubject:
     plain = draft = make
 
     @property
+    def words(self) -> None:
+        """See `Subject`: what its inputs mean is not known."""
+        return None
+
+    @property
     def notes(self) -> Sequence[str]:
         """Sentences on what is left as it is, and why."""
         return left_alone(self.left)

@@ -193,6 +193,11 @@ class NetworkSubject:
     plain = draft = make
 
     @property
+    def words(self) -> None:
+        """See `Subject`: what its inputs mean is not known."""
+        return None
+
+    @property
     def notes(self) -> list[str]:
         """See `Subject`."""
         return left_alone(self.left)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 from collections.abc import Collection, Sequence
 from dataclasses import replace
@@ -24,8 +25,11 @@ from corepress.coreml.readers import read_by_product
 from corepress.engine import Skip, silence, skipping
 from corepress.fields import read
 from corepress.formats.mlprogram import Model, Weight
+from corepress.language import Words
 from corepress.linting import of_form
 from corepress.runtime import load
+from corepress.runtime.domains import domains
+from corepress.runtime.language import words_of
 from corepress.runtime.runnable import Runnable
 from corepress.runtime.stages.pipeline import Pipeline
 from corepress.runtime.walk import each_program
@@ -222,6 +226,11 @@ class PackageSubject:
     def answer(self, loaded: Any, sample: Sample) -> Answer:
         """See `Subject`."""
         return like(sample, loaded.run_sequence(sample))
+
+    @functools.cached_property
+    def words(self) -> Words | None:
+        """See `Subject`."""
+        return words_of(self._program.interface, domains(self._program))
 
     @property
     def notes(self) -> list[str]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from corepress.errors import ConfigError, CorepressError
+from corepress.language import Predictions, with_predictions
 from corepress.metrics import METRICS, Sums, worst
 from corepress.searching.subject import Subject
 from corepress.sequences import Sample, steps_of
@@ -16,7 +17,7 @@ from corepress.sequences import Sample, steps_of
 Quality = dict[str, float]
 # A function of the outputs for a sample and the sample, or of the loaded model; more is better.
 Metric = Callable[..., Any]
-_METRICS = ("snr", "cosine", "top1", "kl")
+_METRICS = ("snr", "cosine", "top1", "kl", "perplexity")
 
 
 def name_of(metric: Metric | None) -> str:
@@ -42,14 +43,20 @@ class Judge:
         """The quality of a model that the subject made."""
         loaded = self.subject.loaded(model)
         sums: dict[str, Sums] = {}
+        predictions = None if self.subject.words is None else Predictions(self.subject.words)
         answers = []
         for exact, sample in zip(self._exact, self.samples, strict=True):
             answer = self.subject.answer(loaded, sample)
             answers.append(answer)
-            for before, now in zip(steps_of(exact), steps_of(answer), strict=True):
+            steps = zip(steps_of(sample), steps_of(exact), steps_of(answer), strict=True)
+            for number, (inputs, before, now) in enumerate(steps):
+                if predictions is not None:
+                    predictions.add(number, inputs, before, now)
                 for name, value in before.items():
                     sums.setdefault(name, Sums()).add_output(name, value, now[name])
         rows = [found.row(name) for name, found in sums.items()]
+        if predictions is not None:
+            rows = [with_predictions(row, predictions.whole) if row.name == predictions.logits else row for row in rows]
         quality: Quality = {}
         for metric in _METRICS:
             if (value := worst(rows, metric)) is not None:
@@ -79,6 +86,12 @@ class Judge:
         if not math.isfinite(value):
             raise ConfigError(f"the metric {self.name} gave {value}: it must be a finite number, more of it better")
         return value
+
+
+def check_metric(subject: Subject, sample: Sample, metric: str) -> None:
+    """Raise ConfigError where no output of a model has one of our metrics."""
+    if metric not in Judge(subject, [sample]).measure(None):
+        raise ConfigError(f"no output of this model has the metric {metric}, by which is searched")
 
 
 def _takes_model(metric: Metric) -> bool:

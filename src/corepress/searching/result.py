@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from corepress.json_numbers import plain
-from corepress.metrics import worded
+from corepress.metrics import METRICS, worded
+from corepress.searching.goals import meets
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -159,7 +160,7 @@ class Result:
         point = self.chosen
         numbers = [quality[self.metric] for quality in (self.tested, point.quality) if self.metric in quality]
         if (least := self.least) is not None and not self.met:  # what missed it, on whichever samples
-            numbers.sort(key=lambda number: number >= least)
+            numbers.sort(key=lambda number: meets(self.metric, number, least))
         number = numbers[0] if numbers else math.nan
         label, unit = worded(self.metric)
         # What misses a goal must not be rounded to it.
@@ -169,7 +170,8 @@ class Result:
         text = f"{point.size:,} bytes, {bits}, {label} {number:{digits}}{unit}"
         if self.least is None:
             return text
-        return f"{text}, {'not below' if self.met else 'below'} {self.least:{digits}}{unit}"
+        beyond = "above" if self.metric in METRICS and METRICS[self.metric].at_most else "below"
+        return f"{text}, {f'not {beyond}' if self.met else beyond} {self.least:{digits}}{unit}"
 
     @property
     def chosen(self) -> Point:

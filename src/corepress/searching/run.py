@@ -150,7 +150,7 @@ def _tested(subject: Subject, found: Found, goal: Goal, judge: Judge | None, spl
         if goal.size is not None and subject.size(model) > goal.size:
             continue
         tested = {} if judge is None else judge.measure(model)
-        met = found.met and (not tested or goal.least is None or tested.get(goal.metric, -math.inf) >= goal.least)
+        met = found.met and (not tested or goal.meets(tested.get(goal.metric, math.nan)))
         if met:
             break
     met = met and (goal.size is None or subject.size(model) <= goal.size)

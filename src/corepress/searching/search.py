@@ -18,21 +18,21 @@ from corepress.runtime.load import interface as interface_of
 from corepress.runtime.samples import checked, read_samples
 from corepress.searching.activations import with_activations
 from corepress.searching.candidates import FORMS, MIN_GROUP
-from corepress.searching.goals import Goal, goal_of
+from corepress.searching.goals import PERFECT, Goal, goal_of
 from corepress.searching.handed import Files, Handed, handed, opened
 from corepress.searching.loop import Settings
 from corepress.searching.networks import FORMS as NETWORK_FORMS
 from corepress.searching.networks import NetworkSubject
 from corepress.searching.packages import PackageSubject
-from corepress.searching.quality import Metric, name_of
+from corepress.searching.quality import Metric, check_metric, name_of
 from corepress.searching.result import Result
 from corepress.searching.run import Elsewhere, Split, Ways, parted, searched
 from corepress.searching.subject import Subject
 from corepress.searching.workers import Plan
-from corepress.sequences import Sample
+from corepress.sequences import ALONE, Sample, only_single_steps
 from corepress.threads import CORES
 
-Data = Iterable[Mapping[str, Any]] | str | Path
+Data = Iterable[Sample] | str | Path
 
 
 def search(
@@ -44,7 +44,7 @@ def search(
     min_snr: float | None = None,
     min_cosine: float | None = None,
     max_drop: float | None = None,
-    metric: Metric | None = None,
+    metric: Metric | str | None = None,
     test_data: Data | None = None,
     target: Any = None,
     forms: Sequence[str] = FORMS,
@@ -82,7 +82,8 @@ def search(
         min_cosine: The least cosine of the outputs, from -1 to 1.
         max_drop: How much of `metric` may be lost.
         metric: A function of the outputs for a sample, by name, and the sample, of which the mean counts; or of the
-            loaded model (`corepress.runtime.Program`) alone. More is better.
+            loaded model (`corepress.runtime.Program`) alone. More is better. (For a sequence of steps both are tuples.)
+            Or "kl", "perplexity" or "top1", as `verify` has them; these may lose `max_drop` of 0, 1 and 1.
         test_data: Other samples for the final number; then a fifth of `data` is chosen by.
         target: Raise the model to this system first, such as "iOS18".
         forms: Some of "palettized", "quantized", "sparse" and "joint" (the values of a sparse weight palettized or
@@ -126,8 +127,14 @@ def search(
         True
         >>> found.save_recipe("small_enough.yaml")
     """
-    name = name_of(metric)
-    goal = goal_of(max_size, bits, min_snr, min_cosine, max_drop, name, metric is not None)
+    ours, metric = (metric, None) if isinstance(metric, str) else (None, metric)
+    if ours is not None and ours not in PERFECT:
+        raise ConfigError(f"metric={ours!r}: it must be a function, or one of {', '.join(PERFECT)}")
+    if ours is not None and activations:
+        raise ConfigError(f'metric="{ours}" can\'t be searched by with activations=True: give min_snr or min_cosine')
+    name = ours or name_of(metric)
+    has_metric = ours is not None or metric is not None
+    goal = goal_of(max_size, bits, min_snr, min_cosine, max_drop, name, has_metric, ours=ours is not None)
     check_words(method, cost, points)
     if activation_loss is not None and not activations:
         raise ConfigError(f"activation_loss={activation_loss} has no effect without activations=True")
@@ -147,6 +154,10 @@ def search(
         keywords = {"forms": NETWORK_FORMS if tuple(forms) == FORMS else forms, "device": device}
     kind: Callable[..., Subject] = PackageSubject if isinstance(source, Model) else NetworkSubject
     subject = kind(source, **keywords, workers=workers)
+    if ours is not None:
+        check_metric(subject, split.chosen_by[0], ours)
+    if interface_of(source, function).states and only_single_steps([*split.learnt, *split.chosen_by]):
+        split = split._replace(notes=(*split.notes, ALONE))
     with handed(source) as held:
 
         def of_weights(goal: Goal) -> Result:

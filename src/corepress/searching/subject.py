@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from corepress.fields import some
+from corepress.language import Words
 from corepress.sequences import Sample
 
 Array = NDArray[Any]
@@ -127,6 +128,11 @@ class Subject(Protocol):
 
     def make(self, choice: Choice) -> Any:
         """The model with every item in its chosen form, as the recipe of the choice makes it."""
+        ...
+
+    @property
+    def words(self) -> Words | None:
+        """What makes it a model of language, or None."""
         ...
 
     @property

@@ -9,6 +9,7 @@ SHORT = {
     "minimum_sparsity_percentile": "minimum_sparsity",
     "n_m_ratio": "n_m",
     "nbits": "bits",
+    "outlier_fraction": "outliers",
     "target_sparsity": "sparsity",
 }
 # And the other way round.

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     )
 
 _HALF = 16
+_OUTLIERS = Option(
+    help="Part of each weight's values, the largest, that is kept apart as float16, such as 0.5%: a second product."
+)
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,7 @@ class Palettization:
         bool,
         Option(help="Use smaller groups where the size does not divide the channels, or leave those weights alone."),
     ] = True
+    outliers: Annotated[str | None, _OUTLIERS] = None
 
     def config(self, weight_threshold: int) -> OpPalettizerConfig:
         """What is asked of a package."""
@@ -62,6 +66,7 @@ class Palettization:
             cluster_dim=self.cluster_dim, enable_per_channel_scale=self.per_channel_scale,
             weight_threshold=weight_threshold, lut_dtype=self.lut_dtype,
             smaller_group=self.smaller_group and self.granularity == "per_grouped_channel",
+            outlier_fraction=_part(self.outliers),
         )  # fmt: skip
 
     def of_network(self) -> tuple[int, str]:
@@ -95,6 +100,8 @@ class Quantization:
         bool, Option(help="Zero points with a fraction, by half-quadratic quantization (HQQ); needs iOS18.")
     ] = False
 
+    outliers: Annotated[str | None, _OUTLIERS] = None
+
     def config(self, weight_threshold: int) -> OpLinearQuantizerConfig:
         """What is asked of a package."""
         from corepress.coreml import OpLinearQuantizerConfig
@@ -104,7 +111,7 @@ class Quantization:
             mode=self.mode, dtype=dtype, granularity=self.granularity, block_size=self.block_size,
             weight_threshold=weight_threshold, scale_search=self.scale_search,
             smaller_block=self.smaller_block and self.granularity == "per_block",
-            float_zero_point=self.float_zero_point,
+            float_zero_point=self.float_zero_point, outlier_fraction=_part(self.outliers),
         )  # fmt: skip
 
     def of_network(self) -> tuple[int, str]:
@@ -142,6 +149,15 @@ class Pruning:
             return OpThresholdPrunerConfig(self.threshold, self.minimum_sparsity, weight_threshold)
         ratio = None if self.n_m is None else _ratio(self.n_m)
         return OpMagnitudePrunerConfig(self.sparsity, self.block_size, ratio, self.dim, weight_threshold)
+
+
+def _part(text: str | None) -> float:
+    """A part of a whole: 0.005, or 0.5%."""
+    given = (text or "0").strip()
+    try:
+        return float(given.removesuffix("%")) / (100 if given.endswith("%") else 1)
+    except ValueError as error:
+        raise ConfigError(f"--outliers: {text!r} is no part of a whole, such as 0.5% or 0.005") from error
 
 
 def _ratio(text: str) -> tuple[int, int]:

@@ -67,7 +67,7 @@ TABLE: dict[str, tuple[Needs, ...]] = {
     "palettize": (
         _no_config(
             *("nbits", "mode", "granularity", "group_size", "channel_axis", "cluster_dim", "per_channel_scale"),
-            *("lut_dtype", "smaller_group"),
+            *("lut_dtype", "smaller_group", "outliers"),
         ),
         Needs(
             ("group_size", "channel_axis", "smaller_group"),
@@ -84,7 +84,7 @@ TABLE: dict[str, tuple[Needs, ...]] = {
         ),
         _packages_only(
             *("granularity", "group_size", "channel_axis", "cluster_dim", "per_channel_scale", "lut_dtype"),
-            *("smaller_group", "method", "config", "joint", "target"),
+            *("smaller_group", "outliers", "method", "config", "joint", "target"),
         ),
         Needs(
             ("mode",),
@@ -93,7 +93,10 @@ TABLE: dict[str, tuple[Needs, ...]] = {
         ),
     ),
     "quantize": (
-        _no_config("mode", "dtype", "granularity", "block_size", "scale_search", "smaller_block", "float_zero_point"),
+        _no_config(
+            *("mode", "dtype", "granularity", "block_size", "scale_search", "smaller_block", "float_zero_point"),
+            "outliers",
+        ),
         Needs(
             ("block_size", "smaller_block"), _is("granularity", "per_block"), "it needs --granularity per_block"
         ),
@@ -105,7 +108,7 @@ TABLE: dict[str, tuple[Needs, ...]] = {
             _set("activations"), "it needs --activations and --data",
         ),
         _packages_only(
-            *("granularity", "block_size", "scale_search", "smaller_block", "float_zero_point", "method"),
+            *("granularity", "block_size", "scale_search", "smaller_block", "float_zero_point", "outliers", "method"),
             "activation_aware_scale",
             *("activations", "observer", "bias_correction", "equalize", "activation_mode", "config", "joint", "target"),
         ),

@@ -70,6 +70,7 @@ FIELDS = {
     "mode": "--mode",
     "n_m_ratio": "--n-m",
     "nbits": "--nbits",
+    "outlier_fraction": "--outliers",
     "quantization_mode": "--mode",
     "scale_search": "--scale-search",
     "smaller_block": "--smaller-block",

@@ -10,6 +10,7 @@ from corepress.coreml.action import Action, Evidence
 from corepress.coreml.choose import asks, config_for, consumers_of
 from corepress.coreml.config import OptimizationConfig, check_kinds
 from corepress.coreml.op_configs import OpCompressorConfig, OpMagnitudePrunerConfig
+from corepress.coreml.outliers import put_apart
 from corepress.coreml.prepare import prepared
 from corepress.coreml.readers import read_by_product
 from corepress.coreml.rewrite import Outcome, rewrite
@@ -100,6 +101,7 @@ class Method(NamedTuple):
         action = self.action if fitted is None else self.fitted[fitted]
         choices = _choices(action, weights, config, joint)
         _spare(choices, config, weights, spare_constants)
+        weights = _with_outliers_apart(result, weights, choices)
         idle = list(_idle_rules(result, weights, config, choices, words)) if config.rules() else []
         if joint and words is PYTHON and not any(weight.compression for weight in weights):
             idle.append("joint_compression=True has no effect: no weight of the model is compressed.")
@@ -157,6 +159,19 @@ def _choices(kind: type[Action], weights: list[Weight], config: OptimizationConf
         except Skip as skip:
             choices[weight.function, weight.output] = skip
     return choices
+
+
+def _with_outliers_apart(model: Model, weights: list[Weight], choices: Choices) -> list[Weight]:
+    """The weights after the outliers of those whose configuration asks for it got constants of their own."""
+    asked = {place: getattr(action, "config", None) for place, action in choices.items()}
+    fractions = {place: part for place, config in asked.items() if (part := getattr(config, "outlier_fraction", 0))}
+    if not fractions:
+        return weights
+    choices.update(put_apart(model, fractions, weights))
+    weights = model.weights()
+    for weight in weights:
+        choices.setdefault((weight.function, weight.output), Skip("it was not there before", quiet=True))
+    return weights
 
 
 def _say_adapted(choices: Choices, weights: list[Weight]) -> None:

@@ -25,6 +25,15 @@ PaletteMode = Literal["kmeans", "uniform", "unique", "custom", "KMEANS", "UNIFOR
 WITH_NBITS = ("kmeans", "uniform")
 
 
+def _outlier_fraction() -> Any:
+    return fields.real(0.0, "a number from 0 to below 0.5", lambda v: 0 <= v < 0.5)
+
+
+def _of_outliers(fraction: float) -> list[str]:
+    """What a target needs to hold them."""
+    return ["pruning"] if fraction else []
+
+
 @define
 class OpCompressorConfig:
     """What the configurations of all kinds of compression have in common."""
@@ -67,6 +76,8 @@ class OpLinearQuantizerConfig(OpCompressorConfig):
             instead of leaving the weight alone.
         float_zero_point: An addition, with mode "linear": zero points with a fraction, as half-quadratic quantization
             (HQQ) finds them without data; since iOS18. They take the bits of a scale.
+        outlier_fraction: An addition: the part of the values, the largest, that is kept apart as they are, such as
+            0.005; a second product adds what they give. They cost their own bits, and one bit for each element.
 
     Raises:
         ConfigError: For values that are unknown or contradict each other.
@@ -103,6 +114,7 @@ class OpLinearQuantizerConfig(OpCompressorConfig):
     scale_search: bool = fields.flag()
     smaller_block: bool = fields.flag()
     float_zero_point: bool = fields.flag()
+    outlier_fraction: float = _outlier_fraction()
 
     def __attrs_post_init__(self) -> None:
         if self.float_zero_point and self.mode != "LINEAR":
@@ -126,7 +138,8 @@ class OpLinearQuantizerConfig(OpCompressorConfig):
 
     def features(self) -> list[str]:
         found = [f"{self.granularity.name.lower()} quantization", f"{self.nbits}-bit quantization"]
-        return ["float-offset quantization", *found] if self.float_zero_point else found
+        more = [*(["float-offset quantization"] if self.float_zero_point else []), *_of_outliers(self.outlier_fraction)]
+        return [*more, *found]
 
 
 @fields.suggesting
@@ -143,6 +156,7 @@ class OpActivationLinearQuantizerConfig(OpLinearQuantizerConfig):
         scale_search: Without meaning here.
         smaller_block: Without meaning here.
         float_zero_point: Without meaning here.
+        outlier_fraction: Without meaning here.
 
     Examples:
         >>> from corepress.coreml.experimental import OpActivationLinearQuantizerConfig
@@ -266,6 +280,7 @@ class OpPalettizerConfig(OpCompressorConfig):
         smaller_group: An addition: where `group_size` does not divide the channels, use the largest divisor below it
             instead of leaving the weight alone.
         restarts: An addition: at least 1; vector k-means keeps the best of so many runs.
+        outlier_fraction: An addition: as in `OpLinearQuantizerConfig`.
 
     Raises:
         ConfigError: For values that are unknown or contradict each other.
@@ -308,6 +323,7 @@ class OpPalettizerConfig(OpCompressorConfig):
     )
     smaller_group: bool = fields.flag()
     restarts: int = fields.integer(4, least=1)
+    outlier_fraction: float = _outlier_fraction()
 
     def __attrs_post_init__(self) -> None:
         mode = self.mode.lower()
@@ -336,4 +352,5 @@ class OpPalettizerConfig(OpCompressorConfig):
             f"{self.lut_dtype}-LUT": self.lut_dtype is not None,
             f"{self.nbits}-bit": self.nbits is not None,
         }
-        return [f"{name} palettization" for name, needed in names.items() if needed]
+        found = [f"{name} palettization" for name, needed in names.items() if needed]
+        return [*found, *_of_outliers(self.outlier_fraction)]

@@ -78,7 +78,7 @@ def rewrite(
     program = _Program(result, Outcome(quiet=quiet))
     jobs = _plan(program, result.weights() if weights is None else weights, choose)
     # Most weights become one operation under their old name; the names in use matter to the others only.
-    names = functools.cache(lambda: _output_names(result))
+    names = functools.cache(lambda: names_in_use(result))
     engine.run(
         jobs,
         lambda job: _compress(result, job, names),
@@ -145,7 +145,7 @@ def _plan(program: _Program, weights: list[Weight], choose: Choose) -> list[Job]
     return sorted(jobs, key=lambda job: -job.weights[0].size)
 
 
-def _output_names(model: Model) -> dict[str, set[str]]:
+def names_in_use(model: Model) -> dict[str, set[str]]:
     """The names in use, by function: of values and of the inputs of functions and blocks."""
     names: dict[str, set[str]] = {}
     for program, content in programs(model.spec):

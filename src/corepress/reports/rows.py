@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from corepress.coreml.outliers import outliers_of
 from corepress.formats.mlprogram import Model, Weight
 from corepress.formats.mlprogram.program import programs
 from corepress.json_numbers import plain
@@ -209,11 +210,11 @@ def report(model: AnyModel, *, snr: bool = True) -> Report:
         model = with_history(model)
     origin = model.origin or model
     after = {(weight.function, weight.output): weight for weight in model.weights()}
+    known = {(weight.function, weight.output): weight for weight in origin.weights()}
     rows = []
-    for before in origin.weights():
-        key = before.function, before.output
+    for key, before in known.items():
         now = after.get(key, before)
-        row = _row(before, now, model.skipped.get(key, ""), key in model.changed, snr)
+        row = _row(before, now, model.skipped.get(key, ""), key in model.changed, snr, outliers_of(now, after, known))
         rows.append(replace(row, unfitted=model.unfitted.get(key, "")))
     return Report(tuple(rows), origin.size(), model.size(), _target(origin), _target(model))
 
@@ -224,11 +225,12 @@ def between(original: Model | Networks, compressed: Model | Networks) -> Report:
     if not isinstance(original, Model) or not isinstance(compressed, Model):
         return _between_others(original, compressed)
     after = {(weight.function, weight.output): weight for weight in compressed.weights()}
+    known = {(weight.function, weight.output): weight for weight in original.weights()}
     rows = []
-    for before in original.weights():
-        now = after.get((before.function, before.output))
+    for key, before in known.items():
+        now = after.get(key)
         if now is not None and now.shape == before.shape:
-            rows.append(_compared(_row(before, now, "", True, True)))
+            rows.append(_compared(_row(before, now, "", True, True, outliers_of(now, after, known))))
     return Report(tuple(rows), original.size(), compressed.size(), _target(original), _target(compressed))
 
 
@@ -262,19 +264,23 @@ def _target(model: Model) -> str:
     return TARGETS[known[newest]].name if newest in known else newest
 
 
-def _row(before: Weight, now: Weight, skipped: str, changed: bool, with_snr: bool) -> Row:
-    snr = _snr(before, now) if with_snr and changed else None
+def _row(
+    before: Weight, now: Weight, skipped: str, changed: bool, with_snr: bool, outliers: Weight | None = None
+) -> Row:
+    """`outliers`: the constant of those that were put apart; both make up the weight."""
+    snr = _snr(before, now, outliers) if with_snr and changed else None
+    stored = now.stored_bytes + (0 if outliers is None else outliers.stored_bytes)
     return Row(
         name=before.name,
         function=before.function,
         shape=before.shape,
         dtype=before.dtype,
         consumers=tuple(consumer.op_type for consumer in before.consumers),
-        compression=now.compression,
+        compression=now.compression if outliers is None else f"{now.compression}+outliers",
         bits=now.bits,
-        bits_per_weight=now.bits_per_weight,
+        bits_per_weight=8 * stored / max(now.size, 1),
         bytes_before=before.stored_bytes,
-        bytes_after=now.stored_bytes,
+        bytes_after=stored,
         snr=snr,
         skipped=skipped,
         changed=changed,
@@ -309,8 +315,9 @@ def _network_row(before: LayerWeight, now: LayerWeight, skipped: str, with_snr: 
     )
 
 
-def _snr(before: Weight, now: Weight) -> float:
-    ratio = decibels(*energies(before.dense(), now.dense()))
+def _snr(before: Weight, now: Weight, outliers: Weight | None) -> float:
+    dense = now.dense() if outliers is None else now.dense() + outliers.dense()
+    ratio = decibels(*energies(before.dense(), dense))
     before.release()
     now.release()
     return ratio

@@ -66,5 +66,14 @@ def test_a_least_group_where_no_table_is_shared_by_groups_is_refused(system, for
         candidates(target(system), forms, min_group=16)
 
 
+def test_outliers_are_apart_only_where_that_is_asked_for():
+    assert not any("apart" in candidate.label for candidate in candidates(target("iOS18")))
+    _, *found = candidates(target("iOS16"), ["outliers"])
+    assert [candidate.label for candidate in found][:2] == [
+        "palettized 2 bits, 0.5% apart",
+        "palettized 4 bits, 0.5% apart",
+    ]
+
+
 def test_the_dense_form_takes_no_steps():
     assert DENSE.steps == () and np.isfinite(DENSE.slowness)

@@ -52,6 +52,16 @@ def test_a_size_is_never_exceeded(samples, tmp_path, budget):
     assert saved.size() == found.chosen.size <= budget
 
 
+@pytest.mark.slow
+def test_outliers_may_be_chosen_and_are_counted(samples, tmp_path):
+    budget = 150_000
+    found = cto.search(DIGITS, samples, max_size=budget, forms=["outliers"], points=1, workers=1)
+    saved = found.model.save(tmp_path / "small.mlpackage")
+    assert found.met and saved.size() == found.chosen.size <= budget
+    assert any(weight.name.endswith("_outliers") for weight in saved.weights())
+    assert "outlier_fraction" in str(found.recipe)
+
+
 def test_what_the_recipe_makes_has_the_same_bytes(samples, tmp_path):
     found = cto.search(DIGITS, samples, bits=2.7, forms=["palettized", "joint"], min_group=16, points=1, workers=1)
     found.save_recipe(tmp_path / "recipe.yaml")

@@ -58,7 +58,8 @@ class Among:
     """What a weight may become, and how it is made."""
 
     forms: Annotated[
-        str | None, Option("--forms", help="Some of palettized,quantized,sparse,joint. [default: all]")
+        str | None,
+        Option("--forms", help="Some of palettized,quantized,sparse,joint,outliers. [default: the first four]"),
     ] = None
     min_group: Annotated[
         int, Option("--min-group", min=1, help="The fewest channels that may share a look-up table.")

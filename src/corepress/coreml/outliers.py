@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from numpy.typing import NDArray
+
 from corepress.coreml.rewrite import names_in_use, sharing_store
 from corepress.engine import Skip, skipping
 from corepress.formats.mlprogram import Model, Weight
@@ -20,6 +22,7 @@ from corepress.formats.mlprogram.model import DEFAULT_WEIGHT_FILE
 from corepress.formats.mlprogram.program import Node, edit
 from corepress.formats.schema import Operation
 from corepress.targets import by_opset
+from corepress.weights import Sparse
 
 SUFFIX = "_outliers"
 # The operations that give the sum of what they give for each of two weights, and by which argument.
@@ -30,6 +33,7 @@ _SUMS = {
     "linear": ("weight",),
     "matmul": ("x", "y"),
 }
+Array = NDArray[Any]
 Place = tuple[str, str]
 
 
@@ -41,7 +45,7 @@ def outliers_of(weight: Weight, among: Mapping[Place, Weight], before: Mapping[P
     return found if found is not None and found.shape == weight.shape else None
 
 
-def check_apart(weight: Weight, names: Collection[str]) -> None:
+def check_apart(weight: Weight, names: Collection[str] = ()) -> None:
     """Raise `Skip` where the outliers of a weight can't be put apart. `names`: those in use in its function."""
     if weight.argument is not None or weight.compression:
         raise Skip("only the outliers of a dense constant of its own can be put apart")
@@ -90,14 +94,20 @@ def put_apart(model: Model, fractions: Mapping[Place, float], weights: list[Weig
     return left
 
 
-def _constants(model: Model, weight: Weight, fraction: float, stored: dict[Any, list[Any]]) -> list[Any]:
-    """Two constants in place of a weight. Those that share their data go on doing so."""
+def taken_apart(weight: Weight, fraction: float) -> tuple[Array, Sparse]:
+    """What is to be compressed of a weight, and its outliers. Raises `Skip` if there are none."""
     from corepress.algorithms.outliers import split_outliers
 
     with skipping():
         inliers, outliers = split_outliers(weight.dense(), fraction)
     if not outliers.mask.any():
         raise Skip("none of its values is larger than all others")
+    return inliers, outliers
+
+
+def _constants(model: Model, weight: Weight, fraction: float, stored: dict[Any, list[Any]]) -> list[Any]:
+    """Two constants in place of a weight. Those that share their data go on doing so."""
+    inliers, outliers = taken_apart(weight, fraction)
     generation = 2 if by_opset(weight.node.function.opset).constexpr == "inputs" else 1
     store = sharing_store(model, weight.file or DEFAULT_WEIGHT_FILE, stored.setdefault((weight.key, fraction), []))
     dense = write_weight(inliers, weight.output, generation=generation, store=store)

@@ -11,6 +11,8 @@ from corepress.targets import Target
 from corepress.weights import worded_bits
 
 FORMS = ("palettized", "quantized", "sparse", "joint")
+# Those that are chosen from only where they are asked for: each makes a second product of a layer.
+ON_REQUEST = ("outliers",)
 DENSE = Candidate("dense")
 # The fewest channels that share a table, by default: fewer are slow on phones.
 MIN_GROUP = 8
@@ -18,6 +20,8 @@ MIN_GROUP = 8
 GROUPS = (8, 16, 32)
 BLOCKS = (32,)
 SPARSITIES = (0.5, 0.75)
+# The part of a weight's values that is kept apart.
+OUTLIERS = 0.005
 # On an iPhone 15 Pro a network of 1.3B parameters took, by Apple's account, 14.8 ms with one 4-bit table for a tensor,
 # 15.5 with groups of 8 channels, 17.1 with groups of 4, and 59 with a table for each channel.
 _SLOW_GROUPS = ((8, 1.05), (4, 1.16), (1, 4.0))
@@ -36,14 +40,14 @@ def candidates(target: Target, forms: Sequence[str] = FORMS, min_group: int = MI
 
     Args:
         target: The system that the model is made for.
-        forms: Some of "palettized", "quantized", "sparse", "joint".
+        forms: Some of "palettized", "quantized", "sparse", "joint"; and "outliers", which is none of the default.
         min_group: The fewest channels that may share a look-up table; smaller groups are slow on phones.
 
     Raises:
         ConfigError: For a form that there is not, or that the target can hold none of, and for a `min_group` where no
             table is shared by groups.
     """
-    check_forms(forms, FORMS, "there is no such form")
+    check_forms(forms, (*FORMS, *ON_REQUEST), "there is no such form")
     if min_group < 1:
         raise ConfigError(f"min_group={min_group}: at least 1 is needed")
     if min_group != MIN_GROUP and "palettized" not in forms:
@@ -95,8 +99,21 @@ def _joint(target: Target, min_group: int) -> Iterator[Candidate]:
         yield Candidate(f"{pruned.label}, quantized int8", (*pruned.steps, ("quantize", {"dtype": "int8"})))
 
 
+def _outliers(target: Target, min_group: int) -> Iterator[Candidate]:
+    if target.sparse:
+        for bits in (bits for bits in target.palettized_bits if bits in (2, 3, 4, 6)):
+            label = f"palettized {bits} bits, {OUTLIERS:.1%} apart"
+            yield _one("palettize", label, nbits=bits, outlier_fraction=OUTLIERS)
+
+
 def _one(verb: str, label: str, **arguments: Any) -> Candidate:
     return Candidate(label, ((verb, arguments),))
 
 
-_MAKERS = {"palettized": _palettized, "quantized": _quantized, "sparse": _sparse, "joint": _joint}
+_MAKERS = {
+    "palettized": _palettized,
+    "quantized": _quantized,
+    "sparse": _sparse,
+    "joint": _joint,
+    "outliers": _outliers,
+}

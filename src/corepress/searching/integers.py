@@ -34,6 +34,8 @@ def in_integers(candidate: Candidate, target: Target) -> Candidate | None:
     if not candidate.steps:
         return candidate
     verb, arguments = candidate.steps[-1]
+    if "outlier_fraction" in arguments:
+        return None
     if verb == "quantize" and dict(arguments) == {"dtype": "int8"}:
         return candidate
     # With 8 bits a table of integers is hardly better than integers.

@@ -21,6 +21,7 @@ from corepress.coreml.config import OptimizationConfig
 from corepress.coreml.methods import METHODS
 from corepress.coreml.op_configs import OpPalettizerConfig
 from corepress.coreml.opset import oldest_target, reach
+from corepress.coreml.outliers import check_apart, taken_apart
 from corepress.coreml.readers import read_by_product
 from corepress.engine import Skip, silence, skipping
 from corepress.fields import read
@@ -41,7 +42,7 @@ from corepress.searching.subject import Answer, Array, Candidate, Choice, Item, 
 from corepress.sequences import Sample, like
 from corepress.split import HELD_BACK
 from corepress.targets import by_opset, check, require
-from corepress.weights import CompressedWeight, decompress, stored_bytes
+from corepress.weights import CompressedWeight, Sparse, decompress, stored_bytes
 
 # For each verb the method that learns from samples.
 FITTED = {"palettize": "lut-gptq", "quantize": "gptq", "prune": "sparsegpt"}
@@ -172,16 +173,22 @@ class PackageSubject:
         """See `Subject`."""
         weight = self._weight(place)
         form: Any = weight.read()
+        apart: Sparse | None = None
         with skipping():
             for verb, arguments in self.items[place[0]].candidates[candidate].steps:
                 method = METHODS[verb]
                 config = read(arguments, method.kinds[0], verb)
+                if fraction := arguments.get("outlier_fraction"):
+                    check_apart(weight)
+                    form, apart = taken_apart(weight, fraction)
                 form = method.action.on(weight, config, True).compress(form)
                 if form is None:
                     raise Skip(f"it can't be {method.action.verb} in this form")
             if candidate:
                 self._check(form, weight)
         dense, size = np.array(decompress(form)), stored_bytes(form)
+        if apart is not None:
+            dense, size = dense + apart.decompress(), size + apart.nbytes
         weight.release()
         if candidate and size >= weight.stored_bytes:
             raise Skip("it would take as many bytes as before")

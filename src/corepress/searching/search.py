@@ -86,8 +86,9 @@ def search(
             Or "kl", "perplexity" or "top1", as `verify` has them; these may lose `max_drop` of 0, 1 and 1.
         test_data: Other samples for the final number; then a fifth of `data` is chosen by.
         target: Raise the model to this system first, such as "iOS18".
-        forms: Some of "palettized", "quantized", "sparse" and "joint" (the values of a sparse weight palettized or
-            quantized). A weight may stay dense, too; those of neural networks have the first two, and float16.
+        forms: Some of "palettized", "quantized", "sparse", "joint" (the values of a sparse weight palettized or
+            quantized) and, only where it is named, "outliers" (tables for all values but the largest 0.5 %, which a
+            second product adds). A weight may stay dense, too; those of networks have the first two, and float16.
         min_group: The fewest channels that may share a look-up table: smaller groups are known to be slow on phones.
         points: How many models of the front are measured.
         method: "plain", or "fitted": what is made learns from the samples (lut-gptq, gptq, sparsegpt), which takes

@@ -166,6 +166,15 @@ def test_what_cannot_be_refined_is_refused(tmp_path):
         corepress.refine(stages, stages, SAMPLES)
 
 
+def test_weights_learn_around_activations_of_8_bits(tmp_path):
+    config = cto.OptimizationConfig(cto.experimental.OpActivationLinearQuantizerConfig())
+    rounded = cto.experimental.linear_quantize_activations(DIGITS, config, SAMPLES)
+    small = cto.palettize_weights(rounded, cto.OptimizationConfig(cto.OpPalettizerConfig(nbits=3)))
+    better = corepress.refine(DIGITS, small, SAMPLES, test_data=TEST, steps=20)
+    assert better.improved and better.after.worst.snr > better.before.worst.snr + 1
+    assert shapes(better.model) == shapes(small)
+
+
 def test_sequences_carry_a_state(tmp_path):
     path = structures.stateful(tmp_path)
     config = cto.OptimizationConfig(cto.OpPalettizerConfig(nbits=2))

@@ -2,6 +2,7 @@
 
 `refine.py`    the public function: from an original, a compressed model and samples to a better one of the same size
 `student.py`   which constants of a program learn, and running it on several samples at once
+`cuts.py`      where a program can be cut in two: what a student learns of its blocks
 `distance.py`  how far the student's outputs are from the teacher's, as something to minimise
 `training.py`  the steps: rates, the best state, time, what is held back
 `result.py`    what came out

@@ -32,12 +32,37 @@ def _one(output: Tensor, wanted: Tensor) -> Tensor:
     return relative_energy(output, wanted)
 
 
-def relative_energy(output: Tensor, wanted: Tensor) -> Tensor:
-    """The energy of the difference over that of what is wanted, where that is finite."""
-    finite = wanted.isfinite()
+def relative_energy(output: Tensor, wanted: Tensor, counts: Tensor | None = None) -> Tensor:
+    """The energy of the difference over that of what is wanted, where that is finite. `counts`: which numbers count."""
+    finite = wanted.isfinite() if counts is None else wanted.isfinite() & counts
     wanted = torch.where(finite, wanted, wanted.new_zeros(()))
     difference = torch.where(finite, output, wanted) - wanted
     return (difference * difference).sum() / (wanted * wanted).sum().clamp_min(_ENERGY)
+
+
+def inner_distance(inside: Sequence[Tensor], wanted: Sequence[Tensor], counts: Sequence[Tensor | None]) -> Tensor:
+    """The mean over the values at cuts."""
+    pairs = [
+        relative_energy(one.float(), two.float(), own)
+        for one, two, own in zip(inside, wanted, counts, strict=True)
+        if two.is_floating_point()
+    ]
+    return torch.stack(pairs).mean() if pairs else torch.zeros(())
+
+
+def counting(outputs: Sequence[Tensor], inside: Sequence[Tensor], random: torch.Generator) -> list[Tensor | None]:
+    """Which numbers of the values at cuts some output hangs on: not those of padding, which is masked later. None for a
+    value of which all count, or nothing is known.
+
+    They are told by the derivative of a random sum of the outputs, which is exactly zero where there is no way.
+    """
+    floats = [output for output in outputs if output.requires_grad]
+    if not floats or not inside:
+        return [None] * len(inside)
+    signs = [torch.randn(output.shape, generator=random).to(output) for output in floats]
+    total = torch.stack([(output * sign).sum() for output, sign in zip(floats, signs, strict=True)]).sum()
+    found = torch.autograd.grad(total, [*inside], retain_graph=True, allow_unused=True)
+    return [None if gradient is None or gradient.all() else gradient != 0 for gradient in found]
 
 
 def _are_probabilities(rows: Tensor) -> bool:

@@ -19,6 +19,7 @@ from corepress.formats.mlprogram import Model
 from corepress.formats.mlprogram.model import DEFAULT_WEIGHT_FILE
 from corepress.formats.mlprogram.revalue import revalue
 from corepress.peer import is_mlmodel
+from corepress.refining.cuts import cuts
 from corepress.refining.result import Refinement, Stopped
 from corepress.refining.student import Batched, Parts, check_same, parts_of
 from corepress.refining.training import Course, Settings, Training, drawn
@@ -97,7 +98,7 @@ def refine(
         True
     """
     exact, given = as_model(original), as_model(small)
-    settings = _settings(steps, time, batch)
+    settings = _settings(steps, time, batch, seed)
     teacher, student = (_program(model, device, function) for model in (exact, given))
     check_same(teacher, student, given.path)
     samples = _read(sample_data, teacher, "sample_data")
@@ -107,8 +108,17 @@ def refine(
     notes = [] if judged else ["sample_data holds too few different samples to hold some back: all are learnt from"]
     more = _more(learnt, teacher, seed, notes) if augment else None
     draw = drawn(learnt, np.random.default_rng(seed), more)
+    known = teacher.kinds()
+    buffers = {buffer for part in parts.learning for buffer in part.buffers}
+    names = [name for name in cuts(student.module.plan, buffers) if name in known]
     training = Training(
-        Batched(teacher), Batched(student), parts, draw, judged or learnt, settings, _teller(settings, progress)
+        Batched(teacher, names),
+        Batched(student, names),
+        parts,
+        draw,
+        judged or learnt,
+        settings,
+        _teller(settings, progress),
     )
     course = training.run()
     result = _written(given, parts) if course.best else given.copy()
@@ -133,12 +143,14 @@ def refine(
     return refinement
 
 
-def _settings(steps: int | None, time: float | str | None, batch: int) -> Settings:
+def _settings(steps: int | None, time: float | str | None, batch: int, seed: int) -> Settings:
     for name, value in (("steps", steps), ("batch", batch)):
         if value is not None and value <= 0:
             raise ConfigError(f"{name}={value}: it must be above 0")
     # As many as the time allows: no step is so short.
-    return Settings(steps or (STEPS if time is None else 1 << 30), None if time is None else seconds_of(time), batch)
+    return Settings(
+        steps or (STEPS if time is None else 1 << 30), None if time is None else seconds_of(time), batch, seed
+    )
 
 
 def _program(model: Model, device: str, function: str | None) -> Program:

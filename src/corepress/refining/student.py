@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,7 +14,8 @@ from corepress.errors import ConfigError, CorepressError
 from corepress.formats.mlprogram import Model, Weight
 from corepress.formats.mlprogram.revalue import places
 from corepress.runtime.executor import Run
-from corepress.runtime.plan import Step
+from corepress.runtime.ops.quantization import along, quantize
+from corepress.runtime.plan import Block, Step
 from corepress.runtime.program import Program
 from corepress.runtime.walk import without_labels
 
@@ -102,42 +103,77 @@ def _of_channels(weights: Iterable[Weight]) -> bool:
     )
 
 
+class Answers(NamedTuple):
+    """What a program computes of a batch: its outputs, and the values at its cuts; each step's after the other's."""
+
+    outputs: list[Tensor]
+    inside: list[Tensor]
+
+
 class Batched:
-    """A program as a function of a batch, with some of its constants replaced: the outputs of each step, in order.
+    """A program as a function of a batch, with some of its constants replaced. `names`: of its values at cuts.
 
     Operations run on all samples of a batch at once, by `torch.vmap`; one by one where an operation can't.
     """
 
-    def __init__(self, program: Program):
-        self.program = program
-        self.plan = without_labels(program.module.plan)
+    def __init__(self, program: Program, names: Sequence[str] = ()):
+        self.program, self.names = program, names
+        self.plan = straight(without_labels(program.module.plan))
         self._at_once = True
 
-    def __call__(self, batch: Batch, constants: Mapping[str, Tensor]) -> list[Tensor]:
+    def __call__(self, batch: Batch, constants: Mapping[str, Tensor], *, inside: bool = False) -> Answers:
+        """`inside`: whether values at cuts are wanted."""
         held = {**self.program.module.constants(), **constants}
+        names = self.names if inside else ()
         count = len(batch[0][0])
         if self._at_once and count > 1:
             try:
-                return list(torch.vmap(lambda given: self._one(given, held))([list(step) for step in batch]))
+                return Answers(*torch.vmap(lambda given: self._one(given, held, names))([list(step) for step in batch]))
             except (CorepressError, RuntimeError):
                 self._at_once = False
-        answers = [self._one([[tensor[i] for tensor in step] for step in batch], held) for i in range(count)]
-        return [torch.stack(found) for found in zip(*answers, strict=True)]
+        answers = [self._one([[tensor[i] for tensor in step] for step in batch], held, names) for i in range(count)]
+        return Answers(
+            *([torch.stack(found) for found in zip(*part, strict=True)] for part in zip(*answers, strict=True))
+        )
 
-    def _one(self, steps: Batch, held: Mapping[str, Any]) -> tuple[Tensor, ...]:
-        """The outputs of one sample, as far as they are tensors."""
+    def _one(self, steps: Batch, held: Mapping[str, Any], names: Sequence[str]) -> tuple[list[Tensor], list[Tensor]]:
+        """Of one sample the outputs, as far as they are tensors, and the values of these names."""
         state = self.program.make_state()
         outputs: list[Tensor] = []
+        inside: list[Tensor] = []
         for given in steps:
+            seen: dict[str, Tensor] = {}
+
             # With an observer no state is changed in place, which would end the derivative.
-            run = Run(held, state, _nothing if state else None)
+            def observe(name: str, value: Any, seen: dict[str, Tensor] = seen) -> None:
+                if name in names:
+                    seen[name] = value
+
+            run = Run(held, state, observe if state or names else None)
             found = run.block(self.plan, dict(zip(self.plan.inputs, given, strict=True)))
             outputs += [value for value in found if isinstance(value, Tensor)]
-        return tuple(outputs)
+            inside += [seen[name] for name in names]
+        return outputs, inside
 
 
-def _nothing(name: str, value: Any) -> None:
-    """Observe nothing."""
+def straight(plan: Block) -> Block:
+    """A plan in which the rounding of activations has a derivative, that of no rounding."""
+    steps = [replace(step, function=_quantized) if step.kind == "quantize" else step for step in plan.steps]
+    return replace(plan, steps=steps)
+
+
+def _quantized(
+    input: Tensor, scale: Tensor, output_dtype: str, zero_point: Tensor | None = None, axis: int | None = None
+) -> Tensor:
+    """The integers that `quantize` gives, as floating-point numbers. What is cut off has no derivative."""
+    whole = quantize(input, scale, output_dtype, zero_point, axis)
+    ends = torch.iinfo(whole.dtype)
+    moving = input / along(axis, scale, input)
+    if zero_point is not None:
+        moving = moving + along(axis, zero_point, input).to(moving.dtype)
+    inside = (moving > ends.min - 0.5) & (moving < ends.max + 0.5)
+    through = moving - moving.detach()
+    return whole.to(input.dtype) + torch.where(inside, through, torch.zeros_like(through))
 
 
 def check_same(original: Program, small: Program, path: Any) -> None:
@@ -156,4 +192,9 @@ def check_same(original: Program, small: Program, path: Any) -> None:
 
 
 def _names(steps: Iterable[Step]) -> Iterable[tuple[str, str]]:
-    return ((step.kind, step.outputs[0] if step.outputs else step.name) for step in steps)
+    """The operations but for those that only round activations."""
+    return (
+        (step.kind, step.outputs[0] if step.outputs else step.name)
+        for step in steps
+        if step.kind not in ("quantize", "dequantize")
+    )

@@ -1,8 +1,9 @@
 """The steps of a refinement: gradients, rates, what is held back, and the best state.
 
 Each step draws samples and asks the teacher for its answers, and the student for its own. The gradient with regard to
-each dense weight, summed over the batch, then goes through the rounding of that weight once. Learning rates count steps
-between neighbours (`algorithms/learned/stored.py`); they rise at the start and fall to zero along a cosine.
+each dense weight, summed over the batch, then goes through the rounding of that weight once. Values at cuts (`cuts.py`)
+have a part in what is minimised, a whole at first and none at the end. Learning rates count steps between neighbours
+(`algorithms/learned/stored.py`); they rise at the start and fall to zero along a cosine.
 """
 
 from __future__ import annotations
@@ -19,26 +20,27 @@ import torch
 from torch import Tensor
 
 from corepress.errors import ConfigError
-from corepress.refining.distance import distance
+from corepress.refining.distance import counting, distance, inner_distance
 from corepress.refining.student import Batch, Batched, Parts
 from corepress.runtime.samples import finite_tensors
 from corepress.sequences import Sample, steps_of
 
 # Steps between neighbours by which indices and integers may move in one step at most, and the same for other numbers.
-LATENT_RATE, RATE = 0.02, 0.003
+LATENT_RATE, RATE = 0.02, 0.01
 _WARM_UP = 0.05
 # How often the samples held back are looked at in all, and after how many looks without gain it is enough.
-_LOOKS, _PATIENCE = 20, 8
+_LOOKS, _PATIENCE = 20, 12
 _BETAS = (0.9, 0.95)
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How long: `steps`, or `seconds`, whichever ends first. `batch`: samples in a step."""
+    """How long: `steps`, or `seconds`, whichever ends first. `batch`: samples in a step. `seed`: of all chance."""
 
     steps: int
     seconds: float | None
     batch: int
+    seed: int = 0
 
 
 @dataclass
@@ -74,6 +76,7 @@ class Training:
         self.teacher, self.student, self.parts = teacher, student, parts
         self.draw, self.settings, self.progress = draw, settings, progress
         self.judged = [*self._batches(judged)]
+        self.random = torch.Generator().manual_seed(settings.seed)
         latent = {id(p): p for part in parts.learning for p in part.module.latent}
         others = [p for part in parts.learning for p in part.module.parameters() if id(p) not in latent]
         groups = [{"params": [*latent.values()], "lr": LATENT_RATE}, {"params": others, "lr": RATE}]
@@ -127,10 +130,14 @@ class Training:
         total = 0.0
         for batch, count in batches:
             with torch.no_grad():
-                wanted = self.teacher(batch, {})
-            loss = distance(self.student(batch, leaves), wanted) * (count / self.settings.batch)
-            loss.backward()  # type: ignore[no-untyped-call]
-            total += float(loss.detach())
+                wanted = self.teacher(batch, {}, inside=True)
+            answers = self.student(batch, leaves, inside=True)
+            counts = counting(*answers, self.random)
+            # First the blocks, then the model as a whole.
+            inner = inner_distance(answers.inside, wanted.inside, counts)
+            loss = distance(answers.outputs, wanted.outputs) + (1 - done) * inner
+            (loss * (count / self.settings.batch)).backward()  # type: ignore[no-untyped-call]
+            total += float(loss.detach()) * count / self.settings.batch
         self.optimizer.zero_grad()
         reached = [buffer for buffer in dense if leaves[buffer].grad is not None]
         torch.autograd.backward([dense[b] for b in reached], [leaves[b].grad for b in reached])
@@ -142,7 +149,7 @@ class Training:
         """The distance on the samples to judge by, with what would be stored now."""
         dense = self.parts.dense()
         sums = [
-            (float(distance(self.student(batch, dense), self.teacher(batch, {}))), count)
+            (float(distance(self.student(batch, dense).outputs, self.teacher(batch, {}).outputs)), count)
             for batch, count in self.judged
         ]
         return sum(value * count for value, count in sums) / sum(count for _, count in sums)

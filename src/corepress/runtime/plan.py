@@ -328,11 +328,14 @@ def mark_last_uses(plan: Block) -> None:
     """Note after each step what nothing reads any more, so that memory is freed early."""
     alive = set(_names(plan.outputs))
     for step in reversed(plan.steps):
-        mine = {name for value in step.arguments.values() for name in _names([value])}
-        for block in step.blocks:
-            mine |= _read_inside(block)
+        mine = reads(step)
         step.drop = tuple(mine.union(step.outputs, step.writes) - alive)
         alive |= mine
+
+
+def reads(step: Step) -> set[str]:
+    """The computed values that a step reads, its blocks included."""
+    return set(_names(step.arguments.values())).union(*map(_read_inside, step.blocks))
 
 
 def _mark_updates(steps: Sequence[Step]) -> None:
@@ -367,9 +370,4 @@ def _names(values: Any) -> list[str]:
 
 
 def _read_inside(block: Block) -> set[str]:
-    names = set(_names(block.outputs))
-    for step in block.steps:
-        names |= set(_names(step.arguments.values()))
-        for inner in step.blocks:
-            names |= _read_inside(inner)
-    return names
+    return set(_names(block.outputs)).union(*map(reads, block.steps))

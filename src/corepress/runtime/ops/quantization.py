@@ -15,9 +15,9 @@ def quantize(
     input: Tensor, scale: Tensor, output_dtype: str, zero_point: Tensor | None = None, axis: int | None = None
 ) -> Tensor:
     # Half-way cases go to the even neighbour; the sum is in the type of the input, as it is in coremltools.
-    steps = (input / _along(axis, scale, input)).round()
+    steps = (input / along(axis, scale, input)).round()
     if zero_point is not None:
-        steps = steps + _along(axis, zero_point, input).to(steps.dtype)
+        steps = steps + along(axis, zero_point, input).to(steps.dtype)
     dtype = torch_dtype(output_dtype)
     if dtype.is_floating_point or dtype == torch.bool:
         raise ValueError(f"output_dtype {output_dtype!r} is not an integer type")
@@ -29,11 +29,11 @@ def dequantize(input: Tensor, scale: Tensor, zero_point: Tensor | None = None, a
     # Differences of 8-bit numbers are exact in every type of scale.
     steps = input.to(scale.dtype)
     if zero_point is not None:
-        steps = steps - _along(axis, zero_point, input).to(scale.dtype)
-    return steps * _along(axis, scale, input)
+        steps = steps - along(axis, zero_point, input).to(scale.dtype)
+    return steps * along(axis, scale, input)
 
 
-def _along(axis: int | None, parameter: Tensor, data: Tensor) -> Tensor:
+def along(axis: int | None, parameter: Tensor, data: Tensor) -> Tensor:
     """A vector in the shape that broadcasts along an axis of the data."""
     if parameter.ndim == 0:
         return parameter

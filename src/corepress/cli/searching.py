@@ -42,8 +42,8 @@ class Aim:
         str | None,
         Option(
             "--metric", metavar="METRIC",
-            help="One of kl, perplexity and top1, as verify has them; or FILE.py:NAME, a function in a Python file: of a "
-            "sample's outputs and the sample, or of the model, of which more is better.",
+            help="One of kl, perplexity and top1, as verify has them; or FILE.py:NAME, a function in a Python file: of "
+            "a sample's outputs and the sample, or of the model, of which more is better.",
         ),
     ] = None  # fmt: skip
 

@@ -26,6 +26,8 @@ Visit = Callable[..., Mapping[str, Tensor]]
 Samples = Iterable[Sample]
 # What the program answers to each step, its outputs in order, when a value is changed by the function that is given.
 WhatIf = Callable[[Callable[[Tensor], Tensor]], Iterator[Sequence[Any]]]
+# See `walking`.
+Walking = Generator[tuple[Step, list[list[dict[str, Any]]]], Mapping[str, Tensor], dict[str, Tensor]]
 # Runs, each with the values that it has so far.
 Pairs = Sequence[tuple[Run, dict[str, Any]]]
 # The name of a function, its program, and the inputs that this has in each sample.
@@ -86,27 +88,44 @@ def walk(program: Program, samples: Samples, visit: Visit, *, originals: Samples
     Returns the changed constants, by the name of their buffer. Raises ConfigError, with the number of the sample, for
     one that does not fit.
     """
+    on_the_way = walking(program, samples, originals=originals)
+    try:
+        step, arguments = next(on_the_way)
+        while True:
+            step, arguments = on_the_way.send(visit(step, *arguments))
+    except StopIteration as end:
+        changes: dict[str, Tensor] = end.value
+        return changes
+
+
+@torch.no_grad()
+def walking(program: Program, samples: Samples, *, originals: Samples | None = None) -> Walking:
+    """A walk that waits at each operation, for those who take several programs with them: gives the operation and its
+    arguments, in the samples and maybe in the originals, and is sent what a `visit` of `walk` returns."""
     plan, held = program.module.plan, program.module.constants()
     known = dict(held)
     pairs = _begin(program, held, samples)
     beside = None if originals is None else _begin(program, known, originals)
-    changes: dict[str, Tensor] = {}
     streams = [pairs] if beside is None else [pairs, beside]
-
-    def show(step: Step, arguments: Iterable[list[dict[str, Any]]]) -> None:
-        changed = visit(step, *arguments)
-        found = {name: changed[key] for key, name in step.held if key in changed}
-        held.update(found)
-        changes.update(found)
-
+    changes: dict[str, Tensor] = {}
     for group in _groups(plan.steps, pairs):
-        if pairs and len(group) == 1 and group[0].function is not None:
-            show(group[0], ([run.arguments(group[0], own) for run, own in stream] for stream in streams))
+        alone = group[0] if len(group) == 1 and group[0].function is not None else None
+        if pairs and alone is not None:
+            changed = yield alone, [[run.arguments(alone, own) for run, own in stream] for stream in streams]
+            _change(alone, changed, held, changes)
         seen = [_taken(group, stream) for stream in streams]
         for number, step in enumerate(group):
             if pairs and len(group) > 1 and step.function is not None:
-                show(step, ([own[number] for own in arguments] for arguments in seen))
+                changed = yield step, [[own[number] for own in arguments] for arguments in seen]
+                _change(step, changed, held, changes)
     return changes
+
+
+def _change(step: Step, changed: Mapping[str, Tensor], held: dict[str, Any], changes: dict[str, Tensor]) -> None:
+    """Give a program other constants, by the argument of an operation that reads them."""
+    found = {name: changed[key] for key, name in step.held if key in changed}
+    held.update(found)
+    changes.update(found)
 
 
 def _groups(steps: Sequence[Step], pairs: Pairs) -> list[list[Step]]:

@@ -88,7 +88,8 @@ def same(one: corepress.Model, other: corepress.Model) -> set[str]:
 def test_white_noise_with_few_rows_is_compressed_without(package: Path, caplog: pytest.LogCaptureFixture) -> None:
     given = samples(16)
     plain = palettize_weights(package, BITS)
-    blind = calibrated.palettize_weights(package, BITS, given, held_back=0)
+    learnt, judged = corepress.hold_back(given)
+    blind = calibrated.palettize_weights(package, BITS, [*learnt, *judged], held_back=0)
     # What the issue is: the fit follows the noise of 16 vectors.
     assert errors(package, blind)["one"] > errors(package, plain)["one"] + 1
     with caplog.at_level(logging.WARNING, logger="corepress"):

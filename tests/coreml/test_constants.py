@@ -192,3 +192,46 @@ def test_what_is_computed_of_constants_alone_is_a_weight(tmp_path) -> None:
         if entry.key == "x":
             entry.value.arguments[0].name = weight().output
     assert read_by_product(weight())
+
+
+@pytest.fixture(scope="module")
+def rotating(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A word's vector, turned by the angle of its place as in a decoder that reads one token, and scored."""
+    from coremltools.converters.mil.mil import Builder as mb
+
+    rng = np.random.default_rng(0)
+
+    def table(name: str, rows: int) -> Any:
+        return mb.const(val=rng.standard_normal((rows, 64)).astype(np.float32), name=name)
+
+    def body(word: Any, place: Any) -> Any:
+        word, place = (mb.cast(x=x, dtype="int32") for x in (word, place))
+        scaled = mb.mul(x=mb.gather(x=table("words", 40), indices=word, axis=0), y=np.float32(8))
+        cosine = mb.gather(x=table("cosines", 32), indices=place, axis=0)
+        turned = mb.mul(x=scaled, y=mb.expand_dims(x=cosine, axes=[0]))
+        return mb.linear(x=turned, weight=table("scores", 48), name="scores")
+
+    return built(tmp_path_factory.mktemp("rotating") / "rotating.mlpackage", {"word": (1,), "place": (1,)}, body)
+
+
+def test_angles_that_are_looked_up_by_place_are_no_weights_and_words_are(rotating: Path) -> None:
+    found = {
+        weight.output: read_by_product(weight) for weight in corepress.load(rotating).weights() if weight.size > 99
+    }
+    assert {name.split("_")[0]: read for name, read in found.items()} == {
+        "words": True, "cosines": False, "scores": True,
+    }  # fmt: skip
+
+
+def test_what_is_fitted_to_samples_leaves_them_plain(rotating: Path) -> None:
+    samples = [{"word": np.float32([i % 40]), "place": np.float32([i % 32])} for i in range(12)]
+    for method, config in (
+        (calibrated.palettize_weights, PALETTE),
+        (calibrated.linear_quantize_weights, INT8),
+        (calibrated.prune_weights, SPARSE),
+    ):
+        config = cto.OptimizationConfig(config)
+        plain = {w.output for w in method(rotating, config, samples).weights() if not w.compression and w.size > 99}
+        assert [name.split("_")[0] for name in plain] == ["cosines"]
+        everything = method(rotating, config, samples, spare_constants=False)
+        assert all(weight.compression for weight in everything.weights() if weight.size > 99)

@@ -29,7 +29,7 @@ def palettize_weights(
     workers: int | None = None,
     progress: Progress | None = None,
     strict: bool = False,
-    spare_constants: bool | None = None,
+    spare_constants: bool | None = True,
 ) -> Model:
     """Palettize a package with look-up tables and indices that are fitted to samples.
 
@@ -56,7 +56,7 @@ def palettize_weights(
         workers: Threads; by default one for each core.
         progress: Called after each weight with the number done, of all, and a name.
         strict: As in `corepress.coreml.palettize_weights`.
-        spare_constants: As in `corepress.coreml.palettize_weights`.
+        spare_constants: As in `corepress.coreml.palettize_weights`, but that True is the default.
 
     Returns:
         The result, of the same kind as the model (for a path: a `Model`).
@@ -94,7 +94,7 @@ def linear_quantize_weights(
     workers: int | None = None,
     progress: Progress | None = None,
     strict: bool = False,
-    spare_constants: bool | None = None,
+    spare_constants: bool | None = True,
 ) -> Model:
     """Quantize a package by GPTQ: rounding errors make up for each other in the layers' outputs on the samples.
 
@@ -115,7 +115,7 @@ def linear_quantize_weights(
         workers: Threads; by default one for each core.
         progress: Called after each weight with the number done, of all, and a name.
         strict: As in `corepress.coreml.palettize_weights`.
-        spare_constants: As in `corepress.coreml.palettize_weights`.
+        spare_constants: As in `corepress.coreml.palettize_weights`, but that True is the default.
 
     Returns:
         The result, of the same kind as the model (for a path: a `Model`).
@@ -150,7 +150,7 @@ def prune_weights(
     workers: int | None = None,
     progress: Progress | None = None,
     strict: bool = False,
-    spare_constants: bool | None = None,
+    spare_constants: bool | None = True,
 ) -> Model:
     """Prune a package by SparseGPT: what stays makes up for what goes.
 
@@ -170,7 +170,7 @@ def prune_weights(
         workers: Threads; by default one for each core.
         progress: Called after each weight with the number done, of all, and a name.
         strict: As in `corepress.coreml.palettize_weights`.
-        spare_constants: As in `corepress.coreml.palettize_weights`.
+        spare_constants: As in `corepress.coreml.palettize_weights`, but that True is the default.
 
     Returns:
         The result, of the same kind as the model (for a path: a `Model`).

@@ -63,12 +63,13 @@ ALLOWED: dict[str, set[str]] = {
         "verification", "linting", "coreml", "runtime", "formats", "targets", "metrics", "weights", "tables",
         "json_numbers", "sizes", "errors", "version",
     },
-    "recipe": {
-        "names", "coreml", "neural_network", "targets", "configuration", "fields", "split", "sequences", "errors",
-    },
     "refining": {
-        "verification", "augmenting", "coreml", "algorithms", "runtime", "formats", "metrics", "split", "sequences",
-        "weights", "json_numbers", "durations", "engine", "peer", "errors",
+        "verification", "augmenting", "coreml", "algorithms", "runtime", "formats", "opsets", "metrics", "split",
+        "sequences", "weights", "json_numbers", "durations", "engine", "peer", "errors",
+    },
+    "recipe": {
+        "names", "coreml", "neural_network", "targets", "configuration", "fields", "split", "sequences", "durations",
+        "refining", "errors",
     },
     "searching": {
         "recipe", "coreml", "neural_network", "runtime", "formats", "targets", "weights", "kernels", "metrics",

@@ -150,7 +150,10 @@ def test_what_was_given_stays_as_it_is() -> None:
         ({"steps": [{"palletize": {"nbits": 4}}]}, "step 1: unknown key 'palletize'. Did you mean \"palettize\"?"),
         ({"steps": ["palletize"]}, 'Did you mean "palettize"?'),
         ({"steps": [4]}, "step 1 must be a mapping"),
-        ({"steps": [{"ops": {}}]}, "step 1 must have one of prune, palettize, quantize, activations, decompress. Got"),
+        (
+            {"steps": [{"ops": {}}]},
+            "step 1 must have one of prune, palettize, quantize, activations, refine, decompress. Got",
+        ),
         ({"steps": [{"prune": {}, "quantize": {}}]}, "Got prune, quantize."),
         (
             {"steps": ["decompress", {"palettize": {"nbit": 4}}]},

@@ -184,12 +184,13 @@ def compress(
     page: Page,
     running: options.Running,
 ) -> None:
-    """Run several steps (prune, palettize, quantize, activations) as a recipe says; also on older neural networks."""
+    """Run several steps (prune, palettize, quantize, activations, refine) as a recipe says; also on older networks."""
     from corepress import recipe as recipes
 
     steps = recipes.load(recipe, networks=holds_networks(model))
     learns = any(step.activations is not None for step in steps.steps)
-    check_asks(model, [step.config for step in steps.steps], recipe, learns)
+    configs = [step.config for step in steps.steps if step.refining is None]
+    check_asks(model, configs, recipe, learns)
     learning = next((f"{step.learns_by} of the recipe" for step in steps.steps if step.learns_by), "")
     run_step("compress", model, to, running, lambda source, progress, samples: recipes.run(
         source, steps, workers=running.workers, progress=progress, sample_data=samples or None, **limits.keywords(),

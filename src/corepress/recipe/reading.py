@@ -22,6 +22,7 @@ from corepress.fields import read, read_yaml, suggestion
 from corepress.names import API, SHORT
 from corepress.neural_network.config import NetworkConfig, NetworkLinearConfig, NetworkPaletteConfig
 from corepress.recipe.activations import ARGUMENTS, KEYS, Activations
+from corepress.recipe.refining import Refining
 from corepress.recipe.steps import KINDS, LEVELS, AnyConfig, Kind, Recipe, Step
 
 # The three ways to prune exclude each other: who asks for one does not inherit the arguments of another.
@@ -113,9 +114,9 @@ def parse(content: Any, where: str = "recipe", *, networks: bool = False) -> Rec
         step = _step(entry, f"{where}: step {number}", target, _NETWORKS if networks else _PACKAGES)
         joint = step.config is not None and any(_may_meet(step.config, other) for other in before)
         steps.append(replace(step, joint=joint and step.activations is None))
-        if step.config is None:
+        if step.kind == "decompress":
             before = []  # what it decompressed is dense again, so the next one starts afresh
-        elif step.activations is None:
+        elif step.config is not None and step.activations is None:
             before.append(step.config)
     return Recipe(None if target is None else target.name, tuple(steps), networks)
 
@@ -154,6 +155,8 @@ def _step(entry: Any, where: str, target: targets.Target | None, face: _Face) ->
         if step[kind] or len(step) > 1:
             raise ConfigError(f"{where} takes no arguments: it makes every weight dense.")
         return Step(kind, None, joint=False)
+    if kind == "refine":
+        return _refinement(step, where, face)
     if kind not in face.kinds:
         lacking = "quantized activations" if kind == "activations" else "such weights"
         raise ConfigError(f"{where}: neural networks have no {lacking}. Known are: {', '.join(face.kinds)}.")
@@ -167,6 +170,17 @@ def _step(entry: Any, where: str, target: targets.Target | None, face: _Face) ->
             with _naming(where):
                 targets.require(held.features() if settings is None else ["activation quantization"], target)
     return Step(kind, config, joint=False, method=method, activations=settings, function=step.get("function"))
+
+
+def _refinement(step: Mapping[str, Any], where: str, face: _Face) -> Step:
+    if face is _NETWORKS:
+        raise ConfigError(f"{where}: the weights of neural networks do not learn from samples.")
+    if len(step) > 1:
+        raise ConfigError(
+            f"{where} takes its settings only: {', '.join(field.name for field in attrs.fields(Refining))}."
+        )
+    settings = read(step["refine"] or {}, Refining, where)
+    return Step("refine", None, joint=False, function=settings.function, refining=settings)
 
 
 def _method(kind: Kind, method: Any, where: str, face: _Face) -> str | None:

@@ -85,6 +85,8 @@ def _run(
     function: str | None,
     device: str,
 ) -> Any:
+    original = model
+
     def apply(model: Any, steps: Sequence[tuple[int, Step]]) -> Any:
         """Steps with their numbers. Before one that equalizes channels those before it are a part of it."""
         first = max((place for place, (_, step) in enumerate(steps) if _equalizes(step)), default=0)
@@ -95,15 +97,20 @@ def _run(
         return model
 
     def once(model: Any, number: int, step: Step, before: Sequence[tuple[int, Step]] = ()) -> Any:
-        if step.config is None:
+        if step.kind == "decompress":
             return decompress_weights(model, workers=workers, progress=progress)
-        assert isinstance(step.config, OptimizationConfig)
         where = f"step {number} ({step.kind})"
-        words = {level: f"{where}, {word}:" for level, word in LEVELS.items()}
         if step.learns_by and samples is None:
             learning = f"its method, {step.method}," if step.method else "it"
             raise ConfigError(f"{where}: {learning} learns from samples: sample_data is needed")
         given: dict[str, Any] = {"function": step.function or function, "device": device}
+        if step.refining is not None:
+            from corepress.refining.refine import refine
+
+            keywords = {**step.refining.keywords(), **given}
+            return refine(original, model, samples or [], **keywords, held_back=held_back, progress=progress).model
+        assert isinstance(step.config, OptimizationConfig)
+        words = {level: f"{where}, {word}:" for level, word in LEVELS.items()}
         if step.activations is not None:
             from corepress.coreml.activations.quantize import quantized
 

@@ -8,8 +8,9 @@ from typing import Literal, get_args
 from corepress.coreml.config import OptimizationConfig
 from corepress.neural_network.config import NetworkConfig
 from corepress.recipe.activations import Activations
+from corepress.recipe.refining import Refining
 
-Kind = Literal["prune", "palettize", "quantize", "activations", "decompress"]
+Kind = Literal["prune", "palettize", "quantize", "activations", "refine", "decompress"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 # The levels of a configuration, and what a recipe calls them.
 LEVELS = {
@@ -23,13 +24,14 @@ class Step:
     """One step of a recipe.
 
     Args:
-        kind: "prune", "palettize", "quantize", "activations" or "decompress".
-        config: Which weight, or operation, gets what; None for "decompress".
+        kind: "prune", "palettize", "quantize", "activations", "refine" or "decompress".
+        config: Which weight, or operation, gets what; None for "refine" and "decompress".
         joint: Whether weights that are compressed already are compressed further, as they are by a step that may meet
             the weights of one before it.
         method: The one that learns from samples, if any.
         activations: For "activations" what is said beside the configuration, else None.
         function: Of a model with several functions, the one that the samples are for; None for that of `recipe.run`.
+        refining: For "refine" how it learns, else None.
 
     Examples:
         >>> from corepress import recipe
@@ -44,11 +46,12 @@ class Step:
     method: str | None = None
     activations: Activations | None = None
     function: str | None = None
+    refining: Refining | None = None
 
     @property
     def learns_by(self) -> str:
         """The words by which it learns from samples; empty for a step that does not."""
-        if self.activations is not None:
+        if self.activations is not None or self.refining is not None:
             return f"the step {self.kind}"
         return f"method: {self.method}" if self.method else ""
 

@@ -31,7 +31,7 @@ OURS = {
     "torch": {"search"},
     "torch.layerwise_compression": {"LUTGPTQ", "ModuleLUTGPTQConfig", "lut_gptq"},
     "torch.quantization": {"CoreMLQuantizer"},  # not in its `__init__`
-    "coreml": {"CompressionGranularity", "to_coremltools", "calibrated"},  # the first is in its `_config`
+    "coreml": {"CompressionGranularity", "to_coremltools", "calibrated", "rotate"},  # the first is in its `_config`
 }
 # Defaults that differ on purpose: by default all cores work, and layers stay where they are.
 DEFAULTS = {

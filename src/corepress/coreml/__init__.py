@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from corepress.coreml.palettize import palettize_weights as palettize_weights
     from corepress.coreml.prune import prune_weights as prune_weights
     from corepress.coreml.quantize import linear_quantize_weights as linear_quantize_weights
+    from corepress.coreml.rotating import rotate as rotate
 
 __all__ = [
     "CompressionGranularity",
@@ -41,6 +42,7 @@ __all__ = [
     "linear_quantize_weights",
     "palettize_weights",
     "prune_weights",
+    "rotate",
     "to_coremltools",
 ]
 
@@ -55,6 +57,7 @@ _LAZY = {
     "linear_quantize_weights": "corepress.coreml.quantize",
     "palettize_weights": "corepress.coreml.palettize",
     "prune_weights": "corepress.coreml.prune",
+    "rotate": "corepress.coreml.rotating",
 }
 
 

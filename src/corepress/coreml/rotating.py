@@ -1,0 +1,187 @@
+"""Rotation of what flows between the layers of a transformer, folded into the weights; no answer changes.
+
+In some directions the numbers between layers are far larger than in others, and weights that write or read them have
+heavy tails, which one table or one scale for a channel holds badly. A layer may as well write x R for an orthogonal
+matrix R, if all that read it turn it back: a product with the weight W becomes one with W R. A norm without a mean
+(RMSNorm) gives the same for x R, turned, since a rotation keeps lengths; its gains move into the weights that read it
+first. (Ashkboos et al. 2024, "QuaRot", arXiv 2404.00456; Liu et al. 2024, "SpinQuant", arXiv 2405.16406, its R1.)
+
+`coreml/stream.py` finds out which values can be turned.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corepress.coreml.interop import takes_any_model
+from corepress.coreml.rewrite import names_in_use, rewrite, sharing_store
+from corepress.coreml.stream import Gain, Role, Stream
+from corepress.engine import Skip
+from corepress.errors import UnsupportedError
+from corepress.formats.mlprogram import Model, Weight
+from corepress.formats.mlprogram.constexpr import set_name, write_weight
+from corepress.formats.mlprogram.model import DEFAULT_WEIGHT_FILE
+from corepress.formats.mlprogram.program import edit, nodes
+from corepress.formats.mlprogram.values import scalar
+from corepress.formats.schema import Operation
+from corepress.targets import by_opset
+
+Array = NDArray[Any]
+
+
+@takes_any_model
+def rotate(mlmodel: Model, *, seed: int = 0) -> Model:
+    """Turn what flows between the layers of a language model, so that its weights have shorter tails.
+
+    The result answers the same, but for rounding, and takes the same room, but for one small matrix where a table of
+    embeddings is the last layer, too. Compress it afterwards. It serves models whose norms subtract no mean (RMSNorm),
+    as Llama, Qwen and SmolLM have them. Where a norm divides by the largest number first, as coremltools 9 writes
+    RMSNorm, that counts in its epsilon: answers then differ by parts of about epsilon times the width.
+
+    Args:
+        mlmodel: A path, a `corepress.Model` or an `MLModel` of coremltools; none of its weights compressed.
+        seed: Of the signs of the rotation, which is a Hadamard matrix, or the product of one with a cosine transform
+            where the width is no power of two.
+
+    Returns:
+        The result, of the same kind as the model (for a path: a `Model`).
+
+    Raises:
+        UnsupportedError: Where it is not certain that all answers stay; the sentence names the operation.
+
+    Examples:
+        >>> cto.coreml.rotate("model.mlpackage")
+        Traceback (most recent call last):
+        ...
+        corepress.errors.UnsupportedError: no table of embeddings is looked up, where the values to rotate would begin
+    """
+    result = mlmodel.copy()
+    everything = nodes(result.spec)
+    stream = Stream(result, everything)
+    tables = [node for node in everything if node.type == "gather" and stream.held(node, "x") is not None]
+    if not tables:
+        raise UnsupportedError("no table of embeddings is looked up, where the values to rotate would begin")
+    # Of several, that of words is the largest; all functions of a model look up in it.
+    words = stream.needed(max(tables, key=lambda node: stream.needed(node, "x").size), "x").key
+    for node in tables:
+        if stream.needed(node, "x").key == words:
+            stream.follow(node)
+    stream.check()
+    return _turned(result, stream, rotation(stream.width, seed))
+
+
+def rotation(width: int, seed: int = 0) -> NDArray[np.float64]:
+    """An orthogonal matrix in which every number is about as large: of Hadamard where the width allows it."""
+    odd = width
+    while odd % 2 == 0:
+        odd //= 2
+    hadamard = np.ones((1, 1))
+    while len(hadamard) * odd < width:
+        hadamard = np.block([[hadamard, hadamard], [hadamard, -hadamard]])
+    # The cosine transform (DCT-II) of the odd factor.
+    places = np.arange(odd)
+    cosines = np.cos(np.pi * (places[None] + 0.5) * places[:, None] / odd) * np.sqrt(2 / odd)
+    cosines[0] = np.sqrt(1 / odd)
+    signs = np.random.default_rng(seed).choice([-1.0, 1.0], width)
+    whole: NDArray[np.float64] = np.kron(hadamard / np.sqrt(len(hadamard)), cosines) * signs[:, None]
+    return whole
+
+
+@dataclass(frozen=True, eq=False)
+class _Given:
+    """Puts an array in the place of a weight; weights that share theirs get the same one, and go on sharing."""
+
+    value: Array
+
+    def __call__(self, weight: Weight) -> Array:
+        return self.value
+
+
+def _turned(model: Model, stream: Stream, turn: NDArray[np.float64]) -> Model:
+    """The model with all weights of a stream rotated."""
+    ways, mixed = _ways(stream)
+    put: dict[tuple[str, str], _Given] = {}
+    for key, (role, gain) in ways.items():
+        first = stream.weights[key][0]
+        whole = np.moveaxis(first.dense().astype(np.float64), role.axis, -1)
+        if gain is not None:
+            whole = whole * gain.weight.dense().astype(np.float64).reshape(-1)
+            ones = _Given(np.ones_like(gain.weight.dense()))
+            put |= {(weight.function, weight.output): ones for weight in stream.weights[gain.weight.key]}
+        value = _Given(np.ascontiguousarray(np.moveaxis(whole @ turn, -1, role.axis).astype(first.dtype)))
+        put |= {(weight.function, weight.output): value for weight in stream.weights[key]}
+    names = names_in_use(model)
+    products = [(gain.node, _product(model, gain, turn, names[str(gain.node.function)])) for gain in mixed]
+    replaced = {id(gain.node) for gain in mixed}
+    held = {id(gain.weight.node): gain.weight.node for gain in mixed if gain.weight.argument is None}
+    unread = [node for node in held.values() if all(id(use.node) in replaced for use in node.uses)]
+    edit([*products, *((node, []) for node in unread)])
+
+    def choose(weight: Weight) -> _Given:
+        if (weight.function, weight.output) not in put:
+            raise Skip("it stays", quiet=True)
+        return put[weight.function, weight.output]
+
+    result = rewrite(model, choose)
+    result.skipped = dict(model.skipped)
+    # What is compressed afterwards is compared with the rotated weights.
+    result.origin, result.changed = None, frozenset()
+    return result
+
+
+def _ways(stream: Stream) -> tuple[dict[Any, tuple[Role, Gain | None]], list[Gain]]:
+    """What is done with each weight, and which gains goes into it; and the gains that go into none.
+
+    A table of embeddings that is the last layer, too, can't take up the gains before that: it would no longer be the
+    same table. Such gains become a product with a small matrix, which turns back, multiplies, and turns again.
+    """
+    shared = {
+        gain.weight.key
+        for gain in stream.gains.values()
+        if any(stream.roles.get(key) for key, _ in gain.readers) or not gain.readers
+    }
+    ways: dict[Any, tuple[Role, Gain | None]] = {}
+    mixed = []
+    for gain in stream.gains.values():
+        alone = gain.weight.key not in shared
+        if not alone:
+            mixed.append(gain)
+        for key, role in gain.readers:
+            if alone and ways.setdefault(key, (role, gain))[1] is not gain:
+                raise UnsupportedError(f"{gain.node}: what reads its product reads other gains, too")
+            if not alone:
+                stream.roles.setdefault(key, set()).add(role)
+    for key, roles in stream.roles.items():
+        if len(roles) != 1 or key in ways:
+            raise UnsupportedError(f"{stream.weights[key][0].name!r} would have to be rotated in two ways")
+        ways[key] = next(iter(roles)), None
+    return ways, mixed
+
+
+def _product(model: Model, gain: Gain, turn: NDArray[np.float64], taken: set[str]) -> list[Any]:
+    """The product of turned values with gains, as one with a matrix."""
+    node, gains = gain.node, gain.weight.dense()
+    matrix = (turn.T * gains.astype(np.float64).reshape(-1)) @ turn
+    name = f"{node.op.outputs[0].name}_rotated"
+    while name in taken:
+        name += "_"
+    taken.add(name)
+    generation = 2 if by_opset(node.function.opset).constexpr == "inputs" else 1
+    store = sharing_store(model, gain.weight.file or DEFAULT_WEIGHT_FILE, [])
+    constants = write_weight(matrix.astype(gains.dtype), name, generation=generation, store=store)
+    product = Operation(type="matmul")
+    product.outputs.add().CopyFrom(node.op.outputs[0])
+    product.attributes.add(key="name")
+    set_name(product, node.name)
+    for entry in node.op.inputs:
+        operand = node.operand(entry.key)
+        if operand is not None and entry.key not in gain.arguments:
+            product.inputs.add(key="x").value.CopyFrom(entry.value)
+    product.inputs.add(key="y").value.arguments.add(name=name)
+    for key in ("transpose_x", "transpose_y"):
+        product.inputs.add(key=key).value.arguments.add().value.CopyFrom(scalar(False, "bool"))
+    return [*constants, product]

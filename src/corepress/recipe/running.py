@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from corepress.configuration import Rule
@@ -17,7 +17,8 @@ from corepress.recipe.steps import LEVELS, Recipe, Step
 from corepress.sequences import Sample
 from corepress.split import HELD_BACK
 
-Samples = list[Sample]
+# Of one function, or by the names of several.
+Samples = Iterable[Sample] | Mapping[str, Iterable[Sample]]
 
 
 def run(
@@ -29,7 +30,7 @@ def run(
     progress: Any = None,
     strict: bool = False,
     spare_constants: bool | None = None,
-    sample_data: Iterable[Sample] | None = None,
+    sample_data: Samples | None = None,
     held_back: float = HELD_BACK,
     function: str | None = None,
     device: str = "cpu",
@@ -66,7 +67,8 @@ def run(
     """
     if recipe.networks:
         return _run_networks(model, recipe, workers, progress, strict, spare_constants)
-    samples = None if sample_data is None else list(sample_data)
+    once = sample_data is None or isinstance(sample_data, Mapping)  # else it may be an iterator, for several steps
+    samples = sample_data if once else list(sample_data or ())
     learning: dict[str, Any] = {"samples": samples, "held_back": held_back, "function": function, "device": device}
     return _run(model, recipe, target or recipe.target, workers, progress, strict, spare_constants, **learning)
 

@@ -299,6 +299,10 @@ def _split(
 
     if held_back is None:
         held_back = HELD_BACK if judged else 0.0
+    if isinstance(samples, Mapping):
+        raise ConfigError(
+            "sample_data must be samples of one function, named by function, where activations are quantized"
+        )
     if isinstance(held_back, int | float):
         given = split_of(model, samples, 0.0, function).learnt
         split = Split(*hold_back(given, held_back))

@@ -14,6 +14,7 @@ from corepress.coreml.calibrated.sensitivity import weighted
 from corepress.coreml.method import Choose, Plan
 from corepress.coreml.rewrite import Outcome, rewrite
 from corepress.engine import Progress
+from corepress.errors import ConfigError
 from corepress.formats.mlprogram import Model
 from corepress.split import HELD_BACK
 
@@ -48,6 +49,8 @@ def compressed(
     split = split_of(model, sample_data, held_back, function)
     tell = _over_attempts(progress, 2 if split.judged else 1)
     start = model
+    if activation_aware_scale and split.of:
+        raise ConfigError("activation_aware_scale needs samples of one function, and there are some for several")
     if activation_aware_scale:
         start = scale_activations(model, choose, split.learnt, function, device)
 
@@ -65,8 +68,8 @@ def compressed(
         worse = {weight: reason for weight, reason in result.unfitted.items() if reason == WORSE}
         if done <= set(result.unfitted):
             plain.unfitted, result, outcome = result.unfitted, plain, plain_outcome
-        elif is_better(model, result, plain, split.judged, function, device):
-            result, outcome = attempt(Split(split.samples, []), worse, True)
+        elif is_better(model, result, plain, split.judged_by(function), function, device):
+            result, outcome = attempt(split.all_learnt(), worse, True)
         else:
             plain.unfitted, worse = dict.fromkeys(done, WORSE_AS_A_WHOLE), {}
             result, outcome = plain, plain_outcome

@@ -3,7 +3,9 @@
 So its inputs are what the weights before it, compressed already, make of the samples. The original program runs beside,
 and each layer is fitted to the outputs that it has there (`statistics`). Inputs count as much as the model's outputs
 depend on what their layer makes of them (`sensitivity.of_vectors`): those of padding, which is masked later, don't.
-Of a pipeline the stages are fitted one after the other, each to its own outputs.
+Of a pipeline the stages are fitted one after the other, each to its own outputs. Of several functions, each with
+samples of its own, all are taken along together, so that they meet at the weights that they share: these are fitted to
+the inputs that they have in all of them.
 
 A weight is fitted to the samples to learn from. Where there are some to judge by, it takes that form only if its
 layer's outputs are nearer on them than with the form that the plain method gives.
@@ -13,26 +15,29 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import repeat
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from corepress.algorithms.fitted.layout import Layout
 from corepress.algorithms.fitted.statistics import Statistics
 from corepress.coreml.calibrated.fit import Given, fitted_form
 from corepress.coreml.calibrated.judging import Split
 from corepress.coreml.calibrated.layers import layout_of, vectors_of
-from corepress.coreml.calibrated.sensitivity import Counting, of_vectors
+from corepress.coreml.calibrated.sensitivity import of_vectors
 from corepress.engine import Progress, Skip
 from corepress.errors import CorepressError
 from corepress.formats.mlprogram import Model, Weight
 from corepress.runtime import load
 from corepress.runtime.plan import Step
+from corepress.runtime.program import Program
 from corepress.runtime.stages.pipeline import Pipeline
-from corepress.runtime.walk import each_program, walk
-from corepress.sequences import each_step
+from corepress.runtime.walk import each_program, walk, walking
+from corepress.sequences import Sample, each_step
 from corepress.weights import decompress
 
 # What an operation reads in each sample.
@@ -82,39 +87,50 @@ def _forms(
     progress: Progress | None,
 ) -> dict[tuple[Any, ...], Given]:
     """The form of each weight that the samples reach, by its `key`."""
+    chosen = _chosen(model, choose)
+    if split.of:
+        return _of_functions(model, chosen, split.of, unfitted, device, progress)
     program = load(model, device, precision="float32", function=function)
     # Compressed stages of a pipeline give those behind them other inputs; the original has its own.
     beside = load(model, device, precision="float32") if isinstance(program, Pipeline) else program
-    chosen = _chosen(model, choose)
-    waiting: dict[str, Waiting] = {
-        name: {
-            stage.constants[output]: found
-            for output, found in chosen.get(name, {}).items()
-            if output in stage.constants
-        }
-        for name, stage, _ in each_program(program, [])
-    }
-    tell = _counter(progress, sum(map(len, waiting.values())))
-    forms: dict[tuple[Any, ...], Given] = {}
-    samples = split.samples
+    waiting = {name: _waiting(stage, chosen.get(name, {})) for name, stage, _ in each_program(program, [])}
+    keys = {weight.key for weights in waiting.values() for weight, _ in weights.values()}
+    fit = _Fit(unfitted, _counter(progress, len(keys)))
+    learnt = len(list(each_step(split.learnt)))
     for (name, stage, given), (_, _, originals) in zip(
-        each_program(program, samples), each_program(beside, samples), strict=True
+        each_program(program, split.samples), each_program(beside, split.samples), strict=True
     ):
-        weights = waiting[name]
-        if not weights:
-            continue
-        readers = Counter(buffer for step in stage.module.plan.steps for _, buffer in step.held)
-        counting = of_vectors(stage, set(weights), given)
-        shared = _Shared(
-            {buffer for buffer in weights if readers[buffer] > 1}, counting, len(list(each_step(split.learnt)))
-        )
-        if shared.wanted:
-            walk(stage, given, shared.visit)
-        fitting = _Fitting(weights, shared, unfitted, tell)
-        for buffer, value in walk(stage, given, fitting.visit, originals=originals).items():
-            stage.module.get_buffer(buffer).copy_(value)
-        forms |= fitting.forms
-    return forms
+        if waiting[name]:
+            reached = _Reached(stage, waiting[name], given, originals, learnt)
+            fit.together([reached])
+            for buffer, value in reached.changes.items():
+                stage.module.get_buffer(buffer).copy_(value)
+    return fit.forms
+
+
+def _of_functions(
+    model: Model,
+    chosen: Mapping[str, Mapping[str, tuple[Weight, Any]]],
+    splits: Mapping[str, Split],
+    unfitted: Mapping[tuple[str, str], str],
+    device: str,
+    progress: Progress | None,
+) -> dict[tuple[Any, ...], Given]:
+    """The forms of the weights of several functions, by the samples of each."""
+    reached = []
+    for name, split in splits.items():
+        program = load(model, device, precision="float32", function=name)
+        assert isinstance(program, Program)  # pipelines have no functions to choose from
+        waiting, samples = _waiting(program, chosen.get(name, {})), split.samples
+        reached.append(_Reached(program, waiting, samples, samples, len(list(each_step(split.learnt)))))
+    keys = {weight.key for one in reached for weight, _ in one.weights.values()}
+    fit = _Fit(unfitted, _counter(progress, len(keys)))
+    fit.together(reached)
+    return fit.forms
+
+
+def _waiting(program: Program, chosen: Mapping[str, tuple[Weight, Any]]) -> Waiting:
+    return {program.constants[output]: found for output, found in chosen.items() if output in program.constants}
 
 
 def _chosen(model: Model, choose: Callable[[Weight], Any]) -> dict[str, dict[str, tuple[Weight, Any]]]:
@@ -140,82 +156,157 @@ def _counter(progress: Progress | None, total: int) -> Callable[[str], None]:
     return tell
 
 
-class _Shared:
-    """Gathers the inputs of weights that several operations read: all of them count. `learnt`: how many steps, the
-    first ones, are to learn from."""
+class _Reached:
+    """A program on its way through its operations, which waits at each that reads a weight that is to be compressed.
 
-    def __init__(self, wanted: set[str], counting: Mapping[str, Counting], learnt: int):
-        self.wanted, self.counting, self.learnt = wanted, counting, learnt
-        self.known: dict[str, Known] = {}
+    `learnt`: how many steps of `samples`, the first ones, are to learn from. `changes`: the new constants so far, and
+    at the end all of them, by the name of their buffer.
+    """
 
-    def visit(self, step: Step, arguments: Arguments) -> dict[str, Tensor]:
-        for key, buffer in step.held:
-            layout = layout_of(step.kind, key, arguments[0]) if buffer in self.wanted else None
-            if layout is not None:
-                known = self.known.setdefault(buffer, (Statistics(layout), Statistics(layout)))
-                if known[0].layout == layout:
-                    self.add(known, step, key, arguments, None)
-        return {}
+    def __init__(
+        self, program: Program, weights: Waiting, samples: Sequence[Sample], originals: Sequence[Sample], learnt: int
+    ):
+        self.program, self.weights, self.samples, self.learnt = program, weights, samples, learnt
+        self.counting = of_vectors(program, set(weights), samples) if weights else {}
+        self.changes: dict[str, Tensor] = {}
+        self._walk = walking(program, samples, originals=originals)
+        self._open: list[tuple[str, str]] = []
+        self._changed: dict[str, Tensor] = {}
+        self._seen: set[str] = set()
+        self._go(None)
 
-    def add(self, known: Known, step: Step, key: str, arguments: Arguments, originals: Arguments | None) -> None:
-        """What an operation multiplies its weight by, in the samples."""
+    @property
+    def at(self) -> tuple[Weight, Any] | None:
+        """The weight that is reached, with its action; None at the end."""
+        return self.weights[self._open[0][1]] if self._open else None
+
+    def awaits(self, key: tuple[Any, ...]) -> bool:
+        """Whether it is at a weight, or will be."""
+        return any(weight.key == key for buffer, (weight, _) in self.weights.items() if buffer not in self._seen)
+
+    def layout(self) -> Layout | None:
+        """How the weight that is reached is a matrix."""
+        return layout_of(self._step.kind, self._open[0][0], self._arguments[0])
+
+    def add_here(self, known: Known) -> None:
+        """Count what the operation that is reached multiplies its weight by, in the samples."""
+        if self.layout() == known[0].layout:
+            self._add(known, self._step, self._open[0][0], self._arguments, self._originals)
+
+    def add_everywhere(self, wanted: Mapping[str, tuple[Any, ...]], known: dict[tuple[Any, ...], Known]) -> None:
+        """Count the inputs of weights, given by buffer with their keys, in all operations that read them."""
+
+        def visit(step: Step, arguments: Arguments) -> dict[str, Tensor]:
+            for argument, buffer in step.held:
+                layout = layout_of(step.kind, argument, arguments[0]) if buffer in wanted else None
+                if layout is not None:
+                    own = known.setdefault(wanted[buffer], (Statistics(layout), Statistics(layout)))
+                    if own[0].layout == layout:
+                        self._add(own, step, argument, arguments, None)
+            return {}
+
+        if wanted:
+            walk(self.program, self.samples, visit)
+
+    def _add(self, known: Known, step: Step, argument: str, arguments: Arguments, originals: Arguments | None) -> None:
         layout, factors = known[0].layout, self.counting.get(step.name)
         if factors is not None:
             for statistics in known:
                 statistics.rows = factors.rows if statistics.rows is None else (statistics.rows + factors.rows) / 2
         for number, own in enumerate(arguments):
             statistics = known[number >= self.learnt]
-            others = repeat(None) if originals is None else vectors_of(step.kind, key, originals[number], layout)
+            others = repeat(None) if originals is None else vectors_of(step.kind, argument, originals[number], layout)
             first = 0
-            for vectors, original in zip(vectors_of(step.kind, key, own, layout), others, strict=False):
+            for vectors, original in zip(vectors_of(step.kind, argument, own, layout), others, strict=False):
                 last = first + vectors.shape[1]
                 statistics.add(vectors, original, None if factors is None else factors.vectors[number][first:last])
                 first = last
 
+    def put(self, value: NDArray[Any] | None) -> None:
+        """Go on with another value of the weight that is reached; None leaves it as it is."""
+        argument, buffer = self._open.pop(0)
+        self._seen.add(buffer)
+        if value is not None:
+            before = self._arguments[0][argument]
+            tensor = torch.from_numpy(value.copy()).to(before.device, before.dtype)
+            self._changed[argument] = self.changes[buffer] = tensor
+            for own in self._arguments:
+                own[argument] = tensor
+        if not self._open:
+            self._go(self._changed)
 
-class _Fitting:
-    """Compresses each weight when the first operation that reads it is reached. `shared`: what is known before."""
+    def _go(self, changed: dict[str, Tensor] | None) -> None:
+        """To the next operation that reads a weight."""
+        try:
+            while not self._open:
+                self._step, streams = next(self._walk) if changed is None else self._walk.send(changed)
+                self._arguments, self._originals = streams
+                self._changed = {}
+                changed, held = self._changed, self._step.held
+                self._open = [pair for pair in held if pair[1] in self.weights and pair[1] not in self._seen]
+        except StopIteration:
+            self._arguments = self._originals = []
 
-    def __init__(
-        self,
-        weights: Waiting,
-        shared: _Shared,
-        unfitted: Mapping[tuple[str, str], str],
-        tell: Callable[[str], None],
-    ):
+
+class _Fit:
+    """Compresses weights when programs reach them. `forms`: by their keys; `tell`: is called with each name."""
+
+    def __init__(self, unfitted: Mapping[tuple[str, str], str], tell: Callable[[str], None]):
         self.forms: dict[tuple[Any, ...], Given] = {}
-        self.waiting, self.shared, self.unfitted, self.tell = dict(weights), shared, unfitted, tell
+        self.unfitted, self.tell = unfitted, tell
 
-    def visit(self, step: Step, arguments: Arguments, originals: Arguments) -> dict[str, Tensor]:
-        """Compress the weights that an operation reads first of all; their new values."""
-        changed = {}
-        for key, buffer in step.held:
-            if buffer not in self.waiting:
-                continue
-            weight, action = self.waiting.pop(buffer)
-            try:
-                if reason := self.unfitted.get((weight.function, weight.output)):
-                    given = Given(action(weight), reason)
-                else:
-                    known = self.shared.known.get(buffer) or self._known(step, key, arguments, originals)
-                    learnt, judged = known or (None, None)
-                    has_judged = judged is not None and judged.hessian.count
-                    given = fitted_form(weight, action, learnt, judged if has_judged else None)
-            except CorepressError:
-                continue  # the compression itself will find the same, and say so
-            finally:
-                self.tell(weight.name)
-            self.forms[weight.key] = given
-            before = arguments[0][key]
-            changed[key] = torch.from_numpy(decompress(given.form).copy()).to(before.device, before.dtype)
-            for own in arguments:
-                own[key] = changed[key]
-        return changed
+    def together(self, programs: Sequence[_Reached]) -> None:
+        """Take programs to their ends. They wait for each other at the weights that they share."""
+        known = _read_often(programs)
+        while running := [one for one in programs if one.at is not None]:
+            # One that all come to. (Where they come to several in different orders, one does not wait.)
+            keys = [one.at[0].key for one in running if one.at is not None]
+            late = {key: sum(one.awaits(key) for one in running) - keys.count(key) for key in keys}
+            key = min(keys, key=late.__getitem__)
+            meeting = [one for one, own in zip(running, keys, strict=True) if own == key]
+            if key not in self.forms:
+                self._fit(meeting, known.get(key))
+            value = decompress(self.forms[key].form) if key in self.forms else None
+            for one in meeting:
+                one.put(value)
 
-    def _known(self, step: Step, key: str, arguments: Arguments, originals: Arguments) -> Known | None:
-        layout = layout_of(step.kind, key, arguments[0])
-        if layout is None:
-            return None
-        known = Statistics(layout), Statistics(layout)
-        self.shared.add(known, step, key, arguments, originals)
-        return known
+    def _fit(self, meeting: Sequence[_Reached], known: Known | None) -> None:
+        reached = meeting[0].at
+        assert reached is not None
+        weight, action = reached
+        try:
+            if reason := self.unfitted.get((weight.function, weight.output)):
+                given = Given(action(weight), reason)
+            else:
+                learnt, judged = known or _known(meeting) or (None, None)
+                has_judged = judged is not None and judged.hessian.count
+                given = fitted_form(weight, action, learnt, judged if has_judged else None)
+        except CorepressError:
+            return  # the compression itself will find the same, and say so
+        finally:
+            self.tell(weight.name)
+        self.forms[weight.key] = given
+
+
+def _read_often(programs: Sequence[_Reached]) -> dict[tuple[Any, ...], Known]:
+    """What the samples say of the weights that several operations of a program read: all of them count."""
+    often: set[tuple[Any, ...]] = set()
+    for one in programs:
+        readers = Counter(buffer for step in one.program.module.plan.steps for _, buffer in step.held)
+        often |= {weight.key for buffer, (weight, _) in one.weights.items() if readers[buffer] > 1}
+    known: dict[tuple[Any, ...], Known] = {}
+    for one in programs:
+        wanted = {buffer: weight.key for buffer, (weight, _) in one.weights.items() if weight.key in often}
+        one.add_everywhere(wanted, known)
+    return known
+
+
+def _known(meeting: Sequence[_Reached]) -> Known | None:
+    """What the samples say of the weight that programs are at."""
+    layout = meeting[0].layout()
+    if layout is None:
+        return None
+    known = Statistics(layout), Statistics(layout)
+    for one in meeting:
+        one.add_here(known)
+    return known

@@ -41,7 +41,9 @@ def palettize_weights(
         mlmodel: A path, a `corepress.Model` or an `MLModel` of coremltools.
         config: What to palettize and how, with `OpPalettizerConfig`s.
         sample_data: Inputs, {input name: array of the input's shape and type}; a few hundred typical ones, a few dozen
-            at least.
+            at least. For a model that keeps a state sequences, lists of such steps, as the app runs them. Of a model
+            with several functions also {function: samples}: weights that several of them read are fitted to the samples
+            of each.
         joint_compression: As in `corepress.coreml.palettize_weights`.
         method: "lut-gptq" keeps the outputs of each layer near those of the original model
             (`algorithms/fitted/lut_gptq.py`); "skm" weighs each element by how much the model's outputs depend on it
@@ -50,7 +52,7 @@ def palettize_weights(
             fitted to the others is better than the plain form: layer by layer, and for the model as a whole. Where it
             is not, the plain form is taken, with a warning; then all samples are fitted to, which doubles the time. 0
             holds none back; an iterable of other samples is judged by instead.
-        function: Of a model with several, the one that the samples are for.
+        function: Of a model with several, the one that the samples are for, where they are of one.
         target: Raise the model to this deployment target first, such as "iOS18".
         device: Where PyTorch computes, such as "cpu" or "cuda".
         workers: Threads; by default one for each core.

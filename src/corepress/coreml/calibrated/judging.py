@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from corepress.errors import ConfigError
 from corepress.formats.mlprogram import Model
 from corepress.metrics import decibels
 from corepress.runtime import load
@@ -21,7 +22,7 @@ from corepress.runtime.stages.pipeline import Pipeline
 from corepress.sequences import Sample
 from corepress.split import hold_back
 
-Samples = Iterable[Sample]
+Samples = Iterable[Sample] | Mapping[str, Iterable[Sample]]
 
 log = logging.getLogger(__name__)
 
@@ -30,50 +31,93 @@ WORSE_AS_A_WHOLE = "with fitted weights the model was worse on the samples held 
 
 @dataclass(frozen=True)
 class Split:
-    """Samples by input name: those to learn from, and those to judge by, which may be none."""
+    """Samples by input name: those to learn from, and those to judge by, which may be none.
+
+    `of`: of several functions the samples of each, which together are all of them; empty for those of one function.
+    """
 
     learnt: Sequence[Sample]
     judged: Sequence[Sample]
+    of: Mapping[str, Split] = field(default_factory=dict)
 
     @property
     def samples(self) -> list[Sample]:
         """All of them, those to learn from first."""
         return [*self.learnt, *self.judged]
 
+    def parts(self, function: str | None) -> Mapping[str | None, Split]:
+        """By the name of the function; `function`: that of the samples of one function."""
+        return dict(self.of.items()) if self.of else {function: self}
+
+    def judged_by(self, function: str | None) -> Mapping[str | None, Sequence[Sample]]:
+        """Those to judge by, by the name of the function."""
+        return {name: part.judged for name, part in self.parts(function).items()}
+
+    def all_learnt(self) -> Split:
+        """The same samples, all of them to learn from."""
+        return Split(self.samples, [], {name: part.all_learnt() for name, part in self.of.items()})
+
 
 def split_of(model: Model, samples: Samples, held_back: float | Samples, function: str | None) -> Split:
-    """The samples of a caller, checked. `held_back`: the part of them to judge by, or others for that.
+    """The samples of a caller, checked: of one function, or {function: samples}. `held_back`: the part of them to judge
+    by, or others for that.
 
     Raises ConfigError, with its number, for a sample that does not fit the model or is not finite.
     """
-    interface = interface_of(model, function)
+    names = {entry.key for entry in model.spec.mlProgram.functions}
+    if not isinstance(samples, Mapping) or not samples or not set(samples) <= names:
+        return _split(model, samples, held_back, function, ("sample_data", "held_back"))
+    if function is not None:
+        raise ConfigError(f"function={function!r} has no effect beside samples for each function")
+    others = held_back if isinstance(held_back, Mapping) else {}
+    if not isinstance(held_back, int | float) and set(others) != set(samples):
+        raise ConfigError("held_back must be a number, or samples for each function that sample_data has some for")
+    splits = {
+        name: _split(model, own, others.get(name, held_back), name, (f"sample_data[{name!r}]", f"held_back[{name!r}]"))
+        for name, own in samples.items()
+    }
+    learnt = [sample for part in splits.values() for sample in part.learnt]
+    return Split(learnt, [sample for part in splits.values() for sample in part.judged], splits)
 
-    given = list(checked(samples, interface, finite=True, warns=True))
+
+def _split(model: Model, samples: Any, held_back: Any, function: str | None, arguments: tuple[str, str]) -> Split:
+    """The samples of one function. `arguments`: what the caller calls them, and those to judge by."""
+    interface = interface_of(model, function)
+    given = list(checked(samples, interface, arguments[0], finite=True, warns=True))
     if not isinstance(held_back, int | float):
-        return Split(given, list(checked(held_back, interface, "held_back", finite=True)))
+        return Split(given, list(checked(held_back, interface, arguments[1], finite=True)))
     split = Split(*hold_back(given, held_back))
     if held_back and not split.judged:
         log.warning(
-            "sample_data holds too few different samples to hold some back: whether the fit is better than none was "
-            "not measured"
-        )
+            "%s holds too few different samples to hold some back: whether the fit is better than none was not "
+            "measured", arguments[0],
+        )  # fmt: skip
     return split
 
 
 def is_better(
-    original: Model, fitted: Model, plain: Model, judged: Sequence[Sample], function: str | None, device: str
+    original: Model,
+    fitted: Model,
+    plain: Model,
+    judged: Sequence[Sample] | Mapping[str | None, Sequence[Sample]],
+    function: str | None,
+    device: str,
 ) -> bool:
     """Whether a fitted model's outputs are as near to the original's, on the samples to judge by, as those of the one
-    that the plain method made; a warning says so if not."""
-    exact, one, two = (answers_of(model, judged, function, device) for model in (original, fitted, plain))
-    errors = error(exact, one), error(exact, two)
+    that the plain method made; a warning says so if not. `judged`: the samples, or those of several functions by their
+    names, of which the mean counts."""
+    found, parts = [], judged if isinstance(judged, Mapping) else {function: judged}
+    for name, own in parts.items():
+        exact, one, two = (answers_of(model, own, name, device) for model in (original, fitted, plain))
+        found.append((error(exact, one), error(exact, two)))
+    errors = [float(np.mean(column)) for column in zip(*found, strict=True)]
     # Written so that NaN never wins.
     if errors[0] <= errors[1] or math.isnan(errors[1]):
         return True
     log.warning(
         "the weights are compressed without the samples, which is better: on the %d held back the outputs have an SNR "
         "of %.1f dB, and of %.1f dB with weights fitted to the others",
-        len(judged), decibels(1, errors[1]), decibels(1, errors[0]),
+        sum(map(len, parts.values())), decibels(1, errors[1]), decibels(1, errors[0]),
     )  # fmt: skip
     return False
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -72,33 +72,57 @@ def weighted(
     `unfitted`: why weights, by function and output name, get none; it takes more of them. `progress` is not called:
     what takes time for each weight is the run.
     """
-    program = load(model, device, precision="float32", function=function)
-    wanted: dict[str, set[str]] = {}
+    wanted: dict[str, dict[str, Weight]] = {}
     for weight in model.weights():
         with contextlib.suppress(Skip):
             choose(weight)
             if (weight.function, weight.output) not in unfitted:
-                wanted.setdefault(weight.function, set()).add(weight.output)
-    known: dict[tuple[str, str], tuple[Sensitivity, Sensitivity | None]] = {}
-    for name, stage, given in each_program(program, split.samples):
-        buffers = {output: stage.constants[output] for output in wanted.get(name, ()) if output in stage.constants}
-        if not buffers:
-            continue
-        learnt = squared_gradients(stage, set(buffers.values()), given[: len(split.learnt)])
-        judged = squared_gradients(stage, set(buffers.values()), given[len(split.learnt) :]) if split.judged else {}
-        for output, buffer in buffers.items():
-            if buffer in learnt:
-                other = Sensitivity(judged[buffer]) if buffer in judged else None
-                known[name, output] = Sensitivity(learnt[buffer]), other
+                wanted.setdefault(weight.function, {})[weight.output] = weight
+    # By the key of the weight, which several functions may share: their samples count as one.
+    learnt, judged = _Importances({}), _Importances({})
+    for own, part in split.parts(function).items():
+        program = load(model, device, precision="float32", function=own)
+        for name, stage, given in each_program(program, part.samples):
+            buffers = {
+                stage.constants[output]: weight.key
+                for output, weight in wanted.get(name, {}).items()
+                if output in stage.constants
+            }
+            if not buffers:
+                continue
+            for importances, samples in ((learnt, given[: len(part.learnt)]), (judged, given[len(part.learnt) :])):
+                importances.add(
+                    squared_gradients(stage, set(buffers), samples) if samples else {}, buffers, len(samples)
+                )
 
     def with_importance(weight: Weight) -> Any:
         action, key = choose(weight), (weight.function, weight.output)
-        if key in known:
-            return _Fit(action, *known[key], unfitted)
+        if (importance := learnt.of(weight.key)) is not None:
+            return _Fit(action, importance, judged.of(weight.key), unfitted)
         unfitted.setdefault(key, "no output of the model depends on it, or no sample reaches it")
         return action
 
     return with_importance
+
+
+@dataclass
+class _Importances:
+    """The importance of the elements of weights, by their keys: sums over functions, and over how many samples."""
+
+    sums: dict[Any, tuple[NDArray[np.float32], int]]
+
+    def add(self, found: Mapping[str, NDArray[np.float32]], keys: Mapping[str, Any], count: int) -> None:
+        """Count what so many samples say of some constants, given by buffer."""
+        for buffer, importance in found.items():
+            before, counted = self.sums.get(keys[buffer], (np.float32(0), 0))
+            self.sums[keys[buffer]] = before + importance * np.float32(count), counted + count
+
+    def of(self, key: Any) -> Sensitivity | None:
+        """The mean over the samples, or None if there are none."""
+        if key not in self.sums:
+            return None
+        total, count = self.sums[key]
+        return Sensitivity(total / np.float32(count))
 
 
 def squared_gradients(program: Program, buffers: set[str], samples: Iterable[Sample]) -> dict[str, NDArray[np.float32]]:

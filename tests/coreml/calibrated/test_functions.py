@@ -1,0 +1,130 @@
+"""Weights that several functions read are fitted to the samples of each of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import corepress
+from corepress.coreml import OpPalettizerConfig, OptimizationConfig, calibrated
+from corepress.errors import ConfigError
+
+CONFIG = OptimizationConfig(OpPalettizerConfig(nbits=3, weight_threshold=0))
+HALF = np.r_[np.ones(32), np.zeros(32)] + 0.02
+
+
+def package(folder: Path) -> Path:
+    """Two functions of two layers; the first weight is shared, the other one is the function's own."""
+    import coremltools as ct
+    from coremltools.converters.mil.mil import Builder as mb
+    from coremltools.converters.mil.mil import types
+
+    rng = np.random.default_rng(3)
+    shared = rng.normal(size=(64, 64)).astype(np.float32)
+    description = ct.utils.MultiFunctionDescriptor()
+
+    def function(name: str, own: np.ndarray) -> Any:
+        @mb.program(input_specs=[mb.TensorSpec((1, 64), types.fp32)], opset_version=ct.target.iOS18)
+        def program(x):
+            hidden = mb.relu(x=mb.linear(x=x, weight=shared, name=f"shared_{name}"))
+            return mb.linear(x=hidden, weight=own, name=f"own_{name}")
+
+        return program
+
+    for name in ("prefill", "decode"):
+        own = rng.normal(size=(32, 64)).astype(np.float32)
+        model = ct.convert(
+            function(name, own), convert_to="mlprogram", minimum_deployment_target=ct.target.iOS18,
+            compute_precision=ct.precision.FLOAT32, skip_model_load=True,
+        )  # fmt: skip
+        path = folder / f"{name}.mlpackage"
+        model.save(str(path))
+        description.add_function(str(path), src_function_name="main", target_function_name=name)
+    description.default_function_name = "prefill"
+    path = folder / "functions.mlpackage"
+    ct.utils.save_multifunction(description, str(path))
+    return path
+
+
+@pytest.fixture(scope="module")
+def functions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return package(tmp_path_factory.mktemp("functions"))
+
+
+def samples(count: int, scale: np.ndarray, seed: int = 0) -> list[dict[str, np.ndarray]]:
+    rng = np.random.default_rng(seed)
+    return [{"x": (rng.normal(size=(1, 64)) * scale).astype(np.float32)} for _ in range(count)]
+
+
+# One function sees the first half of the inputs, the other one the second half.
+PREFILL, DECODE = samples(120, HALF), samples(120, HALF[::-1], 1)
+
+
+def snr(original: Path, model: Any, function: str, given: list[dict[str, np.ndarray]]) -> float:
+    return corepress.verify(original, model, given, function=function).worst.snr
+
+
+@pytest.mark.parametrize("method", ["lut-gptq", "skm"])
+def test_what_is_shared_counts_the_samples_of_each_function(functions, method) -> None:
+    both = {"prefill": PREFILL, "decode": DECODE}
+    fit = {"method": method, "held_back": 0}
+    judged = {"prefill": samples(60, HALF, 2), "decode": samples(60, HALF[::-1], 3)}
+    one = calibrated.palettize_weights(functions, CONFIG, PREFILL, function="prefill", **fit)
+    two = calibrated.palettize_weights(functions, CONFIG, both, **fit)
+    if method == "lut-gptq":
+        kept = [min(snr(functions, model, name, own) for name, own in judged.items()) for model in (one, two)]
+        assert kept[1] > kept[0] + 1
+    assert {function for function, _ in one.unfitted} == {"decode"}
+    assert not two.unfitted and {function for function, _ in two.changed} == set(both)
+    # The weights are shared still.
+    matrices = [weight.key for weight in two.weights() if len(weight.shape) == 2]
+    assert len(matrices) == 4 and len(set(matrices)) == 3
+
+
+def test_a_fit_to_the_samples_of_all_is_that_to_their_sum(functions) -> None:
+    """Beside what GPTQ makes of the first layer with the Hessian of all inputs."""
+    from corepress.algorithms.fitted.statistics import Statistics
+
+    seen = []
+    original = Statistics.add
+
+    def add(self, vectors, *arguments):
+        seen.append((id(self), vectors.clone()))
+        return original(self, vectors, *arguments)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Statistics, "add", add)
+        calibrated.palettize_weights(functions, CONFIG, {"prefill": PREFILL, "decode": DECODE}, held_back=0)
+    gathered: dict[int, list[np.ndarray]] = {}
+    for place, vectors in seen:
+        gathered.setdefault(place, []).append(vectors.numpy().reshape(-1, 64))
+    expected = np.concatenate([sample["x"] for sample in [*PREFILL, *DECODE]])
+    assert any(len(own) == 240 and np.array_equal(np.concatenate(own), expected) for own in gathered.values())
+    assert sorted(len(own) for own in gathered.values()) == [120, 120, 240]
+
+
+def test_samples_of_each_function_are_held_back(functions, caplog) -> None:
+    both = {"prefill": PREFILL, "decode": DECODE}
+    config = OptimizationConfig(OpPalettizerConfig(nbits=2, weight_threshold=0))
+    model = calibrated.palettize_weights(functions, config, both)
+    plain = corepress.coreml.palettize_weights(functions, config)
+    for name, own in (("prefill", samples(60, HALF, 2)), ("decode", samples(60, HALF[::-1], 3))):
+        assert snr(functions, model, name, own) > snr(functions, plain, name, own)
+    others = {"prefill": samples(20, HALF, 4), "decode": samples(20, HALF[::-1], 5)}
+    assert calibrated.palettize_weights(functions, config, both, held_back=others).changed
+
+
+def test_samples_that_are_none_for_these_functions(functions) -> None:
+    both = {"prefill": PREFILL[:6], "decode": DECODE[:6]}
+    broken = {**both, "decode": [{"x": np.full((1, 64), np.nan)}]}
+    for given, options, message in (
+        (both, {"function": "decode"}, "function='decode' has no effect beside samples for each function"),
+        (broken, {}, r"sample 0 of sample_data\['decode'\]: input 'x' holds NaN"),
+        ({**both, "other": []}, {}, "sample_data must be a list"),
+        (both, {"held_back": PREFILL}, "held_back must be a number, or samples for each function"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            calibrated.palettize_weights(functions, CONFIG, given, **options)

@@ -110,14 +110,14 @@ def _run(
             from corepress.refining.refine import refine
 
             keywords = {**step.refining.keywords(), **given}
-            return refine(original, model, samples or [], **keywords, held_back=held_back, progress=progress).model
+            return refine(original, model, _of_one(samples), **keywords, held_back=held_back, progress=progress).model
         assert isinstance(step.config, OptimizationConfig)
         words = {level: f"{where}, {word}:" for level, word in LEVELS.items()}
         if step.activations is not None:
             from corepress.coreml.activations.quantize import quantized
 
             return quantized(
-                model, step.config, samples or [], **{**step.activations.keywords(), **given}, target=target,
+                model, step.config, _of_one(samples), **{**step.activations.keywords(), **given}, target=target,
                 workers=workers, progress=progress, strict=strict, words=words,
                 compress=lambda model: apply(model, before),
             )[0]  # fmt: skip
@@ -139,6 +139,13 @@ def _run(
         return compressed(plan, samples or [], held_back, **given, workers=workers, progress=progress)
 
     return apply(model, list(enumerate(recipe.steps, 1)))
+
+
+def _of_one(samples: Samples | None) -> Iterable[Sample]:
+    """Samples for a step that runs one function."""
+    if isinstance(samples, Mapping):
+        raise ConfigError("the steps refine and activations learn from samples of one function, not of several")
+    return samples or []
 
 
 def _equalizes(step: Step) -> bool:

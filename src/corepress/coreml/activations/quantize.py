@@ -116,7 +116,7 @@ def linear_quantize_activations(
 def quantized(
     model: Model,
     config: OptimizationConfig,
-    sample_data: Iterable[Sample],
+    sample_data: Iterable[Sample] | Mapping[str, Iterable[Sample]],
     *,
     observer: str = "min_max",
     exceptions: Iterable[str] | Literal["auto"] = (),
@@ -148,6 +148,8 @@ def quantized(
         assert isinstance(op_config, OpLinearQuantizerConfig)
         if op_config.nbits != 8:
             raise ConfigError("activations can be int8 or uint8 only: set dtype accordingly")
+    if isinstance(sample_data, Mapping):
+        raise ConfigError("sample_data must be a list of samples of one function where activations are quantized")
     goal = goal or _goal(exceptions, observer, bias_correction, equalize, min_snr, min_cosine)
     original, split = model.origin or model, None
     if goal is not None or observer == OUTPUT or bias_correction or equalize or held_back:
@@ -299,10 +301,6 @@ def _split(
 
     if held_back is None:
         held_back = HELD_BACK if judged else 0.0
-    if isinstance(samples, Mapping):
-        raise ConfigError(
-            "sample_data must be samples of one function, named by function, where activations are quantized"
-        )
     if isinstance(held_back, int | float):
         given = split_of(model, samples, 0.0, function).learnt
         split = Split(*hold_back(given, held_back))

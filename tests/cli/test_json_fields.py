@@ -15,6 +15,7 @@ import pytest
 from corepress.cli.app import app
 from corepress.coreml.methods import METHODS
 from tests.cli.test_cli import corepress
+from tests.coreml.test_rotating import package
 
 ROOT = Path(__file__).parent.parent.parent
 DIGITS = ROOT / "examples/digits.mlpackage"
@@ -108,7 +109,12 @@ def test_refine(small: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     check(json.loads(corepress(*command, "--steps", 2, "--json").stdout), "`refine`", "report")
 
 
-@pytest.mark.parametrize("command", sorted(WITH_JSON - COMPRESSING - {"verify", "search", "refine"}))
+def test_rotate(tmp_path: Path) -> None:
+    command = ["rotate", package(tmp_path), "-o", tmp_path / "rotated.mlpackage"]
+    check(json.loads(corepress(*command, "--json").stdout), "`rotate`")
+
+
+@pytest.mark.parametrize("command", sorted(WITH_JSON - COMPRESSING - {"verify", "search", "refine", "rotate"}))
 def test_other_commands(command: str) -> None:
     arguments = {"run": [DIGITS, "--random"], "targets": [], "compare": [DIGITS, DIGITS]}.get(command, [DIGITS])
     check(json.loads(corepress(command, *arguments, "--json").stdout), f"`{command}`", "report")

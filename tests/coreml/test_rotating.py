@@ -14,6 +14,7 @@ import corepress.coreml as cto
 from corepress.coreml.rotating import rotate, rotation
 from corepress.errors import UnsupportedError
 from corepress.runtime import load
+from tests.cli.test_cli import corepress as command
 from tests.oracle import peer_weights
 
 LENGTH, WIDTH, WORDS = 6, 48, 97
@@ -171,3 +172,14 @@ def test_the_same_seed_gives_the_same_weights(tmp_path: Path) -> None:
     pairs = zip(one.weights(), other.weights(), third.weights(), strict=True)
     same = [(np.array_equal(a.dense(), b.dense()), np.array_equal(a.dense(), c.dense())) for a, b, c in pairs]
     assert all(first for first, _ in same) and not all(second for _, second in same)
+
+
+def test_the_command(tmp_path: Path) -> None:
+    source, out = package(tmp_path), tmp_path / "rotated.mlpackage"
+    shown = command("rotate", source, "-o", out, "--seed", 3).stdout
+    assert str(out) in shown
+    for ours, its in zip(rotate(source, seed=3).weights(), corepress.load(out).weights(), strict=True):
+        np.testing.assert_array_equal(ours.dense(), its.dense())
+    refused = command("rotate", "examples/digits.mlpackage", "-o", tmp_path / "no.mlpackage", check=False)
+    assert refused.returncode == 3 and "no table of embeddings" in refused.stderr
+    assert not (tmp_path / "no.mlpackage").exists()

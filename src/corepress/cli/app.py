@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import click
 
-from corepress.cli import completion, options, refining, searching, settings, streams
+from corepress.cli import completion, options, refining, rotating, searching, settings, streams
 from corepress.cli.activations import Activations
 from corepress.cli.check import Check
 from corepress.cli.declare import Argument, Command, Option
@@ -225,6 +225,17 @@ def search(
         model, to, recipe, page, running, data=data, test_data=test_data, seed=seed, device=device, function=function,
         **aim.keywords(), **among.keywords(), **ways.keywords(),
     )  # fmt: skip
+
+
+@command()
+def rotate(
+    model: options.Input,
+    to: options.Destination,
+    seed: Annotated[int, Option("--seed", min=0, help="Another number gives another rotation.")] = 0,
+    as_json: options.Json = False,
+) -> None:
+    """Rotate what flows between the layers of a language model, so that its weights lose less; its answers stay."""
+    rotating.run(model, to, seed, as_json)
 
 
 @command(Checked)

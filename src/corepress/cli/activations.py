@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from corepress.coreml import OptimizationConfig
     from corepress.coreml.activations.exceptions import Found
 
-Step = Callable[[Any, Any, list[Any]], Any]
+Step = Callable[[Any, Any, Any], Any]
 
 
 @dataclass(frozen=True)

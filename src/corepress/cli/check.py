@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -85,10 +85,12 @@ class Check:
             if self.data is not None and self.test_data is not None:
                 raise ConfigError("--data has no effect beside --test-data: nothing here learns from it")
             chosen, source = (self.data, "--data") if self.test_data is None else (self.test_data, "--test-data")
-            judged = None if chosen is None else _read(model, chosen, function)
+            judged = None if chosen is None else _read_all(model, chosen, function)
             return Inputs([], judged, source if chosen else "", "all", function=function)
         if self.data is None:
             raise ConfigError(f"{fits} needs --data: inputs that are like those of the app")
+        if folders := _of_functions(model, self.data, function):
+            return self._of_functions(model, folders)
         given = list(_read(model, self.data, function, finite=True))
         if self.test_data is not None:
             return Inputs(given, _read(model, self.test_data, function), "--test-data", "all", function=function)
@@ -103,6 +105,27 @@ class Check:
         )
         return Inputs(given, given, "--data", "fitted to", len(given), function)
 
+    def _of_functions(self, model: Model | Networks, folders: Mapping[str, Path]) -> Inputs:
+        """The inputs of several functions, each from its folder."""
+        from corepress.split import hold_back
+
+        given = {name: list(_read(model, folder, name, finite=True)) for name, folder in folders.items()}
+        total = sum(map(len, given.values()))
+        if self.test_data is not None:
+            judged = _read_all(model, self.test_data, None)
+            if not isinstance(judged, Mapping):
+                raise ConfigError(f"{self.test_data}: it must have a folder for each function, as --data has")
+            return Inputs(given, judged, "--test-data", "all")
+        split = {name: hold_back(samples) for name, samples in given.items()}
+        if all(kept for _, kept in split.values()):
+            learnt, kept = ({name: own[side] for name, own in split.items()} for side in (0, 1))
+            return Inputs(learnt, kept, "--data", "held back", total)
+        log.warning(
+            "the result is measured on the samples that it was fitted to: --data holds too few different ones of some "
+            "function to hold some back; give more, or others to judge by (--test-data)"
+        )
+        return Inputs(given, given, "--data", "fitted to", total)
+
     def judge(
         self, inputs: Inputs, original: Model | Networks, result: Model | Networks, watch: Watch | None = None
     ) -> Judgement:
@@ -110,10 +133,14 @@ class Check:
         from corepress.split import FEW
         from corepress.verification import verify
 
-        verification = verify(
-            original, result, inputs.judged, metric=self._metric, threshold=self._limit, function=inputs.function,
-            watch=watch,
-        )  # fmt: skip
+        judged = inputs.judged if isinstance(inputs.judged, Mapping) else {inputs.function: inputs.judged}
+        found = {
+            name: verify(
+                original, result, samples, metric=self._metric, threshold=self._limit, function=name, watch=watch
+            )
+            for name, samples in judged.items()
+        }
+        verification = _worst(found, self._metric)
         count = verification.distinct or verification.samples
         if inputs.judged is not None and count < FEW and inputs.part != "fitted to":
             log.warning(
@@ -132,11 +159,12 @@ class Inputs(NamedTuple):
     """What is learnt from, and what the result is judged by: None for random inputs.
 
     `source`: the option that names the latter. `part`: "all" of them, those "held back", or those "fitted to"; `total`:
-    of how many in these two cases. `function`: of a package with several, the one that they are for.
+    of how many in these two cases. Of several functions both are by their names. `function`: of a package with several,
+    the one that they are for.
     """
 
-    learnt: list[Sample]
-    judged: Iterable[Sample] | None
+    learnt: list[Sample] | dict[str, list[Sample]]
+    judged: Iterable[Sample] | Mapping[str, Iterable[Sample]] | None
     source: str
     part: str
     total: int = 0
@@ -166,6 +194,37 @@ class Judgement(NamedTuple):
         inputs = self.inputs
         basis = {"source": inputs.source or "random inputs", "part": inputs.part}
         return {**self.verification.to_dict(), "judged_on": {**basis, "of": inputs.total or self.verification.samples}}
+
+
+def _worst(found: Mapping[str | None, Verification], metric: str) -> Verification:
+    """Of the verdicts on several functions the worst, which says of which one it is."""
+    from corepress.metrics import METRICS
+
+    order = METRICS[metric].order
+    name, worst = min(found.items(), key=lambda item: order(item[1].worst.of(metric) or 0.0))
+    if len(found) == 1:
+        return worst
+    note = f"this is function {name!r}, the worst of {len(found)}"
+    return replace(worst, samples=sum(one.samples for one in found.values()), notes=(note, *worst.notes))
+
+
+def _of_functions(model: Model | Networks, path: Path, function: str | None) -> dict[str, Path]:
+    """The folders of samples for several functions of a package, by the names of both; empty where there are none."""
+    from corepress.formats.mlprogram import Model
+
+    if function is not None or not isinstance(model, Model) or not path.is_dir():
+        return {}
+    names = {entry.key for entry in model.spec.mlProgram.functions}
+    folders = {folder.name: folder for folder in sorted(path.iterdir()) if folder.is_dir()}
+    return folders if len(names) > 1 and folders and set(folders) <= names else {}
+
+
+def _read_all(
+    model: Model | Networks, path: Path, function: str | None
+) -> Iterator[Sample] | dict[str, Iterator[Sample]]:
+    """The samples of a file or folder, or those of each function of a folder of folders."""
+    folders = _of_functions(model, path, function)
+    return {name: _read(model, own, name) for name, own in folders.items()} or _read(model, path, function)
 
 
 def _read(model: Model | Networks, path: Path, function: str | None, *, finite: bool = False) -> Iterator[Sample]:

@@ -29,7 +29,8 @@ _FEW_BITS = 5
 # What fits the weights to samples, by command.
 _FITTED = {"palettize": "lut-gptq", "quantize": "gptq", "prune": "sparsegpt"}
 
-Samples = list[Sample]
+# Samples of one function, or of several by their names.
+Samples = list[Sample] | dict[str, list[Sample]]
 # Makes the new model of the old one, a progress callback and the samples to learn from.
 Step = Callable[[Any, Any, Samples], Any]
 

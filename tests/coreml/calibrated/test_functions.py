@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import corepress
 from corepress.coreml import OpPalettizerConfig, OptimizationConfig, calibrated
 from corepress.errors import ConfigError
+from tests.cli.test_cli import corepress as corepress_cli
 
 CONFIG = OptimizationConfig(OpPalettizerConfig(nbits=3, weight_threshold=0))
 HALF = np.r_[np.ones(32), np.zeros(32)] + 0.02
@@ -128,3 +130,20 @@ def test_samples_that_are_none_for_these_functions(functions) -> None:
     ):
         with pytest.raises(ConfigError, match=message):
             calibrated.palettize_weights(functions, CONFIG, given, **options)
+
+
+def test_the_command_line_takes_a_folder_for_each_function(functions, tmp_path) -> None:
+    both = {"prefill": PREFILL, "decode": DECODE}
+    for name, own in both.items():
+        (tmp_path / "data" / name).mkdir(parents=True)
+        np.savez(tmp_path / "data" / name / "samples.npz", x=np.stack([sample["x"] for sample in own]))
+    out = tmp_path / "out.mlpackage"
+    given = ("--nbits", 3, "--weight-threshold", 0, "--method", "lut-gptq", "--json", "--data", tmp_path / "data")
+    found = json.loads(corepress_cli("palettize", functions, "-o", out, *given).stdout)
+    judged = found["verification"]
+    assert judged["judged_on"] == {"source": "--data", "part": "held back", "of": 240} and judged["samples"] == 48
+    assert any(note in judged["summary"] for note in ("function 'prefill', the worst of 2", "'decode', the worst of 2"))
+    plain = corepress.coreml.palettize_weights(functions, CONFIG)
+    small = corepress.load(out)
+    for name, own in (("prefill", samples(60, HALF, 2)), ("decode", samples(60, HALF[::-1], 3))):
+        assert snr(functions, small, name, own) > snr(functions, plain, name, own) + 1

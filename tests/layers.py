@@ -45,7 +45,9 @@ ALLOWED: dict[str, set[str]] = {
     "coreml": {*_FACES, "opsets", "algorithms", "threads", "engine"},
     "coreml/activations": {*_FACES, "sequences", "coreml", "runtime", "metrics", "split", "engine"},
     "coreml/experimental": {"coreml"},
-    "coreml/calibrated": {*_FACES, "sequences", "coreml", "algorithms", "runtime", "split", "metrics", "engine"},
+    "coreml/calibrated": {
+        *_FACES, "augmenting", "sequences", "coreml", "algorithms", "runtime", "split", "metrics", "engine",
+    },
     "neural_network": {
         "formats", "algorithms", "weights", "configuration", "fields", "names", "errors", "engine", "peer",
     },

@@ -22,7 +22,7 @@ from corepress.runtime.domains import Domain, domains, looks_like_picture
 from corepress.runtime.load import interface
 from corepress.runtime.samples import checked
 from corepress.runtime.values import to_tensors
-from corepress.sequences import Step, each_step
+from corepress.sequences import Sample, Step, each_step
 
 Array = NDArray[Any]
 # Makes the value of an input in a new sample: of its values in two samples, and how much shall be new.
@@ -30,7 +30,7 @@ Vary = Callable[[Array, Array, float, np.random.Generator], Array]
 
 
 def augment(
-    sample_data: Iterable[Mapping[Any, Any]],
+    sample_data: Iterable[Sample],
     model: str | Path | Model | Networks,
     count: int,
     *,

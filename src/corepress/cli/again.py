@@ -21,7 +21,12 @@ class Beside(NamedTuple):
 
 
 def recipe_of(
-    kind: str, config: OptimizationConfig, target: str | None, method: str | None, beside: Beside | None = None
+    kind: str,
+    config: OptimizationConfig,
+    target: str | None,
+    method: str | None,
+    augment: int | None = None,
+    beside: Beside | None = None,
 ) -> str:
     """The text of the recipe of a step on weights, and of one on activations if there is one; empty where no recipe can
     say the same, as of values that are functions.
@@ -33,7 +38,8 @@ def recipe_of(
     from corepress import recipe
     from corepress.searching.recipes import as_yaml
 
-    steps, configs = [_step(kind, config, {"method": method} if method else {})], [config]
+    learning = {key: value for key, value in {"method": method, "augment": augment}.items() if value}
+    steps, configs = [_step(kind, config, learning)], [config]
     if beside is not None:
         place = 0 if beside.first else 1
         steps.insert(place, _step("activations", beside.config, beside.keys))

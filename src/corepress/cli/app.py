@@ -80,6 +80,7 @@ def palettize(
         Literal["lut-gptq", "skm"] | None,
         Option(help="Learn from --data: fit to the layers' outputs (lut-gptq), or weigh by sensitivity (skm)."),
     ] = None,
+    augment: options.Augment = None,
     choice: options.Choice,
     limits: options.Limits,
     check: Check,
@@ -93,8 +94,8 @@ def palettize(
     else:
         config = choice.config_of(how.config)
         check_asks(model, [config], choice.config)
-        step = of_package("palettize_weights", config, choice.joint, limits, running, method)
-        recipe = page.recipe("palettize", config, limits, method, choice.joint)
+        step = of_package("palettize_weights", config, choice.joint, limits, running, method, augment)
+        recipe = page.recipe("palettize", config, limits, method, choice.joint, augment)
     run_step("palettize", model, to, running, step, page, check, f"--method {method}" if method else "", recipe)
 
 
@@ -107,6 +108,7 @@ def quantize(
     method: Annotated[
         Literal["gptq"] | None, Option(help="Learn from --data: fit to the layers' outputs (gptq).")
     ] = None,
+    augment: options.Augment = None,
     activation_aware_scale: Annotated[
         bool, Option("--activation-aware-scale", help="With --method: scale input channels first, as AWQ does.")
     ] = False,
@@ -127,14 +129,14 @@ def quantize(
         config = choice.config_of(how.config)
         check_asks(model, [config], choice.config, both.activations)
         more = {"activation_aware_scale": True} if activation_aware_scale else {}
-        step = of_package("linear_quantize_weights", config, choice.joint, limits, running, method, **more)
+        step = of_package("linear_quantize_weights", config, choice.joint, limits, running, method, augment, **more)
         again = None
         if both.activations:
             step = both.beside(step, config, check, limits, running, told.append)
             again = partial(both.again, config, model, check, told)
         if not more:
             # Which exceptions were found is known afterwards.
-            recipe = partial(page.recipe, "quantize", config, limits, method, choice.joint, again)
+            recipe = partial(page.recipe, "quantize", config, limits, method, choice.joint, augment, again)
     run_step("quantize", model, to, running, step, page, check, fits, recipe, told)
 
 
@@ -147,6 +149,7 @@ def prune(
     method: Annotated[
         Literal["sparsegpt"] | None, Option(help="Learn from --data: fit to the layers' outputs (sparsegpt).")
     ] = None,
+    augment: options.Augment = None,
     choice: options.Choice,
     limits: options.Limits,
     check: Check,
@@ -159,8 +162,8 @@ def prune(
     source = load(model)
     config = choice.config_of(how.config)
     check_asks(source, [config], choice.config)
-    step = of_package("prune_weights", config, choice.joint, limits, running, method)
-    recipe = page.recipe("prune", config, limits, method, choice.joint)
+    step = of_package("prune_weights", config, choice.joint, limits, running, method, augment)
+    recipe = page.recipe("prune", config, limits, method, choice.joint, augment)
     run_step("prune", source, to, running, step, page, check, f"--method {method}" if method else "", recipe)
 
 

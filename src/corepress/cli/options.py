@@ -38,6 +38,10 @@ MinCosine = Annotated[
 ]
 Device = Annotated[str, Option("--device", help="Where to run the model: cpu, cuda or mps.")]
 Function = Annotated[str | None, Option("--function", help="The function to run, if the model has several.")]
+Augment = Annotated[
+    int | None,
+    Option("--augment", min=1, help="With --method: learn from so many more samples, made of those of --data."),
+]
 Seed = Annotated[int, Option("--seed", min=0, help="Another number gives other random inputs.")]
 
 

@@ -57,6 +57,7 @@ class Page:
         limits: Limits,
         method: str | None,
         joint: bool,
+        augment: int | None = None,
         beside: Callable[[], Beside] | None = None,
     ) -> str:
         """The recipe that does the same, for the page; empty without one. (A first step compresses nothing further.)
@@ -68,7 +69,7 @@ class Page:
             return ""
         from corepress.cli.again import recipe_of
 
-        text = recipe_of(kind, config, limits.target, method, beside and beside())
+        text = recipe_of(kind, config, limits.target, method, augment, beside and beside())
         return f"# with --all-constants\n{text}" if text and limits.all_constants else text
 
     def write(self, task: str, weights: Report, *, overwrite: bool = False, **content: Any) -> None:

@@ -170,9 +170,12 @@ def _largest_left(report: Report) -> Iterator[tuple[str, str]]:
 
 
 def _unfitted(report: Report) -> Iterator[tuple[str, str]]:
-    """The line that says which weights have no part in the samples, if there are such."""
+    """The lines that say which weights have no part in the samples, and which were fitted to few, if there are such."""
     if report.unfitted:
         yield "not fitted", _reasons(row.unfitted for row in report.unfitted)
+    few = [row for row in report.rows if row.few]
+    if few:
+        yield "few samples", f"{len(few)} weights, such as {few[0].name}: {few[0].few}; --augment makes more"
 
 
 def reported(hazards: Sequence[Group]) -> Iterator[tuple[str, str]]:

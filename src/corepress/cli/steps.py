@@ -164,6 +164,7 @@ def of_package(
     limits: Limits,
     running: Running,
     method: str | None = None,
+    augment: int | None = None,
     **more: Any,
 ) -> Step:
     """The step that is a function of `corepress.coreml`, or with a method the one of `calibrated`, with `more`."""
@@ -178,6 +179,7 @@ def of_package(
             return getattr(coreml, function)(source, config, joint, **options)
         from corepress.coreml import calibrated
 
+        options["augment"] = augment or 0
         return getattr(calibrated, function)(source, config, samples, joint, method=method, **options, **more)
 
     return step

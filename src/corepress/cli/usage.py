@@ -62,6 +62,7 @@ def _counts_bits(given: Mapping[str, Any]) -> bool:
 _RANDOM = Needs(
     ("samples", "seed"), lambda given: given["data"] is None, "it is for random inputs, and --data gives others"
 )
+_AUGMENT = Needs(("augment",), _set("method"), "it needs --method and --data")
 _PAGE = Needs(("overwrite",), _set("report"), "it needs --report")
 TABLE: dict[str, tuple[Needs, ...]] = {
     "palettize": (
@@ -76,6 +77,7 @@ TABLE: dict[str, tuple[Needs, ...]] = {
         ),
         Needs(("nbits",), _counts_bits, "--mode {mode} takes as many as it needs"),
         Needs(("cluster_dim",), _is("mode", "kmeans", "unique"), "--mode {mode} has no tables of vectors"),
+        _AUGMENT,
         Needs(("method",), _is("mode", "kmeans"), "only --mode kmeans can be fitted to data"),
         Needs(
             ("method",),
@@ -84,7 +86,7 @@ TABLE: dict[str, tuple[Needs, ...]] = {
         ),
         _packages_only(
             *("granularity", "group_size", "channel_axis", "cluster_dim", "per_channel_scale", "lut_dtype"),
-            *("smaller_group", "outliers", "method", "config", "joint", "target"),
+            *("smaller_group", "outliers", "method", "augment", "config", "joint", "target"),
         ),
         Needs(
             ("mode",),
@@ -102,6 +104,7 @@ TABLE: dict[str, tuple[Needs, ...]] = {
         ),
         Needs(("float_zero_point",), _is("mode", "linear"), "it needs --mode linear"),
         Needs(("method",), lambda given: not given["float_zero_point"], "--float-zero-point is found without data"),
+        _AUGMENT,
         Needs(("activation_aware_scale",), _set("method"), "it needs --method gptq and --data"),
         Needs(
             ("observer", "bias_correction", "equalize", "activation_mode"),
@@ -109,7 +112,7 @@ TABLE: dict[str, tuple[Needs, ...]] = {
         ),
         _packages_only(
             *("granularity", "block_size", "scale_search", "smaller_block", "float_zero_point", "outliers", "method"),
-            "activation_aware_scale",
+            *("augment", "activation_aware_scale"),
             *("activations", "observer", "bias_correction", "equalize", "activation_mode", "config", "joint", "target"),
         ),
         Needs(
@@ -122,6 +125,7 @@ TABLE: dict[str, tuple[Needs, ...]] = {
     ),
     "prune": (
         _no_config("sparsity", "threshold", "minimum_sparsity", "n_m", "block_size", "dim"),
+        _AUGMENT,
         Needs(("minimum_sparsity",), _set("threshold"), "it needs --threshold"),
         Needs(("block_size",), _set("sparsity"), "it needs --sparsity"),
         Needs(

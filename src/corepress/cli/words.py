@@ -12,6 +12,7 @@ ARGUMENTS = {
     "activations": "--activations",
     "activation_aware_scale": "--activation-aware-scale",
     "all_constants": "--all-constants",
+    "augment": "--augment",
     "bias_correction": "--bias-correction",
     "bits": "--bits",
     "cost": "--cost",

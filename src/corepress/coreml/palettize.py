@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 
+# Of LUT-GPTQ. Samples are few as a rule, and what is fitted to every direction of theirs does not carry to others;
+# more rounds gain nothing on others, either.
+_DAMPENING = 0.1
+_ROUNDS = 4
+
 
 @takes_any_model
 def palettize_weights(
@@ -238,6 +243,8 @@ class LutGptq(Palettize):
             cluster_dim=config.cluster_dim,
             lut_dtype=lut_dtype,
             importance=None if statistics.rows is None else statistics.rows.numpy(),
+            dampening=statistics.dampening or _DAMPENING,
+            rounds=_ROUNDS,
         )
         whole: CompressedWeight = layout.form(form)
         return whole

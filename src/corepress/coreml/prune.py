@@ -119,6 +119,7 @@ class SparseGpt(Prune):
     evidence = Evidence.INPUTS
 
     def fit(self, value: Array | CompressedWeight, statistics: Statistics) -> CompressedWeight | None:
+        from corepress.algorithms.fitted.hessian import DAMPENING
         from corepress.algorithms.fitted.sparsegpt import sparsegpt
 
         config, layout, hessian = self.config, statistics.layout, statistics.hessian
@@ -131,7 +132,7 @@ class SparseGpt(Prune):
             return None
 
         def pruned(weight: torch.Tensor, keep: torch.Tensor | None) -> Sparse:
-            factor = hessian.factor()
+            factor = hessian.factor(statistics.dampening or DAMPENING)
             return sparsegpt(weight, hessian.matrix, sparsity=sparsity or 0.0, n_m_ratio=ratio, factor=factor)
 
         return layout.fitted(statistics.refitted(value), pruned)

@@ -176,6 +176,7 @@ class Gptq(Quantize):
 
     def fit(self, value: Array | CompressedWeight, statistics: Statistics) -> CompressedWeight | None:
         from corepress.algorithms.fitted.gptq import gptq, integers
+        from corepress.algorithms.fitted.hessian import DAMPENING
 
         config, layout, hessian = self.config, statistics.layout, statistics.hessian
         per_tensor = config.granularity is Granularity.PER_TENSOR
@@ -188,6 +189,7 @@ class Gptq(Quantize):
                 return None
             block = self.block_sizes(value.shape)[0 if layout.transposed else 1] * layout.elements
         symmetric, few = config.mode == "LINEAR_SYMMETRIC", config.dtype.nbits == 4
+        dampening = statistics.dampening or DAMPENING
 
         def rounded(weight: torch.Tensor, keep: torch.Tensor | None) -> Quantized:
             return gptq(
@@ -200,7 +202,7 @@ class Gptq(Quantize):
                 by_activation=True,
                 scale_search=config.scale_search or few,
                 keep=keep,
-                factor=hessian.factor(by_activation=True),
+                factor=hessian.factor(dampening, by_activation=True),
             )
 
         form: CompressedWeight = integers(

@@ -144,7 +144,7 @@ def _may_match_one_name(pattern: str, other: str) -> bool:
 
 
 def _step(entry: Any, where: str, target: targets.Target | None, face: _Face) -> Step:
-    known = (*KINDS, "ops", "names", "method", *KEYS)
+    known = (*KINDS, "ops", "names", "method", "augment", *KEYS)
     step = _mapping({entry: None} if isinstance(entry, str) else entry, where, known)
     kinds = [kind for kind in KINDS if kind in step]
     if len(kinds) != 1:
@@ -169,7 +169,19 @@ def _step(entry: Any, where: str, target: targets.Target | None, face: _Face) ->
         for held in config.configs():
             with _naming(where):
                 targets.require(held.features() if settings is None else ["activation quantization"], target)
-    return Step(kind, config, joint=False, method=method, activations=settings, function=step.get("function"))
+    augment = _augment(step.get("augment"), method, where)
+    function = step.get("function")
+    return Step(kind, config, False, method=method, activations=settings, function=function, augment=augment)
+
+
+def _augment(given: Any, method: str | None, where: str) -> int:
+    if given is None:
+        return 0
+    if method is None:
+        raise ConfigError(f"{where}: augment makes samples to learn from: give a method, or leave it out.")
+    if not isinstance(given, int) or isinstance(given, bool) or given < 1:
+        raise ConfigError(f"{where}: augment must be a number of samples, 1 at least. Got {given!r}.")
+    return given
 
 
 def _refinement(step: Mapping[str, Any], where: str, face: _Face) -> Step:

@@ -136,7 +136,8 @@ def _run(
             return plan.run(workers, progress)
         from corepress.coreml.calibrated.best import compressed
 
-        return compressed(plan, samples or [], held_back, **given, workers=workers, progress=progress)
+        given |= {"workers": workers, "progress": progress, "augment": step.augment}
+        return compressed(plan, samples or [], held_back, **given)
 
     return apply(model, list(enumerate(recipe.steps, 1)))
 

@@ -32,6 +32,7 @@ class Step:
         activations: For "activations" what is said beside the configuration, else None.
         function: Of a model with several functions, the one that the samples are for; None for that of `recipe.run`.
         refining: For "refine" how it learns, else None.
+        augment: How many samples are made besides, to learn from.
 
     Examples:
         >>> from corepress import recipe
@@ -47,6 +48,7 @@ class Step:
     activations: Activations | None = None
     function: str | None = None
     refining: Refining | None = None
+    augment: int = 0
 
     @property
     def learns_by(self) -> str:

@@ -32,7 +32,8 @@ _FORMS = {"linear": "quantized", "lut": "palettized", "int8": "quantized"}
 class Row:
     """One weight before and after. `snr` is the signal-to-noise ratio in dB (infinite when nothing changed);
     `changed`: it was written anew on the way from the one to the other; `skipped` says why the last step left it as it
-    was, empty when it did not; `unfitted` why the samples of a calibrated compression have no part in it."""
+    was, empty when it did not; `unfitted` why the samples of a calibrated compression have no part in it; `few` how few
+    independent vectors it was fitted to, if so."""
 
     name: str
     function: str
@@ -48,6 +49,7 @@ class Row:
     skipped: str
     changed: bool
     unfitted: str = ""
+    few: str = ""
 
 
 @dataclass(frozen=True)
@@ -215,7 +217,7 @@ def report(model: AnyModel, *, snr: bool = True) -> Report:
     for key, before in known.items():
         now = after.get(key, before)
         row = _row(before, now, model.skipped.get(key, ""), key in model.changed, snr, outliers_of(now, after, known))
-        rows.append(replace(row, unfitted=model.unfitted.get(key, "")))
+        rows.append(replace(row, unfitted=model.unfitted.get(key, ""), few=model.few.get(key, "")))
     return Report(tuple(rows), origin.size(), model.size(), _target(origin), _target(model))
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import corepress
 from corepress.algorithms.fitted.layout import Layout
-from corepress.algorithms.fitted.statistics import _DAMPENING, Statistics
+from corepress.algorithms.fitted.statistics import _DAMPENING, Shrinkage, Statistics
 from corepress.coreml import OpPalettizerConfig, OptimizationConfig, calibrated
 from corepress.coreml.calibrated.sensitivity import of_vectors
 from corepress.runtime import load
@@ -171,3 +173,52 @@ def test_what_is_masked_does_not_spoil_the_fit(masked) -> None:
         differences = [fitted.predict(test)[output.name] - exact.predict(test)[output.name] for test in tests]
         errors.append(float(np.square(differences).mean()))
     assert errors[1] < 1.2 * errors[0]
+
+
+def test_an_intercept_is_a_regression_on_vectors_less_their_mean(seen) -> None:
+    """Against NumPy on the vectors themselves, less their weighed means; half of the correction is half of it."""
+    own, original, counting = (part.double().numpy() for part in seen)
+    weight = np.random.default_rng(3).normal(size=(ROWS, COLUMNS)).astype(np.float32)
+    means = [np.average(part[0], axis=0, weights=counting) for part in (own, original)]
+    y, x = own[0] - means[0], original[0] - means[1]
+    hessian = 2 / COUNT * (y * counting[:, None]).T @ y
+    damped = hessian + _DAMPENING * np.diag(hessian).mean() * np.eye(COLUMNS)
+    whole = 2 / COUNT * weight @ ((x - y) * counting[:, None]).T @ y @ np.linalg.inv(damped)
+    statistics = gathered(*seen, part=37)
+    for share in (1.0, 0.5, 0.0):
+        view = statistics.shrunk(Shrinkage(0.3, share, intercept=True))
+        assert view.dampening == 0.3
+        np.testing.assert_allclose(view.hessian.matrix[0].numpy(), hessian, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(view.refitted(weight), weight + share * whole, rtol=1e-3, atol=1e-3)
+    # The sums themselves stay as they are.
+    np.testing.assert_array_equal(statistics.hessian.matrix, gathered(*seen, part=37).hessian.matrix)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**31))
+def test_the_mean_in_the_bias_never_makes_the_outputs_worse(seed: int) -> None:
+    """The error of outputs with a bias against NumPy; the shift is the best bias on the vectors that it comes from."""
+    rng = np.random.default_rng(seed)
+    own, original = (rng.normal(size=(1, 30, COLUMNS)) + rng.normal(size=COLUMNS) for _ in range(2))
+    counting = rng.uniform(0.1, 2, 30)
+    weight, other = (rng.normal(size=(ROWS, COLUMNS)).astype(np.float32) for _ in range(2))
+    statistics = gathered(*(torch.from_numpy(part).float() for part in (own, original, counting)), part=7)
+
+    def exact(changed: np.ndarray, bias: np.ndarray) -> float:
+        difference = own[0] @ changed.T + bias - original[0] @ weight.T
+        return float((counting[:, None] * difference**2).sum() / 30)
+
+    shift = statistics.shift(weight, other)
+    mean = np.average(original[0] @ weight.T - own[0] @ other.T, axis=0, weights=counting)
+    np.testing.assert_allclose(shift, mean, rtol=1e-3, atol=1e-3)
+    found = [statistics.error(weight, other, bias) for bias in (None, shift, shift + 0.1)]
+    expected = [exact(other, bias) for bias in (np.zeros(ROWS), shift, shift + 0.1)]
+    assert found[1] <= found[0] + 1e-4 * expected[0] and found[1] <= found[2]
+    np.testing.assert_allclose(np.diff(found), np.diff(expected), rtol=1e-3, atol=1e-3 * expected[0])
+
+
+def test_vectors_that_hardly_count_are_no_evidence() -> None:
+    statistics = Statistics(Layout((ROWS, COLUMNS)))
+    assert statistics.vectors == 0
+    statistics.add(vectors(0), None, torch.cat([torch.ones(50), torch.full((COUNT - 50,), 1e-3)]))
+    assert 50 <= statistics.vectors <= 51

@@ -23,6 +23,8 @@ from torch import Tensor
 
 from corepress.errors import DataError
 
+# Times the mean of the diagonal, as the authors of GPTQ have it.
+DAMPENING = 0.01
 _ALONE = threading.RLock()  # the number of threads is one for the whole process
 
 
@@ -71,7 +73,7 @@ class Hessian:
         torch.baddbmm(self.matrix, inputs.mT, other, beta=before / self.count, alpha=2 / self.count, out=self.matrix)
         self._factors.clear()
 
-    def factor(self, dampening: float = 0.01, by_activation: bool = False) -> Factor:
+    def factor(self, dampening: float = DAMPENING, by_activation: bool = False) -> Factor:
         """`factorize` of all groups, computed once for all weights that read these inputs."""
         key = dampening, by_activation
         if key not in self._factors:
@@ -94,7 +96,7 @@ def one_thread() -> Iterator[None]:
             torch.set_num_threads(threads)
 
 
-def factorize(hessian: Tensor, dampening: float = 0.01, by_activation: bool = False) -> Factor:
+def factorize(hessian: Tensor, dampening: float = DAMPENING, by_activation: bool = False) -> Factor:
     """The triangular factor of a Hessian, (n, n) float32, or of those of groups, (groups, n, n). They stay unchanged.
 
     `dampening`: times the mean of the diagonal, is added to the diagonal; ten times as much, again and again, where the

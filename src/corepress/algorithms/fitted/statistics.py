@@ -4,10 +4,16 @@ With X the layer's inputs in the original program and Y those behind the weights
 is wanted for which Q Y is near W X. Where Q may be anything this is a linear regression: with H = Y Y^T + damping,
 W + W (X - Y) Y^T H^-1. Rounding starts from there, with H, so that each layer also makes up for the errors of those
 before it. (As GPTAQ, Li et al. 2025, arXiv 2504.02692, which spreads the same correction over the columns.)
+
+Few vectors say little about most directions, and what is fitted to them alone does not carry to others: `Shrinkage`
+says how far they are followed. Where the operation has a bias, that takes up the mean of what is left, so that a weight
+need only be near for vectors less their mean (the intercept of a regression).
 """
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,11 +29,24 @@ from corepress.weights import Sparse
 _DAMPENING = 0.1
 
 
+class Shrinkage(NamedTuple):
+    """How far vectors are followed.
+
+    `dampening`: of the Hessian, with which methods round; None, their own. `share`: of the correction for errors of
+    the layers before, 0 to 1. `intercept`: whether the bias takes up the mean.
+    """
+
+    dampening: float | None = None
+    share: float = 1.0
+    intercept: bool = False
+
+
 class Statistics:
     """Sums over vectors, of which each counts as much as the model's outputs depend on what the layer makes of it.
 
     `hessian`: of Y. `drift`: (groups, columns, columns), the mean of 2 (X - Y) Y^T; None where no X was given. `rows`:
     (rows of all groups,), how much what each row of the weight makes counts, 1 on average; None, all the same.
+    `dampening`: with which methods round; None, their own.
     """
 
     def __init__(self, layout: Layout, device: torch.device | str = "cpu"):
@@ -35,37 +54,98 @@ class Statistics:
         self.hessian = Hessian(layout.columns, layout.groups, device)
         self.drift: Tensor | None = None
         self.rows: Tensor | None = None
+        self.dampening: float | None = None
+        # Means over the vectors: of Y and X - Y, (2, groups, columns), and of how much they count, and its square.
+        self._means = torch.zeros(2, layout.groups, layout.columns, device=device)
+        self._counting = torch.zeros(2, dtype=torch.float64)
+        self._share, self._correction = 1.0, _Once()
+        self._centred: Statistics | None = None
 
     def add(self, vectors: Tensor, original: Tensor | None = None, counting: Tensor | None = None) -> None:
         """Vectors (groups, vectors, columns) of Y and X; `counting`: (vectors,), 1 for all by default."""
         vectors = vectors.float()
+        counts = torch.ones(vectors.shape[1], device=vectors.device) if counting is None else counting
         weighed = vectors if counting is None else vectors * counting[:, None]
         before = self.hessian.count
         self.hessian.add(vectors, weighed)
         count = self.hessian.count
-        if original is not None and count > before:
+        if count == before:
+            return
+        self._means[0] += (weighed.sum(1).to(self._means) - (count - before) * self._means[0]) / count
+        sizes = torch.stack([counts.double().sum(), counts.double().square().sum()]).cpu()
+        self._counting += (sizes - (count - before) * self._counting) / count
+        if original is not None:
             change = original.float() - vectors
             if self.drift is None:
                 self.drift = torch.zeros_like(self.hessian.matrix)
             self.drift.baddbmm_(change.mT, weighed, beta=before / count, alpha=2 / count)
+            mean = (change * counts[:, None]).sum(1).to(self._means)
+            self._means[1] += (mean - (count - before) * self._means[1]) / count
+        self._correction, self._centred = _Once(), None
 
-    def error(self, weight: NDArray[Any], other: NDArray[Any]) -> float:
-        """The squared error of the layer's outputs, for each vector, with `other` in place of `weight`, less what no
-        weight can change: to compare weights by, on vectors that none of them was fitted to.
+    @property
+    def vectors(self) -> int:
+        """How many vectors that count alike say as much as these (Kish's effective size of a sample)."""
+        total, squares = self._counting.tolist()
+        return round(self.hessian.count * total**2 / squares) if squares else 0
 
-        |Q Y - W X|^2 = |D Y|^2 - 2 (D Y) (W (X - Y)) + ..., with D = Q - W.
+    def shrunk(self, how: Shrinkage) -> Statistics:
+        """The same, to be followed as far as `how` says; with an intercept those of vectors less their mean."""
+        view = copy.copy(self._less_mean() if how.intercept else self)
+        view.dampening, view._share = how.dampening, how.share
+        return view
+
+    def _less_mean(self) -> Statistics:
+        if self._centred is None:
+            found = copy.copy(self)
+            total, (mean, change) = float(self._counting[0]) or 1.0, self._means
+            found.hessian = Hessian(self.layout.columns, self.layout.groups, self.hessian.matrix.device)
+            found.hessian.count = self.hessian.count
+            found.hessian.matrix = self.hessian.matrix - 2 / total * mean[:, :, None] * mean[:, None, :]
+            if self.drift is not None:
+                found.drift = self.drift - 2 / total * change[:, :, None] * mean[:, None, :]
+            found._correction = _Once()
+            self._centred = found
+        return self._centred
+
+    def shift(self, weight: NDArray[Any], other: NDArray[Any]) -> NDArray[np.float32]:
+        """What to add to the bias, a number for each row of all groups, with `other` in place of `weight`, so that the
+        mean of the outputs is that of the original program."""
+        exact, difference = self._matrices(weight, other)
+        total, (mean, change) = float(self._counting[0]) or 1.0, self._means.cpu()
+        found: NDArray[np.float32] = ((exact @ change[..., None] - difference @ mean[..., None]) / total).numpy()
+        return found.reshape(-1)
+
+    def error(self, weight: NDArray[Any], other: NDArray[Any], shift: NDArray[Any] | None = None) -> float:
+        """The squared error of the layer's outputs, for each vector, with `other` in place of `weight` and `shift`
+        added to the bias, less what neither can change: to compare them by, on vectors that none was fitted to.
+
+        |Q Y + b - W X|^2 = |D Y|^2 - 2 (D Y) (W (X - Y)) + 2 b (D Y - W (X - Y)) + b^2 + ..., with D = Q - W.
         """
-        exact, changed = (torch.from_numpy(self.layout.matrices(w.astype(np.float32))) for w in (weight, other))
-        difference, matrix = changed - exact, self.hessian.matrix.cpu()
-        found = (difference * (difference @ matrix)).sum(-1).double() / 2
+        exact, difference = self._matrices(weight, other)
+        found = (difference * (difference @ self.hessian.matrix.cpu())).sum(-1).double() / 2
         if self.drift is not None:
             found -= (difference * (exact @ self.drift.cpu())).sum(-1).double()
+        if shift is not None:
+            mean, change = self._means.cpu()
+            own = torch.from_numpy(shift).reshape(found.shape)
+            left = (difference @ mean[..., None] - exact @ change[..., None])[..., 0]
+            found += 2 * (own * left).double() + self._counting[0] * own.double().square()
         return float((found if self.rows is None else found * self.rows.cpu().reshape(found.shape)).sum())
+
+    def _matrices(self, weight: NDArray[Any], other: NDArray[Any]) -> tuple[Tensor, Tensor]:
+        """W and D = Q - W."""
+        exact, changed = (torch.from_numpy(self.layout.matrices(w.astype(np.float32))) for w in (weight, other))
+        return exact, changed - exact
 
     def correction(self) -> Tensor | None:
         """C, (groups, columns, columns) float32, for which W + W C is best behind compressed weights; None for zero."""
-        if self.drift is None or not self.drift.any():
+        if self.drift is None or not self._share or not self.drift.any():
             return None
+        return self._share * self._correction(self._solved)
+
+    def _solved(self) -> Tensor:
+        assert self.drift is not None
         damped = self.hessian.matrix.double()
         diagonal = damped.diagonal(dim1=1, dim2=2)
         diagonal += _DAMPENING * diagonal.mean(1, keepdim=True) + 1e-12
@@ -87,6 +167,18 @@ class Statistics:
             return weight
         matrices = self.layout.matrices(weight).float()
         return self.layout.weight((matrices + matrices @ correction.to(matrices.device)).to(weight.dtype))
+
+
+class _Once:
+    """What is computed once, for all views of the same sums."""
+
+    def __init__(self) -> None:
+        self._found: Tensor | None = None
+
+    def __call__(self, compute: Callable[[], Tensor]) -> Tensor:
+        if self._found is None:
+            self._found = compute()
+        return self._found
 
 
 class Sensitivity(NamedTuple):

@@ -23,6 +23,7 @@ def palettize_weights(
     *,
     method: str = "lut-gptq",
     held_back: float | Samples = HELD_BACK,
+    augment: int = 0,
     function: str | None = None,
     target: Any = None,
     device: str = "cpu",
@@ -52,6 +53,8 @@ def palettize_weights(
             fitted to the others is better than the plain form: layer by layer, and for the model as a whole. Where it
             is not, the plain form is taken, with a warning; then all samples are fitted to, which doubles the time. 0
             holds none back; an iterable of other samples is judged by instead.
+        augment: So many more samples are made of those to learn from (`corepress.augment`), and fitted to beside them;
+            none is judged by. Worth it where samples are few, or inputs will be of other kinds.
         function: Of a model with several, the one that the samples are for, where they are of one.
         target: Raise the model to this deployment target first, such as "iOS18".
         device: Where PyTorch computes, such as "cpu" or "cuda".
@@ -77,7 +80,7 @@ def palettize_weights(
         True
     """
     plan = palettize.METHOD.plan(mlmodel, config, joint_compression, method, target, strict, spare_constants)
-    return compressed(plan, sample_data, held_back, function, device, workers, progress)
+    return compressed(plan, sample_data, held_back, function, device, workers, progress, augment=augment)
 
 
 @takes_any_model
@@ -90,6 +93,7 @@ def linear_quantize_weights(
     method: str = "gptq",
     activation_aware_scale: bool = False,
     held_back: float | Samples = HELD_BACK,
+    augment: int = 0,
     function: str | None = None,
     target: Any = None,
     device: str = "cpu",
@@ -111,6 +115,7 @@ def linear_quantize_weights(
         activation_aware_scale: Scale input channels first, as AWQ does, where a constant of the operations before can
             take up the inverse; the search rounds such weights eleven times.
         held_back: As in `calibrated.palettize_weights`.
+        augment: As in `calibrated.palettize_weights`.
         function: Of a model with several, the one that the samples are for.
         target: Raise the model to this deployment target first, such as "iOS18".
         device: Where PyTorch computes, such as "cpu" or "cuda".
@@ -134,7 +139,8 @@ def linear_quantize_weights(
         True
     """
     plan = quantize.METHOD.plan(mlmodel, config, joint_compression, method, target, strict, spare_constants)
-    return compressed(plan, sample_data, held_back, function, device, workers, progress, activation_aware_scale)
+    options: dict[str, Any] = {"activation_aware_scale": activation_aware_scale, "augment": augment}
+    return compressed(plan, sample_data, held_back, function, device, workers, progress, **options)
 
 
 @takes_any_model
@@ -146,6 +152,7 @@ def prune_weights(
     *,
     method: str = "sparsegpt",
     held_back: float | Samples = HELD_BACK,
+    augment: int = 0,
     function: str | None = None,
     target: Any = None,
     device: str = "cpu",
@@ -166,6 +173,7 @@ def prune_weights(
         joint_compression: As in `corepress.coreml.prune_weights`.
         method: A name that `corepress prune --help` lists for `--method`: "sparsegpt" by default.
         held_back: As in `calibrated.palettize_weights`.
+        augment: As in `calibrated.palettize_weights`.
         function: Of a model with several, the one that the samples are for.
         target: Raise the model to this deployment target first, such as "iOS18".
         device: Where PyTorch computes, such as "cpu" or "cuda".
@@ -189,4 +197,4 @@ def prune_weights(
         True
     """
     plan = prune.METHOD.plan(mlmodel, config, joint_compression, method, target, strict, spare_constants)
-    return compressed(plan, sample_data, held_back, function, device, workers, progress)
+    return compressed(plan, sample_data, held_back, function, device, workers, progress, augment=augment)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from corepress.algorithms.fitted.statistics import Sensitivity
 from corepress.coreml.action import Action
-from corepress.coreml.calibrated.fit import fitted_form
+from corepress.coreml.calibrated.fit import Decided, fitted_form
 from corepress.coreml.calibrated.judging import Split
 from corepress.coreml.calibrated.layers import PRODUCTS, product_axis
 from corepress.coreml.method import Choose
@@ -62,16 +62,17 @@ def weighted(
     model: Model,
     choose: Choose,
     split: Split,
-    unfitted: dict[tuple[str, str], str],
+    decided: Decided,
     function: str | None,
     device: str,
     progress: Progress | None = None,
 ) -> Callable[[Weight], Any]:
     """The function that gives what `choose` gives, with the importance of each element of a weight.
 
-    `unfitted`: why weights, by function and output name, get none; it takes more of them. `progress` is not called:
-    what takes time for each weight is the run.
+    `decided`: what is known about weights before; it takes what is found. `progress` is not called: what takes time for
+    each weight is the run.
     """
+    unfitted = decided.unfitted
     wanted: dict[str, dict[str, Weight]] = {}
     for weight in model.weights():
         with contextlib.suppress(Skip):

@@ -46,6 +46,7 @@ class Model:
         skipped: By function and output name, why the last compression left a weight as it was.
         changed: The weights that were written anew since `origin`.
         unfitted: Why the samples of a calibrated compression have no part in a weight.
+        few: Of weights that were fitted to few samples, to how many independent vectors.
 
     Examples:
         >>> model = cto.load("model.mlpackage")
@@ -64,6 +65,7 @@ class Model:
         self.skipped: dict[tuple[str, str], str] = {}
         self.changed: frozenset[tuple[str, str]] = frozenset()
         self.unfitted: dict[tuple[str, str], str] = {}
+        self.few: dict[tuple[str, str], str] = {}
         self._files = files
         self._spill = spill
 
@@ -89,7 +91,7 @@ class Model:
         spec = type(self.spec)()
         spec.CopyFrom(self.spec)
         copied = Model(self.package, spec, self._files, self._spill, self.origin or self)
-        copied.changed, copied.unfitted = self.changed, dict(self.unfitted)
+        copied.changed, copied.unfitted, copied.few = self.changed, dict(self.unfitted), dict(self.few)
         return copied
 
     # Where values find their data: the `BlobSource` of `corepress.formats.mlprogram.values`.
@@ -223,7 +225,7 @@ class Model:
         for name in layout:
             saved._file(name)  # now, so that it is read as it is even if another one takes its place
         saved.skipped, saved.changed = dict(self.skipped), self.changed
-        saved.unfitted = dict(self.unfitted)
+        saved.unfitted, saved.few = dict(self.unfitted), dict(self.few)
         return saved
 
     def _sources(self) -> list[Path]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from corepress.errors import ConfigError
+from corepress.runtime.aside import Store, Values
 from corepress.runtime.carried import StepRun, going_on, in_turns, side_by_side
 from corepress.runtime.executor import Run
 from corepress.runtime.plan import Block, Computed, Step
@@ -27,7 +28,7 @@ Samples = Iterable[Sample]
 # What the program answers to each step, its outputs in order, when a value is changed by the function that is given.
 WhatIf = Callable[[Callable[[Tensor], Tensor]], Iterator[Sequence[Any]]]
 # See `walking`.
-Walking = Generator[tuple[Step, list[list[dict[str, Any]]]], Mapping[str, Tensor], dict[str, Tensor]]
+Walking = Generator[tuple[Step, list[Sequence[dict[str, Any]]]], Mapping[str, Tensor], dict[str, Tensor]]
 # Runs, each with the values that it has so far.
 Pairs = Sequence[tuple[Run, dict[str, Any]]]
 # The name of a function, its program, and the inputs that this has in each sample.
@@ -80,9 +81,10 @@ def without_labels(plan: Block) -> Block:
 def walk(program: Program, samples: Samples, visit: Visit, *, originals: Samples | None = None) -> dict[str, Tensor]:
     """Show `visit` every operation of a program in order, outside of loops and branches.
 
-    `samples`: inputs by name, or steps. All values that are still needed are kept for all of them. A stateful model
-    starts each sample anew, and carries its state from step to step (`carried.py`). A constant that `visit` changes is
-    changed from this operation on; the program itself stays as it is.
+    `samples`: inputs by name, or steps. All values that are still needed are kept for all of them, on disk beyond a
+    budget of memory (`aside.py`), and arguments are made as they are asked for. A stateful model starts each sample
+    anew, and carries its state from step to step (`carried.py`). A constant that `visit` changes is changed from this
+    operation on; the program itself stays as it is.
     `originals`: the unchanged program runs on them, as many, next to it, and `visit` also gets the arguments that the
     operation has there.
     Returns the changed constants, by the name of their buffer. Raises ConfigError, with the number of the sample, for
@@ -104,14 +106,15 @@ def walking(program: Program, samples: Samples, *, originals: Samples | None = N
     arguments, in the samples and maybe in the originals, and is sent what a `visit` of `walk` returns."""
     plan, held = program.module.plan, program.module.constants()
     known = dict(held)
-    pairs = _begin(program, held, samples)
-    beside = None if originals is None else _begin(program, known, originals)
+    store = Store()
+    pairs = _begin(program, held, samples, store)
+    beside = None if originals is None else _begin(program, known, originals, store)
     streams = [pairs] if beside is None else [pairs, beside]
     changes: dict[str, Tensor] = {}
     for group in _groups(plan.steps, pairs):
         alone = group[0] if len(group) == 1 and group[0].function is not None else None
         if pairs and alone is not None:
-            changed = yield alone, [[run.arguments(alone, own) for run, own in stream] for stream in streams]
+            changed = yield alone, [_arguments(alone, stream) for stream in streams]
             _change(alone, changed, held, changes)
         seen = [_taken(group, stream) for stream in streams]
         for number, step in enumerate(group):
@@ -119,6 +122,26 @@ def walking(program: Program, samples: Samples, *, originals: Samples | None = N
                 changed = yield step, [[own[number] for own in arguments] for arguments in seen]
                 _change(step, changed, held, changes)
     return changes
+
+
+class _Arguments(Sequence[dict[str, Any]]):
+    """What an operation is given in each run, made anew whenever it is asked for."""
+
+    def __init__(self, step: Step, pairs: Pairs):
+        self._step, self._pairs = step, pairs
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def __getitem__(self, number: Any) -> Any:
+        run, own = self._pairs[number]
+        return run.arguments(self._step, own)
+
+
+def _arguments(step: Step, pairs: Pairs) -> Sequence[dict[str, Any]]:
+    # What a sequence's step reads of a state is read once.
+    lasting = any(isinstance(run, StepRun) for run, _ in pairs)
+    return [run.arguments(step, own) for run, own in pairs] if lasting else _Arguments(step, pairs)
 
 
 def _change(step: Step, changed: Mapping[str, Tensor], held: dict[str, Any], changes: dict[str, Tensor]) -> None:
@@ -182,7 +205,7 @@ def what_if(program: Program, samples: Samples, names: Collection[str], visit: C
 def values_of(program: Program, samples: Samples, names: Collection[str]) -> Iterator[tuple[str, list[Tensor]]]:
     """The values of these names that are computed outside of loops and branches, in order: in each step."""
     plan = program.module.plan
-    pairs = _begin(program, program.module.constants(), samples)
+    pairs = _begin(program, program.module.constants(), samples, Store())
     for group in _groups(plan.steps, pairs) if pairs else ():
         found: dict[str, list[Tensor]] = {}
         for run, own in pairs:
@@ -194,14 +217,22 @@ def values_of(program: Program, samples: Samples, names: Collection[str]) -> Ite
         yield from ((name, values) for name, values in found.items() if len(values) == len(pairs))
 
 
-def _begin(program: Program, held: Mapping[str, Any], samples: Samples) -> list[tuple[Run, dict[str, Any]]]:
-    """A run for each step of each sample, with the values that it begins with."""
+def _begin(
+    program: Program, held: Mapping[str, Any], samples: Samples, store: Store | None = None
+) -> list[tuple[Run, dict[str, Any]]]:
+    """A run for each step of each sample, with the values that it begins with.
+
+    `store`: keeps their values, unless there are states, whose values share memory with them.
+    """
     pairs: list[tuple[Run, dict[str, Any]]] = []
     plan = program.module.plan
     for number, sample in enumerate(samples):
         given = (program.tensors(_tensors(program, step, number)) for step in steps_of(sample))
         steps = [dict(zip(plan.inputs, own, strict=True)) for own in given]
-        pairs += side_by_side(plan, held, program.make_state(), steps)
+        if store is None or program.interface.states:
+            pairs += side_by_side(plan, held, program.make_state(), steps)
+        else:
+            pairs += [(Run(held, {}, None), Values(store, own)) for own in steps]
     return pairs
 
 

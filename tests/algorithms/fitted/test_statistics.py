@@ -153,7 +153,7 @@ def test_vectors_count_as_the_outputs_depend_on_them(masked) -> None:
     found = of_vectors(program, weights, samples)
     assert len(found) == 2
     for parts, _ in found.values():
-        counts = torch.stack(parts).mean(0)
+        counts = torch.stack(list(parts)).mean(0)
         assert (counts[3:] < 0.01).all()
         np.testing.assert_allclose(counts[1:3] / counts[0], [16, 4], rtol=0.2)
         assert abs(float(counts.mean()) - 1) < 0.05

@@ -71,7 +71,7 @@ def _changes(
     ]
     reference = _Reference(values_of(exact, exact_samples, wanted))
 
-    def visit(step: Step, arguments: list[dict[str, Any]]) -> dict[str, Tensor]:
+    def visit(step: Step, arguments: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
         if step.kind not in _WITH_BIAS or step.outputs[0] not in wanted:
             return {}
         assert step.function is not None

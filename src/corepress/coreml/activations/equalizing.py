@@ -88,7 +88,7 @@ def _factors(program: Program, samples: Samples, found: Sequence[Group]) -> list
     noise = [[0.0] * len(candidates) for candidates in tried]
     reading = {reader.step.name: (number, reader) for number, group in enumerate(found) for reader in group.readers}
 
-    def visit(step: Step, arguments: list[dict[str, Any]]) -> dict[str, Tensor]:
+    def visit(step: Step, arguments: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
         if step.name in reading:
             number, reader = reading[step.name]
             exact = [step.function(**own) for own in arguments]  # type: ignore[misc]
@@ -105,7 +105,7 @@ def _ends(program: Program, samples: Samples, found: Sequence[Group]) -> dict[st
     wanted = {name: (labels, group.channels) for group in found for name, labels in group.values.items()}
     ends: dict[str, Ends] = {}
 
-    def visit(step: Step, arguments: list[dict[str, Any]]) -> dict[str, Tensor]:
+    def visit(step: Step, arguments: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
         for argument, name in step.computed:
             if name in wanted and name not in ends:
                 labels, channels = wanted[name]

@@ -108,7 +108,7 @@ def _scale(
     scalings: list[tuple[Pair[_Product], Scaling]] = []
     by_first = {pair.layers[0].step.name: pair for pair in found}
 
-    def visit(step: Step, arguments: list[dict[str, Any]]) -> dict[str, Tensor]:
+    def visit(step: Step, arguments: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
         if (pair := by_first.get(step.name)) is not None:
             values = [own[pair.layers[0].multiplied] for own in arguments]
             with contextlib.suppress(CorepressError):  # which fitting the weight will find as well, and say
@@ -126,7 +126,7 @@ def _products(program: Program, sample: Mapping[str, Any], weights: Mapping[str,
     found: list[_Product] = []
     constants = program.module.constants()
 
-    def visit(step: Step, arguments: list[dict[str, Any]]) -> dict[str, Tensor]:
+    def visit(step: Step, arguments: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
         for argument, buffer in step.held:
             layout = layout_of(step.kind, argument, arguments[0]) if buffer in weights else None
             if layout is not None:

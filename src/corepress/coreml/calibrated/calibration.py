@@ -44,7 +44,7 @@ from corepress.sequences import Sample, each_step
 from corepress.weights import decompress
 
 # What an operation reads in each sample.
-Arguments = list[dict[str, Any]]
+Arguments = Sequence[dict[str, Any]]
 # What the samples to learn from say, and those to judge by.
 Known = tuple[Statistics, Statistics]
 # The weights with their actions, by the name under which a program keeps their values.
@@ -271,8 +271,6 @@ class _Reached:
             before = self._arguments[0][argument]
             tensor = torch.from_numpy(value.copy()).to(before.device, before.dtype)
             self._changed[argument] = self.changes[buffer] = tensor
-            for own in self._arguments:
-                own[argument] = tensor
         if not self._open:
             self._go(self._changed)
 

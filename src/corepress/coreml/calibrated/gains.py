@@ -54,7 +54,7 @@ def gains(program: Runnable, samples: Sequence[Sample], tried: Sequence[Tried]) 
 
         def visit(
             step: Step,
-            arguments: list[dict[str, Any]],
+            arguments: Sequence[dict[str, Any]],
             name: str = name,
             waiting: dict[str, Tried] = waiting,
             counting: Mapping[str, Counting] = counting,
@@ -73,7 +73,7 @@ def gains(program: Runnable, samples: Sequence[Sample], tried: Sequence[Tried]) 
 
 
 def _known(
-    step: Step, key: str, arguments: list[dict[str, Any]], counting: Counting | None, numbers: Sequence[int]
+    step: Step, key: str, arguments: Sequence[dict[str, Any]], counting: Counting | None, numbers: Sequence[int]
 ) -> tuple[Statistics, Statistics] | None:
     """What the samples to learn from say about a weight, and those to judge by. `numbers`: of each step's sample."""
     layout = layout_of(step.kind, key, arguments[0])

@@ -28,6 +28,7 @@ from corepress.engine import Progress, Skip
 from corepress.errors import ConfigError, CorepressError, DataError
 from corepress.formats.mlprogram import Model, Weight
 from corepress.runtime import load
+from corepress.runtime.aside import Row, Store
 from corepress.runtime.program import Program
 from corepress.runtime.runnable import Observe
 from corepress.runtime.walk import each_program, outputs_in_steps
@@ -166,8 +167,21 @@ class Counting(NamedTuple):
     row of the weight.
     """
 
-    vectors: list[Tensor]
+    vectors: Sequence[Tensor]
     rows: Tensor
+
+
+class _Scaled(Sequence[Tensor]):
+    """Numbers that are divided by their mean when they are asked for."""
+
+    def __init__(self, values: Row, mean: float):
+        self._values, self._mean = values, mean
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __getitem__(self, number: Any) -> Any:
+        return self._values[number] / self._mean + _LEAST
 
 
 def of_vectors(program: Program, buffers: set[str], samples: Sequence[Sample]) -> dict[str, Counting]:
@@ -179,7 +193,9 @@ def of_vectors(program: Program, buffers: set[str], samples: Sequence[Sample]) -
     read = {buffer for step in steps for _, buffer in step.held} & buffers
     leaves = [value for name, value in program.module.constants().items() if name in read]
     leaves = [leaf.requires_grad_() for leaf in leaves if leaf.is_floating_point()]
-    found: dict[str, list[Tensor]] = {step.name: [] for step in steps}
+    store = Store()
+    found = {step.name: Row(store) for step in steps}
+    sums: dict[str, tuple[float, int]] = {}
     rows: dict[str, Tensor] = {}
     generator = torch.Generator().manual_seed(0)
     try:
@@ -196,7 +212,10 @@ def of_vectors(program: Program, buffers: set[str], samples: Sequence[Sample]) -
             for (step, _), gradient in zip(products, gradients, strict=True):
                 if gradient is not None:
                     squares = gradient.float().square().movedim(product_axis(step), 0).flatten(1)
-                    found[step.name].append(squares.mean(0))
+                    counts = squares.mean(0)
+                    total, size = sums.get(step.name, (0.0, 0))
+                    sums[step.name] = total + float(counts.double().sum()), size + len(counts)
+                    found[step.name].append(counts)
                     rows[step.name] = rows.get(step.name, 0) + squares.sum(1)
     except CorepressError:  # nothing has a derivative; or a sample is wrong, which others will say
         return {}
@@ -204,11 +223,10 @@ def of_vectors(program: Program, buffers: set[str], samples: Sequence[Sample]) -
         for leaf in leaves:
             leaf.requires_grad_(False)
     count = len(list(each_step(samples)))
-    means = {name: torch.cat(each).mean() for name, each in found.items() if len(each) == count}
     return {
-        name: Counting([each / mean + _LEAST for each in found[name]], rows[name] / rows[name].mean() + _LEAST)
-        for name, mean in means.items()
-        if mean > 0
+        name: Counting(_Scaled(found[name], total / size), rows[name] / rows[name].mean() + _LEAST)
+        for name, (total, size) in sums.items()
+        if len(found[name]) == count and total > 0
     }
 
 

@@ -80,6 +80,22 @@ def test_work_of_a_moment_has_no_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     assert bars == []
 
 
+def test_work_of_minutes_tells_a_file_of_each_tenth(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    now = [0.0]
+    monkeypatch.setattr(show.time, "monotonic", lambda: now[0])
+    with show.progress("palettize") as tell:
+        for done in range(1, 201):
+            now[0] += 1
+            tell(done, 200, f"weight {done}")
+    assert capsys.readouterr().err.splitlines() == [
+        f"palettize: {done} of 200, weight {done}" for done in (30, 60, 90, 120, 150, 180)
+    ]
+    with show.progress("palettize") as tell:
+        tell(1, None, "weight")
+        tell(1, 1, "weight")
+    assert capsys.readouterr().err == ""
+
+
 def test_longer_work_has_one(monkeypatch: pytest.MonkeyPatch) -> None:
     bars = bars_on_a_terminal(monkeypatch, moment=0)
     with show.progress("palettize") as tell:

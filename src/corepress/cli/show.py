@@ -7,6 +7,7 @@ import itertools
 import os
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -28,14 +29,16 @@ if TYPE_CHECKING:
 
 _SHOWN_CLASSES = 5
 _MOMENT = 0.3  # seconds
+_SECONDS = 30  # between two lines of progress
 _NOTHING: Mapping[str, str] = {}
 
 
 @contextlib.contextmanager
 def progress(title: str) -> Iterator[Progress]:
-    """A progress bar on standard error for work that takes longer than a moment; silent when that is not a terminal."""
+    """A progress bar on standard error for work that takes longer than a moment; where that is no terminal, a line now
+    and then of work that takes minutes."""
     if not sys.stderr.isatty():
-        yield lambda done, total, name: None
+        yield _lines(title)
         return
     latest: tuple[Any, ...] = (0, None, "")
     update: Progress | None = None
@@ -64,6 +67,20 @@ def progress(title: str) -> Iterator[Progress]:
         finally:
             timer.cancel()
             timer.join()
+
+
+def _lines(title: str) -> Progress:
+    """A line for each tenth of the work: none in the first half minute, and at most one in each."""
+    last, tenths = time.monotonic(), 0
+
+    def tell(done: int, total: int | None, name: str) -> None:
+        nonlocal last, tenths
+        now, reached = time.monotonic(), 10 * done // (total or 1)
+        if total and now - last >= _SECONDS and reached > tenths:
+            print(f"{title}: {done} of {total}, {name}", file=sys.stderr, flush=True)
+            last, tenths = now, reached
+
+    return tell
 
 
 def facts(rows: Sequence[tuple[str, str]]) -> None:

@@ -132,3 +132,17 @@ def test_on_the_command_line_and_in_recipes(package: Package, tmp_path: Path) ->
     ]
     refused = command("palettize", package(), "-o", tmp_path / "no.mlpackage", "--outliers", "few", check=False)
     assert refused.returncode == 2 and "--outliers: 'few' is no part of a whole" in refused.stderr
+
+
+@pytest.mark.slow
+def test_what_is_fitted_to_samples_has_them_apart_too() -> None:
+    from corepress.coreml import calibrated
+
+    images = np.load("examples/digits_test.npz")["images"][:48].astype(np.float32)
+    samples = [{"image": image[None]} for image in images]
+    config = everywhere(Palettizer(nbits=2, outlier_fraction=PART))
+    small = calibrated.palettize_weights("examples/digits.mlpackage", config, samples, held_back=0, target="iOS18")
+    assert not small.unfitted
+    plain = cto.palettize_weights("examples/digits.mlpackage", config, target="iOS18")
+    worst = [corepress.verify("examples/digits.mlpackage", model, samples).worst.snr for model in (plain, small)]
+    assert worst[1] > worst[0] + 5

@@ -89,6 +89,7 @@ def show(result: Refinement, output: Path, as_json: bool, more: dict[str, str]) 
         ("written to", str(output)),
         ("result", result.summary),
         ("measured on", translate(result.basis)),
+        ("loss held back", "{:.4g} -> {:.4g}".format(*result.loss)),
         ("learnt", f"{result.learnt} constants"),
         *((name, f"stays as it is: {translate(reason)}") for name, reason in result.frozen.items()),
         *((label, path) for label, path in more.items()),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,9 @@ Data = Iterable[Sample] | str | Path
 # Of MiniLM, 22 million parameters and 32 tokens, so many take five minutes on two cores.
 STEPS = 400
 BATCH = 16
+# So many new samples, made of those held back, are judged by besides: a method that was fitted to all samples knows
+# those held back here, too, and only new ones tell what it makes of others.
+VARIED = 32
 
 log = logging.getLogger(__name__)
 
@@ -61,8 +65,9 @@ def refine(
     values under a sparse mask, biases, and gains of norms. Operations, forms, shapes and the size stay.
 
     Each number of a weight has a latent one that gradients move; it takes the entry, or the integer, that this is
-    nearest to (straight through; Malinovskii et al. 2024, arXiv 2405.14852). A part of the samples is held back. The
-    state that is best on them is kept, so that the result is never worse there than what it began with.
+    nearest to (straight through; Malinovskii et al. 2024, arXiv 2405.14852). A part of the samples is held back, and
+    with `augment` new ones are made of these, too. The state that is best on all of them is kept, so that the loss
+    there is never above what it was at the start.
 
     Args:
         original: The model before it was compressed: a path, a `corepress.Model` or an `MLModel` of coremltools.
@@ -108,6 +113,8 @@ def refine(
     notes = [] if judged else ["sample_data holds too few different samples to hold some back: all are learnt from"]
     more = _more(learnt, teacher, seed, notes) if augment else None
     draw = drawn(learnt, np.random.default_rng(seed), more)
+    varied = _more(judged, teacher, seed + 1, []) if more is not None and judged else None
+    judges = [*(judged or learnt), *([] if varied is None else islice(varied, min(len(judged), VARIED)))]
     known = teacher.kinds()
     buffers = {buffer for part in parts.learning for buffer in part.buffers}
     names = [name for name in cuts(student.module.plan, buffers) if name in known]
@@ -116,7 +123,7 @@ def refine(
         Batched(student, names),
         parts,
         draw,
-        judged or learnt,
+        judges,
         settings,
         _teller(settings, progress),
     )
@@ -131,6 +138,7 @@ def refine(
         before=before,
         after=after,
         measured_on=kind,
+        loss=(course.before, course.after),
         steps=course.steps,
         best=course.best,
         ended=course.ended,
@@ -184,8 +192,8 @@ def _teller(settings: Settings, progress: Progress | None) -> Any:
         if progress is not None:
             total = settings.steps if settings.seconds is None else 1000
             now = course.steps if settings.seconds is None else int(done * total)
-            gained = 1 - course.after / course.before if course.before else 0.0
-            progress(now, total, f"step {course.steps}, error on what was held back {-100 * gained:+.0f} %")
+            losses = f"{course.now:.4g} (start {course.before:.4g}, best {course.after:.4g})"
+            progress(now, total, f"step {course.steps}, loss held back {losses}")
 
     return tell
 

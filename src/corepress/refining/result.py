@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from corepress.json_numbers import plain
 from corepress.metrics import METRICS, Row
 from corepress.verification.result import Verification
 
@@ -31,6 +32,8 @@ class Refinement:
         before: How near the compressed model's answers were to the original's: a row for each output.
         after: The same of the refined model.
         measured_on: "test_data", "held back", or "learnt from" where nothing else was there to measure on.
+        loss: What was minimised of the outputs, on the samples held back and on new ones that are made of them, before
+            and after: the energy of the difference over that of the original's, or of probabilities the divergence.
         steps: Steps that were done.
         best: The step whose state was kept, since it was the best on the samples to judge by; 0 is the start.
         ended: Why it ended: "steps", "time", "no gain" or "stopped".
@@ -49,6 +52,7 @@ class Refinement:
     before: Verification
     after: Verification
     measured_on: str
+    loss: tuple[float, float]
     steps: int
     best: int
     ended: str
@@ -97,8 +101,8 @@ class Refinement:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, ready for JSON."""
-        words = ("measured_on", "steps", "best", "ended", "learnt", "improved", "summary")
-        kept = {word: getattr(self, word) for word in words}
+        words = ("measured_on", "loss", "steps", "best", "ended", "learnt", "improved", "summary")
+        kept = {word: plain(getattr(self, word)) for word in words}
         rows = {"before": self.before.to_dict()["outputs"], "after": self.after.to_dict()["outputs"]}
         samples = {"samples": self.after.samples}
         return {**kept, **samples, **rows, "frozen": dict(self.frozen), "notes": list(self.notes)}

@@ -3,7 +3,8 @@
 Each step draws samples and asks the teacher for its answers, and the student for its own. The gradient with regard to
 each dense weight, summed over the batch, then goes through the rounding of that weight once. Values at cuts (`cuts.py`)
 have a part in what is minimised, a whole at first and none at the end. Learning rates count steps between neighbours
-(`algorithms/learned/stored.py`); they rise at the start and fall to zero along a cosine.
+(`algorithms/learned/stored.py`); they rise at the start and fall to zero along a cosine, and are the smaller the more
+steps there are.
 """
 
 from __future__ import annotations
@@ -25,12 +26,18 @@ from corepress.refining.student import Batch, Batched, Parts
 from corepress.runtime.samples import finite_tensors
 from corepress.sequences import Sample, steps_of
 
-# Steps between neighbours by which indices and integers may move in one step at most, and the same for other numbers.
+# How far indices and integers can move in all, in steps between neighbours, and other numbers, in their own; and how
+# far in one step at most, where there are few. With more steps each is smaller: then noise averages out, and a long run
+# does not wander off further than a short one.
+LATENT_WAY, WAY = 0.8, 0.2
 LATENT_RATE, RATE = 0.02, 0.01
 _WARM_UP = 0.05
-# How often the samples held back are looked at in all, and after how many looks without gain it is enough.
+# How often the samples held back are looked at in all, and after how many looks without gain it is enough. (Before the
+# first gain it never is: much comes only as the rates fall.)
 _LOOKS, _PATIENCE = 20, 12
 _BETAS = (0.9, 0.95)
+# Numbers that the teacher answers to the samples held back, up to which they are kept in memory.
+_REMEMBERED = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -45,11 +52,12 @@ class Settings:
 
 @dataclass
 class Course:
-    """How a refinement went: the distance on the samples held back before and at best, the steps done, that of the best
-    state, and why it ended: "steps", "time", "no gain" or "stopped", by `stop`."""
+    """How a refinement went: the distance on the samples held back before, at best and now; the steps done, and that
+    of the best state; why it ended: "steps", "time", "no gain" or "stopped", by `stop`."""
 
     before: float
     after: float
+    now: float
     steps: int = 0
     best: int = 0
     ended: str = "steps"
@@ -76,18 +84,21 @@ class Training:
         self.teacher, self.student, self.parts = teacher, student, parts
         self.draw, self.settings, self.progress = draw, settings, progress
         self.judged = [*self._batches(judged)]
+        self._wanted: dict[int, list[Tensor]] = {}  # by the number of a batch, what the teacher answers
         self.random = torch.Generator().manual_seed(settings.seed)
         latent = {id(p): p for part in parts.learning for p in part.module.latent}
         others = [p for part in parts.learning for p in part.module.parameters() if id(p) not in latent]
-        groups = [{"params": [*latent.values()], "lr": LATENT_RATE}, {"params": others, "lr": RATE}]
+        groups = [
+            {"params": [*latent.values()], "way": LATENT_WAY, "most": LATENT_RATE},
+            {"params": others, "way": WAY, "most": RATE},
+        ]
         self.optimizer = torch.optim.Adam([group for group in groups if group["params"]], betas=_BETAS)
-        self.rates = [group["lr"] for group in self.optimizer.param_groups]
 
     def run(self) -> Course:
         """Learn; the parts are left in the state that was best on the samples to judge by."""
         settings, began = self.settings, time.monotonic()
         start = self.error()
-        course = Course(start, start)
+        course = Course(start, start, start)
         best = self._state()
         looked, look = 0, 0
 
@@ -97,7 +108,7 @@ class Training:
 
         try:
             while (done := part_done()) < 1:
-                self.step(done)
+                self.step(done, done / course.steps if course.steps else 1 / settings.steps)
                 course.steps += 1
                 done = part_done()
                 if self.progress is not None:
@@ -106,9 +117,10 @@ class Training:
                     continue
                 look = math.floor(done * _LOOKS)
                 looked += 1
-                if (error := self.error()) < course.after:
-                    course.after, course.best, best, looked = error, course.steps, self._state(), 0
-                elif looked >= _PATIENCE:
+                course.now = self.error()
+                if course.now < course.after:
+                    course.after, course.best, best, looked = course.now, course.steps, self._state(), 0
+                elif course.best and looked >= _PATIENCE:
                     course.ended = "no gain"
                     break
             else:
@@ -119,11 +131,12 @@ class Training:
             part.module.load_state_dict(state)
         return course
 
-    def step(self, done: float) -> float:
-        """One step; `done`: the part of all that is done, which the rates hang on. Returns the distance before it."""
+    def step(self, done: float, part: float) -> float:
+        """One step, which is this `part` of all, of which `done` is done. Returns the distance before it."""
         factor = min(1.0, (done + _WARM_UP / 10) / _WARM_UP) * (1 + math.cos(math.pi * done)) / 2
-        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
-            group["lr"] = rate * factor
+        for group in self.optimizer.param_groups:
+            # The mean of the cosine's half wave is a half.
+            group["lr"] = min(group["most"], 2 * group["way"] * part) * factor
         dense = self.parts.dense()
         leaves = {buffer: value.detach().requires_grad_() for buffer, value in dense.items()}
         batches = [*self._batches([next(self.draw) for _ in range(self.settings.batch)])]
@@ -148,11 +161,13 @@ class Training:
     def error(self) -> float:
         """The distance on the samples to judge by, with what would be stored now."""
         dense = self.parts.dense()
-        sums = [
-            (float(distance(self.student(batch, dense).outputs, self.teacher(batch, {}).outputs)), count)
-            for batch, count in self.judged
-        ]
-        return sum(value * count for value, count in sums) / sum(count for _, count in sums)
+        total = 0.0
+        for number, (batch, count) in enumerate(self.judged):
+            wanted = self._wanted.get(number) or self.teacher(batch, {}).outputs
+            if sum(map(Tensor.numel, wanted)) * len(self.judged) <= _REMEMBERED:
+                self._wanted[number] = wanted
+            total += float(distance(self.student(batch, dense).outputs, wanted)) * count
+        return total / sum(count for _, count in self.judged)
 
     def _batches(self, samples: Sequence[Sample]) -> Iterator[tuple[Batch, int]]:
         """The samples as tensors, those of equal shapes together, at most a batch at once; and how many they are."""

@@ -96,8 +96,8 @@ class Stream:
         """Let what computes a value turn it."""
         if node.type == "linear":
             self._rotated(node, "weight", 0)
-            if node.operand("bias") is not None:
-                self._rotated(node, "bias", 0)
+            if node.operand("bias") is not None and self.needed(node, "bias").dense().any():
+                self._rotated(node, "bias", 0)  # zeros stay zeros, and layers without a bias share them
         elif node.type == "matmul" and self.held(node, "y") is not None:
             self._rotated(node, "y", -2 if self._flag(node, "transpose_y") else -1)
         elif node.type == "gather" and self.held(node, "x") is not None and self._values(node, "axis", 0) == [0]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -88,12 +90,53 @@ def texts(count: int, length: int) -> list[list[dict[str, np.ndarray]]]:
     return [[{"ids": word.reshape(1, 1)} for word in text] for text in words]
 
 
-@pytest.mark.parametrize("kind", ["cache", "sum"])
+def chained(folder) -> Path:
+    """A cache of two layers in one state, which is read once: each update goes on with what the one before gave."""
+    import coremltools as ct
+    from coremltools.converters.mil.mil import Builder as mb
+    from coremltools.converters.mil.mil import types
+
+    rng = np.random.default_rng(0)
+    first, second, third = (rng.normal(size=(8, 8)).astype(np.float16) for _ in range(3))
+    inputs = [mb.TensorSpec((1, 8), types.fp16), mb.TensorSpec((1,), types.int32)]
+
+    @mb.program(input_specs=[*inputs, mb.StateTensorSpec((8, 8), types.fp16)], opset_version=ct.target.iOS18)
+    def program(x, place, rows):
+        def written(before, value, offset: int):
+            zero, eight = np.array([0], np.int32), np.array([8], np.int32)
+            row = mb.add(x=place, y=np.array([offset], np.int32))
+            begin = mb.concat(values=[row, zero], axis=0)
+            end = mb.concat(values=[mb.add(x=row, y=np.array([1], np.int32)), eight], axis=0)
+            return mb.coreml_update_state(
+                state=rows, value=mb.slice_update(x=before, update=value, begin=begin, end=end)
+            )
+
+        def seen(after, offset: int):
+            own = mb.slice_by_index(x=after, begin=[offset, 0], end=[offset + 4, 8])
+            return mb.tanh(x=mb.reduce_sum(x=own, axes=[0], keep_dims=True))
+
+        after = written(mb.read_state(input=rows), mb.linear(x=x, weight=first), 0)
+        last = written(after, mb.linear(x=seen(after, 0), weight=second), 4)
+        return mb.linear(x=seen(last, 4), weight=third)
+
+    path = folder / "chained.mlpackage"
+    ct.convert(program, minimum_deployment_target=ct.target.iOS18, skip_model_load=True).save(str(path))
+    return path
+
+
+def places(count: int) -> list[list[dict[str, np.ndarray]]]:
+    """For `chained`: rows that are written one after the other."""
+    rng = np.random.default_rng(0)
+    return [[{"x": rng.normal(size=(1, 8)), "place": np.array([at])} for at in range(4)] for _ in range(count)]
+
+
+@pytest.mark.parametrize("kind", ["cache", "sum", "chain"])
 def test_each_constant_meets_the_states_that_the_constants_before_it_make(kind, program, tmp_path) -> None:
     """Beside brute force: for each product a run of the whole sequences with all products before it changed."""
-    sequences = decoder.sequences(2, length=7) if kind == "cache" else texts(2, 7)
-    if kind == "sum":
-        program = runtime.load(decoder.summing(tmp_path), precision="float32")
+    sequences = decoder.sequences(2, length=7)
+    if kind != "cache":
+        made, sequences = (decoder.summing, texts(2, 7)) if kind == "sum" else (chained, places(2))
+        program = runtime.load(made(tmp_path), precision="float32")
     products, seen, changed = _products(program), {}, {}
 
     def visit(step, arguments):
@@ -111,7 +154,7 @@ def test_each_constant_meets_the_states_that_the_constants_before_it_make(kind, 
     try:
         for name in products:
             expected = _given_to_products(program, sequences)[name]
-            for one, other in zip(seen[name], expected, strict=True):
+            for one, other in zip(seen[name] if expected else (), expected, strict=True):  # else it is an input
                 torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
             program.module.get_buffer(buffers[name]).copy_(changed[buffers[name]])
             different += not torch.equal(kept[buffers[name]], changed[buffers[name]])

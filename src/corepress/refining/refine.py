@@ -131,6 +131,11 @@ def refine(
     result = _written(given, parts) if course.best else given.copy()
     kind, measured = ("test_data", tested) if tested else ("held back", judged) if judged else ("learnt from", learnt)
     before, after = (verify(exact, model, measured, function=function, device=device) for model in (given, result))
+    if kind == "held back" and (after.worst.snr or 0) < (before.worst.snr or 0):
+        notes.append(
+            "the samples held back lost, and new ones made of them gained: whatever made the small model was probably "
+            "fitted to these samples, so that only others can tell (test_data)"
+        )
     for note in (*notes, *(f"{name} is not refined: {reason}" for name, reason in parts.frozen.items())):
         log.warning(note)
     refinement = Refinement(

@@ -366,3 +366,23 @@ def test_an_algorithm_of_ones_own_takes_part() -> None:
     model = nn.Sequential(nn.Linear(8, 8))
     mine, _ = compress(model, correlated(3, 8), {"algorithm": "half"})
     assert torch.equal(mine[0].weight, model[0].weight / 2)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_gptq_of_few_bits_is_ahead_of_coremltools_with_the_same_settings(seed: int) -> None:
+    random = torch.Generator().manual_seed(seed)
+    columns = 96
+    mixing = torch.randn(columns, columns, generator=random) / columns**0.5 + 0.3 * torch.eye(columns)
+    inputs = torch.randn(800, columns, generator=random) @ (mixing * torch.logspace(-1, 1, columns))
+    layer = nn.Linear(columns, 48, bias=False)
+    layer.weight.data = torch.randn(48, columns, generator=random) * 0.05
+    errors = []
+    for library in (ours, peer):
+        config = library.ModuleGPTQConfig.from_dict({"weight_dtype": "uint3", "block_size": 32})
+        small = copy.deepcopy(layer)
+        gptq = library.GPTQ(small, config)
+        with torch.no_grad():
+            gptq.add_batch(inputs, layer(inputs))
+            gptq.compress()
+            errors.append(float((small(inputs) - layer(inputs)).square().sum()))
+    assert errors[0] < 0.9 * errors[1]

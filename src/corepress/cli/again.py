@@ -25,8 +25,8 @@ def recipe_of(
     config: OptimizationConfig,
     target: str | None,
     method: str | None,
-    augment: int | None = None,
     beside: Beside | None = None,
+    augment: int | None = None,
 ) -> str:
     """The text of the recipe of a step on weights, and of one on activations if there is one; empty where no recipe can
     say the same, as of values that are functions.

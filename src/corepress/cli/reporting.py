@@ -69,7 +69,7 @@ class Page:
             return ""
         from corepress.cli.again import recipe_of
 
-        text = recipe_of(kind, config, limits.target, method, augment, beside and beside())
+        text = recipe_of(kind, config, limits.target, method, beside and beside(), augment)
         return f"# with --all-constants\n{text}" if text and limits.all_constants else text
 
     def write(self, task: str, weights: Report, *, overwrite: bool = False, **content: Any) -> None:

@@ -126,7 +126,7 @@ def test_samples_that_are_none_for_these_functions(functions) -> None:
         (both, {"function": "decode"}, "function='decode' has no effect beside samples for each function"),
         (broken, {}, r"sample 0 of sample_data\['decode'\]: input 'x' holds NaN"),
         ({**both, "other": []}, {}, "sample_data must be a list"),
-        (both, {"held_back": PREFILL}, "held_back must be a number, or samples for each function"),
+        (both, {"held_back": PREFILL}, "what is held back must be a number, or samples for each function"),
     ):
         with pytest.raises(ConfigError, match=message):
             calibrated.palettize_weights(functions, CONFIG, given, **options)

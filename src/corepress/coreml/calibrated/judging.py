@@ -71,7 +71,9 @@ def split_of(model: Model, samples: Samples, held_back: float | Samples, functio
         raise ConfigError(f"function={function!r} has no effect beside samples for each function")
     others = held_back if isinstance(held_back, Mapping) else {}
     if not isinstance(held_back, int | float) and set(others) != set(samples):
-        raise ConfigError("held_back must be a number, or samples for each function that sample_data has some for")
+        raise ConfigError(
+            "what is held back must be a number, or samples for each function that sample_data has some for"
+        )
     splits = {
         name: _split(model, own, others.get(name, held_back), name, (f"sample_data[{name!r}]", f"held_back[{name!r}]"))
         for name, own in samples.items()

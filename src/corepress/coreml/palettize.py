@@ -242,7 +242,6 @@ class LutGptq(Palettize):
             group_size=self.group_size(value.shape[output_axis]) if grouped else 0,
             cluster_dim=config.cluster_dim,
             lut_dtype=lut_dtype,
-            importance=None if statistics.rows is None else statistics.rows.numpy(),
             dampening=statistics.dampening or _DAMPENING,
             rounds=_ROUNDS,
         )

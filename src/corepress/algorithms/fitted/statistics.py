@@ -44,8 +44,7 @@ class Shrinkage(NamedTuple):
 class Statistics:
     """Sums over vectors, of which each counts as much as the model's outputs depend on what the layer makes of it.
 
-    `hessian`: of Y. `drift`: (groups, columns, columns), the mean of 2 (X - Y) Y^T; None where no X was given. `rows`:
-    (rows of all groups,), how much what each row of the weight makes counts, 1 on average; None, all the same.
+    `hessian`: of Y. `drift`: (groups, columns, columns), the mean of 2 (X - Y) Y^T; None where no X was given.
     `dampening`: with which methods round; None, their own.
     """
 
@@ -53,7 +52,6 @@ class Statistics:
         self.layout = layout
         self.hessian = Hessian(layout.columns, layout.groups, device)
         self.drift: Tensor | None = None
-        self.rows: Tensor | None = None
         self.dampening: float | None = None
         # Means over the vectors: of Y and X - Y, (2, groups, columns), and of how much they count, and its square.
         self._means = torch.zeros(2, layout.groups, layout.columns, device=device)
@@ -131,7 +129,7 @@ class Statistics:
             own = torch.from_numpy(shift).reshape(found.shape)
             left = (difference @ mean[..., None] - exact @ change[..., None])[..., 0]
             found += 2 * (own * left).double() + self._counting[0] * own.double().square()
-        return float((found if self.rows is None else found * self.rows.cpu().reshape(found.shape)).sum())
+        return float(found.sum())
 
     def _matrices(self, weight: NDArray[Any], other: NDArray[Any]) -> tuple[Tensor, Tensor]:
         """W and D = Q - W."""

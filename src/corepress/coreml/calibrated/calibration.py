@@ -236,9 +236,6 @@ class _Reached:
 
     def _add(self, known: Known, step: Step, argument: str, arguments: Arguments, originals: Arguments | None) -> None:
         layout, factors = known[0].layout, self.counting.get(step.name)
-        if factors is not None:
-            for statistics in known:
-                statistics.rows = factors.rows if statistics.rows is None else (statistics.rows + factors.rows) / 2
         for number, own in enumerate(arguments):
             statistics = known[number >= self.learnt]
             others = repeat(None) if originals is None else vectors_of(step.kind, argument, originals[number], layout)

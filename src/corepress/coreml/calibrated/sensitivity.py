@@ -163,12 +163,10 @@ def squared_gradients(program: Program, buffers: set[str], samples: Iterable[Sam
 class Counting(NamedTuple):
     """How much what one operation makes counts for the outputs of the model, 1 on average.
 
-    `vectors`: (vectors,) for each step, the products of each vector with the weight. `rows`: (channels,), those of each
-    row of the weight.
+    `vectors`: (vectors,) for each step, the products of each vector with the weight.
     """
 
     vectors: Sequence[Tensor]
-    rows: Tensor
 
 
 class _Scaled(Sequence[Tensor]):
@@ -196,7 +194,6 @@ def of_vectors(program: Program, buffers: set[str], samples: Sequence[Sample]) -
     store = Store()
     found = {step.name: Row(store) for step in steps}
     sums: dict[str, tuple[float, int]] = {}
-    rows: dict[str, Tensor] = {}
     generator = torch.Generator().manual_seed(0)
     try:
         for sample in samples:
@@ -211,12 +208,10 @@ def of_vectors(program: Program, buffers: set[str], samples: Sequence[Sample]) -
             gradients = torch.autograd.grad(loss, [value for _, value in products], allow_unused=True)
             for (step, _), gradient in zip(products, gradients, strict=True):
                 if gradient is not None:
-                    squares = gradient.float().square().movedim(product_axis(step), 0).flatten(1)
-                    counts = squares.mean(0)
+                    counts = gradient.float().square().movedim(product_axis(step), 0).flatten(1).mean(0)
                     total, size = sums.get(step.name, (0.0, 0))
                     sums[step.name] = total + float(counts.double().sum()), size + len(counts)
                     found[step.name].append(counts)
-                    rows[step.name] = rows.get(step.name, 0) + squares.sum(1)
     except CorepressError:  # nothing has a derivative; or a sample is wrong, which others will say
         return {}
     finally:
@@ -224,7 +219,7 @@ def of_vectors(program: Program, buffers: set[str], samples: Sequence[Sample]) -
             leaf.requires_grad_(False)
     count = len(list(each_step(samples)))
     return {
-        name: Counting(_Scaled(found[name], total / size), rows[name] / rows[name].mean() + _LEAST)
+        name: Counting(_Scaled(found[name], total / size))
         for name, (total, size) in sums.items()
         if len(found[name]) == count and total > 0
     }

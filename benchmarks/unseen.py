@@ -47,6 +47,10 @@ def _augmented(task: Task, row: Row, folder: Path) -> Any:
     return calibrated.palettize_weights(task.package, _config(row), [*task.learnt, *more])
 
 
+def _refined(task: Task, row: Row, folder: Path) -> Any:
+    return corepress.refine(task.package, _fitted(task, row, folder), task.learnt).model
+
+
 def _plain(task: Task, row: Row, folder: Path) -> Any:
     return palettize_weights(task.package, _config(row))
 
@@ -61,6 +65,7 @@ WAYS: Mapping[str, Callable[[Task, Row, Path], Any]] = {
     "corepress, data-free": _plain,
     "corepress, fitted": _fitted,
     "corepress, fitted, more samples made": _augmented,
+    "corepress, fitted, then refined": _refined,
 }
 
 

@@ -49,8 +49,8 @@ class Action(ABC):
             raise Skip(f"it is {weight.compression} already, which can't be {self.verb} further: {DENSE_FIRST}")
         return form
 
-    def adapted(self, weight: Weight) -> str:
-        """How what was asked is changed to suit a weight, for messages; empty where it is done as asked."""
+    def adapted(self, shape: tuple[int, ...]) -> str:
+        """How what was asked is changed to suit a shape, for messages; empty where it is done as asked."""
         return ""
 
     @abstractmethod

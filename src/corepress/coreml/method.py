@@ -178,7 +178,7 @@ def _say_adapted(choices: Choices, weights: list[Weight]) -> None:
     found = []
     for weight in weights:
         chosen = choices[weight.function, weight.output]
-        if not isinstance(chosen, Skip) and (adapted := chosen.adapted(weight)):
+        if not isinstance(chosen, Skip) and (adapted := chosen.adapted(weight.shape)):
             found.append(f"{weight.name} ({adapted})")
     if found:
         log.warning(

@@ -104,7 +104,7 @@ class Palettize(Action):
 
     def compress(self, value: Array | CompressedWeight) -> CompressedWeight | None:
         if isinstance(value, np.ndarray):
-            return worth_it(self._dense(value, None), value, self._adapted(value.shape))
+            return worth_it(self._dense(value, None), value, self.adapted(value.shape))
         if isinstance(value, Sparse) and not value.mask.any():
             raise Skip("all its values are zero", quiet=True)
         if isinstance(value, Sparse) and isinstance(value.values, np.ndarray):
@@ -199,10 +199,7 @@ class Palettize(Action):
             )
         return size
 
-    def adapted(self, weight: Weight) -> str:
-        return self._adapted(weight.shape)
-
-    def _adapted(self, shape: tuple[int, ...]) -> str:
+    def adapted(self, shape: tuple[int, ...]) -> str:
         if self.config.granularity is not CompressionGranularity.PER_GROUPED_CHANNEL or not self.config.smaller_group:
             return ""
         size = self.group_size(shape[self.axis(len(shape))])

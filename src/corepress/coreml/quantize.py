@@ -97,7 +97,7 @@ class Quantize(Action):
 
     def compress(self, value: Array | CompressedWeight) -> CompressedWeight | None:
         if isinstance(value, np.ndarray):
-            return worth_it(self._quantized(value, None), value, self._adapted(value.shape))
+            return worth_it(self._quantized(value, None), value, self.adapted(value.shape))
         if isinstance(value, Palettized):
             return self._with_lut(value)
         if isinstance(value, Sparse) and not value.mask.any():
@@ -133,10 +133,7 @@ class Quantize(Action):
             raise Skip(f"its LUT has only {value.lut.size} entries, so that a scale would take the bytes that it saves")
         return Palettized(value.indices, self._quantized(value.lut, None), value.vector_axis)
 
-    def adapted(self, weight: Weight) -> str:
-        return self._adapted(weight.shape)
-
-    def _adapted(self, shape: tuple[int, ...]) -> str:
+    def adapted(self, shape: tuple[int, ...]) -> str:
         config = self.config
         if config.granularity is not Granularity.PER_BLOCK or not config.smaller_block:
             return ""

@@ -152,7 +152,7 @@ def test_vectors_count_as_the_outputs_depend_on_them(masked) -> None:
     weights = {program.constants[weight.output] for weight in corepress.load(masked).weights() if weight.size > 10}
     found = of_vectors(program, weights, samples)
     assert len(found) == 2
-    for (parts,) in found.values():
+    for parts in found.values():
         counts = torch.stack(list(parts)).mean(0)
         assert (counts[3:] < 0.01).all()
         np.testing.assert_allclose(counts[1:3] / counts[0], [16, 4], rtol=0.2)

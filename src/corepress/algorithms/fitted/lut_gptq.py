@@ -48,7 +48,6 @@ def palettize_by_hessian(
     lut_dtype: Literal["int8", "uint8"] | None = None,
     dampening: float = 0.01,
     rounds: int = 10,
-    importance: Floats | None = None,
 ) -> Palettized:
     """The `Palettized` form of a weight (rows, columns) of small squared error of the layer's outputs.
 
@@ -57,7 +56,6 @@ def palettize_by_hessian(
     many rows share a table; 0, all. `cluster_dim`: entries are vectors of that many neighbouring rows. `lut_dtype`:
     as which the entries are stored; None, as the weight's own type. `dampening`: this fraction of the mean of its
     diagonal is added to it, against fitting noise. `rounds`: of stages 3 and 4, at most.
-    `importance`: (rows,), how much the squared error of each counts where they share a table; None, all the same.
     Raises ConfigError where groups or vectors don't divide the rows, CorepressError for infinities or NaN.
     """
     rows, columns = weight.shape
@@ -74,18 +72,14 @@ def palettize_by_hessian(
     order, unit, diagonal = (part.numpy() for part in (factor.order, factor.unit, factor.diagonal))
     values = np.ascontiguousarray(_ordered(weight, order), np.float32)
 
-    weights = _for_each_row(np.square(diagonal.astype(np.float64)), rows)
-    counts: Floats | float = 1.0
-    if importance is not None:
-        weights = weights * importance[:, None]
-        counts = importance.reshape(-1, cluster_dim).mean(1)[:, None, None]
-    start = palettize(values, bits, group_size=group_size, cluster_dim=cluster_dim, importance=weights)
+    importance = _for_each_row(np.square(diagonal.astype(np.float64)), rows)
+    start = palettize(values, bits, group_size=group_size, cluster_dim=cluster_dim, importance=importance)
     tables = np.ascontiguousarray(start.lut, np.float32).reshape(rows // size, 2**bits, cluster_dim)
     vectors = values.reshape(-1, cluster_dim, columns)
     codes = _feedback(vectors, np.ascontiguousarray(unit), tables)
     damped = np.take_along_axis(_damped(hessian, dampening), order[..., None], -2)
     damped = np.ascontiguousarray(np.take_along_axis(damped, order[..., None, :], -1))
-    codes, tables = _descend(vectors, damped, codes, tables, rounds, counts)
+    codes, tables = _descend(vectors, damped, codes, tables, rounds)
     lut = tables.astype(weight.dtype if weight.dtype == np.float16 else np.float32)
     form = Palettized(_ordered(codes, np.argsort(order, axis=-1)), lut.reshape(start.lut.shape), start.vector_axis)
     return form if lut_dtype is None else quantize_lut(form, None, lut_dtype)
@@ -128,38 +122,34 @@ def _feedback(vectors: Floats, unit: Floats, tables: Floats) -> Codes:
     return codes
 
 
-def _descend(
-    vectors: Floats, hessian: Floats, codes: Codes, tables: Floats, rounds: int, counts: Floats | float = 1.0
-) -> tuple[Codes, Floats]:
-    """Stages 3 and 4, until they gain little. `counts`: (n, 1, 1), how much each row of vectors does, or all do."""
+def _descend(vectors: Floats, hessian: Floats, codes: Codes, tables: Floats, rounds: int) -> tuple[Codes, Floats]:
+    """Stages 3 and 4, until they gain little."""
     # (w - q) H for the present q, kept up to date.
     pull = _times(vectors - _look_up(tables, codes), hessian)
     before = np.inf
     for _ in range(rounds):
-        tables, pull = _fit_tables(pull, hessian, codes, tables, counts)
+        tables, pull = _fit_tables(pull, hessian, codes, tables)
         _over_rows(len(vectors), partial(descend, pull, hessian, tables, codes))
-        error = float(np.vdot(vectors - _look_up(tables, codes), counts * pull))
+        error = float(np.vdot(vectors - _look_up(tables, codes), pull))
         if error > (1 - _ENOUGH) * before:
             break
         before = error
     return codes, tables
 
 
-def _fit_tables(
-    pull: Floats, hessian: Floats, codes: Codes, tables: Floats, counts: Floats | float
-) -> tuple[Floats, Floats]:
+def _fit_tables(pull: Floats, hessian: Floats, codes: Codes, tables: Floats) -> tuple[Floats, Floats]:
     """Better tables, and their pull: a few conjugate gradients on A t = b, with A the sum of S^T H S, where S t looks
     up.
 
     Of their products, which are most of the work, the first gain nearly all: the next round goes on from there.
     """
     shape, rows = tables.shape, len(codes) // len(tables)
-    residual = sum_by_code(counts * pull, codes, shape)
+    residual = sum_by_code(pull, codes, shape)
     direction, square = residual, _per_table(residual, residual)
     for _ in range(_CONJUGATE_STEPS):
         along = direction.astype(np.float32)
         changed = _times(_look_up(along, codes), hessian)
-        image = sum_by_code(counts * changed, codes, shape)
+        image = sum_by_code(changed, codes, shape)
         alpha = _ratio(square, _per_table(direction, image)).astype(np.float32)
         tables = tables + alpha * along
         pull = pull - np.repeat(alpha, rows, axis=0) * changed

@@ -20,8 +20,8 @@ from corepress.algorithms.fitted.layout import Layout
 from corepress.algorithms.fitted.scaling import NEAREST, Answers, Group, Pair, Reader, Source, pairs, warn_of_others
 from corepress.algorithms.fitted.statistics import Statistics
 from corepress.coreml.calibrated.constants import plain_constants, with_constants
-from corepress.coreml.calibrated.layers import layout_of, vectors_of
-from corepress.coreml.calibrated.sensitivity import Counting, of_vectors
+from corepress.coreml.calibrated.layers import counted_vectors, layout_of
+from corepress.coreml.calibrated.sensitivity import of_vectors
 from corepress.engine import Skip
 from corepress.errors import CorepressError, DataError
 from corepress.formats.mlprogram import Model, Weight
@@ -149,16 +149,14 @@ def _rounding(action: Any, dtype: str, layout: Layout) -> Rounding:
     return rounded
 
 
-def _inputs(product: _Product, values: Sequence[Tensor], counting: Counting | None) -> Inputs:
+def _inputs(product: _Product, values: Sequence[Tensor], counting: Sequence[Tensor] | None) -> Inputs:
     """Statistics of what a product makes of a value, one for each step. `counting`: how much its vectors count."""
     found = Inputs(product.layout, values[0].device)
     for number, value in enumerate(values):
-        first = 0
         arguments = product.step.constant | {product.multiplied: value}
-        for vectors in vectors_of(product.step.kind, product.argument, arguments, product.layout):
-            last = first + vectors.shape[1]
-            found.add(vectors, None if counting is None else counting.vectors[number][first:last])
-            first = last
+        counts = None if counting is None else counting[number]
+        for part in counted_vectors(product.step.kind, product.argument, arguments, product.layout, counts):
+            found.add(*part)
     return found
 
 

@@ -29,7 +29,7 @@ from corepress.algorithms.fitted.statistics import Shrinkage, Statistics
 from corepress.coreml.calibrated.constants import plain_constants
 from corepress.coreml.calibrated.fit import Decided, Given
 from corepress.coreml.calibrated.judging import Split
-from corepress.coreml.calibrated.layers import layout_of, vectors_of
+from corepress.coreml.calibrated.layers import counted_vectors, layout_of, vectors_of
 from corepress.coreml.calibrated.sensitivity import of_vectors
 from corepress.coreml.calibrated.shrinking import best_form, fitted_as
 from corepress.engine import Progress, Skip
@@ -235,15 +235,14 @@ class _Reached:
             walk(self.program, self.samples, visit)
 
     def _add(self, known: Known, step: Step, argument: str, arguments: Arguments, originals: Arguments | None) -> None:
-        layout, factors = known[0].layout, self.counting.get(step.name)
+        layout, counting = known[0].layout, self.counting.get(step.name)
         for number, own in enumerate(arguments):
             statistics = known[number >= self.learnt]
             others = repeat(None) if originals is None else vectors_of(step.kind, argument, originals[number], layout)
-            first = 0
-            for vectors, original in zip(vectors_of(step.kind, argument, own, layout), others, strict=False):
-                last = first + vectors.shape[1]
-                statistics.add(vectors, original, None if factors is None else factors.vectors[number][first:last])
-                first = last
+            counts = None if counting is None else counting[number]
+            parts = counted_vectors(step.kind, argument, own, layout, counts)
+            for (vectors, count), original in zip(parts, others, strict=False):
+                statistics.add(vectors, original, count)
 
     @property
     def bias(self) -> Weight | None:

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from corepress.algorithms.fitted.statistics import Statistics
 from corepress.coreml.action import Action
-from corepress.coreml.calibrated.layers import layout_of, vectors_of
-from corepress.coreml.calibrated.sensitivity import Counting, of_vectors
+from corepress.coreml.calibrated.layers import counted_vectors, layout_of
+from corepress.coreml.calibrated.sensitivity import of_vectors
 from corepress.errors import CorepressError
 from corepress.formats.mlprogram import Weight
 from corepress.runtime.plan import Step
@@ -57,7 +57,7 @@ def gains(program: Runnable, samples: Sequence[Sample], tried: Sequence[Tried]) 
             arguments: Sequence[dict[str, Any]],
             name: str = name,
             waiting: dict[str, Tried] = waiting,
-            counting: Mapping[str, Counting] = counting,
+            counting: Mapping[str, Sequence[Tensor]] = counting,
             numbers: Sequence[int] = numbers,
         ) -> dict[str, Tensor]:
             for key, buffer in step.held:
@@ -73,7 +73,11 @@ def gains(program: Runnable, samples: Sequence[Sample], tried: Sequence[Tried]) 
 
 
 def _known(
-    step: Step, key: str, arguments: Sequence[dict[str, Any]], counting: Counting | None, numbers: Sequence[int]
+    step: Step,
+    key: str,
+    arguments: Sequence[dict[str, Any]],
+    counting: Sequence[Tensor] | None,
+    numbers: Sequence[int],
 ) -> tuple[Statistics, Statistics] | None:
     """What the samples to learn from say about a weight, and those to judge by. `numbers`: of each step's sample."""
     layout = layout_of(step.kind, key, arguments[0])
@@ -81,12 +85,10 @@ def _known(
         return None
     known, several = (Statistics(layout), Statistics(layout)), numbers[-1] > 0
     for number, own in enumerate(arguments):
-        first = 0
-        for vectors in vectors_of(step.kind, key, own, layout):
-            last = first + vectors.shape[1]
-            statistics = known[numbers[number] % _JUDGED == 0 and several]
-            statistics.add(vectors, None, None if counting is None else counting.vectors[number][first:last])
-            first = last
+        statistics = known[numbers[number] % _JUDGED == 0 and several]
+        counts = None if counting is None else counting[number]
+        for vectors, count in counted_vectors(step.kind, key, own, layout, counts):
+            statistics.add(vectors, None, count)
     return known if several else (known[0], known[0])
 
 

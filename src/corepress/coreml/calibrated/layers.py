@@ -54,6 +54,17 @@ def vectors_of(kind: str, argument: str, arguments: Mapping[str, Any], layout: L
         yield from layout.windows(padded(x, pads), strides, dilations)
 
 
+def counted_vectors(
+    kind: str, argument: str, arguments: Mapping[str, Any], layout: Layout, counts: Tensor | None
+) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """The parts that `vectors_of` gives, each with how much its vectors count; `counts`: of all, None all the same."""
+    first = 0
+    for vectors in vectors_of(kind, argument, arguments, layout):
+        last = first + vectors.shape[1]
+        yield vectors, None if counts is None else counts[first:last]
+        first = last
+
+
 def product_axis(step: Step) -> int:
     """The axis of an operation's result along which the products of one vector with the weight lie."""
     if step.kind == "conv":

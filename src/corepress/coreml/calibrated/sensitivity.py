@@ -11,7 +11,7 @@ import contextlib
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -160,15 +160,6 @@ def squared_gradients(program: Program, buffers: set[str], samples: Iterable[Sam
     return found
 
 
-class Counting(NamedTuple):
-    """How much what one operation makes counts for the outputs of the model, 1 on average.
-
-    `vectors`: (vectors,) for each step, the products of each vector with the weight.
-    """
-
-    vectors: Sequence[Tensor]
-
-
 class _Scaled(Sequence[Tensor]):
     """Numbers that are divided by their mean when they are asked for."""
 
@@ -182,9 +173,9 @@ class _Scaled(Sequence[Tensor]):
         return self._values[number] / self._mean + _LEAST
 
 
-def of_vectors(program: Program, buffers: set[str], samples: Sequence[Sample]) -> dict[str, Counting]:
-    """How much the products of these constants count, by the name of the operation; those that no output depends on, or
-    not smoothly, are left out."""
+def of_vectors(program: Program, buffers: set[str], samples: Sequence[Sample]) -> dict[str, Sequence[Tensor]]:
+    """How much the products of each vector with one of these constants count, 1 on average: (vectors,) for each step,
+    by the name of the operation. Operations that no output depends on, or not smoothly, are left out."""
     steps = [
         step for step in program.module.plan.steps if step.kind in PRODUCTS and buffers & {b for _, b in step.held}
     ]
@@ -219,7 +210,7 @@ def of_vectors(program: Program, buffers: set[str], samples: Sequence[Sample]) -
             leaf.requires_grad_(False)
     count = len(list(each_step(samples)))
     return {
-        name: Counting(_Scaled(found[name], total / size))
+        name: _Scaled(found[name], total / size)
         for name, (total, size) in sums.items()
         if len(found[name]) == count and total > 0
     }

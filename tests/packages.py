@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -50,6 +51,21 @@ def make_package(folder: Path, target: str, dtype: str = "float16", seed: int = 
     model.user_defined_metadata["answer"] = "42"
     model.short_description = "a test model"
     path = folder / f"{target}-{dtype}-{seed}.mlpackage"
+    model.save(str(path))
+    return path
+
+
+def saved(program: Any, path: Path) -> Path:
+    """A program of MIL for iOS18, in float32, as a package."""
+    import coremltools as ct
+
+    model = ct.convert(
+        program,
+        convert_to="mlprogram",
+        minimum_deployment_target=ct.target.iOS18,
+        compute_precision=ct.precision.FLOAT32,
+        skip_model_load=True,
+    )
     model.save(str(path))
     return path
 

@@ -15,6 +15,7 @@ from corepress.coreml import OpPalettizerConfig, OptimizationConfig, calibrated
 from corepress.coreml.calibrated.sensitivity import of_vectors
 from corepress.runtime import load
 from corepress.weights import Sparse
+from tests.packages import saved
 
 ROWS, COLUMNS, COUNT = 6, 8, 300
 
@@ -118,15 +119,7 @@ def build(path, function, shape):
     from coremltools.converters.mil.mil import types
 
     program = mb.program(input_specs=[mb.TensorSpec(shape, types.fp32)], opset_version=ct.target.iOS18)(function)
-    model = ct.convert(
-        program,
-        convert_to="mlprogram",
-        minimum_deployment_target=ct.target.iOS18,
-        compute_precision=ct.precision.FLOAT32,
-        skip_model_load=True,
-    )
-    model.save(str(path))
-    return path
+    return saved(program, path)
 
 
 @pytest.fixture

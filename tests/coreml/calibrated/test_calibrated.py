@@ -27,6 +27,7 @@ from corepress.runtime.registry import OPERATIONS
 from corepress.runtime.walk import walk
 from tests import structures
 from tests.oracle import peer_weights
+from tests.packages import saved
 
 
 @pytest.fixture(scope="module")
@@ -56,16 +57,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
         e = mb.gather(x=mb.const(val=weight(64, 32), name="table"), indices=ids, axis=0, name="embed")
         return x, e
 
-    model = ct.convert(
-        program,
-        convert_to="mlprogram",
-        minimum_deployment_target=ct.target.iOS18,
-        compute_precision=ct.precision.FLOAT32,
-        skip_model_load=True,
-    )
-    path = tmp_path_factory.mktemp("calibrated") / "net.mlpackage"
-    model.save(str(path))
-    return path
+    return saved(program, tmp_path_factory.mktemp("calibrated") / "net.mlpackage")
 
 
 def samples(count: int = 24, seed: int = 0) -> list[dict[str, np.ndarray]]:

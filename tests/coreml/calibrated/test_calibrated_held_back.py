@@ -21,6 +21,7 @@ from corepress.coreml.calibrated.judging import WORSE_AS_A_WHOLE, Split, is_bett
 from corepress.coreml.palettize import palettize_weights
 from corepress.coreml.quantize import linear_quantize_weights
 from corepress.errors import ConfigError
+from tests.packages import saved
 
 BITS = OptimizationConfig(OpPalettizerConfig(nbits=2, weight_threshold=100))
 COLUMNS = 96
@@ -46,16 +47,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
             mb.linear(x=rich, weight=mb.const(val=second, name="second"), name="two"),
         )
 
-    model = ct.convert(
-        program,
-        convert_to="mlprogram",
-        minimum_deployment_target=ct.target.iOS18,
-        compute_precision=ct.precision.FLOAT32,
-        skip_model_load=True,
-    )
-    path = tmp_path_factory.mktemp("held") / "net.mlpackage"
-    model.save(str(path))
-    return path
+    return saved(program, tmp_path_factory.mktemp("held") / "net.mlpackage")
 
 
 def samples(count: int, seed: int = 0, white: bool = True) -> list[dict[str, np.ndarray]]:

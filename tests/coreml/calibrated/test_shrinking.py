@@ -26,6 +26,7 @@ from corepress.coreml.calibrated.shrinking import DAMPENINGS, SHARES, best_form
 from corepress.coreml.methods import METHODS
 from corepress.weights import decompress
 from tests.oracle import peer_weights
+from tests.packages import saved
 
 ROWS, COLUMNS = 32, 24
 CONFIGS = {
@@ -50,16 +51,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
         x = mb.relu(x=mb.linear(x=x, weight=one, bias=bias[0, :COLUMNS], name="first"))
         return mb.linear(x=x, weight=two, bias=bias[1], name="second")
 
-    model = ct.convert(
-        program,
-        convert_to="mlprogram",
-        minimum_deployment_target=ct.target.iOS18,
-        compute_precision=ct.precision.FLOAT32,
-        skip_model_load=True,
-    )
-    path = tmp_path_factory.mktemp("shrinking") / "net.mlpackage"
-    model.save(str(path))
-    return path
+    return saved(program, tmp_path_factory.mktemp("shrinking") / "net.mlpackage")
 
 
 def samples(count: int, seed: int = 0) -> list[dict[str, np.ndarray]]:

@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.markdown import Markdown
 
 sys.path.insert(0, str(Path(__file__).parent))
-from search_page import page
+from search_page import page, put
 from search_tasks import ROOT, TASKS
 from search_ways import RANKS, WAYS, Row
 
@@ -68,7 +68,7 @@ def main() -> None:
             others = [line for line in known.get(title, {}).get(way, ()) if way != RANKS and line["row"] not in given]
             known.setdefault(title, {})[way] = [*lines, *others]
             results.write_text(json.dumps(known, indent=1))
-            write(page(known))
+            put(OUTPUT, MARKS, page(known))
     Console(width=200).print(Markdown(page(json.loads(results.read_text()))))
 
 
@@ -78,13 +78,6 @@ def measure(title: str, way: str, rows: Sequence[Row], counts: tuple[int, int], 
     arguments = [str(folder), title, *map(str, counts), way, json.dumps([asdict(row) for row in rows])]
     run = subprocess.run([sys.executable, script, *arguments], stdout=subprocess.PIPE, text=True, check=True)
     return [json.loads(line) for line in run.stdout.splitlines() if line.startswith("{")]
-
-
-def write(text: str) -> None:
-    """Put the tables between the marks of the page."""
-    before, rest = OUTPUT.read_text().split(MARKS[0])
-    after = rest.split(MARKS[1])[1]
-    OUTPUT.write_text(f"{before}{MARKS[0]}\n\n{text}\n{MARKS[1]}{after}")
 
 
 if __name__ == "__main__":

@@ -93,6 +93,12 @@ def _ahead(line: Line, beside: Sequence[Line], metric: str) -> Iterator[float]:
         yield math.nan if other is None else line[kind][metric] - other[kind][metric]
 
 
+def put(page: Path, marks: tuple[str, str], text: str) -> None:
+    """Put tables between the marks of a page."""
+    before, rest = page.read_text().split(marks[0])
+    page.write_text(f"{before}{marks[0]}\n\n{text}\n{marks[1]}{rest.split(marks[1])[1]}")
+
+
 def words(row: Mapping[str, Any]) -> str:
     """A budget in words."""
     group = f", groups of {row['group']}" if row["group"] else ""

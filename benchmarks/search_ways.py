@@ -90,6 +90,11 @@ _MODES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+def mode_of(row: Row) -> str:
+    """The mode of coremltools that makes the same form for all weights."""
+    return next(name for name, (_, arguments) in _MODES.items() if arguments == row.config())
+
+
 def _worth_it(task: Task, name: str, room: int) -> bool:
     """Whether a mode can fit, and ends: with tables for groups it takes minutes for ten million weights."""
     arguments = _MODES[name][1]
@@ -122,8 +127,7 @@ def by_peer(task: Task, name: str, folder: Path) -> Path:
 def budget(task: Task, row: Row, folder: Path) -> int:
     """Bytes of the package with one form for all weights, made by coremltools or by us, whichever are more."""
     ours: int = palettize_weights(task.package, OptimizationConfig(OpPalettizerConfig(**row.config()))).size()
-    name = next(name for name, (_, arguments) in _MODES.items() if arguments == row.config())
-    path = folder / f"{task.package.stem}, {name}.mlpackage"
+    path = folder / f"{task.package.stem}, {mode_of(row)}.mlpackage"
     return max(ours, corepress.load(path).size()) if path.exists() else ours
 
 

@@ -22,9 +22,9 @@ from typing import Any
 
 import corepress
 from corepress.coreml import OpPalettizerConfig, OptimizationConfig, calibrated, palettize_weights
-from search_page import machine
+from search_page import machine, put
 from search_tasks import Task, answers
-from search_ways import by_peer
+from search_ways import by_peer, mode_of
 from unseen_networks import NETWORKS, Row
 
 OUTPUT = Path(__file__).resolve().parents[1] / "docs" / "unseen.md"
@@ -35,7 +35,7 @@ AUGMENTED = 4
 
 
 def _config(row: Row) -> OptimizationConfig:
-    return OptimizationConfig(OpPalettizerConfig(**row.fields(), smaller_group=row.group > 0))
+    return OptimizationConfig(OpPalettizerConfig(**row.config(), smaller_group=row.group > 0))
 
 
 def _fitted(task: Task, row: Row, folder: Path) -> Any:
@@ -56,8 +56,7 @@ def _plain(task: Task, row: Row, folder: Path) -> Any:
 
 
 def _peer(task: Task, row: Row, folder: Path) -> Any:
-    name = f"k-means, {row.bits} bits" + (f", groups of {row.group}" if row.group else "")
-    return by_peer(task, name, folder)
+    return by_peer(task, mode_of(row), folder)
 
 
 WAYS: Mapping[str, Callable[[Task, Row, Path], Any]] = {
@@ -89,7 +88,7 @@ def main() -> None:
             known = json.loads(results.read_text()) if results.exists() else {}
             known.setdefault(network, {})[way] = _elsewhere(network, way, given.folder)
             results.write_text(json.dumps(known, indent=1))
-            write(page(known))
+            put(OUTPUT, MARKS, page(known))
 
 
 def _elsewhere(network: str, way: str, folder: Path) -> list[dict[str, Any]]:
@@ -134,12 +133,6 @@ def page(results: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]) -> st
                     name = ""
         parts.append("")
     return "\n".join(parts)
-
-
-def write(text: str) -> None:
-    """Put the tables between the marks of the page."""
-    before, rest = OUTPUT.read_text().split(MARKS[0])
-    OUTPUT.write_text(f"{before}{MARKS[0]}\n\n{text}\n{MARKS[1]}{rest.split(MARKS[1])[1]}")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ import numpy as np
 
 import search_crepe
 from search_tasks import ROOT, Sample, Task, classifier, encoder, tracker
+from search_ways import Row as Form
 
 sys.path.insert(0, str(ROOT))
 from tests import smollm2
@@ -29,25 +30,17 @@ Quality = Callable[[Sequence[Sample], Sequence[Any], Sequence[Any]], float]
 
 
 @dataclass(frozen=True)
-class Row:
+class Row(Form):
     """A form for all weights, and what quality it shall have on samples of both kinds.
 
-    `bits`: of an index; `group`: how many channels share a table, 0 for one table. `goals`: on like samples and on
-    those of another kind, as far as there are goals.
+    `goals`: on like samples and on those of another kind, as far as there are goals.
     """
 
-    bits: int
-    group: int
     goals: tuple[float | None, float | None] = (None, None)
 
     @property
     def words(self) -> str:
         return f"{self.bits} bits, " + (f"groups of {self.group}" if self.group else "one table")
-
-    def fields(self) -> dict[str, Any]:
-        """The arguments of `OpPalettizerConfig`, ours or the peer's."""
-        grouped = {"granularity": "per_grouped_channel", "group_size": self.group} if self.group else {}
-        return {"nbits": self.bits, **grouped}
 
 
 @dataclass(frozen=True)
@@ -135,18 +128,18 @@ def docstrings(least: int = 400) -> Iterator[str]:
 NETWORKS = {
     "MiniLM": Network(
         lambda folder: encoder(folder, 256, 128), cosine, "mean cosine of the embeddings",
-        (Row(3, 16, (0.98, 0.96)), Row(2, 16, (0.94, 0.90))),
+        (Row(3, 16, goals=(0.98, 0.96)), Row(2, 16, goals=(0.94, 0.90))),
     ),
     "EfficientNet-Lite1": Network(
         lambda folder: classifier(folder, 128, 96), agreement, "same first class as the original",
-        (Row(4, 0, (0.99, None)), Row(3, 0, (0.97, None)), Row(2, 16, (0.88, None))),
+        (Row(4, 0, goals=(0.99, None)), Row(3, 0, goals=(0.97, None)), Row(2, 16, goals=(0.88, None))),
     ),
     "CREPE tiny": Network(
         _singer, pitch_error(_PITCHES), "cents by which the median error of the pitch grew",
-        (Row(4, 0, (5, None)), Row(3, 0, (10, None)), Row(2, 0, (25, None))),
+        (Row(4, 0, goals=(5, None)), Row(3, 0, goals=(10, None)), Row(2, 0, goals=(25, None))),
     ),
     "SmolLM2-135M": Network(
         _reader, perplexity, "perplexity, of the original's",
-        (Row(4, 16, (1.06, None)), Row(3, 16, (1.25, None))),
+        (Row(4, 16, goals=(1.06, None)), Row(3, 16, goals=(1.25, None))),
     ),
 }  # fmt: skip

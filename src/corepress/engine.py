@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import as_completed
 from contextlib import contextmanager
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from corepress.errors import CorepressError, ResourceError
 from corepress.threads import pool
@@ -26,6 +26,23 @@ class Skip(CorepressError):
     def __init__(self, reason: str, *, quiet: bool = False):
         super().__init__(reason)
         self.quiet = quiet
+
+
+class Stopped(KeyboardInterrupt):
+    """Work was stopped, as Ctrl-C does, when it had found something.
+
+    Args:
+        result: The best until then.
+
+    Examples:
+        >>> from corepress.engine import Stopped
+        >>> issubclass(Stopped, KeyboardInterrupt)
+        True
+    """
+
+    def __init__(self, result: Any):
+        super().__init__("stopped")
+        self.result = result
 
 
 @contextmanager

@@ -75,6 +75,11 @@ class Target:
         return self.name
 
     @property
+    def generation(self) -> int:
+        """Of its operations for compressed weights: 1, with parameters as attributes, or 2, with these as inputs."""
+        return 2 if self.constexpr == "inputs" else 1
+
+    @property
     def features(self) -> frozenset[str]:
         """All that this target can hold, in the words that `requirements` and error messages use."""
         flags = {

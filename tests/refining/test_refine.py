@@ -7,8 +7,8 @@ import pytest
 
 import corepress
 import corepress.coreml as cto
+from corepress.engine import Stopped
 from corepress.errors import ConfigError, UnsupportedError
-from corepress.refining.result import Stopped
 from corepress.weights import decompress
 from tests import structures
 from tests.lazy import lazy

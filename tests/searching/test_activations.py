@@ -10,13 +10,14 @@ import pytest
 
 import corepress as cto
 from corepress import recipe
+from corepress.engine import Stopped
 from corepress.errors import ConfigError
 from corepress.formats.mlprogram.program import nodes
 from corepress.searching import activations, loop
 from corepress.searching.candidates import candidates
 from corepress.searching.goals import Goal
 from corepress.searching.integers import bytes_of_pairs, in_floating_point, in_integers
-from corepress.searching.run import Stopped, parted
+from corepress.searching.run import parted
 from corepress.targets import require, target
 from tests.cli.test_cli import corepress, fails
 from tests.coreml.activations.activation_nets import package_of, samples

@@ -18,10 +18,10 @@ from torch import nn
 import corepress as cto
 from corepress import recipe as recipes
 from corepress.cli.searching import function_in
+from corepress.engine import Stopped
 from corepress.errors import ConfigError, FormatError, OutputError
 from corepress.searching import run as running
 from corepress.searching.kept import Kept
-from corepress.searching.run import Stopped
 from tests.cli.test_cli import corepress
 from tests.searching.test_networks import net
 from tests.searching.test_networks import samples as inputs

@@ -43,10 +43,10 @@ def run(
 ) -> None:
     """Refine, save the model with its page, and show what was gained."""
     from corepress.cli import show as screen
+    from corepress.engine import Stopped
     from corepress.formats.mlprogram import load
     from corepress.formats.package import check_output
     from corepress.refining.refine import refine
-    from corepress.refining.result import Stopped
 
     for source in (original, small):
         check_output(to.output, source, overwrite=to.overwrite)

@@ -126,11 +126,11 @@ class Ways:
 def run(path: Path, to: Destination, recipe: Path | None, page: Page, running: Running, **keywords: Any) -> None:
     """Search, save what was chosen with its recipe and page, show it; raises Missed where the goal is missed."""
     from corepress.cli import show as screen
+    from corepress.engine import Stopped
     from corepress.formats.atomic import check_destination
     from corepress.formats.package import check_output
     from corepress.formats.read import load
     from corepress.searching.recipes import RECIPE
-    from corepress.searching.run import Stopped
     from corepress.searching.search import search
 
     original = load(path)

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 _NAMED = 3
 # Below so many bits for each weight, scales and tables included, data-free compression destroys many networks.
 _FEW_BITS = 5
-# What fits the weights to samples, by command.
-_FITTED = {"palettize": "lut-gptq", "quantize": "gptq", "prune": "sparsegpt"}
 
 # Samples of one function, or of several by their names.
 Samples = list[Sample] | dict[str, list[Sample]]
@@ -128,12 +126,17 @@ def _unseen(command: str, original: Model | Networks, result: Report) -> str:
     """What to do about a result that nobody compared, where so little is left of weights that answers often suffer."""
     if not any(row.bits_per_weight < _FEW_BITS or "sparse" in row.compression for row in result.compressed):
         return ""
-    way = "a method in the recipe" if command == "compress" else f"--method {_FITTED.get(command)}"
-    fit = "" if holds_networks(original) else f", and {way} fits the weights to such"
+    fit = "" if holds_networks(original) else f", and {_fitting(command)} fits the weights to such"
     return (
         "the answers were not compared, and without data 4 bits and fewer, or zeros, cost many networks much of them: "
         f"--data compares them on inputs like those of the app{fit}"
     )
+
+
+def _fitting(command: str) -> str:
+    from corepress.coreml.methods import METHODS
+
+    return f"--method {METHODS[command].learning}" if command in METHODS else "a method in the recipe"
 
 
 def of_networks(

@@ -72,6 +72,11 @@ class Method(NamedTuple):
     fitted: Mapping[str, type[Action]]
     smaller: str
 
+    @property
+    def learning(self) -> str:
+        """The method that learns from samples where none is named."""
+        return next(iter(self.fitted))
+
     def plan(
         self,
         model: Model,

@@ -14,7 +14,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from corepress.coreml.rewrite import names_in_use, sharing_store
+from corepress.coreml.rewrite import fresh, names_in_use, sharing_store
 from corepress.engine import Skip, skipping
 from corepress.formats.mlprogram import Model, Weight
 from corepress.formats.mlprogram.constexpr import set_name, write_weight
@@ -108,7 +108,7 @@ def taken_apart(weight: Weight, fraction: float) -> tuple[Array, Sparse]:
 def _constants(model: Model, weight: Weight, fraction: float, stored: dict[Any, list[Any]]) -> list[Any]:
     """Two constants in place of a weight. Those that share their data go on doing so."""
     inliers, outliers = taken_apart(weight, fraction)
-    generation = 2 if by_opset(weight.node.function.opset).constexpr == "inputs" else 1
+    generation = by_opset(weight.node.function.opset).generation
     store = sharing_store(model, weight.file or DEFAULT_WEIGHT_FILE, stored.setdefault((weight.key, fraction), []))
     dense = write_weight(inliers, weight.output, generation=generation, store=store)
     set_name(dense[-1], weight.name)
@@ -135,7 +135,7 @@ def _sum(node: Node, arguments: list[tuple[str, str]], taken: set[str]) -> list[
     parts.append(others)
     terms = []
     for part, ending in zip(parts, ("_inliers", SUFFIX), strict=True):
-        part.outputs[0].name = _fresh(f"{output}{ending}", taken)
+        part.outputs[0].name = fresh(f"{output}{ending}", taken)
         terms.append(part.outputs[0].name)
     total = Operation(type="add")
     total.outputs.add().CopyFrom(node.op.outputs[0])
@@ -148,10 +148,3 @@ def _sum(node: Node, arguments: list[tuple[str, str]], taken: set[str]) -> list[
 
 def _copy(operation: Any) -> Any:
     return type(operation).FromString(operation.SerializeToString())
-
-
-def _fresh(name: str, taken: set[str]) -> str:
-    while name in taken:
-        name += "_"
-    taken.add(name)
-    return name

@@ -159,6 +159,14 @@ def names_in_use(model: Model) -> dict[str, set[str]]:
     return names
 
 
+def fresh(name: str, taken: set[str]) -> str:
+    """The name, made longer until it is not among those that are taken; it is from now on."""
+    while name in taken:
+        name += "_"
+    taken.add(name)
+    return name
+
+
 def _compress(model: Model, job: Job, names: Names) -> Written:
     """In a worker: the operations that replace each weight of a job, and the bytes of the new form."""
     weight = job.weights[0]
@@ -167,7 +175,7 @@ def _compress(model: Model, job: Job, names: Names) -> Written:
     target = by_opset(weight.node.function.opset)
     if not isinstance(form, np.ndarray):
         check(form, target)
-    generation = 2 if target.constexpr == "inputs" else 1
+    generation = target.generation
     file = weight.file or DEFAULT_WEIGHT_FILE
     stored: list[Any] = []
     operations = []
@@ -208,10 +216,7 @@ def _write(
     for index, operation in enumerate(operations):
         for output in operation.outputs:
             if output.name in taken:
-                fresh = output.name
-                while fresh in taken:
-                    fresh += "_"
-                _rename(operations[index:], output.name, fresh)
+                _rename(operations[index:], output.name, fresh(output.name, set(taken)))
     return operations
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corepress.coreml.interop import takes_any_model
-from corepress.coreml.rewrite import names_in_use, rewrite, sharing_store
+from corepress.coreml.rewrite import fresh, names_in_use, rewrite, sharing_store
 from corepress.coreml.stream import Gain, Role, Stream
 from corepress.engine import Skip
 from corepress.errors import UnsupportedError
@@ -166,11 +166,8 @@ def _product(model: Model, gain: Gain, turn: NDArray[np.float64], taken: set[str
     """The product of turned values with gains, as one with a matrix."""
     node, gains = gain.node, gain.weight.dense()
     matrix = (turn.T * gains.astype(np.float64).reshape(-1)) @ turn
-    name = f"{node.op.outputs[0].name}_rotated"
-    while name in taken:
-        name += "_"
-    taken.add(name)
-    generation = 2 if by_opset(node.function.opset).constexpr == "inputs" else 1
+    name = fresh(f"{node.op.outputs[0].name}_rotated", taken)
+    generation = by_opset(node.function.opset).generation
     store = sharing_store(model, gain.weight.file or DEFAULT_WEIGHT_FILE, [])
     constants = write_weight(matrix.astype(gains.dtype), name, generation=generation, store=store)
     product = Operation(type="matmul")

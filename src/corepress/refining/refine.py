@@ -14,14 +14,14 @@ from corepress.augmenting.augment import endless
 from corepress.coreml.interop import as_model, to_mlmodel
 from corepress.coreml.rewrite import sharing_store
 from corepress.durations import seconds_of
-from corepress.engine import Progress
+from corepress.engine import Progress, Stopped
 from corepress.errors import ConfigError, UnsupportedError
 from corepress.formats.mlprogram import Model
 from corepress.formats.mlprogram.model import DEFAULT_WEIGHT_FILE
 from corepress.formats.mlprogram.revalue import revalue
 from corepress.peer import is_mlmodel
 from corepress.refining.cuts import cuts
-from corepress.refining.result import Refinement, Stopped
+from corepress.refining.result import Refinement
 from corepress.refining.student import Batched, Parts, check_same, parts_of
 from corepress.refining.training import Course, Settings, Training, drawn
 from corepress.runtime import Program, load

@@ -118,20 +118,3 @@ def _snr(row: Row) -> float:
 
 def _text(value: float | None, metric: str) -> str:
     return "" if value is None else f"{value:.4g}{METRICS[metric].unit}"
-
-
-class Stopped(KeyboardInterrupt):
-    """A refinement was stopped, as Ctrl-C does.
-
-    Args:
-        result: The best until then.
-
-    Examples:
-        >>> from corepress.refining.result import Stopped
-        >>> issubclass(Stopped, KeyboardInterrupt)
-        True
-    """
-
-    def __init__(self, result: Refinement):
-        super().__init__("stopped")
-        self.result = result

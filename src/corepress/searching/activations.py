@@ -15,7 +15,7 @@ from corepress import recipe
 from corepress.coreml.activations.exceptions import MARGIN, Found
 from corepress.coreml.activations.exceptions import Goal as Kept
 from corepress.coreml.activations.quantize import quantized
-from corepress.engine import Progress, silence
+from corepress.engine import Progress, Stopped, silence
 from corepress.errors import ConfigError
 from corepress.fields import some
 from corepress.formats.mlprogram import Model
@@ -25,7 +25,7 @@ from corepress.searching.integers import ARGUMENTS, CONFIG, in_floating_point
 from corepress.searching.packages import PackageSubject
 from corepress.searching.quality import Judge, Metric, Quality
 from corepress.searching.result import Activations, Result
-from corepress.searching.run import Split, Stopped
+from corepress.searching.run import Split
 
 # What 8-bit activations may cost at most if nothing else is said, in dB of SNR: half of the noise.
 LOSS = 10 * math.log10(2)

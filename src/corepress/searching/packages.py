@@ -44,8 +44,8 @@ from corepress.split import HELD_BACK
 from corepress.targets import by_opset, check, require
 from corepress.weights import CompressedWeight, Sparse, decompress, stored_bytes
 
-# For each verb the method that learns from samples.
-FITTED = {"palettize": "lut-gptq", "quantize": "gptq", "prune": "sparsegpt"}
+# For each verb the method that learns from samples: the default one.
+FITTED = {verb: method.learning for verb, method in METHODS.items()}
 # Forms that each weight is fitted in, to learn how much of their damage fitting leaves.
 TRIED: dict[str, tuple[str, dict[str, Any]]] = {
     **{f"palettized {bits} bits": ("palettize", {"nbits": bits}) for bits in (2, 3, 4)},

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from corepress.engine import Progress
+from corepress.engine import Progress, Stopped
 from corepress.errors import ConfigError
 from corepress.searching.damage import Prices
 from corepress.searching.goals import Goal
@@ -58,23 +58,6 @@ class Elsewhere(NamedTuple):
 
     plan: Callable[[bool], Plan]
     identity: Callable[[], str]
-
-
-class Stopped(KeyboardInterrupt):
-    """A search was stopped, as Ctrl-C does, when it had found something.
-
-    Args:
-        result: The best until then.
-
-    Examples:
-        >>> from corepress.searching.run import Stopped
-        >>> issubclass(Stopped, KeyboardInterrupt)
-        True
-    """
-
-    def __init__(self, result: Result):
-        super().__init__("stopped")
-        self.result = result
 
 
 def searched(

@@ -10,6 +10,7 @@ import numpy as np
 
 from corepress.coreml.activations.patterns import CORE, Chosen, Types, gets_pair, name_of, type_of
 from corepress.coreml.op_configs import OpLinearQuantizerConfig
+from corepress.coreml.rewrite import fresh
 from corepress.formats.dtypes import BY_MIL, BY_NAME, DType
 from corepress.formats.mlprogram.program import Node, edit
 from corepress.formats.mlprogram.values import immediate_value, string_value
@@ -64,7 +65,9 @@ class Writer:
         """A pair on a value, before an operation that reads it; returns the name of what comes out."""
         key = (value, parameters, id(node.block))
         if key not in self._known:
-            integers, self._known[key] = self._fresh(f"{value}_quantized"), self._fresh(f"{value}_dequantized")
+            integers, self._known[key] = (
+                fresh(f"{value}_{ending}", self._taken) for ending in ("quantized", "dequantized")
+            )
             dtype = BY_MIL[kind.tensorType.dataType]
             quantize = _operation("quantize", value, integers, kind, parameters, dtype)
             quantize.outputs[0].type.tensorType.dataType = BY_NAME[parameters.dtype].mil
@@ -72,12 +75,6 @@ class Writer:
             dequantize = _operation("dequantize", integers, self._known[key], kind, parameters, dtype)
             self.insertions.append((node, [quantize, dequantize]))
         return self._known[key]
-
-    def _fresh(self, name: str) -> str:
-        while name in self._taken:
-            name += "_"
-        self._taken.add(name)
-        return name
 
 
 def _operation(name: str, source: str, output: str, kind: Any, parameters: Parameters, dtype: DType) -> Any:

@@ -67,16 +67,16 @@ ALLOWED: dict[str, set[str]] = {
     },
     "refining": {
         "verification", "augmenting", "coreml", "algorithms", "runtime", "formats", "opsets", "metrics", "split",
-        "sequences", "weights", "json_numbers", "durations", "engine", "peer", "errors",
+        "sequences", "weights", "json_numbers", "durations", "engine", "fields", "peer", "errors",
     },
     "recipe": {
         "names", "coreml", "neural_network", "targets", "configuration", "fields", "split", "sequences", "durations",
         "refining", "errors",
     },
     "searching": {
-        "recipe", "coreml", "neural_network", "runtime", "formats", "targets", "weights", "kernels", "metrics",
-        "tables", "json_numbers", "split", "sequences", "language", "threads", "engine", "fields", "errors", "version",
-        "peer", "linting", "sizes",
+        "recipe", "refining", "coreml", "neural_network", "runtime", "formats", "targets", "weights", "kernels",
+        "metrics", "tables", "json_numbers", "split", "sequences", "language", "threads", "engine", "fields", "errors",
+        "version", "peer", "linting", "sizes",
     },
     "searching/workers": {"threads", "version", "errors"},
     "searching/networks": {

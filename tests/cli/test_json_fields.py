@@ -62,7 +62,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any
 
 
 def test_compressing_commands(small: tuple[Path, dict[str, Any]]) -> None:
-    check(small[1], "The commands that compress", "report", "exceptions", "hint")
+    check(small[1], "The commands that compress", "report", "exceptions", "refinement", "hint")
     verification = small[1]["verification"]
     assert verification.keys() - {"judged_on"} == fields("`verify`").keys() - {"report"}
     assert all(
@@ -78,6 +78,7 @@ def test_hazards(tmp_path: Path) -> None:
         "verification",
         "report",
         "exceptions",
+        "refinement",
     )
     document = json.loads(corepress("lint", tmp_path / "small.mlpackage", "--json", check=False).stdout)
     assert document.pop("error")["kind"] == "missed" and document["findings"] and document["rules"]

@@ -164,6 +164,7 @@ def test_every_setting_is_refused_beside_a_file() -> None:
             "observer",
             "bias_correction",
             "equalize",
+            "refine",
         ),
         *("verify", "data", "test_data", "metric", "verify_threshold", "min_snr", "min_cosine"),
     }

@@ -27,29 +27,48 @@ def recipe_of(
     method: str | None,
     beside: Beside | None = None,
     augment: int | None = None,
+    refine: str | None = None,
 ) -> str:
-    """The text of the recipe of a step on weights, and of one on activations if there is one; empty where no recipe can
-    say the same, as of values that are functions.
+    """The text of the recipe of a step on weights, of one on activations if there is one, and of a refinement at last;
+    empty where no recipe can say the same, as of values that are functions.
 
     What it says is read back and compared, so that a recipe that is shown is one that does the same.
     """
     import yaml
 
     from corepress import recipe
+    from corepress.refining.options import at_last
     from corepress.searching.recipes import as_yaml
 
     learning = {key: value for key, value in {"method": method, "augment": augment}.items() if value}
-    steps, configs = [_step(kind, config, learning)], [config]
+    steps: list[dict[str, Any]] = [_step(kind, config, learning)]
+    configs: list[OptimizationConfig | None] = [config]
     if beside is not None:
         place = 0 if beside.first else 1
         steps.insert(place, _step("activations", beside.config, beside.keys))
         configs.insert(place, beside.config)
+    if refine is not None:
+        steps.append(at_last(refine).step())
+        configs.append(None)
     content = {**({"target": target} if target else {}), "steps": steps}
     try:
         text = as_yaml(content)
         return text if [step.config for step in recipe.parse(yaml.safe_load(text)).steps] == configs else ""
     except (ConfigError, yaml.YAMLError):
         return ""
+
+
+def and_refine(recipe: str, refine: str | None, function: str | None) -> str:
+    """The text of a recipe with a refinement at its end, if one was asked for. `function`: that samples are for."""
+    if refine is None:
+        return recipe
+    import yaml
+
+    from corepress.refining.options import at_last
+    from corepress.searching.recipes import as_yaml
+
+    content = yaml.safe_load(recipe)
+    return as_yaml({**content, "steps": [*content["steps"], at_last(refine, function).step()]})
 
 
 def _step(kind: str, config: OptimizationConfig, keys: Mapping[str, Any]) -> dict[str, Any]:

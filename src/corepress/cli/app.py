@@ -12,6 +12,7 @@ import click
 
 from corepress.cli import completion, looking, options, refining, rotating, searching, settings
 from corepress.cli.activations import Activations
+from corepress.cli.again import and_refine
 from corepress.cli.check import Check
 from corepress.cli.declare import Argument, Command, Option
 from corepress.cli.guard import Guarded
@@ -57,6 +58,7 @@ def palettize(
         Option(help="Learn from --data: fit to the layers' outputs (lut-gptq), or weigh by sensitivity (skm)."),
     ] = None,
     augment: options.Augment = None,
+    refine: options.Refine = None,
     choice: options.Choice,
     limits: options.Limits,
     check: Check,
@@ -71,8 +73,9 @@ def palettize(
         config = choice.config_of(how.config)
         check_asks(model, [config], choice.config)
         step = of_package("palettize_weights", config, choice.joint, limits, running, method, augment)
-        recipe = page.recipe("palettize", config, limits, method, choice.joint, augment)
-    run_step("palettize", model, to, running, step, page, check, f"--method {method}" if method else "", recipe)
+        recipe = page.recipe("palettize", config, limits, method, choice.joint, augment, refine=refine)
+    fits = f"--method {method}" if method else ""
+    run_step("palettize", model, to, running, step, page, check, fits, recipe, refine=refine)
 
 
 def quantize(
@@ -84,6 +87,7 @@ def quantize(
         Literal["gptq"] | None, Option(help="Learn from --data: fit to the layers' outputs (gptq).")
     ] = None,
     augment: options.Augment = None,
+    refine: options.Refine = None,
     activation_aware_scale: Annotated[
         bool, Option("--activation-aware-scale", help="With --method: scale input channels first, as AWQ does.")
     ] = False,
@@ -111,8 +115,8 @@ def quantize(
             again = partial(both.again, config, model, check, told)
         if not more:
             # Which exceptions were found is known afterwards.
-            recipe = partial(page.recipe, "quantize", config, limits, method, choice.joint, augment, again)
-    run_step("quantize", model, to, running, step, page, check, fits, recipe, told)
+            recipe = partial(page.recipe, "quantize", config, limits, method, choice.joint, augment, again, refine)
+    run_step("quantize", model, to, running, step, page, check, fits, recipe, told, refine=refine)
 
 
 def prune(
@@ -124,6 +128,7 @@ def prune(
         Literal["sparsegpt"] | None, Option(help="Learn from --data: fit to the layers' outputs (sparsegpt).")
     ] = None,
     augment: options.Augment = None,
+    refine: options.Refine = None,
     choice: options.Choice,
     limits: options.Limits,
     check: Check,
@@ -137,8 +142,9 @@ def prune(
     config = choice.config_of(how.config)
     check_asks(source, [config], choice.config)
     step = of_package("prune_weights", config, choice.joint, limits, running, method, augment)
-    recipe = page.recipe("prune", config, limits, method, choice.joint, augment)
-    run_step("prune", source, to, running, step, page, check, f"--method {method}" if method else "", recipe)
+    recipe = page.recipe("prune", config, limits, method, choice.joint, augment, refine=refine)
+    fits = f"--method {method}" if method else ""
+    run_step("prune", source, to, running, step, page, check, fits, recipe, refine=refine)
 
 
 def decompress(model: options.Model, to: options.Destination, page: Page, running: options.Running) -> None:
@@ -154,6 +160,8 @@ def compress(
     model: options.Model,
     to: options.Destination,
     recipe: Annotated[Path, Option("--recipe", help="A YAML file with the steps; see docs/recipes.md.")],
+    refine: options.Refine = None,
+    *,
     limits: options.Limits,
     check: Check,
     page: Page,
@@ -167,9 +175,10 @@ def compress(
     configs = [step.config for step in steps.steps if step.refining is None]
     check_asks(model, configs, recipe, learns)
     learning = next((f"{step.learns_by} of the recipe" for step in steps.steps if step.learns_by), "")
+    text = and_refine(recipe.read_text(encoding="utf-8"), refine, steps.function)
     run_step("compress", model, to, running, lambda source, progress, samples: recipes.run(
         source, steps, workers=running.workers, progress=progress, sample_data=samples or None, **limits.keywords(),
-    ), page, check, learning, recipe.read_text(encoding="utf-8"), function=steps.function)  # fmt: skip
+    ), page, check, learning, text, function=steps.function, refine=refine)  # fmt: skip
 
 
 def search(

@@ -43,6 +43,14 @@ Augment = Annotated[
     Option("--augment", min=1, help="With --method: learn from so many more samples, made of those of --data."),
 ]
 Seed = Annotated[int, Option("--seed", min=0, help="Another number gives other random inputs.")]
+Refine = Annotated[
+    str | None,
+    Option(
+        "--refine", metavar="STEPS|TIME",
+        help="At last let what is stored learn from --data to answer as the original does, as corepress refine does: "
+        "so many steps, such as 400, or for a time, such as 10m.",
+    ),
+]  # fmt: skip
 
 
 @dataclass(frozen=True)

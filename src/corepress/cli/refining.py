@@ -1,7 +1,8 @@
-"""What `corepress refine` does and shows."""
+"""What `corepress refine` does and shows, and `--refine` of the commands that compress."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +14,7 @@ from corepress.cli.reporting import Page
 from corepress.cli.words import translate
 
 if TYPE_CHECKING:
+    from corepress.refining.options import Refining
     from corepress.refining.result import Refinement
 
 
@@ -43,7 +45,6 @@ def run(
 ) -> None:
     """Refine, save the model with its page, and show what was gained."""
     from corepress.cli import show as screen
-    from corepress.engine import Stopped
     from corepress.formats.mlprogram import load
     from corepress.formats.package import check_output
     from corepress.refining.refine import refine
@@ -52,12 +53,10 @@ def run(
         check_output(to.output, source, overwrite=to.overwrite)
     page.check((original, small, to.output), overwrite=to.overwrite)
     exact, given = load(original), load(small)
-    stop: BaseException | None = None
     with screen.progress("refine") as progress:
-        try:
-            result = refine(exact, given, learning.data, progress=progress, **_of(learning), **keywords)
-        except Stopped as stopped:
-            result, stop = stopped.result, stopped.__cause__
+        result, stop = _even_if_stopped(
+            lambda: refine(exact, given, learning.data, progress=progress, **_of(learning), **keywords)
+        )
         result.model.save(to.output, overwrite=to.overwrite)
     if page.report is not None:
         from corepress.reports import report
@@ -68,8 +67,32 @@ def run(
             notes=result.notes,
         )  # fmt: skip
     show(result, to.output, as_json, page.facts())
-    if stop is not None:
-        raise type(stop)(f"stopped: {to.output} is the best until then: {result.summary}")
+    give_up(stop, result, to.output)
+
+
+def at_last(
+    asked: Refining, original: Any, small: Any, samples: Any, progress: Any
+) -> tuple[Refinement, BaseException | None]:
+    """What --refine asks for, done to what a command made; and what stopped it, if so."""
+    from corepress.refining.refine import refine
+
+    keywords = asked.keywords()
+    return _even_if_stopped(lambda: refine(original, small, samples, progress=progress, **keywords))
+
+
+def give_up(stop: BaseException | None, result: Refinement | None, output: Path) -> None:
+    """End as a command does that was stopped, once the best until then is written; nothing if it was not."""
+    if stop is not None and result is not None:
+        raise type(stop)(f"stopped: {output} is the best until then: {result.summary}")
+
+
+def _even_if_stopped(work: Callable[[], Refinement]) -> tuple[Refinement, BaseException | None]:
+    from corepress.engine import Stopped
+
+    try:
+        return work(), None
+    except Stopped as stopped:
+        return stopped.result, stopped.__cause__
 
 
 def _of(learning: Learning) -> dict[str, Any]:

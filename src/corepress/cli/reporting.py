@@ -59,17 +59,18 @@ class Page:
         joint: bool,
         augment: int | None = None,
         beside: Callable[[], Beside] | None = None,
+        refine: str | None = None,
     ) -> str:
         """The recipe that does the same, for the page; empty without one. (A first step compresses nothing further.)
         What is asked of all steps is no part of a recipe, and stands above it.
 
-        `beside`: gives the step on activations, if there is one.
+        `beside`: gives the step on activations, if there is one. `refine`: what --refine says.
         """
         if self.report is None or joint:
             return ""
         from corepress.cli.again import recipe_of
 
-        text = recipe_of(kind, config, limits.target, method, beside and beside(), augment)
+        text = recipe_of(kind, config, limits.target, method, beside and beside(), augment, refine)
         return f"# with --all-constants\n{text}" if text and limits.all_constants else text
 
     def write(self, task: str, weights: Report, *, overwrite: bool = False, **content: Any) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from corepress.cli import streams
 from corepress.cli.declare import Option
-from corepress.cli.options import Destination, Running
+from corepress.cli.options import Destination, Refine, Running
 from corepress.cli.reporting import Page
 from corepress.cli.words import translate
 from corepress.errors import ConfigError, Missed
@@ -87,6 +87,7 @@ class Among:
             "[default: what they are measured to cost, and at most 3]",
         ),
     ] = None  # fmt: skip
+    refine: Refine = None
     points: Annotated[int, Option("--points", min=1, help="How many models of the front are measured.")] = 12
     target: Annotated[
         str | None, Option("--target", help="Raise the model to this system first, for example iOS18.")
@@ -164,7 +165,8 @@ def _beside(
     from corepress.searching.recipes import as_yaml, write
 
     if recipe is not None:
-        fits = keywords["method"] == "fitted" or result.activations is not None
+        learning = (result.activations, result.refinement)
+        fits = keywords["method"] == "fitted" or any(step is not None for step in learning)
         learns = ["--data", keywords["data"]] if fits else []
         words = ["corepress", "compress", path, "-o", to.output, "--recipe", recipe, *learns]
         again = shlex.join(map(str, words))
@@ -235,6 +237,7 @@ def show(result: Result, output: Path, as_json: bool, more: dict[str, str], safe
         ("chosen", result.summary),
         ("forms", _forms(result)),
         *([("activations", result.activations.summary)] if result.activations else []),
+        *([("refined", result.refinement.summary)] if result.refinement else []),
         ("measured on", _basis(result)),
         *reported(hazards),
         *((label, path) for label, path in more.items()),

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from corepress.engine import Progress
     from corepress.linting import Findings
     from corepress.linting.rule import Group
+    from corepress.refining.result import Refinement
     from corepress.reports import Report
     from corepress.reports.comparison import Comparison
     from corepress.verification import Verification
@@ -116,15 +117,17 @@ def summary(
     hazards: Sequence[Group] = (),
     page: Mapping[str, str] = _NOTHING,
     found: Found | None = None,
+    refined: Refinement | None = None,
     hint: str = "",
 ) -> None:
     """The closing table of a compression, or the whole report as JSON; with how the outputs compare, if they were.
     `hazards`: what devices are reported to make of the weights that were changed. `page`: what is said of a page that
     was written about it. `found`: the operations whose activations stay in floating point, if such were searched.
-    `hint`: what to do next."""
+    `refined`: what a refinement at last gained. `hint`: what to do next."""
     if as_json:
         extra: dict[str, Any] = {} if judgement is None else {"verification": judgement.to_dict()}
         extra |= {} if found is None else {"exceptions": found.to_dict()}
+        extra |= {} if refined is None else {"refinement": refined.to_dict()}
         extra |= {"hint": hint} if hint else {}
         content = report.to_dict()
         for row in content["weights"]:
@@ -145,6 +148,7 @@ def summary(
         *_unfitted(report),
         *reported(hazards),
         *([] if found is None else _exceptions(found)),
+        *([] if refined is None else [("refined", f"{refined.summary}; {translate(refined.basis)}")]),
         *([] if judgement is None else _compared(judgement)),
         *([("hint", hint)] if hint else []),
         *page.items(),

@@ -83,20 +83,25 @@ def run_step(
     recipe: str | Callable[[], str] = "",
     told: Sequence[Found] = (),
     function: str | None = None,
+    refine: str | None = None,
 ) -> None:
     """Apply a step under a progress bar, save, compare what was saved if asked to, report.
 
     `page`: the page that is written about it, if any. `fits`: the option by which the step learns from samples, if it
     does. `recipe`: what does the same, for the page, maybe known only at the end. `told`: takes which operations the
-    step left in floating point. `function`: of a package with several, the one that samples are for.
+    step left in floating point. `function`: of a package with several, the one that samples are for. `refine`: how long
+    what the step made learns at last, or None.
     Raises Missed where the result is worse than `check` asks for.
     """
-    from corepress.cli import show
+    from corepress.cli import refining, show
     from corepress.formats.package import check_output
     from corepress.linting.stored import of_changed
+    from corepress.refining.options import at_last
     from corepress.reports import report
 
     check = check or Check()
+    asked = None if refine is None else at_last(refine, function)
+    fits = fits or ("" if refine is None else f"--refine {refine}")
     assert original.path is not None
     check_output(to.output, original.path, overwrite=to.overwrite)
     page.check([original.path], overwrite=to.overwrite)
@@ -104,20 +109,27 @@ def run_step(
         # Missing PyTorch is said before the work, not after it.
         from corepress import runtime  # noqa: F401
     inputs = check.inputs(original, fits, function)
+    refined, stop = None, None
     with show.progress(title) as progress:
         model = step(original, progress, inputs.learnt)
+        if asked is not None:
+            refined, stop = refining.at_last(asked, original, model, inputs.learnt, progress)
+            model = refined.model
         result = report(model)
         saved = model.save(to.output, overwrite=to.overwrite)
     hazards = of_changed(model)
-    watch = page.watch(original, function) if check.wanted else None
-    judgement = check.judge(inputs, original, saved, watch) if check.wanted else None
+    judged = check.wanted and stop is None
+    watch = page.watch(original, function) if judged else None
+    judgement = check.judge(inputs, original, saved, watch) if judged else None
     page.write(
         title, result, overwrite=to.overwrite, names=(original.path.name, to.output.name), models=(original, saved),
         verification=judgement.verification if judgement else None, basis=judgement.basis if judgement else "",
         answers=watch, recipe=recipe() if callable(recipe) else recipe,
     )  # fmt: skip
     hint = "" if judgement or fits else _unseen(title, original, result)
-    show.summary(result, to.output, running.as_json, judgement, hazards, page.facts(), told[0] if told else None, hint)
+    found = told[0] if told else None
+    show.summary(result, to.output, running.as_json, judgement, hazards, page.facts(), found, refined, hint)
+    refining.give_up(stop, refined, to.output)
     if judgement is not None:
         check.enforce(judgement, to.output)
 

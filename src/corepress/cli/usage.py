@@ -86,7 +86,7 @@ TABLE: dict[str, tuple[Needs, ...]] = {
         ),
         _packages_only(
             *("granularity", "group_size", "channel_axis", "cluster_dim", "per_channel_scale", "lut_dtype"),
-            *("smaller_group", "outliers", "method", "augment", "config", "joint", "target"),
+            *("smaller_group", "outliers", "method", "augment", "refine", "config", "joint", "target"),
         ),
         Needs(
             ("mode",),
@@ -112,7 +112,7 @@ TABLE: dict[str, tuple[Needs, ...]] = {
         ),
         _packages_only(
             *("granularity", "block_size", "scale_search", "smaller_block", "float_zero_point", "outliers", "method"),
-            *("augment", "activation_aware_scale"),
+            *("augment", "refine", "activation_aware_scale"),
             *("activations", "observer", "bias_correction", "equalize", "activation_mode", "config", "joint", "target"),
         ),
         Needs(
@@ -139,7 +139,7 @@ TABLE: dict[str, tuple[Needs, ...]] = {
             "--method works with --sparsity, and with --n-m along --dim 1",
         ),
     ),
-    "compress": (_packages_only("target"),),
+    "compress": (_packages_only("target", "refine"),),
     "search": (
         Needs(("jobs",), lambda given: given["ray"] is None, "--ray says where the work is done"),
         Needs(("activation_loss",), _set("activations"), "it needs --activations"),

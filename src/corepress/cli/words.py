@@ -35,6 +35,7 @@ ARGUMENTS = {
     "per_op": "--per-op",
     "points": "--points",
     "ray": "--ray",
+    "refine": "--refine",
     "resume": "--resume",
     "safe": "--safe",
     "sample_data": "--data",

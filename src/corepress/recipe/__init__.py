@@ -15,14 +15,13 @@
 The steps run in order; each is a verb with the arguments of its configuration class. `ops` (by operation type) and
 `names` (by name or pattern) inherit the step's arguments and change some; `skip` or null leaves weights as they are.
 The step `activations` has further keys, of which `activations.py` says what they mean; those of `refine` are in
-`refining.py`.
+`corepress.refining.options`.
 
 Recipes for neural networks, the older kind, have the verbs and arguments that `_NETWORKS` of `reading.py` says.
 
-`steps.py`, `activations.py` and `refining.py` say what a recipe is, `reading.py` makes it of YAML, `running.py` does
-what it says. One more setting of a step: the field of its configuration class, and nothing here; of activations and
-refinements a field in the files of these names. One more verb for weights: `METHODS` of `corepress.coreml.methods`, and
-`Kind` in `steps.py`.
+`steps.py` and `activations.py` say what a recipe is, `reading.py` makes it of YAML, `running.py` does what it says. One
+more setting of a step: the field of its configuration class, and nothing here; of activations a field in that file. One
+more verb for weights: `METHODS` of `corepress.coreml.methods`, and `Kind` in `steps.py`.
 """
 
 from corepress.recipe.reading import load, parse

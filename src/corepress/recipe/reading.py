@@ -22,8 +22,8 @@ from corepress.fields import read, read_yaml, suggestion
 from corepress.names import API, SHORT
 from corepress.neural_network.config import NetworkConfig, NetworkLinearConfig, NetworkPaletteConfig
 from corepress.recipe.activations import ARGUMENTS, KEYS, Activations
-from corepress.recipe.refining import Refining
 from corepress.recipe.steps import KINDS, LEVELS, AnyConfig, Kind, Recipe, Step
+from corepress.refining.options import Refining
 
 # The three ways to prune exclude each other: who asks for one does not inherit the arguments of another.
 _WAYS = {

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 from corepress.coreml.config import OptimizationConfig
 from corepress.neural_network.config import NetworkConfig
 from corepress.recipe.activations import Activations
-from corepress.recipe.refining import Refining
+from corepress.refining.options import Refining
 
 Kind = Literal["prune", "palettize", "quantize", "activations", "refine", "decompress"]
 KINDS: tuple[Kind, ...] = get_args(Kind)

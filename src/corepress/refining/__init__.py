@@ -1,6 +1,7 @@
 """Refinement: what a compressed model stores is learnt, so that it answers as its original does.
 
 `refine.py`    the public function: from an original, a compressed model and samples to a better one of the same size
+`options.py`   the settings of it in recipes, and as the last step of something else
 `student.py`   which constants of a program learn, and running it on several samples at once
 `cuts.py`      where a program can be cut in two: what a student learns of its blocks
 `distance.py`  how far the student's outputs are from the teacher's, as something to minimise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -176,6 +176,8 @@ def _program(model: Model, device: str, function: str | None) -> Program:
 def _read(data: Data, program: Program, what: str) -> list[Sample]:
     """Samples, all of which are finite; ConfigError for those that do not fit, and where there are none."""
     given: Any = data
+    if isinstance(data, Mapping):
+        raise ConfigError(f"{what}: a refinement learns from samples of one function, and these are of several")
     if isinstance(data, str | Path):
         given, what = read_samples(data, program.interface), str(data)
     return list(checked(given, program.interface, what, finite=True, warns=True))
@@ -213,5 +215,6 @@ def _written(small: Model, parts: Parts) -> Model:
         for weight in part.weights:
             store = sharing_store(result, weight.file or DEFAULT_WEIGHT_FILE, stored)
             revalue(mine[weight.function, weight.output], form, store)
+    result.skipped = dict(small.skipped)
     result.changed = small.changed | {(w.function, w.output) for part in parts.learning for w in part.weights}
     return result

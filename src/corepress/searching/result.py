@@ -15,6 +15,8 @@ from corepress.searching.goals import meets
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from corepress.refining.result import Refinement
+
 
 @dataclass(frozen=True)
 class Chosen:
@@ -131,6 +133,7 @@ class Result:
         notes: Sentences on what the numbers rest on, and what was left alone.
         least: The value that `metric` was not to fall below; None where the size was limited.
         activations: Which operations compute with 8-bit activations; None where none was asked for, or none can.
+        refinement: What the chosen model gained by learning at last; None where it did not.
         samples: How many were "learnt" from, how many the front was "chosen" by, and by how many the chosen model was
             "tested".
 
@@ -150,6 +153,7 @@ class Result:
     least: float | None = None
     samples: dict[str, int] = field(default_factory=dict)
     activations: Activations | None = None
+    refinement: Refinement | None = None
 
     def __str__(self) -> str:
         return self.summary
@@ -200,6 +204,7 @@ class Result:
             "notes": list(self.notes),
             "samples": dict(self.samples),
             "activations": None if self.activations is None else plain(vars(self.activations)),
+            "refinement": None if self.refinement is None else self.refinement.to_dict(),
             "points": [
                 {
                     "size": point.size,

@@ -14,6 +14,7 @@ from corepress.formats.mlprogram import Model
 from corepress.formats.neural_network import Model as Networks
 from corepress.neural_network.interop import as_model as network_of
 from corepress.peer import is_mlmodel
+from corepress.refining.options import at_last
 from corepress.runtime.load import interface as interface_of
 from corepress.runtime.samples import checked, read_samples
 from corepress.searching.activations import with_activations
@@ -25,6 +26,7 @@ from corepress.searching.networks import FORMS as NETWORK_FORMS
 from corepress.searching.networks import NetworkSubject
 from corepress.searching.packages import PackageSubject
 from corepress.searching.quality import Metric, check_metric, name_of
+from corepress.searching.refined import refined
 from corepress.searching.result import Result
 from corepress.searching.run import Elsewhere, Split, Ways, parted, searched
 from corepress.searching.subject import Subject
@@ -55,6 +57,7 @@ def search(
     safe: bool = False,
     activations: bool = False,
     activation_loss: float | None = None,
+    refine: int | str | None = None,
     function: str | None = None,
     device: str = "cpu",
     seed: int = 0,
@@ -100,6 +103,8 @@ def search(
         activation_loss: With `activations`: what they may cost, in dB of the outputs' SNR; with a quality as the goal,
             weights leave so much of it. By default what they are measured to cost, and at most 3 dB, half of the noise;
             with a size 3 dB.
+        refine: At last the chosen model learns from the samples to answer as the original does (`corepress.refine`) and
+            keeps its size: so many steps, or for a time, such as "10m". For packages.
         function: Of a model with several, the one that the samples are for.
         device: Where PyTorch computes, such as "cpu" or "cuda".
         seed: Of the random signs in the prediction. The same seed gives the same result.
@@ -139,16 +144,23 @@ def search(
     check_words(method, cost, points)
     if activation_loss is not None and not activations:
         raise ConfigError(f"activation_loss={activation_loss} has no effect without activations=True")
+    how = None if refine is None else at_last(refine, function)
     source = _opened(model)
     if isinstance(source, Model):
         # Ranges of activations are learnt from samples, too.
-        split = split_of(source, data, test_data, function, fits=method == "fitted" or activations)
+        fits = method == "fitted" or activations or how is not None
+        split = split_of(source, data, test_data, function, fits=fits)
         learnt = split.learnt if method == "fitted" else None
         keywords: dict[str, Any] = {"target": target, "forms": forms, "min_group": min_group, "safe": safe}
         keywords |= {"learnt": learnt, "function": function, "device": device, "activations": activations}
     else:
         given = {"target": target, "function": function, "safe": safe}
-        given |= {"method": method != "plain", "min_group": min_group != MIN_GROUP, "activations": activations}
+        given |= {
+            "method": method != "plain",
+            "min_group": min_group != MIN_GROUP,
+            "activations": activations,
+            "refine": refine,
+        }
         if unused := [word for word, value in given.items() if value]:
             raise ConfigError(f'"{unused[0]}" is for ML programs, and the model is a neural network')
         split = split_of(source, data, test_data, None)
@@ -168,11 +180,15 @@ def search(
                 ways=Ways(jobs, ray, resume), progress=progress,
             )  # fmt: skip
 
-        if not isinstance(subject, PackageSubject) or not activations:
+        if not isinstance(subject, PackageSubject):
             return of_weights(goal)
-        return with_activations(
-            of_weights, subject, split, goal, activation_loss, metric=metric, name=name, progress=progress
+        told: dict[str, Any] = {"metric": metric, "name": name, "progress": progress}
+        found = (
+            with_activations(of_weights, subject, split, goal, activation_loss, **told)
+            if activations
+            else of_weights(goal)
         )
+        return found if how is None else refined(found, subject, split, how, **told)
 
 
 def _opened(model: Any) -> Model | Networks:

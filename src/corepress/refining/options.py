@@ -1,13 +1,18 @@
-"""What a recipe says of a refinement, the step `refine`."""
+"""How a refinement is asked for as a part of something else: as a step of a recipe, or as the last one of a command.
+
+Nothing here needs PyTorch.
+"""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import attrs
 
 from corepress import fields
 from corepress.durations import seconds_of
+from corepress.errors import ConfigError
 
 
 def _is_time(value: Any) -> bool:
@@ -19,7 +24,7 @@ def _is_time(value: Any) -> bool:
 @fields.suggesting
 @attrs.frozen
 class Refining:
-    """How what is stored learns from samples: the arguments of the step, as `corepress.refine` takes them.
+    """How what is stored learns from samples: the arguments of the step `refine`, as `corepress.refine` takes them.
 
     Args:
         steps: So many steps; None for 400, or what `time` allows.
@@ -50,6 +55,32 @@ class Refining:
     def keywords(self) -> dict[str, Any]:
         """As `corepress.refine` takes them."""
         return attrs.asdict(self)
+
+    def step(self) -> dict[str, Any]:
+        """The step of a recipe that says the same."""
+        fields = attrs.fields(Refining)
+        given = {field.name: getattr(self, field.name) for field in fields}
+        return {"refine": {field.name: given[field.name] for field in fields if given[field.name] != field.default}}
+
+
+def at_last(given: int | str, function: str | None = None) -> Refining:
+    """What `refine=` of other functions asks for.
+
+    Args:
+        given: So many steps, or a time with its unit, such as "10m".
+        function: Of a model with several functions, the one that the samples are for.
+
+    Raises:
+        ConfigError: For anything else.
+    """
+    if re.fullmatch(r"[0-9]+", str(given)) and not isinstance(given, bool) and int(given):
+        return Refining(steps=int(given), function=function)
+    if isinstance(given, str) and given.strip()[-1:].isalpha():
+        try:
+            return Refining(time=given, function=function)
+        except ConfigError:
+            pass
+    raise ConfigError(f'refine={given!r}: it must be a number of steps, such as 400, or a time, such as "10m"')
 
 
 def _counts(value: Any) -> bool:

@@ -136,6 +136,14 @@ def look_up(dtype: Any, groups: int, bits: int, dim: int) -> Work:
     return Palettized(indices, lut, vector_axis=1 if dim > 1 else None).decompress
 
 
+def take_entries(bits: int) -> Work:
+    from corepress.kernels.lookup import take_entries
+
+    tables = np.sort(numbers(64, 1 << bits, dtype="float32"))
+    edges, points = (tables[:, 1:] + tables[:, :-1]) / 2, numbers(64, 16384, dtype="float32")
+    return lambda: take_entries(points, edges, tables)
+
+
 def swap(dtype: Any) -> Work:
     from corepress.weights.blocks import to_rows
 
@@ -246,6 +254,7 @@ CASES: dict[str, Callable[[], Work]] = {
     **{f"look up, 4 bits, {dtype}": lambda dtype=dtype: look_up(dtype, 1, 4, 1) for dtype in FLOATS},
     "look up, 8 bits, 64 tables": lambda: look_up("float16", 64, 8, 1),
     **{f"look up, vectors of {dim}": lambda dim=dim: look_up("float16", 1, 6, dim) for dim in (2, 3, 4)},
+    **{f"nearest entries, {bits} bits, 64 tables": lambda bits=bits: take_entries(bits) for bits in (2, 4, 8)},
     **{f"columns to rows, {dtype}": lambda dtype=dtype: swap(dtype) for dtype in ("uint8", *FLOATS, "float64")},
     **{f"prune 50 %, {dtype}": lambda dtype=dtype: prune(dtype) for dtype in FLOATS},
     **{f"prune 2:4, {dtype}": lambda dtype=dtype: prune(dtype, 1) for dtype in FLOATS},

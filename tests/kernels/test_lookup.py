@@ -1,4 +1,4 @@
-"""Look-up and swapped axes beside NumPy's own indexing, each array against a page that can't be touched."""
+"""Look-up, nearest entries and swapped axes beside NumPy's own, each array against a page that can't be touched."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corepress.kernels.layout import swap_inner
-from corepress.kernels.lookup import look_up_rows
+from corepress.kernels.lookup import look_up_rows, take_entries
 from tests.kernels.guarded import guarded
 
 TYPES = ("u1", "f2", "f4", "f8")
@@ -27,6 +27,26 @@ def test_looked_up(rows, count, entries, dim, dtype, before, seed) -> None:
     dense = look_up_rows(guarded(indices, before=before), guarded(tables, before=before))
     assert dense.dtype == tables.dtype
     np.testing.assert_array_equal(dense, expected.reshape(rows, count * dim))
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.integers(0, 4), st.integers(0, 600), st.integers(1, 256), st.booleans(), st.integers(0, 2**32 - 1))
+def test_taken(rows, count, entries, before, seed) -> None:
+    rng = np.random.default_rng(seed)
+    tables = np.sort(rng.integers(-9, 9, (rows, entries)).astype("f4"))  # some entries are equal
+    edges = (tables[:, 1:] + tables[:, :-1]) / 2
+    points = rng.normal(size=(rows, count)).astype("f4") * 9
+    points[:, : entries - 1] = edges[:, : points.shape[1]]  # what lies on an edge stays below
+    expected = (points[:, :, None] > edges[:, None]).sum(-1)
+    codes, dense = take_entries(*(guarded(array, before=before) for array in (points, edges, tables)))
+    assert codes.dtype == np.uint8
+    np.testing.assert_array_equal(codes, expected)
+    np.testing.assert_array_equal(dense, np.take_along_axis(tables, expected, axis=1))
+
+
+def test_tables_of_no_entry_are_refused() -> None:
+    with pytest.raises(ValueError, match="1 to 256 entries, not 0"):
+        take_entries(np.zeros((1, 2), "f4"), np.zeros((1, 0), "f4"), np.zeros((1, 0), "f4"))
 
 
 def test_entries_keep_their_bits() -> None:

@@ -6,7 +6,7 @@ other numbers the energy of the difference over that of the teacher's.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -32,37 +32,36 @@ def _one(output: Tensor, wanted: Tensor) -> Tensor:
     return relative_energy(output, wanted)
 
 
-def relative_energy(output: Tensor, wanted: Tensor, counts: Tensor | None = None) -> Tensor:
-    """The energy of the difference over that of what is wanted, where that is finite. `counts`: which numbers count."""
-    finite = wanted.isfinite() if counts is None else wanted.isfinite() & counts
+def relative_energy(output: Tensor, wanted: Tensor) -> Tensor:
+    """The energy of the difference over that of what is wanted, where that is finite."""
+    finite = wanted.isfinite()
     wanted = torch.where(finite, wanted, wanted.new_zeros(()))
     difference = torch.where(finite, output, wanted) - wanted
     return (difference * difference).sum() / (wanted * wanted).sum().clamp_min(_ENERGY)
 
 
-def inner_distance(inside: Sequence[Tensor], wanted: Sequence[Tensor], counts: Sequence[Tensor | None]) -> Tensor:
-    """The mean over the values at cuts."""
-    pairs = [
-        relative_energy(one.float(), two.float(), own)
-        for one, two, own in zip(inside, wanted, counts, strict=True)
-        if two.is_floating_point()
-    ]
-    return torch.stack(pairs).mean() if pairs else torch.zeros(())
+def guide(inside: Sequence[Tensor], wanted: Sequence[Tensor], weight: float) -> None:
+    """To what the loss tells each value at a cut, add what the value of the teacher there does: the gradient of
+    `weight` times the mean of their relative energies.
 
-
-def counting(outputs: Sequence[Tensor], inside: Sequence[Tensor], random: torch.Generator) -> list[Tensor | None]:
-    """Which numbers of the values at cuts some output hangs on: not those of padding, which is masked later. None for a
-    value of which all count, or nothing is known.
-
-    They are told by the derivative of a random sum of the outputs, which is exactly zero where there is no way.
+    Numbers on which nothing that is minimised hangs, such as those of padding, which is masked later, have no
+    derivative, and do not count. So it is added on the way back, where this is seen.
     """
-    floats = [output for output in outputs if output.requires_grad]
-    if not floats or not inside:
-        return [None] * len(inside)
-    signs = [torch.randn(output.shape, generator=random).to(output) for output in floats]
-    total = torch.stack([(output * sign).sum() for output, sign in zip(floats, signs, strict=True)]).sum()
-    found = torch.autograd.grad(total, [*inside], retain_graph=True, allow_unused=True)
-    return [None if gradient is None or gradient.all() else gradient != 0 for gradient in found]
+    for value, target in zip(inside, wanted, strict=True):
+        if value.requires_grad and target.is_floating_point():
+            pull = _pull(value.detach(), target, weight / len(inside))
+            value.register_hook(pull)  # type: ignore[no-untyped-call]
+
+
+def _pull(value: Tensor, target: Tensor, weight: float) -> Callable[[Tensor], Tensor]:
+    def pulled(gradient: Tensor) -> Tensor:
+        counts = (gradient != 0) & target.isfinite()
+        wanted = torch.where(counts, target, target.new_zeros(())).float()
+        difference = torch.where(counts, value, wanted).float() - wanted
+        energy = (wanted * wanted).sum().clamp_min(_ENERGY)
+        return gradient + (difference * (2 * weight / energy)).to(gradient.dtype)
+
+    return pulled
 
 
 def _are_probabilities(rows: Tensor) -> bool:

@@ -120,18 +120,18 @@ class Batched:
     def __init__(self, program: Program, names: Sequence[str] = ()):
         self.program, self.names = program, names
         self.plan = straight(without_labels(program.module.plan))
-        self._at_once = True
+        self.at_once = True
 
     def __call__(self, batch: Batch, constants: Mapping[str, Tensor], *, inside: bool = False) -> Answers:
         """`inside`: whether values at cuts are wanted."""
         held = {**self.program.module.constants(), **constants}
         names = self.names if inside else ()
         count = len(batch[0][0])
-        if self._at_once and count > 1:
+        if self.at_once and count > 1:
             try:
                 return Answers(*torch.vmap(lambda given: self._one(given, held, names))([list(step) for step in batch]))
             except (CorepressError, RuntimeError):
-                self._at_once = False
+                self.at_once = False
         answers = [self._one([[tensor[i] for tensor in step] for step in batch], held, names) for i in range(count)]
         return Answers(
             *([torch.stack(found) for found in zip(*part, strict=True)] for part in zip(*answers, strict=True))

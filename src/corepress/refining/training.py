@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from corepress.errors import ConfigError
-from corepress.refining.distance import counting, distance, inner_distance
+from corepress.refining.distance import distance, guide
 from corepress.refining.student import Batch, Batched, Parts
 from corepress.runtime.samples import finite_tensors
 from corepress.sequences import Sample, steps_of
@@ -85,14 +85,13 @@ class Training:
         self.draw, self.settings, self.progress = draw, settings, progress
         self.judged = [*self._batches(judged)]
         self._wanted: dict[int, list[Tensor]] = {}  # by the number of a batch, what the teacher answers
-        self.random = torch.Generator().manual_seed(settings.seed)
         latent = {id(p): p for part in parts.learning for p in part.module.latent}
         others = [p for part in parts.learning for p in part.module.parameters() if id(p) not in latent]
         groups = [
             {"params": [*latent.values()], "way": LATENT_WAY, "most": LATENT_RATE},
             {"params": others, "way": WAY, "most": RATE},
         ]
-        self.optimizer = torch.optim.Adam([group for group in groups if group["params"]], betas=_BETAS)
+        self.optimizer = torch.optim.Adam([group for group in groups if group["params"]], betas=_BETAS, fused=True)
 
     def run(self) -> Course:
         """Learn; the parts are left in the state that was best on the samples to judge by."""
@@ -145,10 +144,9 @@ class Training:
             with torch.no_grad():
                 wanted = self.teacher(batch, {}, inside=True)
             answers = self.student(batch, leaves, inside=True)
-            counts = counting(*answers, self.random)
             # First the blocks, then the model as a whole.
-            inner = inner_distance(answers.inside, wanted.inside, counts)
-            loss = distance(answers.outputs, wanted.outputs) + (1 - done) * inner
+            guide(answers.inside, wanted.inside, (1 - done) * count / self.settings.batch)
+            loss = distance(answers.outputs, wanted.outputs)
             (loss * (count / self.settings.batch)).backward()  # type: ignore[no-untyped-call]
             total += float(loss.detach()) * count / self.settings.batch
         self.optimizer.zero_grad()
@@ -172,13 +170,13 @@ class Training:
     def _batches(self, samples: Sequence[Sample]) -> Iterator[tuple[Batch, int]]:
         """The samples as tensors, those of equal shapes together, at most a batch at once; and how many they are."""
         alike: dict[Any, list[Batch]] = {}
-        program = self.student.program
+        program, most = self.student.program, self.settings.batch if self.student.at_once else 1
         for sample in samples:
             steps = [program.tensors(finite_tensors(program.interface.inputs, step)) for step in steps_of(sample)]
             alike.setdefault(tuple((t.shape, t.dtype) for step in steps for t in step), []).append(steps)
         for group in alike.values():
-            for first in range(0, len(group), self.settings.batch):
-                some = group[first : first + self.settings.batch]
+            for first in range(0, len(group), most):
+                some = group[first : first + most]
                 yield (
                     [[torch.stack(values) for values in zip(*step, strict=True)] for step in zip(*some, strict=True)],
                     len(some),

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corepress.algorithms.learned.stored import learned
-from corepress.algorithms.learned.straight import assigned, nearest, rounded
+from corepress.algorithms.learned.straight import assigned, rounded, taken
 from corepress.weights import Palettized, Quantized, Sparse, decompress
 
 RNG = np.random.default_rng(0)
@@ -94,14 +94,14 @@ def test_the_gradient_goes_to_latent_numbers_and_to_entries_by_members():
     points = torch.randn(2, 7, 1, requires_grad=True)
     table = torch.randn(2, 3, 1, requires_grad=True)
     weight = torch.randn(2, 7, 1)
-    (assigned(points, table) * weight).sum().backward()
+    (assigned(points, torch.full((2, 1, 1), 2.0), table) * weight).sum().backward()
     for group in range(2):
         sums = [0.0, 0.0, 0.0]
         for i in range(7):
-            distances = [abs(float(points.detach()[group, i]) - float(entry)) for entry in table.detach()[group]]
+            distances = [abs(2 * float(points.detach()[group, i]) - float(entry)) for entry in table.detach()[group]]
             sums[distances.index(min(distances))] += float(weight[group, i])
         np.testing.assert_allclose(table.grad[group, :, 0].numpy(), sums, rtol=1e-6)
-    torch.testing.assert_close(points.grad, weight)
+    torch.testing.assert_close(points.grad, 2 * weight)
 
 
 @settings(max_examples=40, deadline=None)
@@ -109,9 +109,11 @@ def test_the_gradient_goes_to_latent_numbers_and_to_entries_by_members():
 def test_the_nearest_entry_is_that_of_all_distances(groups, entries, dim, seed):
     random = torch.Generator().manual_seed(seed)
     points, table = torch.randn(groups, 11, dim, generator=random), torch.randn(groups, entries, dim, generator=random)
-    distances = (points[:, :, None] - table[:, None]).square().sum(-1)
-    found = distances.gather(-1, nearest(points, table)[..., None])[..., 0]
-    torch.testing.assert_close(found, distances.amin(-1), atol=1e-5, rtol=1e-5)
+    step = torch.rand(groups, 1, 1, generator=random) + 0.5
+    distances = ((points * step)[:, :, None] - table[:, None]).square().sum(-1)
+    codes, dense = taken(points, step, table)
+    torch.testing.assert_close(distances.gather(-1, codes[..., None])[..., 0], distances.amin(-1), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(dense, table.gather(1, codes[..., None].expand_as(points)))
 
 
 def test_integers_that_are_cut_off_have_no_gradient():

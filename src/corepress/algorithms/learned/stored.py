@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from corepress.algorithms.learned.straight import assigned, cast, look_up, nearest, rounded
+from corepress.algorithms.learned.straight import assigned, cast, rounded, taken
 from corepress.weights import CompressedWeight, Palettized, Quantized, Sparse, decompress
 
 Array = NDArray[Any]
@@ -105,7 +105,7 @@ class LearnedTables(Learned):
             self.table: Learned = LearnedIntegers(value.lut, None)
         else:
             self.table = LearnedNumbers(value.lut, step.reshape(*value.lut.shape[:-2], 1, 1))
-        start = look_up(table, codes)
+        start = table.gather(1, codes[..., None].expand(*codes.shape, table.shape[-1]))
         if original is not None:
             start = _inside(start, self._vectors(_tensor(original)), table)
         self.step: Tensor
@@ -117,7 +117,7 @@ class LearnedTables(Learned):
         return [self.points, *self.table.latent]
 
     def forward(self) -> Tensor:
-        return self._dense(assigned(self.points * self.step, self._table()))
+        return self._dense(assigned(self.points, self.step, self._table()))
 
     def _table(self) -> Tensor:
         table: Tensor = self.table()
@@ -126,7 +126,7 @@ class LearnedTables(Learned):
     @torch.no_grad()
     def stored(self) -> Palettized:
         value = self.value
-        codes = nearest(self.points * self.step, self._table())
+        codes = taken(self.points, self.step, self._table())[0]
         indices = _from_rows(codes, value.indices.shape, value.lut.shape[:-2])
         table = self.table.stored()
         assert not isinstance(table, (Palettized, Sparse))

@@ -1,4 +1,4 @@
-/* Indices into look-up tables, turned into the entries. */
+/* Indices into look-up tables, turned into the entries, and numbers turned into indices. */
 #include "common.h"
 
 /* dense[i] = table[indices[i]], entries of `size` bytes. */
@@ -22,5 +22,29 @@ KERNEL(void, look_up)(const uint8_t *restrict indices, int64_t rows, int64_t cou
             default: look_up_entries(indices, count, tables, size, dense);
         }
         indices += count, tables += entries * size, dense += count * size;
+    }
+}
+
+#define BLOCK 256 /* numbers that stay in the cache while they pass all edges */
+
+/* points (rows, count): of each the code of its entry, and the entry. tables (rows, entries): ascending; edges (rows,
+ * entries - 1): from where on, itself not included, the next entry is taken. Of NaN the first. */
+KERNEL(void, take_entries)(const float *restrict points, int64_t rows, int64_t count, const float *restrict edges,
+                           const float *restrict tables, int64_t entries, uint8_t *restrict codes,
+                           float *restrict dense) {
+    for (int64_t row = 0; row < rows; row++) {
+        const float *edge = edges + row * (entries - 1), *table = tables + row * entries;
+        for (int64_t begin = 0; begin < count; begin += BLOCK) {
+            const int64_t size = MIN(count - begin, BLOCK), first = row * count + begin;
+            const float *point = points + first;
+            uint8_t *code = codes + first;
+            float *taken = dense + first;
+            for (int64_t i = 0; i < size; i++) code[i] = 0, taken[i] = table[0];
+            for (int64_t k = 0; k < entries - 1; k++) {
+                const float where = edge[k], value = table[k + 1];
+                for (int64_t i = 0; i < size; i++) code[i] += point[i] > where;
+                for (int64_t i = 0; i < size; i++) taken[i] = point[i] > where ? value : taken[i];
+            }
+        }
     }
 }

@@ -53,6 +53,11 @@ class Action(ABC):
         """How what was asked is changed to suit a shape, for messages; empty where it is done as asked."""
         return ""
 
+    def together(self, rows: int) -> int:
+        """How many neighbouring rows of so many, output channels, have something in common, such as a table; 1 where
+        they don't, or all have."""
+        return 1
+
     @abstractmethod
     def compress(self, value: Value) -> CompressedWeight | None:
         """The form of a value, without data; None for one that is compressed in a way that allows no more."""

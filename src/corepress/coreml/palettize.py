@@ -199,6 +199,9 @@ class Palettize(Action):
             )
         return size
 
+    def together(self, rows: int) -> int:
+        return self.group_size(rows) or self.config.cluster_dim
+
     def adapted(self, shape: tuple[int, ...]) -> str:
         if self.config.granularity is not CompressionGranularity.PER_GROUPED_CHANNEL or not self.config.smaller_group:
             return ""

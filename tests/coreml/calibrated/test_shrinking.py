@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 import corepress
 from corepress.algorithms.fitted.layout import Layout
@@ -22,7 +24,8 @@ from corepress.coreml import (
     calibrated,
     palettize_weights,
 )
-from corepress.coreml.calibrated.shrinking import DAMPENINGS, SHARES, best_form
+from corepress.coreml.calibrated import shrinking
+from corepress.coreml.calibrated.shrinking import DAMPENINGS, SHARES, best_form, some_rows
 from corepress.coreml.methods import METHODS
 from corepress.weights import decompress
 from tests.oracle import peer_weights
@@ -96,6 +99,57 @@ def test_the_choice_is_near_the_best_of_all(kind: str, package: Path) -> None:
         assert errors[given.how] <= least + 0.3 * (plain - least)
         # Without a bias none is shifted.
         assert best_form(weight, action, learnt, judged, folds=False).shift is None
+
+
+@given(st.integers(1, 3000), st.integers(1, 40))
+def test_some_rows_are_whole_groups(groups: int, together: int) -> None:
+    count = groups * together
+    rows = some_rows(count, together)
+    assert len(set(rows)) == len(rows) >= min(count, 64) and 0 <= rows.min() <= rows.max() < count
+    assert set(rows) == {first + i for first in rows[::together] for i in range(together)}
+    assert (rows[::together] % together == 0).all()
+    assert len(rows) == count or len(rows) <= max(count // 2, 64)
+
+
+@pytest.mark.parametrize("kind", ["palettize", "quantize", "prune"])
+def test_some_rows_choose_for_all(kind: str, package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a quarter of the rows finds best costs about as much as what all of them do."""
+    model, method = corepress.load(package), METHODS[kind]
+    plan = method.plan(model, OptimizationConfig(CONFIGS[kind]), False, next(iter(method.fitted)))
+    rng, many = np.random.default_rng(0), 640
+    for transposed in (False, True):
+        exact = rng.normal(size=(COLUMNS, many) if transposed else (many, COLUMNS)).astype(np.float32)
+        weight = Held(exact)
+        learnt, judged = (known(20, seed) for seed in (0, 1))
+        for statistics in (learnt, judged):
+            statistics.layout = Layout(exact.shape, transposed=transposed)
+        action = plan.choose(next(weight for weight in plan.weights if weight.shape == (ROWS, COLUMNS)))
+
+        def error(learnt=learnt, judged=judged, weight=weight, action=action, exact=exact) -> float:
+            given = best_form(weight, action, learnt, judged, folds=True)
+            return judged.error(exact, decompress(given.form), given.shift)
+
+        by_some = error()
+        with monkeypatch.context() as patch:
+            patch.setattr(shrinking, "some_rows", lambda count, together: np.arange(count))
+            by_all = error()
+        # A fifth of the gain over the form without data is given away in any case.
+        assert by_some <= by_all + 0.2 * (judged.error(exact, decompress(action(weight))) - by_all)
+
+
+class Held:
+    """What is asked of a weight that no package holds."""
+
+    name = "weight"
+
+    def __init__(self, value: np.ndarray):
+        self.value, self.shape, self.compression = value, value.shape, ""
+
+    def read(self) -> np.ndarray:
+        return self.value
+
+    def dense(self) -> np.ndarray:
+        return self.value
 
 
 def test_what_shifts_goes_into_the_bias(package: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -91,6 +92,13 @@ class Statistics:
         """The same, to be followed as far as `how` says; with an intercept those of vectors less their mean."""
         view = copy.copy(self._less_mean() if how.intercept else self)
         view.dampening, view._share = how.dampening, how.share
+        return view
+
+    def of_rows(self, count: int) -> Statistics:
+        """The same for a weight of so many rows."""
+        view, shape = copy.copy(self), list(self.layout.shape)
+        shape[1 if self.layout.transposed else 0] = count
+        view.layout, view._centred = replace(self.layout, shape=tuple(shape)), None
         return view
 
     def _less_mean(self) -> Statistics:

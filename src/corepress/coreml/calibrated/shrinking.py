@@ -2,23 +2,23 @@
 
 A fit is tried with the Hessian dampened more or less, with all, half or nothing of the correction for the errors of the
 layers before, and with or without the mean of its error in the bias. The sums over the vectors that were held back
-price each (`Statistics.error`), so that nothing is run. What keeps most of the gain and follows the samples less is
-taken instead of the best (as by the rule of one standard error, Breiman et al. 1984): other inputs differ more from
-the samples held back than these do from those learnt from.
+price each (`Statistics.error`), so that nothing is run, and some rows of the weight tell for all. What keeps most of
+the gain and follows the samples less is taken instead of the best (as by the rule of one standard error, Breiman et al.
+1984): other inputs differ more from the samples held back than these do from those learnt from.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from corepress.algorithms.fitted.statistics import Shrinkage, Statistics
-from corepress.coreml.action import Action
+from corepress.coreml.action import Action, Value
 from corepress.coreml.calibrated.fit import UNSUITED, WORSE, Given
 from corepress.formats.mlprogram import Weight
 from corepress.split import FEW
@@ -32,6 +32,8 @@ SHARES = (1.0, 0.5, 0.0)
 _FIRST = DAMPENINGS.index(0.1)
 # Of what a fit gains over the form without data so much may be lost by following the samples less.
 _PART = 0.2
+# Rows by which a way is chosen. They don't know of each other, and a few hundred tell for all.
+_LEAST_ROWS, _MOST_ROWS = 64, 512
 
 
 class _Tried(NamedTuple):
@@ -60,36 +62,72 @@ def best_form(weight: Weight, action: Action, learnt: Statistics, judged: Statis
 
     `folds`: whether a bias can take up the mean of the error.
     """
-    value, exact = weight.read(), weight.dense()
-
-    def tried(how: Shrinkage, form: CompressedWeight) -> _Tried:
-        dense = decompress(form)
-        shift = learnt.shift(exact, dense) if how.intercept else None
-        return _Tried(how, form, shift, judged.error(exact, dense, shift))
-
-    def fit(how: Shrinkage) -> _Tried | None:
-        form = action.fit(value, learnt.shrunk(how))
-        return None if form is None else tried(how, form)
-
-    unfitted, intercepts = action(weight), (False, True) if folds else (False,)
-    plain = min((tried(Shrinkage(intercept=own), unfitted) for own in intercepts), key=_error)
+    whole, intercepts = _Trials(action, weight.read(), weight.dense(), learnt, judged), (False, True)[: 1 + folds]
+    unfitted = action(weight)
+    plain = min((whole.tried(Shrinkage(intercept=own), unfitted) for own in intercepts), key=_error)
+    how = Shrinkage(intercept=folds)
     # By few vectors one can tell whether a fit is any good, but not the best of many.
-    choosing = judged.vectors >= FEW
-    starts = [Shrinkage(intercept=folds)]
-    if choosing:
-        share = _share(exact, learnt, judged)
-        starts = [Shrinkage(DAMPENINGS[_FIRST], share, own) for own in intercepts]
-    fits = [found for start in starts if (found := fit(start)) is not None]
-    if not fits:
+    if judged.vectors >= FEW:
+        how = _best_way(*whole.some(plain), intercepts) or how
+    best = whole.fit(how)
+    if best is None:
         return plain.given(UNSUITED)
-    best = min(fits, key=_error)
-    if choosing:
-        best = _dampened(best, plain.error, fit)
     # Written so that NaN never wins.
     if best.error < plain.error:
         return best.given()
     log.info("%s: %s", weight.name, WORSE)
     return plain.given(WORSE)
+
+
+class _Trials:
+    """The fits of a weight, each made once. `value`, `exact`: as it is stored, and dense."""
+
+    def __init__(self, action: Action, value: Value, exact: NDArray[Any], learnt: Statistics, judged: Statistics):
+        self.action, self.value, self.exact = action, value, exact
+        self.learnt, self.judged = learnt, judged
+        self._fits: dict[Shrinkage, _Tried | None] = {}
+
+    def fit(self, how: Shrinkage) -> _Tried | None:
+        """The form that follows the samples so far; None where it can't be fitted."""
+        if how not in self._fits:
+            form = self.action.fit(self.value, self.learnt.shrunk(how))
+            self._fits[how] = None if form is None else self.tried(how, form)
+        return self._fits[how]
+
+    def tried(self, how: Shrinkage, form: CompressedWeight) -> _Tried:
+        dense = decompress(form)
+        shift = self.learnt.shift(self.exact, dense) if how.intercept else None
+        return _Tried(how, form, shift, self.judged.error(self.exact, dense, shift))
+
+    def some(self, plain: _Tried) -> tuple[_Trials, _Tried]:
+        """The same of some rows, by which a way can be chosen for all; and what the form without data costs there."""
+        layout, value = self.learnt.layout, self.value
+        rows = some_rows(layout.rows, self.action.together(layout.rows))
+        if layout.groups > 1 or not isinstance(value, np.ndarray) or len(rows) == layout.rows:
+            return self, plain
+        axis = 1 if layout.transposed else 0
+        exact, dense = (np.take(array, rows, axis) for array in (self.exact, decompress(plain.form)))
+        known = (statistics.of_rows(len(rows)) for statistics in (self.learnt, self.judged))
+        part = _Trials(self.action, np.take(value, rows, axis), exact, *known)
+        shift = None if plain.shift is None else plain.shift[rows]
+        return part, plain._replace(shift=shift, error=part.judged.error(exact, dense, shift))
+
+
+def some_rows(count: int, together: int) -> NDArray[np.intp]:
+    """A quarter of the rows, or so: whole groups of so many neighbours, spread evenly."""
+    groups = -(-min(max(count // 4, _LEAST_ROWS), _MOST_ROWS) // together)
+    if 2 * groups * together > count:
+        return np.arange(count)
+    first = np.arange(groups) * (count // together) // groups * together
+    return (first[:, None] + np.arange(together)).reshape(-1)
+
+
+def _best_way(trials: _Trials, plain: _Tried, intercepts: Sequence[bool]) -> Shrinkage | None:
+    """How far samples are to be followed; None where there is no fit."""
+    share = _share(trials.exact, trials.learnt, trials.judged)
+    fits = [trials.fit(Shrinkage(DAMPENINGS[_FIRST], share, own)) for own in intercepts]
+    made = [found for found in fits if found is not None]
+    return _dampened(min(made, key=_error), plain.error, trials.fit).how if made else None
 
 
 def _error(tried: _Tried) -> float:

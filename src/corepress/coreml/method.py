@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from corepress.coreml.action import Action, Evidence
@@ -72,6 +72,11 @@ class Method(NamedTuple):
     fitted: Mapping[str, type[Action]]
     smaller: str
 
+    def evidence(self, fitted: str | None) -> Evidence | None:
+        """What a method that learns from samples is fitted to; None for none, and for a name that is no method's."""
+        action = None if fitted is None else self.fitted.get(fitted)
+        return None if action is None else action.evidence
+
     @property
     def learning(self) -> str:
         """The method that learns from samples where none is named."""
@@ -135,6 +140,37 @@ class Method(NamedTuple):
                     log.warning("%s%s; %s", beginning, not_smaller(*sizes), self.smaller)
 
         return conclude
+
+
+def together(plans: Sequence[Plan]) -> Plan:
+    """One plan for several that compress different weights, each of which was made for the model of the one before."""
+    if len(plans) == 1:
+        return plans[0]
+
+    def choose(weight: Weight) -> Action:
+        reasons = []
+        for plan in plans:
+            try:
+                return plan.choose(weight)
+            except Skip as reason:
+                reasons.append(reason)
+        raise next((reason for reason in reasons if not reason.quiet), reasons[-1])
+
+    def conclude(result: Model, outcome: Outcome) -> None:
+        for plan in plans:
+            left, done = [], False
+            for weight in [*outcome.done, *(weight for weight, _ in outcome.left)]:
+                try:
+                    plan.choose(weight)
+                    done = True
+                except Skip as reason:
+                    left.append((weight, str(reason)))
+            if not done:
+                plan.conclude(result, Outcome(left=left))
+        if outcome.done:
+            plans[0].conclude(result, outcome)
+
+    return plans[-1]._replace(choose=choose, conclude=conclude)
 
 
 def _warn_of_zeros(config: OptimizationConfig) -> None:

@@ -7,8 +7,10 @@ from typing import Any
 
 from corepress.configuration import Rule
 from corepress.coreml import decompress_weights
+from corepress.coreml.action import Evidence
 from corepress.coreml.config import OptimizationConfig
 from corepress.coreml.interop import takes_any_model
+from corepress.coreml.method import Plan, together
 from corepress.coreml.methods import METHODS
 from corepress.errors import ConfigError
 from corepress.neural_network.config import NetworkConfig
@@ -94,34 +96,51 @@ def _run(
         first = max((place for place, (_, step) in enumerate(steps) if _equalizes(step)), default=0)
         if first:
             return apply(once(model, *steps[first], steps[:first]), steps[first + 1 :])
-        for number, step in steps:
-            model = once(model, number, step)
+        for passed in _in_one_pass(steps):
+            model = fitted(model, passed) if passed[0][1].method else once(model, *passed[0])
         return model
 
     def once(model: Any, number: int, step: Step, before: Sequence[tuple[int, Step]] = ()) -> Any:
         if step.kind == "decompress":
             return decompress_weights(model, workers=workers, progress=progress)
-        where = f"step {number} ({step.kind})"
-        if step.learns_by and samples is None:
-            learning = f"its method, {step.method}," if step.method else "it"
-            raise ConfigError(f"{where}: {learning} learns from samples: sample_data is needed")
-        given: dict[str, Any] = {"function": step.function or function, "device": device}
+        given = settings(number, step)
         if step.refining is not None:
             from corepress.refining.refine import refine
 
             keywords = {**step.refining.keywords(), **given}
             return refine(original, model, _of_one(samples), **keywords, held_back=held_back, progress=progress).model
-        assert isinstance(step.config, OptimizationConfig)
-        words = {level: f"{where}, {word}:" for level, word in LEVELS.items()}
         if step.activations is not None:
             from corepress.coreml.activations.quantize import quantized
 
+            assert isinstance(step.config, OptimizationConfig)
             return quantized(
                 model, step.config, _of_one(samples), **{**step.activations.keywords(), **given}, target=target,
-                workers=workers, progress=progress, strict=strict, words=words,
+                workers=workers, progress=progress, strict=strict, words=_words(number, step),
                 compress=lambda model: apply(model, before),
             )[0]  # fmt: skip
-        plan = METHODS[step.kind].plan(
+        return planned(model, number, step).run(workers, progress)
+
+    def fitted(model: Any, steps: Sequence[tuple[int, Step]]) -> Any:
+        """Steps that learn from samples, on different weights, in one pass."""
+        from corepress.coreml.calibrated.best import compressed
+
+        given = settings(*steps[0])
+        plans: list[Plan] = []
+        for number, step in steps:
+            plans.append(planned(plans[-1].model if plans else model, number, step))
+        given |= {"workers": workers, "progress": progress, "augment": steps[0][1].augment}
+        return compressed(together(plans), samples or [], held_back, **given)
+
+    def settings(number: int, step: Step) -> dict[str, Any]:
+        """Where a step learns."""
+        if step.learns_by and samples is None:
+            learning = f"its method, {step.method}," if step.method else "it"
+            raise ConfigError(f"{_where(number, step)}: {learning} learns from samples: sample_data is needed")
+        return {"function": step.function or function, "device": device}
+
+    def planned(model: Any, number: int, step: Step) -> Plan:
+        assert isinstance(step.config, OptimizationConfig)
+        return METHODS[step.kind].plan(
             model,
             step.config,
             step.joint,
@@ -129,17 +148,42 @@ def _run(
             target=target,
             strict=strict,
             spare_constants=spare_constants,
-            words=words,
-            where=where,
+            words=_words(number, step),
+            where=_where(number, step),
         )
-        if step.method is None:
-            return plan.run(workers, progress)
-        from corepress.coreml.calibrated.best import compressed
-
-        given |= {"workers": workers, "progress": progress, "augment": step.augment}
-        return compressed(plan, samples or [], held_back, **given)
 
     return apply(model, list(enumerate(recipe.steps, 1)))
+
+
+def _in_one_pass(steps: Sequence[tuple[int, Step]]) -> list[list[tuple[int, Step]]]:
+    """Steps with their numbers, in runs: those that learn from the same samples in the same way, on different weights,
+    are fitted together. So each makes up for the errors of all before it, and the model runs once for all of them."""
+    runs: list[list[tuple[int, Step]]] = []
+    for number, step in steps:
+        before = runs[-1][0][1] if runs else None
+        if before is not None and _one_pass_with(before, step):
+            runs[-1].append((number, step))
+        else:
+            runs.append([(number, step)])
+    return runs
+
+
+def _one_pass_with(before: Step, step: Step) -> bool:
+    configs = [config for one in (before, step) if one.config is not None for config in one.config.configs()]
+    return (
+        not step.joint
+        and all(one.method and METHODS[one.kind].evidence(one.method) is Evidence.INPUTS for one in (before, step))
+        and (before.function, before.augment) == (step.function, step.augment)
+        and not any(getattr(config, "outlier_fraction", 0) for config in configs)
+    )
+
+
+def _where(number: int, step: Step) -> str:
+    return f"step {number} ({step.kind})"
+
+
+def _words(number: int, step: Step) -> dict[str, str]:
+    return {level: f"{_where(number, step)}, {word}:" for level, word in LEVELS.items()}
 
 
 def _of_one(samples: Samples | None) -> Iterable[Sample]:

@@ -147,3 +147,25 @@ def test_the_command_line_takes_a_folder_for_each_function(functions, tmp_path) 
     small = corepress.load(out)
     for name, own in (("prefill", samples(60, HALF, 2)), ("decode", samples(60, HALF[::-1], 3))):
         assert snr(functions, small, name, own) > snr(functions, plain, name, own) + 1
+
+
+@pytest.mark.parametrize("held_back", [0, 0.2])
+def test_one_that_the_configuration_leaves_alone_stays_as_it_is_though_it_shares_its_values(
+    functions, held_back
+) -> None:
+    """Each function names its own operation, and only one of them is compressed."""
+    config = OptimizationConfig(op_name_configs={"shared_prefill": OpPalettizerConfig(nbits=3, weight_threshold=0)})
+    both = {"prefill": PREFILL, "decode": DECODE}
+    fitted = calibrated.palettize_weights(functions, config, both, held_back=held_back)
+    plain = corepress.coreml.palettize_weights(functions, config)
+    assert fitted.changed == plain.changed and {function for function, _ in fitted.changed} == {"prefill"}
+
+
+def test_weights_that_share_their_values_are_fitted_in_the_form_of_each(functions) -> None:
+    forms = {
+        f"shared_{name}": OpPalettizerConfig(nbits=bits, weight_threshold=0)
+        for name, bits in (("prefill", 3), ("decode", 2))
+    }
+    both = {"prefill": PREFILL, "decode": DECODE}
+    model = calibrated.palettize_weights(functions, OptimizationConfig(op_name_configs=forms), both, held_back=0)
+    assert sorted(weight.bits for weight in model.weights() if weight.compression) == [2, 3] and not model.unfitted

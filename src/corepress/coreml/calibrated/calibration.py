@@ -18,7 +18,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from itertools import repeat
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from numpy.typing import NDArray
@@ -27,7 +27,7 @@ from torch import Tensor
 from corepress.algorithms.fitted.layout import Layout
 from corepress.algorithms.fitted.statistics import Shrinkage, Statistics
 from corepress.coreml.calibrated.constants import plain_constants
-from corepress.coreml.calibrated.fit import Decided, Given
+from corepress.coreml.calibrated.fit import Decided, Given, Place
 from corepress.coreml.calibrated.judging import Split
 from corepress.coreml.calibrated.layers import counted_vectors, layout_of, vectors_of
 from corepress.coreml.calibrated.sensitivity import of_vectors
@@ -47,8 +47,22 @@ from corepress.weights import decompress
 Arguments = Sequence[dict[str, Any]]
 # What the samples to learn from say, and those to judge by.
 Known = tuple[Statistics, Statistics]
-# The weights with their actions, by the name under which a program keeps their values.
-Waiting = dict[str, tuple[Weight, Any]]
+Key = tuple[Any, int]
+
+
+class Wanted(NamedTuple):
+    """A weight that is to be compressed, and its action.
+
+    `key`: equal for those that share their values and have equal actions, which are compressed as one.
+    """
+
+    weight: Weight
+    action: Any
+    key: Key
+
+
+# By the name under which a program keeps their values.
+Waiting = dict[str, Wanted]
 
 log = logging.getLogger(__name__)
 
@@ -76,11 +90,11 @@ def fitted(
     forms = _forms(model, choose, split, decided, function, device, progress)
 
     def chosen(weight: Weight) -> Any:
-        given = forms.get(weight.key)
-        action = given or choose(weight)
+        action = choose(weight)
+        given = forms.get((weight.function, weight.output))
         if reason := UNREACHED if given is None else given.unfitted:
             decided.unfitted[weight.function, weight.output] = reason
-        return action
+        return given or action
 
     return chosen
 
@@ -93,16 +107,34 @@ def _forms(
     function: str | None,
     device: str,
     progress: Progress | None,
-) -> dict[tuple[Any, ...], Given]:
-    """The form of each weight that the samples reach, by its `key`."""
+) -> dict[Place, Given]:
+    """The form of each weight that the samples reach."""
     chosen = _chosen(model, choose)
-    if split.of:
-        return _of_functions(model, chosen, split.of, decided, device, progress)
+    through = _through_functions if split.of else _through
+    forms = through(model, chosen, split, decided, function, device, progress)
+    return {
+        (name, output): forms[wanted.key]
+        for name, weights in chosen.items()
+        for output, wanted in weights.items()
+        if wanted.key in forms
+    }
+
+
+def _through(
+    model: Model,
+    chosen: Mapping[str, Mapping[str, Wanted]],
+    split: Split,
+    decided: Decided,
+    function: str | None,
+    device: str,
+    progress: Progress | None,
+) -> dict[Key, Given]:
+    """The forms by the samples of one function."""
     program = load(model, device, precision="float32", function=function)
     # Compressed stages of a pipeline give those behind them other inputs; the original has its own.
     beside = load(model, device, precision="float32") if isinstance(program, Pipeline) else program
     waiting = {name: _waiting(stage, chosen.get(name, {})) for name, stage, _ in each_program(program, [])}
-    keys = {weight.key for weights in waiting.values() for weight, _ in weights.values()}
+    keys = {wanted.key for weights in waiting.values() for wanted in weights.values()}
     fit = _Fit(decided, _counter(progress, len(keys)))
     learnt = len(list(each_step(split.learnt)))
     for (name, stage, given), (_, _, originals) in zip(
@@ -117,28 +149,29 @@ def _forms(
     return fit.forms
 
 
-def _of_functions(
+def _through_functions(
     model: Model,
-    chosen: Mapping[str, Mapping[str, tuple[Weight, Any]]],
-    splits: Mapping[str, Split],
+    chosen: Mapping[str, Mapping[str, Wanted]],
+    split: Split,
     decided: Decided,
+    _: str | None,
     device: str,
     progress: Progress | None,
-) -> dict[tuple[Any, ...], Given]:
-    """The forms of the weights of several functions, by the samples of each."""
+) -> dict[Key, Given]:
+    """The forms by the samples of several functions."""
     reached = []
-    for name, split in splits.items():
+    for name, part in split.of.items():
         program = load(model, device, precision="float32", function=name)
         assert isinstance(program, Program)  # pipelines have no functions to choose from
-        waiting, samples = _waiting(program, chosen.get(name, {})), split.samples
-        reached.append(_Reached(program, waiting, samples, samples, len(list(each_step(split.learnt))), {}))
-    keys = {weight.key for one in reached for weight, _ in one.weights.values()}
+        waiting, samples = _waiting(program, chosen.get(name, {})), part.samples
+        reached.append(_Reached(program, waiting, samples, samples, len(list(each_step(part.learnt))), {}))
+    keys = {wanted.key for one in reached for wanted in one.weights.values()}
     fit = _Fit(decided, _counter(progress, len(keys)))
     fit.together(reached)
     return fit.forms
 
 
-def _waiting(program: Program, chosen: Mapping[str, tuple[Weight, Any]]) -> Waiting:
+def _waiting(program: Program, chosen: Mapping[str, Wanted]) -> Waiting:
     return {program.constants[output]: found for output, found in chosen.items() if output in program.constants}
 
 
@@ -152,14 +185,20 @@ def _constants(model: Model, program: Program, function: str, weights: Waiting) 
     }
 
 
-def _chosen(model: Model, choose: Callable[[Weight], Any]) -> dict[str, dict[str, tuple[Weight, Any]]]:
+def _chosen(model: Model, choose: Callable[[Weight], Any]) -> dict[str, dict[str, Wanted]]:
     """The weights to compress, with their actions, by function and output name."""
-    found: dict[str, dict[str, tuple[Weight, Any]]] = {}
+    found: dict[str, dict[str, Wanted]] = {}
+    actions: dict[Any, list[Any]] = {}  # those on the same values, which need not be hashable
     for weight in model.weights():
         try:
-            found.setdefault(weight.function, {})[weight.output] = weight, choose(weight)
+            action = choose(weight)
         except Skip:
             continue  # the compression itself will say so
+        known = actions.setdefault(weight.key, [])
+        if action not in known:
+            known.append(action)
+        key = weight.key, known.index(action)
+        found.setdefault(weight.function, {})[weight.output] = Wanted(weight, action, key)
     return found
 
 
@@ -202,13 +241,13 @@ class _Reached:
         self._go(None)
 
     @property
-    def at(self) -> tuple[Weight, Any] | None:
+    def at(self) -> Wanted | None:
         """The weight that is reached, with its action; None at the end."""
         return self.weights[self._open[0][1]] if self._open else None
 
-    def awaits(self, key: tuple[Any, ...]) -> bool:
+    def awaits(self, key: Key) -> bool:
         """Whether it is at a weight, or will be."""
-        return any(weight.key == key for buffer, (weight, _) in self.weights.items() if buffer not in self._seen)
+        return any(wanted.key == key for buffer, wanted in self.weights.items() if buffer not in self._seen)
 
     def layout(self) -> Layout | None:
         """How the weight that is reached is a matrix."""
@@ -219,7 +258,7 @@ class _Reached:
         if self.layout() == known[0].layout:
             self._add(known, self._step, self._open[0][0], self._arguments, self._originals)
 
-    def add_everywhere(self, wanted: Mapping[str, tuple[Any, ...]], known: dict[tuple[Any, ...], Known]) -> None:
+    def add_everywhere(self, wanted: Mapping[str, Key], known: dict[Key, Known]) -> None:
         """Count the inputs of weights, given by buffer with their keys, in all operations that read them."""
 
         def visit(step: Step, arguments: Arguments) -> dict[str, Tensor]:
@@ -287,7 +326,7 @@ class _Fit:
     """Compresses weights when programs reach them. `forms`: by their keys; `tell`: is called with each name."""
 
     def __init__(self, decided: Decided, tell: Callable[[str], None]):
-        self.forms: dict[tuple[Any, ...], Given] = {}
+        self.forms: dict[Key, Given] = {}
         self.decided, self.tell = decided, tell
 
     def together(self, programs: Sequence[_Reached]) -> None:
@@ -295,7 +334,7 @@ class _Fit:
         known = _read_often(programs)
         while running := [one for one in programs if one.at is not None]:
             # One that all come to. (Where they come to several in different orders, one does not wait.)
-            keys = [one.at[0].key for one in running if one.at is not None]
+            keys = [one.at.key for one in running if one.at is not None]
             late = {key: sum(one.awaits(key) for one in running) - keys.count(key) for key in keys}
             key = min(keys, key=late.__getitem__)
             meeting = [one for one, own in zip(running, keys, strict=True) if own == key]
@@ -308,7 +347,7 @@ class _Fit:
     def _fit(self, meeting: Sequence[_Reached], known: Known | None) -> None:
         reached = meeting[0].at
         assert reached is not None
-        weight, action = reached
+        weight, action, key = reached
         # The bias of one operation alone can make up for a weight that no other reads.
         bias = meeting[0].bias if known is None and len(meeting) == 1 else None
         try:
@@ -317,7 +356,7 @@ class _Fit:
             return  # the compression itself will find the same, and say so
         finally:
             self.tell(weight.name)
-        self.forms[weight.key] = given
+        self.forms[key] = given
         if bias is not None and given.shift is not None:
             self.decided.biases[bias.function, bias.output] = meeting[0].shift_bias(bias, given.shift)
 
@@ -336,15 +375,15 @@ class _Fit:
         return given
 
 
-def _read_often(programs: Sequence[_Reached]) -> dict[tuple[Any, ...], Known]:
+def _read_often(programs: Sequence[_Reached]) -> dict[Key, Known]:
     """What the samples say of the weights that several operations of a program read: all of them count."""
-    often: set[tuple[Any, ...]] = set()
+    often: set[Key] = set()
     for one in programs:
         readers = Counter(buffer for step in one.program.module.plan.steps for _, buffer in step.held)
-        often |= {weight.key for buffer, (weight, _) in one.weights.items() if readers[buffer] > 1}
-    known: dict[tuple[Any, ...], Known] = {}
+        often |= {wanted.key for buffer, wanted in one.weights.items() if readers[buffer] > 1}
+    known: dict[Key, Known] = {}
     for one in programs:
-        wanted = {buffer: weight.key for buffer, (weight, _) in one.weights.items() if weight.key in often}
+        wanted = {buffer: found.key for buffer, found in one.weights.items() if found.key in often}
         one.add_everywhere(wanted, known)
     return known
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from corepress.configuration import Rule
@@ -69,8 +69,8 @@ def run(
     """
     if recipe.networks:
         return _run_networks(model, recipe, workers, progress, strict, spare_constants)
-    once = sample_data is None or isinstance(sample_data, Mapping)  # else it may be an iterator, for several steps
-    samples = sample_data if once else list(sample_data or ())
+    # Several steps may need them. (What was split before, a `coreml.calibrated.judging.Split`, passes through.)
+    samples = list(sample_data) if isinstance(sample_data, Iterator) else sample_data
     learning: dict[str, Any] = {"samples": samples, "held_back": held_back, "function": function, "device": device}
     return _run(model, recipe, target or recipe.target, workers, progress, strict, spare_constants, **learning)
 

@@ -16,6 +16,7 @@ from corepress import recipe
 from corepress.coreml.action import Action
 from corepress.coreml.axes import channel_axes
 from corepress.coreml.calibrated.gains import Gains, Tried, gains
+from corepress.coreml.calibrated.judging import Split, split_of
 from corepress.coreml.choose import config_for
 from corepress.coreml.config import OptimizationConfig
 from corepress.coreml.methods import METHODS
@@ -261,13 +262,20 @@ class PackageSubject:
     def draft(self, choice: Choice) -> Model:
         """See `Subject`. Fitted forms are taken untried, in silence: one pass where it takes two to try them."""
         with silence():
-            return self._made(choice, self.learnt, 0)
+            return self._made(choice, self._all_learnt, 0)
 
     def make(self, choice: Choice) -> Model:
         """See `Subject`."""
         return self._made(choice, self.learnt, HELD_BACK)
 
-    def _made(self, choice: Choice, samples: Sequence[Sample] | None, held_back: float) -> Model:
+    @functools.cached_property
+    def _all_learnt(self) -> Split | None:
+        """The samples to fit all drafts to, which keeps what these find alike."""
+        if self.learnt is None:
+            return None
+        return replace(split_of(self.model, self.learnt, 0, self.function), counted={})
+
+    def _made(self, choice: Choice, samples: Any, held_back: float) -> Model:
         steps = self._recipe(choice, samples is not None)
         if not steps["steps"]:
             return self.model.copy()

@@ -17,52 +17,27 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from itertools import repeat
-from typing import Any, NamedTuple
+from typing import Any
 
-import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from corepress.algorithms.fitted.layout import Layout
 from corepress.algorithms.fitted.statistics import Shrinkage, Statistics
 from corepress.coreml.calibrated.constants import plain_constants
 from corepress.coreml.calibrated.fit import Decided, Given, Place
 from corepress.coreml.calibrated.judging import Split
-from corepress.coreml.calibrated.layers import counted_vectors, layout_of, vectors_of
+from corepress.coreml.calibrated.reached import Key, Known, Reached, Waiting, Wanted
 from corepress.coreml.calibrated.sensitivity import of_vectors
 from corepress.coreml.calibrated.shrinking import best_form, fitted_as
 from corepress.engine import Progress, Skip
 from corepress.errors import CorepressError
 from corepress.formats.mlprogram import Model, Weight
 from corepress.runtime import load
-from corepress.runtime.plan import Step
 from corepress.runtime.program import Program
+from corepress.runtime.runnable import Runnable
 from corepress.runtime.stages.pipeline import Pipeline
-from corepress.runtime.walk import each_program, walk, walking
+from corepress.runtime.walk import each_program
 from corepress.sequences import Sample, each_step
 from corepress.weights import decompress
-
-# What an operation reads in each sample.
-Arguments = Sequence[dict[str, Any]]
-# What the samples to learn from say, and those to judge by.
-Known = tuple[Statistics, Statistics]
-Key = tuple[Any, int]
-
-
-class Wanted(NamedTuple):
-    """A weight that is to be compressed, and its action.
-
-    `key`: equal for those that share their values and have equal actions, which are compressed as one.
-    """
-
-    weight: Weight
-    action: Any
-    key: Key
-
-
-# By the name under which a program keeps their values.
-Waiting = dict[str, Wanted]
 
 log = logging.getLogger(__name__)
 
@@ -142,7 +117,8 @@ def _through(
     ):
         if waiting[name]:
             constants = _constants(model, stage, name, waiting[name])
-            reached = _Reached(stage, waiting[name], given, originals, learnt, constants)
+            counting = _counting(model, program, stage, waiting[name], given, split)
+            reached = Reached(stage, waiting[name], given, originals, learnt, constants, counting)
             fit.together([reached])
             for buffer, value in reached.changes.items():
                 stage.module.get_buffer(buffer).copy_(value)
@@ -164,11 +140,24 @@ def _through_functions(
         program = load(model, device, precision="float32", function=name)
         assert isinstance(program, Program)  # pipelines have no functions to choose from
         waiting, samples = _waiting(program, chosen.get(name, {})), part.samples
-        reached.append(_Reached(program, waiting, samples, samples, len(list(each_step(part.learnt))), {}))
+        counting = of_vectors(program, set(waiting), samples) if waiting else {}
+        reached.append(Reached(program, waiting, samples, samples, len(list(each_step(part.learnt))), {}, counting))
     keys = {wanted.key for one in reached for wanted in one.weights.values()}
     fit = _Fit(decided, _counter(progress, len(keys)))
     fit.together(reached)
     return fit.forms
+
+
+def _counting(
+    model: Model, program: Runnable, stage: Program, waiting: Waiting, given: Sequence[Sample], split: Split
+) -> Mapping[str, Sequence[Tensor]]:
+    """How much the vectors of a stage of a program count."""
+    # Later stages of a pipeline, and models of which something was compressed before, are others each time.
+    if split.counted is None or program is not stage or model.changed:
+        return of_vectors(stage, set(waiting), given)
+    if stage.function not in split.counted:
+        split.counted[stage.function] = of_vectors(stage, set(stage.constants.values()), given)
+    return split.counted[stage.function]
 
 
 def _waiting(program: Program, chosen: Mapping[str, Wanted]) -> Waiting:
@@ -214,114 +203,6 @@ def _counter(progress: Progress | None, total: int) -> Callable[[str], None]:
     return tell
 
 
-class _Reached:
-    """A program on its way through its operations, which waits at each that reads a weight that is to be compressed.
-
-    `learnt`: how many steps of `samples`, the first ones, are to learn from. `constants`: those that may change
-    besides. `changes`: the new constants so far, and at the end all of them, by the name of their buffer.
-    """
-
-    def __init__(
-        self,
-        program: Program,
-        weights: Waiting,
-        samples: Sequence[Sample],
-        originals: Sequence[Sample],
-        learnt: int,
-        constants: Mapping[str, Weight],
-    ):
-        self.constants = constants
-        self.program, self.weights, self.samples, self.learnt = program, weights, samples, learnt
-        self.counting = of_vectors(program, set(weights), samples) if weights else {}
-        self.changes: dict[str, Tensor] = {}
-        self._walk = walking(program, samples, originals=originals)
-        self._open: list[tuple[str, str]] = []
-        self._changed: dict[str, Tensor] = {}
-        self._seen: set[str] = set()
-        self._go(None)
-
-    @property
-    def at(self) -> Wanted | None:
-        """The weight that is reached, with its action; None at the end."""
-        return self.weights[self._open[0][1]] if self._open else None
-
-    def awaits(self, key: Key) -> bool:
-        """Whether it is at a weight, or will be."""
-        return any(wanted.key == key for buffer, wanted in self.weights.items() if buffer not in self._seen)
-
-    def layout(self) -> Layout | None:
-        """How the weight that is reached is a matrix."""
-        return layout_of(self._step.kind, self._open[0][0], self._arguments[0])
-
-    def add_here(self, known: Known) -> None:
-        """Count what the operation that is reached multiplies its weight by, in the samples."""
-        if self.layout() == known[0].layout:
-            self._add(known, self._step, self._open[0][0], self._arguments, self._originals)
-
-    def add_everywhere(self, wanted: Mapping[str, Key], known: dict[Key, Known]) -> None:
-        """Count the inputs of weights, given by buffer with their keys, in all operations that read them."""
-
-        def visit(step: Step, arguments: Arguments) -> dict[str, Tensor]:
-            for argument, buffer in step.held:
-                layout = layout_of(step.kind, argument, arguments[0]) if buffer in wanted else None
-                if layout is not None:
-                    own = known.setdefault(wanted[buffer], (Statistics(layout), Statistics(layout)))
-                    if own[0].layout == layout:
-                        self._add(own, step, argument, arguments, None)
-            return {}
-
-        if wanted:
-            walk(self.program, self.samples, visit)
-
-    def _add(self, known: Known, step: Step, argument: str, arguments: Arguments, originals: Arguments | None) -> None:
-        layout, counting = known[0].layout, self.counting.get(step.name)
-        for number, own in enumerate(arguments):
-            statistics = known[number >= self.learnt]
-            others = repeat(None) if originals is None else vectors_of(step.kind, argument, originals[number], layout)
-            counts = None if counting is None else counting[number]
-            parts = counted_vectors(step.kind, argument, own, layout, counts)
-            for (vectors, count), original in zip(parts, others, strict=False):
-                statistics.add(vectors, original, count)
-
-    @property
-    def bias(self) -> Weight | None:
-        """The bias that goes with the weight that is reached, if it may change."""
-        buffer = dict(self._step.held).get("bias", "")
-        return self.constants.get(buffer) if self._open[0][0] == "weight" else None
-
-    def shift_bias(self, bias: Weight, shift: NDArray[Any]) -> Tensor:
-        """Add to that bias, and go on with it: its new value, as the package will hold it."""
-        before, buffer = self._arguments[0]["bias"], dict(self._step.held)["bias"]
-        value = torch.from_numpy((before.cpu().numpy() + shift.reshape(before.shape)).astype(bias.dtype))
-        self._changed["bias"] = self.changes[buffer] = value.to(before)
-        for own in self._arguments:
-            own["bias"] = self._changed["bias"]
-        return value
-
-    def put(self, value: NDArray[Any] | None) -> None:
-        """Go on with another value of the weight that is reached; None leaves it as it is."""
-        argument, buffer = self._open.pop(0)
-        self._seen.add(buffer)
-        if value is not None:
-            before = self._arguments[0][argument]
-            tensor = torch.from_numpy(value.copy()).to(before.device, before.dtype)
-            self._changed[argument] = self.changes[buffer] = tensor
-        if not self._open:
-            self._go(self._changed)
-
-    def _go(self, changed: dict[str, Tensor] | None) -> None:
-        """To the next operation that reads a weight."""
-        try:
-            while not self._open:
-                self._step, streams = next(self._walk) if changed is None else self._walk.send(changed)
-                self._arguments, self._originals = streams
-                self._changed = {}
-                changed, held = self._changed, self._step.held
-                self._open = [pair for pair in held if pair[1] in self.weights and pair[1] not in self._seen]
-        except StopIteration:
-            self._arguments = self._originals = []
-
-
 class _Fit:
     """Compresses weights when programs reach them. `forms`: by their keys; `tell`: is called with each name."""
 
@@ -329,7 +210,7 @@ class _Fit:
         self.forms: dict[Key, Given] = {}
         self.decided, self.tell = decided, tell
 
-    def together(self, programs: Sequence[_Reached]) -> None:
+    def together(self, programs: Sequence[Reached]) -> None:
         """Take programs to their ends. They wait for each other at the weights that they share."""
         known = _read_often(programs)
         while running := [one for one in programs if one.at is not None]:
@@ -344,7 +225,7 @@ class _Fit:
             for one in meeting:
                 one.put(value)
 
-    def _fit(self, meeting: Sequence[_Reached], known: Known | None) -> None:
+    def _fit(self, meeting: Sequence[Reached], known: Known | None) -> None:
         reached = meeting[0].at
         assert reached is not None
         weight, action, key = reached
@@ -375,7 +256,7 @@ class _Fit:
         return given
 
 
-def _read_often(programs: Sequence[_Reached]) -> dict[Key, Known]:
+def _read_often(programs: Sequence[Reached]) -> dict[Key, Known]:
     """What the samples say of the weights that several operations of a program read: all of them count."""
     often: set[Key] = set()
     for one in programs:
@@ -388,7 +269,7 @@ def _read_often(programs: Sequence[_Reached]) -> dict[Key, Known]:
     return known
 
 
-def _known(meeting: Sequence[_Reached]) -> Known | None:
+def _known(meeting: Sequence[Reached]) -> Known | None:
     """What the samples say of the weight that programs are at."""
     layout = meeting[0].layout()
     if layout is None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from corepress.errors import ConfigError
 from corepress.formats.mlprogram import Model
@@ -22,8 +23,6 @@ from corepress.runtime.stages.pipeline import Pipeline
 from corepress.sequences import Sample
 from corepress.split import hold_back
 
-Samples = Iterable[Sample] | Mapping[str, Iterable[Sample]]
-
 log = logging.getLogger(__name__)
 
 WORSE_AS_A_WHOLE = "with fitted weights the model was worse on the samples held back"
@@ -34,11 +33,14 @@ class Split:
     """Samples by input name: those to learn from, and those to judge by, which may be none.
 
     `of`: of several functions the samples of each, which together are all of them; empty for those of one function.
+    `counted`: for those who compress one model again and again, each time by these samples: takes how much their
+    vectors count in that model (`sensitivity.of_vectors`), by the name of its function.
     """
 
     learnt: Sequence[Sample]
     judged: Sequence[Sample]
     of: Mapping[str, Split] = field(default_factory=dict)
+    counted: dict[str, Mapping[str, Sequence[Tensor]]] | None = None
 
     @property
     def samples(self) -> list[Sample]:
@@ -58,12 +60,17 @@ class Split:
         return Split(self.samples, [], {name: part.all_learnt() for name, part in self.of.items()})
 
 
+Samples = Iterable[Sample] | Mapping[str, Iterable[Sample]] | Split
+
+
 def split_of(model: Model, samples: Samples, held_back: float | Samples, function: str | None) -> Split:
     """The samples of a caller, checked: of one function, or {function: samples}. `held_back`: the part of them to judge
-    by, or others for that.
+    by, or others for that. What was split before stays as it is.
 
     Raises ConfigError, with its number, for a sample that does not fit the model or is not finite.
     """
+    if isinstance(samples, Split):
+        return samples
     names = {entry.key for entry in model.spec.mlProgram.functions}
     if not isinstance(samples, Mapping) or not samples or not set(samples) <= names:
         return _split(model, samples, held_back, function, ("sample_data", "held_back"))

@@ -28,6 +28,7 @@ ALLOWED: dict[str, set[str]] = {
     "peer": {"errors"},
     "sequences": set(),
     "split": {"sequences", "errors"},
+    "resuming": {"split", "sequences", "errors"},
     "kernels": {"errors"},
     "metrics": {"kernels", "errors"},
     "language": {"metrics", "errors"},
@@ -68,6 +69,7 @@ ALLOWED: dict[str, set[str]] = {
     "refining": {
         "verification", "augmenting", "coreml", "algorithms", "runtime", "formats", "opsets", "metrics", "split",
         "sequences", "weights", "json_numbers", "durations", "engine", "fields", "peer", "errors",
+        "resuming", "version",
     },
     "recipe": {
         "names", "coreml", "neural_network", "targets", "configuration", "fields", "split", "sequences", "durations",
@@ -76,7 +78,7 @@ ALLOWED: dict[str, set[str]] = {
     "searching": {
         "recipe", "refining", "coreml", "neural_network", "runtime", "formats", "targets", "weights", "kernels",
         "metrics", "tables", "json_numbers", "split", "sequences", "language", "threads", "engine", "fields", "errors",
-        "version", "peer", "linting", "sizes",
+        "version", "peer", "linting", "sizes", "resuming",
     },
     "searching/workers": {"threads", "version", "errors"},
     "searching/networks": {

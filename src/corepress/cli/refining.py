@@ -38,6 +38,10 @@ class Learning:
         Option("--augment/--no-augment", help="Learn from new samples, too, that are made of those of --data."),
     ] = True
     seed: Annotated[int, Option("--seed", min=0, help="Of the order of the samples, and of new ones.")] = 0
+    resume: Annotated[
+        Path | None,
+        Option("--resume", metavar="DIR", help="Keep in this folder how far it is, and go on from what it holds."),
+    ] = None
 
 
 def run(

@@ -6,6 +6,7 @@
 `cuts.py`      where a program can be cut in two: what a student learns of its blocks
 `distance.py`  how far the student's outputs are from the teacher's, as something to minimise
 `training.py`  the steps: rates, the best state, time, what is held back
+`kept.py`      what a refinement has come to, on disk, to go on from
 `result.py`    what came out
 
 The modules that learn are in `algorithms/learned/stored.py`, one for each form. A further form is one more class there.

@@ -16,19 +16,23 @@ from corepress.coreml.rewrite import sharing_store
 from corepress.durations import seconds_of
 from corepress.engine import Progress, Stopped
 from corepress.errors import ConfigError, UnsupportedError
+from corepress.formats.handed import handed
 from corepress.formats.mlprogram import Model
 from corepress.formats.mlprogram.model import DEFAULT_WEIGHT_FILE
 from corepress.formats.mlprogram.revalue import revalue
 from corepress.peer import is_mlmodel
 from corepress.refining.cuts import cuts
+from corepress.refining.kept import Kept
 from corepress.refining.result import Refinement
 from corepress.refining.student import Batched, Parts, check_same, parts_of
 from corepress.refining.training import Course, Settings, Training, drawn
+from corepress.resuming import digest_of
 from corepress.runtime import Program, load
 from corepress.runtime.samples import checked, read_samples
 from corepress.sequences import Sample, each_step, only_single_steps
 from corepress.split import HELD_BACK, hold_back
 from corepress.verification import verify
+from corepress.version import __version__
 
 Data = Iterable[Sample] | str | Path
 
@@ -56,6 +60,7 @@ def refine(
     function: str | None = None,
     device: str = "cpu",
     seed: int = 0,
+    resume: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Refinement:
     """Learn what a compressed model stores, so that its answers come nearer to those of its original.
@@ -84,14 +89,16 @@ def refine(
         function: Of a model with several, the one that the samples are for.
         device: Where PyTorch computes, such as "cpu" or "cuda".
         seed: Of the order of the samples and of new ones. The same seed and steps give the same bytes.
+        resume: A folder in which the refinement keeps what it has come to, so that the same call goes on after it was
+            stopped or killed, and comes to the same result.
         progress: Called with the steps done, of all, and what the samples held back say.
 
     Returns:
         The refined model, with numbers of before and after.
 
     Raises:
-        ConfigError: For models that are not the same but for compression, if nothing is compressed, and for samples
-            that do not fit or are not finite.
+        ConfigError: For models that are not the same but for compression, if nothing is compressed, for samples that do
+            not fit or are not finite, and if the folder to go on from is of another refinement.
         UnsupportedError: For pipelines.
         MissingDependencyError: Without PyTorch.
         KeyboardInterrupt: Where Ctrl-C ends it; its `result` holds the best until then.
@@ -103,6 +110,7 @@ def refine(
         True
     """
     exact, given = as_model(original), as_model(small)
+    asked = (steps, time, batch, augment, held_back, function, device, seed)
     settings = _settings(steps, time, batch, seed)
     teacher, student = (_program(model, device, function) for model in (exact, given))
     check_same(teacher, student, given.path)
@@ -127,7 +135,8 @@ def refine(
         settings,
         _teller(settings, progress),
     )
-    course = training.run()
+    kept = None if resume is None else Kept(resume, _asked(exact, given, learnt, judged, repr(asked)))
+    course = training.run() if kept is None else training.run(kept.get(), kept.put)
     result = _written(given, parts) if course.best else given.copy()
     kind, measured = ("test_data", tested) if tested else ("held back", judged) if judged else ("learnt from", learnt)
     before, after = (verify(exact, model, measured, function=function, device=device) for model in (given, result))
@@ -154,6 +163,17 @@ def refine(
     if course.stop is not None:
         raise Stopped(refinement) from course.stop
     return refinement
+
+
+def _asked(
+    exact: Model, given: Model, learnt: Sequence[Sample], judged: Sequence[Sample], settings: str
+) -> dict[str, str]:
+    """What a refinement is of, by words for people."""
+    found = {"settings": settings, "data": digest_of(learnt, judged), "version of corepress": __version__}
+    for word, model in (("original", exact), ("compressed model", given)):
+        with handed(model) as held:
+            found[word] = held.digest()
+    return found
 
 
 def _settings(steps: int | None, time: float | str | None, batch: int, seed: int) -> Settings:

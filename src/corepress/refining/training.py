@@ -12,8 +12,8 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,10 @@ _BETAS = (0.9, 0.95)
 _REMEMBERED = 1 << 24
 
 
+# What a run needs to go on: numbers, texts and tensors.
+State = dict[str, Any]
+
+
 @dataclass(frozen=True)
 class Settings:
     """How long: `steps`, or `seconds`, whichever ends first. `batch`: samples in a step. `seed`: of all chance."""
@@ -53,7 +57,11 @@ class Settings:
 @dataclass
 class Course:
     """How a refinement went: the distance on the samples held back before, at best and now; the steps done, and that
-    of the best state; why it ended: "steps", "time", "no gain" or "stopped", by `stop`."""
+    of the best state; why it ended: "steps", "time", "no gain" or "stopped", by `stop`.
+
+    `seconds`: so long it took. `look`: the number of the last look at the samples held back; `looked`: how many there
+    were since the best.
+    """
 
     before: float
     after: float
@@ -62,6 +70,9 @@ class Course:
     best: int = 0
     ended: str = "steps"
     stop: BaseException | None = None
+    seconds: float = 0.0
+    look: int = 0
+    looked: int = 0
 
 
 class Training:
@@ -93,41 +104,75 @@ class Training:
         ]
         self.optimizer = torch.optim.Adam([group for group in groups if group["params"]], betas=_BETAS, fused=True)
 
-    def run(self) -> Course:
-        """Learn; the parts are left in the state that was best on the samples to judge by."""
+    def run(self, begun: Mapping[str, Any] | None = None, keep: Callable[[State], None] | None = None) -> Course:
+        """Learn; the parts are left in the state that was best on the samples to judge by.
+
+        `begun`: what `keep` was given of a run that ended early, from which this one goes on to the same bytes.
+        `keep`: is called after each look at the samples held back.
+        """
         settings, began = self.settings, time.monotonic()
-        start = self.error()
-        course = Course(start, start, start)
-        best = self._state()
-        looked, look = 0, 0
+        course = self._start() if begun is None else self._go_on(begun)
+        spent = course.seconds
 
         def part_done() -> float:
-            passed = (time.monotonic() - began) / settings.seconds if settings.seconds else 0.0
+            course.seconds = spent + time.monotonic() - began
+            passed = course.seconds / settings.seconds if settings.seconds else 0.0
             return max(course.steps / settings.steps, passed)
 
         try:
-            while (done := part_done()) < 1:
+            while course.ended != "no gain" and (done := part_done()) < 1:
                 self.step(done, done / course.steps if course.steps else 1 / settings.steps)
                 course.steps += 1
                 done = part_done()
                 if self.progress is not None:
                     self.progress(min(done, 1.0), course)
-                if math.floor(done * _LOOKS) == look:
-                    continue
-                look = math.floor(done * _LOOKS)
-                looked += 1
-                course.now = self.error()
-                if course.now < course.after:
-                    course.after, course.best, best, looked = course.now, course.steps, self._state(), 0
-                elif course.best and looked >= _PATIENCE:
-                    course.ended = "no gain"
-                    break
-            else:
+                if (look := math.floor(done * _LOOKS)) > course.look:
+                    course.look = look
+                    self._look(course)
+                    if keep is not None:
+                        keep(self._kept(course))
+            if course.ended != "no gain":
                 course.ended = "steps" if course.steps >= settings.steps else "time"
         except KeyboardInterrupt as stop:
             course.ended, course.stop = "stopped", stop
-        for part, state in zip(self.parts.learning, best, strict=True):
-            part.module.load_state_dict(state)
+        self._put(self._best)
+        return course
+
+    def _start(self) -> Course:
+        error = self.error()
+        self._best = self._state()
+        return Course(error, error, error)
+
+    def _look(self, course: Course) -> None:
+        """Judge, and remember the state if it is the best until now."""
+        course.now = self.error()
+        course.looked += 1
+        if course.now < course.after:
+            course.after, course.best, course.looked = course.now, course.steps, 0
+            self._best = self._state()
+        elif course.best and course.looked >= _PATIENCE:
+            course.ended = "no gain"
+
+    def _kept(self, course: Course) -> State:
+        """All that a run needs to go on from here, but for what it was made of."""
+        return {
+            "course": {field.name: getattr(course, field.name) for field in fields(course) if field.name != "stop"},
+            "parts": self._state(),
+            "best": self._best,
+            "optimizer": self.optimizer.state_dict(),
+            "random": self.random.get_state(),
+            "at_once": (self.teacher.at_once, self.student.at_once),
+        }
+
+    def _go_on(self, begun: Mapping[str, Any]) -> Course:
+        course = Course(**begun["course"])
+        self._put(begun["parts"])
+        self._best = begun["best"]
+        self.optimizer.load_state_dict(begun["optimizer"])
+        self.random.set_state(begun["random"])
+        self.teacher.at_once, self.student.at_once = begun["at_once"]
+        for _ in range(course.steps * self.settings.batch):
+            next(self.draw)
         return course
 
     def step(self, done: float, part: float) -> float:
@@ -181,6 +226,10 @@ class Training:
                     [[torch.stack(values) for values in zip(*step, strict=True)] for step in zip(*some, strict=True)],
                     len(some),
                 )
+
+    def _put(self, states: Sequence[Mapping[str, Any]]) -> None:
+        for part, state in zip(self.parts.learning, states, strict=True):
+            part.module.load_state_dict(state)
 
     def _state(self) -> list[dict[str, Tensor]]:
         return [copy.deepcopy(part.module.state_dict()) for part in self.parts.learning]

@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from corepress.errors import ConfigError, FormatError, OutputError
+from corepress.errors import FormatError, OutputError
 from corepress.json_numbers import plain
+from corepress.resuming import check_same, folder_for
 
 _NAME = "search.jsonl"
 
@@ -33,10 +34,9 @@ class Kept:
     """
 
     def __init__(self, folder: Path, searched: Mapping[str, str]):
-        self._path = folder / _NAME
+        self._path = folder_for(folder) / _NAME
         self._found: dict[str, Any] = {}
         try:
-            folder.mkdir(parents=True, exist_ok=True)
             content = self._path.read_bytes() if self._path.exists() else b""
         except OSError as error:
             raise OutputError(f"resume={str(folder)!r} can't be used: {error.strerror}") from error
@@ -54,11 +54,7 @@ class Kept:
         before = first.get("search")
         if not isinstance(before, dict):
             raise FormatError(f"resume={str(self._path.parent)!r}: {self._path.name} is no file of a search")
-        if changed := [word for word in searched if before.get(word) != searched[word]]:
-            others = " and ".join(f"other {word}" for word in changed)
-            raise ConfigError(
-                f"resume={str(self._path.parent)!r} is of a search with {others}: give the same or another folder"
-            )
+        check_same(self._path.parent, "search", before, searched)
 
     def get(self, *what: Any) -> Any | None:
         """What was kept under a name of plain data; None if nothing was. Infinities and NaN come as text."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from corepress.engine import Progress, Stopped
 from corepress.metrics import METRICS
@@ -26,6 +27,7 @@ def refined(
     *,
     metric: Metric | None = None,
     name: str = "",
+    resume: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Result:
     """A result whose chosen model was refined on the samples that are learnt from, and measured again; the same one,
@@ -38,6 +40,7 @@ def refined(
         how: How it learns, and for how long.
         metric: The caller's, or None.
         name: What it is called.
+        resume: The folder to go on from, or None.
         progress: Called with the steps done, of all, and what the samples held back say.
 
     Raises:
@@ -46,7 +49,7 @@ def refined(
     if not any(weight.compression for weight in result.model.weights()):
         return _without(result, "the chosen model has no compressed weight")
     stop: BaseException | None = None
-    keywords = {**how.keywords(), "device": subject.device, "progress": progress}
+    keywords = {**how.keywords(), "device": subject.device, "resume": resume, "progress": progress}
     try:
         found = refine(subject.model, result.model, split.learnt, **keywords)
     except Stopped as stopped:

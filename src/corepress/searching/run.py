@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from corepress.engine import Progress, Stopped
 from corepress.errors import ConfigError
+from corepress.resuming import digest_of
 from corepress.searching.damage import Prices
 from corepress.searching.goals import Goal
 from corepress.searching.kept import Kept
@@ -191,14 +192,9 @@ def _measured(built: tuple[Subject, Judge], choice: Choice) -> Measured:
 
 def _asked(elsewhere: Elsewhere, split: Split, goal: Goal, settings: Settings, metric: Metric | None) -> dict[str, str]:
     """What the numbers of a search are of, by words for people."""
-    data = hashlib.sha256()
-    for part in (split.learnt, split.chosen_by):
-        data.update(f"{len(part)} ".encode())
-        for sample in part:
-            data.update(digest(sample))
     return {
         "model": elsewhere.identity(),
-        "data": data.hexdigest(),
+        "data": digest_of(split.learnt, split.chosen_by),
         "settings": repr((goal, replace(settings, workers=None))),
         "metric": "" if metric is None else source_of(metric),
         "version of corepress": __version__,

@@ -9,6 +9,7 @@ from typing import Any
 from corepress.coreml.interop import as_model
 from corepress.engine import Progress
 from corepress.errors import ConfigError
+from corepress.formats.handed import Files, Handed, handed, opened
 from corepress.formats.kinds import leaves
 from corepress.formats.mlprogram import Model
 from corepress.formats.neural_network import Model as Networks
@@ -20,7 +21,6 @@ from corepress.runtime.samples import checked, read_samples
 from corepress.searching.activations import with_activations
 from corepress.searching.candidates import FORMS, MIN_GROUP
 from corepress.searching.goals import PERFECT, Goal, goal_of
-from corepress.searching.handed import Files, Handed, handed, opened
 from corepress.searching.loop import Settings
 from corepress.searching.networks import FORMS as NETWORK_FORMS
 from corepress.searching.networks import NetworkSubject
@@ -188,7 +188,7 @@ def search(
             if activations
             else of_weights(goal)
         )
-        return found if how is None else refined(found, subject, split, how, **told)
+        return found if how is None else refined(found, subject, split, how, resume=resume, **told)
 
 
 def _opened(model: Any) -> Model | Networks:

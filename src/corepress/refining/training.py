@@ -160,7 +160,6 @@ class Training:
             "parts": self._state(),
             "best": self._best,
             "optimizer": self.optimizer.state_dict(),
-            "random": self.random.get_state(),
             "at_once": (self.teacher.at_once, self.student.at_once),
         }
 
@@ -169,7 +168,6 @@ class Training:
         self._put(begun["parts"])
         self._best = begun["best"]
         self.optimizer.load_state_dict(begun["optimizer"])
-        self.random.set_state(begun["random"])
         self.teacher.at_once, self.student.at_once = begun["at_once"]
         for _ in range(course.steps * self.settings.batch):
             next(self.draw)

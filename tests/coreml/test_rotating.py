@@ -140,6 +140,28 @@ def test_one_table_for_a_weight_loses_less_after_it(tmp_path: Path) -> None:
     assert errors[1] < errors[0] * 0.8
 
 
+def test_the_matrix_that_turns_back_is_left_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Unless its name is given, or all constants are asked for; the mark goes along with the file, through coremltools
+    as well."""
+    import coremltools as ct
+
+    rotate(package(tmp_path)).save(tmp_path / "turned.mlpackage")
+    ct.models.MLModel(str(tmp_path / "turned.mlpackage"), skip_model_load=True).save(str(tmp_path / "its.mlpackage"))
+    options = cto.OpPalettizerConfig(nbits=4, weight_threshold=0)
+    for path in (tmp_path / "turned.mlpackage", tmp_path / "its.mlpackage"):
+        (added,) = (weight.name for weight in corepress.load(path).weights() if weight.shape == (WIDTH, WIDTH)
+                    and weight.consumers[0].op_type == "matmul")  # fmt: skip
+        for given, spare, expected in (
+            ({}, None, False), ({}, True, False), ({}, False, True), ({added: options}, None, True)
+        ):  # fmt: skip
+            config = cto.OptimizationConfig(options, op_name_configs=given)
+            report = corepress.report(cto.palettize_weights(path, config, spare_constants=spare))
+            row = next(row for row in report.rows if row.name == added)
+            assert bool(row.changed) is expected
+            assert expected or "undoes a rotation" in row.skipped
+            assert len(report.compressed) > 14
+
+
 def test_norms_that_divide_by_the_largest_number_first(tmp_path: Path) -> None:
     """As coremltools writes RMSNorm: that number counts in epsilon, here 1e-5, and is at most the width in squares."""
     source = package(tmp_path, "rms_norm")

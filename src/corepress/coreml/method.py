@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from corepress.coreml.action import Action, Evidence
 from corepress.coreml.choose import asks, config_for, consumers_of
 from corepress.coreml.config import OptimizationConfig, check_kinds
+from corepress.coreml.marks import spared
 from corepress.coreml.op_configs import OpCompressorConfig, OpMagnitudePrunerConfig
 from corepress.coreml.outliers import put_apart
 from corepress.coreml.prepare import prepared
@@ -29,6 +30,10 @@ Choices = dict[tuple[str, str], Action | Skip]
 _SPARED = (
     "no product, look-up or recurrence reads it, so that each rounding error would go straight into the answers; "
     "spare_constants=False compresses it"
+)
+_OWN = (
+    "it is no weight of the model but undoes a rotation of weights, and all answers pass through it; its name in the "
+    "configuration compresses it"
 )
 
 
@@ -110,7 +115,8 @@ class Method(NamedTuple):
         weights = result.weights()
         action = self.action if fitted is None else self.fitted[fitted]
         choices = _choices(action, weights, config, joint)
-        _spare(choices, config, weights, spare_constants)
+        if spare_constants is not False:
+            _spare(choices, config, result, weights, spare_constants)
         weights = _with_outliers_apart(result, weights, choices)
         idle = list(_idle_rules(result, weights, config, choices, words)) if config.rules() else []
         if joint and words is PYTHON and not any(weight.compression for weight in weights):
@@ -242,23 +248,24 @@ def _idle_rules(
     return without_effect(config, [item(weight) for weight in weights], names, types, words)
 
 
-def _spare(choices: Choices, config: OptimizationConfig, weights: list[Weight], spare: bool | None) -> None:
-    """Leave constants alone that only operations read which compute with their numbers one by one.
+def _spare(
+    choices: Choices, config: OptimizationConfig, model: Model, weights: list[Weight], spare: bool | None
+) -> None:
+    """Leave constants alone that a rewrite put into the model, and those that only operations read which compute with
+    their numbers one by one.
 
-    `spare`: None compresses them with a warning, False without. Those that the configuration names are compressed.
+    `spare`: None compresses the latter with a warning. Those that the configuration names are compressed.
     """
 
-    def exposed(weight: Weight) -> bool:
-        named = [
-            key for level, key in config.rules_for(weight.name, consumers_of(weight)) if level == "op_name_configs"
-        ]
-        exactly = {weight.name, *(consumer.name for consumer in weight.consumers)}.intersection(named)
-        return not exactly and not read_by_product(weight)
+    def named(weight: Weight) -> bool:
+        keys = [key for level, key in config.rules_for(weight.name, consumers_of(weight)) if level == "op_name_configs"]
+        return bool({weight.name, *(consumer.name for consumer in weight.consumers)}.intersection(keys))
 
-    if spare is False:
-        return
+    own = spared(model, choices)
     chosen = [weight for weight in weights if not isinstance(choices[weight.function, weight.output], Skip)]
-    found = [weight for weight in chosen if exposed(weight)]
+    chosen = [weight for weight in chosen if not named(weight)]
+    choices.update({(w.function, w.output): Skip(_OWN, quiet=True) for w in chosen if (w.function, w.output) in own})
+    found = [w for w in chosen if (w.function, w.output) not in own and not read_by_product(w)]
     if spare:
         choices.update({(weight.function, weight.output): Skip(_SPARED, quiet=True) for weight in found})
     elif found:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corepress.coreml.interop import takes_any_model
+from corepress.coreml.marks import spare
 from corepress.coreml.rewrite import fresh, names_in_use, rewrite, sharing_store
 from corepress.coreml.stream import Gain, Role, Stream
 from corepress.engine import Skip
@@ -116,6 +117,7 @@ def _turned(model: Model, stream: Stream, turn: NDArray[np.float64]) -> Model:
         put |= {(weight.function, weight.output): value for weight in stream.weights[key]}
     names = names_in_use(model)
     products = [(gain.node, _product(model, gain, turn, names[str(gain.node.function)])) for gain in mixed]
+    spare(model, [(str(node.function), made[0].outputs[0].name) for node, made in products])
     replaced = {id(gain.node) for gain in mixed}
     held = {id(gain.weight.node): gain.weight.node for gain in mixed if gain.weight.argument is None}
     unread = [node for node in held.values() if all(id(use.node) in replaced for use in node.uses)]

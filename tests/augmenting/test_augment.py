@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corepress import augment
+from corepress.augmenting.texts import Texts
 from corepress.augmenting.tokens import Vocabulary
 from corepress.errors import ConfigError
 
@@ -74,26 +75,46 @@ def texts(count: int, seed: int = 0) -> list[dict[str, np.ndarray]]:
 
 @settings(max_examples=20, deadline=None)
 @given(count=st.integers(0, 20), samples=st.integers(1, 12), seed=st.integers(0, 2**32 - 1))
-def test_new_texts_have_other_words_and_else_what_the_samples_have(count, samples, seed, model) -> None:
+def test_new_texts_have_other_words_and_are_longer(count, samples, seed, model) -> None:
     samples_given = texts(samples)
     before = [{name: value.copy() for name, value in sample.items()} for sample in samples_given]
     new = augment(samples_given, model, count, seed=seed)
     assert len(new) == count
-    rest = {tuple(np.concatenate([sample[name].ravel() for name in ("kinds", "places", "mask")])) for sample in before}
+    lengths = [int(sample["mask"].sum()) for sample in before]
     for sample in new:
         assert {name: (value.shape, value.dtype) for name, value in sample.items()} == {
             name: (value.shape, value.dtype) for name, value in before[0].items()
         }
         ids, length = sample["ids"][0], int(sample["mask"].sum())
         assert ids.min() >= 0 and ids.max() < WORDS
-        assert not ids[length:].any()
-        if samples > 1:  # of one text nobody can tell what marks its ends
-            assert ids[0] == 2 and ids[length - 1] == 3
-        assert tuple(np.concatenate([sample[name].ravel() for name in ("kinds", "places", "mask")])) in rest
+        if samples > 1:  # of one text nobody can tell what marks its ends, and what is padding
+            assert ids[0] == 2 and ids[length - 1] == 3 and not ids[length:].any()
+        assert not sample["kinds"].any() and list(sample["places"][0]) == [*range(12)]
+        assert list(sample["mask"][0]) == [1] * length + [0] * (12 - length)
+        assert length >= min(lengths)
     again = augment(samples_given, model, count, seed=seed)
     assert all(np.array_equal(one[name], two[name]) for one, two in zip(new, again, strict=True) for name in one)
     for sample, unchanged in zip(samples_given, before, strict=True):
         assert all(np.array_equal(sample[name], unchanged[name]) for name in sample)
+
+
+def test_texts_go_on_with_parts_of_others_where_they_were_padded() -> None:
+    samples = [{"ids": sample["ids"], "mask": sample["mask"]} for sample in texts(8)]
+    found = Texts(samples, "ids", Vocabulary([sample["ids"] for sample in samples], 49))
+    random = np.random.default_rng(0)
+    lengths = set()
+    for _ in range(100):
+        one = samples[int(random.integers(len(samples)))]
+        longer = found.longer(one, random)
+        before, after = int(one["mask"].sum()), int(longer["mask"].sum())
+        lengths.add(after - before)
+        ids = longer["ids"][0]
+        np.testing.assert_array_equal(ids[: before - 1], one["ids"][0, : before - 1])
+        assert ids[after - 1] == 3 and not ids[after:].any() and (ids[1 : after - 1] >= 10).all()
+        assert longer["ids"].dtype == np.int32 and longer["mask"].dtype == np.float32
+    assert min(lengths) == 0 and max(lengths) >= 4
+    full = {"ids": np.array([[2, *range(10, 20), 3]], np.int32), "mask": np.ones((1, 12), np.float32)}
+    assert found.longer(full, random) is full
 
 
 def test_half_of_the_drawn_words_are_those_of_the_samples_as_often_as_there() -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corepress.augmenting.arrays import cropped, mixed
+from corepress.augmenting.texts import Texts
 from corepress.augmenting.tokens import Vocabulary, token_inputs
 from corepress.errors import ConfigError
 from corepress.formats.features import Feature
@@ -40,10 +41,10 @@ def augment(
     """More samples for a model, made of those that there are, for methods that learn from samples.
 
     What an input holds is read off the program. Of tokens, rows of a table of words, some or all are replaced: half of
-    them by tokens of the samples, as often as these have them, half by any of the vocabulary. What begins and ends a
-    text, and padding, stays. Pictures are cropped, turned into their mirror image, and mixed with others; other numbers
-    are mixed. Masks, positions and whole numbers of unknown meaning stay as they are in the sample that a new one is
-    made of.
+    them by tokens of the samples, as often as these have them, half by any of the vocabulary. Where a text ends in
+    padding, parts of other texts go on in some of its place, and masks follow. What begins and ends a text stays.
+    Pictures are cropped, turned into their mirror image, and mixed with others; other numbers are mixed. All else, such
+    as positions and whole numbers of unknown meaning, stays as it is in the sample that a new one is made of.
 
     Such samples resemble no real ones, so that they are good to learn from beside real ones, and not to judge by.
 
@@ -80,15 +81,17 @@ def endless(samples: Sequence[Step], program: Runnable, seed: int = 0) -> Iterat
     """
     inputs = program.interface.inputs
     given = [{name: tensor.numpy() for name, tensor in to_tensors(inputs, sample).items()} for sample in samples]
-    varied = _varied(inputs, domains(program), given)
+    varied, texts = _varied(inputs, domains(program), given)
     random = np.random.default_rng(seed)
-    return (_new(given, varied, random) for _ in itertools.count())
+    return (_new(given, varied, texts, random) for _ in itertools.count())
 
 
 def _new(
-    given: Sequence[Mapping[str, Array]], varied: Mapping[str, Vary], random: np.random.Generator
+    given: Sequence[Mapping[str, Array]], varied: Mapping[str, Vary], texts: Texts | None, random: np.random.Generator
 ) -> dict[str, Array]:
     one, other = (given[int(random.integers(len(given)))] for _ in range(2))
+    if texts is not None:
+        one = texts.longer(one, random)
     share = float(random.random())
     return {
         name: varied[name](value, other[name], share, random) if name in varied else value.copy()
@@ -98,15 +101,17 @@ def _new(
 
 def _varied(
     features: Sequence[Feature], known: Mapping[str, Domain], given: Sequence[Mapping[str, Array]]
-) -> dict[str, Vary]:
-    """How each input that can be varied is; ConfigError where none can."""
+) -> tuple[dict[str, Vary], Texts | None]:
+    """How each input that can be varied is, and the texts, if one input holds such; ConfigError where none can."""
     tokens = token_inputs(known, given)
     found: dict[str, Vary] = {}
+    texts = None
     for feature in features:
         domain = known.get(feature.name)
         if feature.name in tokens:
             vocabulary = Vocabulary((sample[feature.name] for sample in given), tokens[feature.name])
             found[feature.name] = partial(_tokens, vocabulary)
+            texts = Texts(given, feature.name, vocabulary) if len(tokens) == 1 else None
         elif feature.kind == "image" or looks_like_picture(feature):
             last = feature.kind != "image" and feature.shape[1] not in (1, 3)
             found[feature.name] = partial(_picture, last)
@@ -117,7 +122,7 @@ def _varied(
         raise ConfigError(
             f"no input can be varied ({names}): it takes tokens, pictures, or two samples of other numbers"
         )
-    return found
+    return found, texts
 
 
 def _tokens(vocabulary: Vocabulary, one: Array, other: Array, share: float, random: np.random.Generator) -> Array:

@@ -39,19 +39,24 @@ def _counts_up(value: NDArray[Any]) -> bool:
     return value.ndim > 0 and value.shape[-1] > 1 and bool((np.diff(value, axis=-1) == 1).all())
 
 
+def flat(value: NDArray[Any]) -> Ids:
+    """A copy of the tokens of an input, one after the other."""
+    return np.array(value, np.int64).ravel()
+
+
 class Vocabulary:
     """The tokens of an input in some samples, and those that it may hold: 0 to `high`."""
 
     def __init__(self, values: Iterable[NDArray[Any]], high: int):
-        sequences = [np.asarray(value).astype(np.int64).ravel() for value in values]
+        sequences = [flat(value) for value in values]
         found = [np.unique(sequence) for sequence in sequences]
         tokens, counts = np.unique(np.concatenate(found), return_counts=True)
         self.high = high
         # Of few samples all may share a word, which stays, too: no harm.
         self.marks = tokens[counts >= max(2, _IN_MOST * len(sequences))]
-        self.words = np.concatenate([sequence[self._free(sequence)] for sequence in sequences])
+        self.words = np.concatenate([sequence[self.free(sequence)] for sequence in sequences])
 
-    def _free(self, tokens: Ids) -> NDArray[np.bool_]:
+    def free(self, tokens: Ids) -> NDArray[np.bool_]:
         """Which tokens are words: no marks, and no padding, which repeats up to an end."""
         free: NDArray[np.bool_] = ~np.isin(tokens, self.marks)
         for sequence, own in ((tokens, free), (tokens[::-1], free[::-1])):
@@ -63,8 +68,8 @@ class Vocabulary:
 
     def varied(self, value: NDArray[Any], share: float, random: np.random.Generator) -> NDArray[Any]:
         """A sequence with this share of its words replaced by others."""
-        tokens = np.asarray(value).astype(np.int64).ravel()
-        free = self._free(tokens)
+        tokens = flat(value)
+        free = self.free(tokens)
         places = np.flatnonzero(free & (random.random(len(tokens)) < share))
         drawn = random.integers(0, self.high + 1, len(places))
         if len(self.words):

@@ -5,6 +5,7 @@
 `student.py`   which constants of a program learn, and running it on several samples at once
 `cuts.py`      where a program can be cut in two: what a student learns of its blocks
 `distance.py`  how far the student's outputs are from the teacher's, as something to minimise
+`whole.py`     all of it, of packages and of modules (`corepress.torch.refine`): the training, and what it gained
 `training.py`  the steps: rates, the best state, time, what is held back
 `kept.py`      what a refinement has come to, on disk, to go on from
 `result.py`    what came out

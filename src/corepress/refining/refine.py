@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -13,8 +12,7 @@ import numpy as np
 from corepress.augmenting.augment import endless
 from corepress.coreml.interop import as_model, to_mlmodel
 from corepress.coreml.rewrite import sharing_store
-from corepress.durations import seconds_of
-from corepress.engine import Progress, Stopped
+from corepress.engine import Progress
 from corepress.errors import ConfigError, UnsupportedError
 from corepress.formats.handed import handed
 from corepress.formats.mlprogram import Model
@@ -22,28 +20,22 @@ from corepress.formats.mlprogram.model import DEFAULT_WEIGHT_FILE
 from corepress.formats.mlprogram.revalue import revalue
 from corepress.peer import is_mlmodel
 from corepress.refining.cuts import cuts
-from corepress.refining.kept import Kept
 from corepress.refining.result import Refinement
 from corepress.refining.student import Batched, Parts, check_same, parts_of
-from corepress.refining.training import Course, Settings, Training, drawn
-from corepress.resuming import digest_of
+from corepress.refining.training import drawn
+from corepress.refining.whole import Subject, refined, settings_of, split
 from corepress.runtime import Program, load
 from corepress.runtime.samples import checked, read_samples
 from corepress.sequences import Sample, each_step, only_single_steps
-from corepress.split import HELD_BACK, hold_back
+from corepress.split import HELD_BACK
 from corepress.verification import verify
-from corepress.version import __version__
 
 Data = Iterable[Sample] | str | Path
 
-# Of MiniLM, 22 million parameters and 32 tokens, so many take five minutes on two cores.
-STEPS = 400
 BATCH = 16
 # So many new samples, made of those held back, are judged by besides: a method that was fitted to all samples knows
 # those held back here, too, and only new ones tell what it makes of others.
 VARIED = 32
-
-log = logging.getLogger(__name__)
 
 
 def refine(
@@ -111,79 +103,40 @@ def refine(
     """
     exact, given = as_model(original), as_model(small)
     asked = (steps, time, batch, augment, held_back, function, device, seed)
-    settings = _settings(steps, time, batch, seed)
+    settings = settings_of(steps, time, batch, seed)
     teacher, student = (_program(model, device, function) for model in (exact, given))
     check_same(teacher, student, given.path)
     samples = _read(sample_data, teacher, "sample_data")
     tested = None if test_data is None else _read(test_data, teacher, "test_data")
     parts = parts_of(exact, given, student)
-    learnt, judged = hold_back(samples, held_back)
-    notes = [] if judged else ["sample_data holds too few different samples to hold some back: all are learnt from"]
-    more = _more(learnt, teacher, seed, notes) if augment else None
-    draw = drawn(learnt, np.random.default_rng(seed), more)
-    varied = _more(judged, teacher, seed + 1, []) if more is not None and judged else None
-    judges = [*(judged or learnt), *([] if varied is None else islice(varied, min(len(judged), VARIED)))]
+    data = split(samples, tested, held_back)
+    notes: list[str] = []
+    more = _more(data.learnt, teacher, seed, notes) if augment else None
+    draw = drawn(data.learnt, np.random.default_rng(seed), more)
+    varied = _more(data.judged, teacher, seed + 1, []) if more is not None and data.judged else None
+    new = [] if varied is None else islice(varied, min(len(data.judged), VARIED))
     known = teacher.kinds()
     buffers = {buffer for part in parts.learning for buffer in part.buffers}
     names = [name for name in cuts(student.module.plan, buffers) if name in known]
-    training = Training(
+    subject = Subject(
         Batched(teacher, names),
         Batched(student, names),
         parts,
-        draw,
-        judges,
-        settings,
-        _teller(settings, progress),
+        same=given.copy,
+        written=lambda: _written(given, parts),
+        compare=lambda model, samples: verify(exact, model, samples, function=function, device=device),
+        returned=lambda model: to_mlmodel(model, small) if is_mlmodel(small) else model,
     )
-    kept = None if resume is None else Kept(resume, _asked(exact, given, learnt, judged, repr(asked)))
-    course = training.run() if kept is None else training.run(kept.get(), kept.put)
-    result = _written(given, parts) if course.best else given.copy()
-    kind, measured = ("test_data", tested) if tested else ("held back", judged) if judged else ("learnt from", learnt)
-    before, after = (verify(exact, model, measured, function=function, device=device) for model in (given, result))
-    if kind == "held back" and (after.worst.snr or 0) < (before.worst.snr or 0):
-        notes.append(
-            "the samples held back lost, and new ones made of them gained: whatever made the small model was probably "
-            "fitted to these samples, so that only others can tell (test_data)"
-        )
-    for note in (*notes, *(f"{name} is not refined: {reason}" for name, reason in parts.frozen.items())):
-        log.warning(note)
-    refinement = Refinement(
-        model=to_mlmodel(result, small) if is_mlmodel(small) else result,
-        before=before,
-        after=after,
-        measured_on=kind,
-        loss=(course.before, course.after),
-        steps=course.steps,
-        best=course.best,
-        ended=course.ended,
-        learnt=len(parts.learning),
-        frozen=parts.frozen,
-        notes=tuple(notes),
+    return refined(
+        subject, data, settings, draw, [*(data.judged or data.learnt), *new], resume=resume, progress=progress,
+        asked=lambda: {"settings": repr(asked), "original": _digest(exact), "compressed model": _digest(given)},
+        notes=notes,
     )  # fmt: skip
-    if course.stop is not None:
-        raise Stopped(refinement) from course.stop
-    return refinement
 
 
-def _asked(
-    exact: Model, given: Model, learnt: Sequence[Sample], judged: Sequence[Sample], settings: str
-) -> dict[str, str]:
-    """What a refinement is of, by words for people."""
-    found = {"settings": settings, "data": digest_of(learnt, judged), "version of corepress": __version__}
-    for word, model in (("original", exact), ("compressed model", given)):
-        with handed(model) as held:
-            found[word] = held.digest()
-    return found
-
-
-def _settings(steps: int | None, time: float | str | None, batch: int, seed: int) -> Settings:
-    for name, value in (("steps", steps), ("batch", batch)):
-        if value is not None and value <= 0:
-            raise ConfigError(f"{name}={value}: it must be above 0")
-    # As many as the time allows: no step is so short.
-    return Settings(
-        steps or (STEPS if time is None else 1 << 30), None if time is None else seconds_of(time), batch, seed
-    )
+def _digest(model: Model) -> str:
+    with handed(model) as held:
+        return held.digest()
 
 
 def _program(model: Model, device: str, function: str | None) -> Program:
@@ -212,17 +165,6 @@ def _more(learnt: Sequence[Sample], teacher: Program, seed: int, notes: list[str
     except ConfigError as error:
         notes.append(f"no new samples are made of those given: {error}")
         return None
-
-
-def _teller(settings: Settings, progress: Progress | None) -> Any:
-    def tell(done: float, course: Course) -> None:
-        if progress is not None:
-            total = settings.steps if settings.seconds is None else 1000
-            now = course.steps if settings.seconds is None else int(done * total)
-            losses = f"{course.now:.4g} (start {course.before:.4g}, best {course.after:.4g})"
-            progress(now, total, f"step {course.steps}, loss held back {losses}")
-
-    return tell
 
 
 def _written(small: Model, parts: Parts) -> Model:

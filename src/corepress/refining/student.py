@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -18,7 +18,9 @@ from corepress.runtime.executor import Run
 from corepress.runtime.ops.quantization import along, quantize
 from corepress.runtime.plan import Block
 from corepress.runtime.program import Program
+from corepress.runtime.samples import finite_tensors
 from corepress.runtime.walk import without_labels
+from corepress.sequences import Sample, steps_of
 
 # Arguments that hold a number for each channel: biases, and the gains and shifts of norms.
 _CHANNELS = ("bias", "gamma", "beta")
@@ -121,6 +123,21 @@ class Batched:
         self.program, self.names = program, names
         self.plan = straight(without_labels(program.module.plan))
         self.at_once = True
+
+    def batches(self, samples: Sequence[Sample], most: int) -> Iterator[tuple[Batch, int]]:
+        """The samples as tensors, those of equal shapes together, at most a batch at once; and how many they are."""
+        alike: dict[Any, list[Batch]] = {}
+        program, most = self.program, most if self.at_once else 1
+        for sample in samples:
+            steps = [program.tensors(finite_tensors(program.interface.inputs, step)) for step in steps_of(sample)]
+            alike.setdefault(tuple((t.shape, t.dtype) for step in steps for t in step), []).append(steps)
+        for group in alike.values():
+            for first in range(0, len(group), most):
+                some = group[first : first + most]
+                yield (
+                    [[torch.stack(values) for values in zip(*step, strict=True)] for step in zip(*some, strict=True)],
+                    len(some),
+                )
 
     def __call__(self, batch: Batch, constants: Mapping[str, Tensor], *, inside: bool = False) -> Answers:
         """`inside`: whether values at cuts are wanted."""

@@ -14,7 +14,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -22,9 +22,8 @@ from torch import Tensor
 
 from corepress.errors import ConfigError
 from corepress.refining.distance import distance, guide
-from corepress.refining.student import Batch, Batched, Parts
-from corepress.runtime.samples import finite_tensors
-from corepress.sequences import Sample, steps_of
+from corepress.refining.student import Answers, Parts
+from corepress.sequences import Sample
 
 # How far indices and integers can move in all, in steps between neighbours, and other numbers, in their own; and how
 # far in one step at most, where there are few. With more steps each is smaller: then noise averages out, and a long run
@@ -75,6 +74,21 @@ class Course:
     looked: int = 0
 
 
+class Answering(Protocol):
+    """A teacher or a student: something that answers batches with some of its constants replaced.
+
+    `at_once`: whether it takes several samples at once.
+    """
+
+    at_once: bool
+
+    def batches(self, samples: Sequence[Sample], most: int) -> Iterator[tuple[Any, int]]:
+        """The samples as batches of at most so many, in the form that it takes; and how many each holds."""
+
+    def __call__(self, batch: Any, constants: Mapping[str, Tensor], *, inside: bool = False) -> Answers:
+        """`inside`: whether values at cuts are wanted."""
+
+
 class Training:
     """A student, its teacher, and the samples.
 
@@ -84,8 +98,8 @@ class Training:
 
     def __init__(
         self,
-        teacher: Batched,
-        student: Batched,
+        teacher: Answering,
+        student: Answering,
         parts: Parts,
         draw: Iterator[Sample],
         judged: Sequence[Sample],
@@ -94,7 +108,7 @@ class Training:
     ):
         self.teacher, self.student, self.parts = teacher, student, parts
         self.draw, self.settings, self.progress = draw, settings, progress
-        self.judged = [*self._batches(judged)]
+        self.judged = [*student.batches(judged, settings.batch)]
         self._wanted: dict[int, list[Tensor]] = {}  # by the number of a batch, what the teacher answers
         latent = {id(p): p for part in parts.learning for p in part.module.latent}
         others = [p for part in parts.learning for p in part.module.parameters() if id(p) not in latent]
@@ -181,7 +195,7 @@ class Training:
             group["lr"] = min(group["most"], 2 * group["way"] * part) * factor
         dense = self.parts.dense()
         leaves = {buffer: value.detach().requires_grad_() for buffer, value in dense.items()}
-        batches = [*self._batches([next(self.draw) for _ in range(self.settings.batch)])]
+        batches = [*self.student.batches([next(self.draw) for _ in range(self.settings.batch)], self.settings.batch)]
         total = 0.0
         for batch, count in batches:
             with torch.no_grad():
@@ -209,21 +223,6 @@ class Training:
                 self._wanted[number] = wanted
             total += float(distance(self.student(batch, dense).outputs, wanted)) * count
         return total / sum(count for _, count in self.judged)
-
-    def _batches(self, samples: Sequence[Sample]) -> Iterator[tuple[Batch, int]]:
-        """The samples as tensors, those of equal shapes together, at most a batch at once; and how many they are."""
-        alike: dict[Any, list[Batch]] = {}
-        program, most = self.student.program, self.settings.batch if self.student.at_once else 1
-        for sample in samples:
-            steps = [program.tensors(finite_tensors(program.interface.inputs, step)) for step in steps_of(sample)]
-            alike.setdefault(tuple((t.shape, t.dtype) for step in steps for t in step), []).append(steps)
-        for group in alike.values():
-            for first in range(0, len(group), most):
-                some = group[first : first + most]
-                yield (
-                    [[torch.stack(values) for values in zip(*step, strict=True)] for step in zip(*some, strict=True)],
-                    len(some),
-                )
 
     def _put(self, states: Sequence[Mapping[str, Any]]) -> None:
         for part, state in zip(self.parts.learning, states, strict=True):

@@ -85,6 +85,9 @@ ALLOWED: dict[str, set[str]] = {
         "searching", "recipe", "neural_network", "runtime", "formats", "weights", "sequences", "engine", "errors",
     },
     "searching/modules": {"searching", "torch", "targets", "weights", "sequences", "engine", "errors"},
+    "torch/refining": {
+        "refining", "verification", "torch", "algorithms/learned", "metrics", "split", "sequences", "engine", "errors",
+    },
     "torch/searching": {"searching", "torch", "engine", "threads"},
     "cli": {
         "refining", "searching", "description", "linting", "verification", "reports", "recipe", "coreml",

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from corepress.engine import Skip
 from corepress.errors import ConfigError
-from corepress.searching.modules import ModuleSubject, compressed, named, samples_of
+from corepress.searching.modules import ModuleSubject, compressed
+from corepress.torch.calls import named, samples_of
 from corepress.torch.metadata import array_of
 from corepress.torch.palettization import PostTrainingPalettizer, PostTrainingPalettizerConfig
 from tests.torch.models import KINDS, make

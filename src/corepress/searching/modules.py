@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,12 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from corepress.engine import Skip, skipping
-from corepress.errors import ConfigError
 from corepress.searching.candidates import DENSE, MIN_GROUP, candidates, check_forms
 from corepress.searching.subject import Array, Candidate, Choice, Item, Part, Place, Value, left_alone
 from corepress.sequences import Sample, steps_of
 from corepress.targets import target
-from corepress.torch.calls import Call
+from corepress.torch.calls import Outputs, tensors_of
 from corepress.torch.metadata import PREFIX, array_of, read_weight, write_value
 from corepress.torch.palettization.cluster import palettize_weight
 from corepress.torch.palettization.post_training_palettization import (
@@ -41,7 +40,6 @@ FORMS = ("palettized", "quantized")
 _TARGET = "iOS18"
 # The names of arguments that differ between configurations of packages and of modules.
 _ARGUMENTS = {"nbits": "n_bits", "dtype": "weight_dtype"}
-Outputs = Callable[[Any], Any]
 
 
 class ModuleSubject:
@@ -69,7 +67,7 @@ class ModuleSubject:
         self._model = copy_of(model)
         bake_parametrizations(self._model)
         self._running = copy_of(self._model).eval().requires_grad_(False)
-        self._outputs = outputs or (lambda answer: answer)
+        self._outputs = outputs
         self.left: dict[str, str] = {}  # weights that no form can be chosen for, and why
         choices = tuple(_of_modules(candidate) for candidate in candidates(target(_TARGET), forms, min_group))
         names = {parameter.owner_name for parameter in parameters(self._model)}
@@ -128,12 +126,7 @@ class ModuleSubject:
 
     def _run(self, module: nn.Module, sample: Sample) -> dict[str, Tensor]:
         (batch,) = steps_of(sample)
-        call = called(batch)
-        found = named(self._outputs(call.answer(module)), "output")
-        tensors = {name: value for name, value in found.items() if isinstance(value, Tensor)}
-        if not tensors:
-            raise ConfigError("the module returns no tensor: let outputs= take one from what it returns")
-        return tensors
+        return tensors_of(module, batch, self._outputs)
 
     def recipe(self, choice: Choice) -> dict[str, Any]:
         """For each compressor its configuration, as `from_dict` of its class reads it: see `compressed`."""
@@ -189,41 +182,6 @@ def compressed(model: nn.Module, recipe: Mapping[str, Any], *, workers: int | No
         scales = PostTrainingQuantizerConfig.from_dict(recipe["quantize"])
         result = PostTrainingQuantizer(result, scales).compress(inplace=True, workers=workers)
     return result
-
-
-def samples_of(data: Iterable[Any]) -> list[Sample]:
-    """Batches of a module's input, as dictionaries: of keyword arguments by name, of others by their number.
-
-    `data`: of each batch a tensor, a tuple or list of arguments, or a dictionary of keyword arguments.
-    """
-    calls = [Call.of(batch) for batch in data]
-    for number, call in enumerate(calls):
-        for name, value in call.by_name().items():
-            if isinstance(value, Tensor) and bool(torch.isnan(value).any()):
-                raise ConfigError(f"batch {number}: the input {name!r} holds values that are not a number")
-    return [{**{str(number): value for number, value in enumerate(call.args)}, **call.kwargs} for call in calls]
-
-
-def called(sample: Mapping[str, Any]) -> Call:
-    """The arguments that a sample of `samples_of` stands for."""
-    numbers = sorted((name for name in sample if name.isdecimal()), key=int)
-    kwargs = {name: value for name, value in sample.items() if not name.isdecimal()}
-    return Call(tuple(sample[number] for number in numbers), kwargs)
-
-
-def named(answer: Any, name: str) -> dict[str, Any]:
-    """What a module returns, by names: its own for a dictionary, `name` for a tensor, numbers in a tuple or list."""
-    if isinstance(answer, Mapping):
-        entries: Iterable[tuple[str, Any]] = ((str(key), value) for key, value in answer.items())
-    elif isinstance(answer, (tuple, list)):
-        entries = ((str(number), value) for number, value in enumerate(answer))
-    else:
-        return {name: answer}
-    found: dict[str, Any] = {}
-    for key, value in entries:
-        inner = named(value, "")
-        found |= {f"{key}.{below}" if below else key: tensor for below, tensor in inner.items()}
-    return found
 
 
 def _grouped(model: nn.Module, left: dict[str, str]) -> Iterator[list[list[Parameter]]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,10 @@ from torch import nn
 from corepress.errors import ConfigError, CorepressError
 
 Device = str | torch.device | None
+# The arguments of a call by their names, or their numbers.
+Batch = dict[str, Any]
+# Takes, of what a module returns, what counts: a tensor, or several in a tuple, list or dictionary.
+Outputs = Callable[[Any], Any]
 # What PyTorch raises for arguments of a wrong shape, type, number or name.
 _MISFITS = (TypeError, ValueError, RuntimeError, LookupError, AttributeError, AssertionError)
 
@@ -52,6 +56,51 @@ class Call:
         if len(names) < len(self.args):
             names = [str(number) for number in range(len(self.args))]
         return {**dict(zip(names, self.args, strict=False)), **self.kwargs}
+
+
+def samples_of(data: Iterable[Any]) -> list[Batch]:
+    """Batches of a module's input, as dictionaries: of keyword arguments by name, of others by their number.
+
+    `data`: of each batch a tensor, a tuple or list of arguments, or a dictionary of keyword arguments.
+    """
+    calls = [Call.of(batch) for batch in data]
+    for number, call in enumerate(calls):
+        for name, value in call.by_name().items():
+            if isinstance(value, torch.Tensor) and bool(torch.isnan(value).any()):
+                raise ConfigError(f"batch {number}: the input {name!r} holds values that are not a number")
+    return [{**{str(number): value for number, value in enumerate(call.args)}, **call.kwargs} for call in calls]
+
+
+def called(sample: Mapping[str, Any]) -> Call:
+    """The arguments that a sample of `samples_of` stands for."""
+    numbers = sorted((name for name in sample if name.isdecimal()), key=int)
+    kwargs = {name: value for name, value in sample.items() if not name.isdecimal()}
+    return Call(tuple(sample[number] for number in numbers), kwargs)
+
+
+def tensors_of(module: nn.Module, batch: Mapping[str, Any], outputs: Outputs | None = None) -> dict[str, torch.Tensor]:
+    """The tensors that a module answers to a batch of `samples_of`, by name. `outputs`: takes what counts."""
+    answer = called(batch).answer(module)
+    found = named(answer if outputs is None else outputs(answer), "output")
+    tensors = {name: value for name, value in found.items() if isinstance(value, torch.Tensor)}
+    if not tensors:
+        raise ConfigError("the module returns no tensor: let outputs= take one from what it returns")
+    return tensors
+
+
+def named(answer: Any, name: str) -> dict[str, Any]:
+    """What a module returns, by names: its own for a dictionary, `name` for a tensor, numbers in a tuple or list."""
+    if isinstance(answer, Mapping):
+        entries: Iterable[tuple[str, Any]] = ((str(key), value) for key, value in answer.items())
+    elif isinstance(answer, (tuple, list)):
+        entries = ((str(number), value) for number, value in enumerate(answer))
+    else:
+        return {name: answer}
+    found: dict[str, Any] = {}
+    for key, value in entries:
+        inner = named(value, "")
+        found |= {f"{key}.{below}" if below else key: tensor for below, tensor in inner.items()}
+    return found
 
 
 @contextlib.contextmanager

@@ -14,13 +14,14 @@ from corepress.engine import Progress
 from corepress.searching.candidates import MIN_GROUP
 from corepress.searching.goals import goal_of
 from corepress.searching.loop import Settings
-from corepress.searching.modules import FORMS, ModuleSubject, samples_of
+from corepress.searching.modules import FORMS, ModuleSubject
 from corepress.searching.quality import name_of
 from corepress.searching.result import Result
 from corepress.searching.run import Elsewhere, Ways, parted, searched, source_of
 from corepress.searching.search import check_words
 from corepress.searching.workers import Plan
 from corepress.threads import CORES
+from corepress.torch.calls import samples_of
 from corepress.torch.metadata import array_of
 
 __all__ = ["search"]

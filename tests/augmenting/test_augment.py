@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corepress import augment
+from corepress.augmenting.arrays import ends_of, relit
 from corepress.augmenting.texts import Texts
 from corepress.augmenting.tokens import Vocabulary
 from corepress.errors import ConfigError
@@ -155,3 +156,18 @@ def test_what_cannot_be_varied_is_named(model, tmp_path: Path) -> None:
         augment(texts(2), model, -1)
     with pytest.raises(ConfigError, match="sample_data is empty"):
         augment([], model, 2)
+
+
+@given(seed=st.integers(0, 2**32 - 1), last=st.booleans(), levels=st.sampled_from([np.float32, np.uint8]))
+def test_another_light_keeps_the_ends_and_what_is_where(seed, last, levels) -> None:
+    random = np.random.default_rng(seed)
+    pictures = [random.uniform(20, 200, (1, 5, 4, 3) if last else (1, 3, 5, 4)).astype(levels) for _ in range(3)]
+    ends = ends_of(pictures, channels_last=last)
+    found = relit(pictures[0], ends, random, channels_last=last)
+    assert found.shape == pictures[0].shape and found.dtype == levels
+    assert not np.array_equal(found, pictures[0])
+    # Within a channel brighter stays brighter, up to what is cut off at the ends and rounded.
+    for channel in range(3):
+        before, after = ((p[0, ..., channel] if last else p[0, channel]).ravel() for p in (pictures[0], found))
+        assert ends.low[channel] <= after.min() and after.max() <= ends.high[channel]
+        assert (np.diff(after[np.argsort(before, kind="stable")].astype(np.float64)) >= -1e-3).all()

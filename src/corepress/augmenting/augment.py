@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from corepress.augmenting.arrays import cropped, mixed
+from corepress.augmenting.arrays import Ends, cropped, ends_of, mixed, relit
 from corepress.augmenting.texts import Texts
 from corepress.augmenting.tokens import Vocabulary, token_inputs
 from corepress.errors import ConfigError
@@ -43,8 +43,9 @@ def augment(
     What an input holds is read off the program. Of tokens, rows of a table of words, some or all are replaced: half of
     them by tokens of the samples, as often as these have them, half by any of the vocabulary. Where a text ends in
     padding, parts of other texts go on in some of its place, and masks follow. What begins and ends a text stays.
-    Pictures are cropped, turned into their mirror image, and mixed with others; other numbers are mixed. All else, such
-    as positions and whole numbers of unknown meaning, stays as it is in the sample that a new one is made of.
+    Pictures are cropped, turned into their mirror image, made brighter or darker, with more or less contrast and
+    colour, and mixed with others; other numbers are mixed. All else, such as positions and whole numbers of unknown
+    meaning, stays as it is in the sample that a new one is made of.
 
     Such samples resemble no real ones, so that they are good to learn from beside real ones, and not to judge by.
 
@@ -114,7 +115,8 @@ def _varied(
             texts = Texts(given, feature.name, vocabulary) if len(tokens) == 1 else None
         elif feature.kind == "image" or looks_like_picture(feature):
             last = feature.kind != "image" and feature.shape[1] not in (1, 3)
-            found[feature.name] = partial(_picture, last)
+            ends = ends_of([sample[feature.name] for sample in given], channels_last=last)
+            found[feature.name] = partial(_picture, last, ends)
         elif len(given) > 1 and domain is None and np.issubdtype(feature.dtype, np.floating):
             found[feature.name] = _numbers
     if not found:
@@ -129,9 +131,11 @@ def _tokens(vocabulary: Vocabulary, one: Array, other: Array, share: float, rand
     return vocabulary.varied(one, share, random)
 
 
-def _picture(channels_last: bool, one: Array, other: Array, share: float, random: np.random.Generator) -> Array:
-    parts = [cropped(value, random, channels_last=channels_last) for value in (one, other)]
-    return mixed(parts[0], parts[1], random)
+def _picture(last: bool, ends: Ends, one: Array, other: Array, share: float, random: np.random.Generator) -> Array:
+    """`last`: the channels are the last axis."""
+    parts = [cropped(value, random, channels_last=last) for value in (one, other)]
+    one, other = (relit(part, ends, random, channels_last=last) for part in parts)
+    return mixed(one, other, random)
 
 
 def _numbers(one: Array, other: Array, share: float, random: np.random.Generator) -> Array:

@@ -126,9 +126,24 @@ def test_half_of_the_drawn_words_are_those_of_the_samples_as_often_as_there() ->
     random = np.random.default_rng(0)
     drawn = np.array([vocabulary.varied(values[0], 1.0, random)[0, 4] for _ in range(4000)])
     counts = [np.mean(drawn == word) for word in (8, 9, 11)]
-    # Five deviations of 4,000 draws, and what the whole vocabulary adds.
-    np.testing.assert_allclose(counts, [0.25, 0.125, 0.125], atol=5 * (0.25 * 0.75 / 4000) ** 0.5 + 1e-3)
+    # Five deviations of 4,000 draws, and what the whole vocabulary adds, of which each is half of 1 / 33 at most.
+    np.testing.assert_allclose(counts, [0.25, 0.125, 0.125], atol=5 * (0.25 * 0.75 / 4000) ** 0.5 + 0.5 / 33 / 3.4)
     assert np.array_equal(vocabulary.varied(values[0], 0.0, random), values[0])
+
+
+def test_words_repeat_and_frequent_ones_come_first_in_a_vocabulary() -> None:
+    text = np.arange(100, 164)
+    vocabulary = Vocabulary([text], 999)
+    random = np.random.default_rng(0)
+    drawn = [vocabulary.varied(text, 1.0, random) for _ in range(400)]
+    distinct = np.array([len(np.unique(tokens)) for tokens in drawn])
+    assert distinct.min() == 1 and (distinct > 20).mean() > 0.1
+    runs = np.array([(np.diff(tokens) != 0).sum() + 1 for tokens in drawn])
+    some = (3 < distinct) & (distinct < 10)
+    assert 0.3 < (runs[some] == distinct[some]).mean() < 0.7  # every other time equal ones follow each other
+    words = np.concatenate(drawn)
+    words = words[(words < 100) | (words >= 164)]
+    assert (words < 100).mean() > 5 * (words >= 900).mean() > 0
 
 
 def test_pictures_stay_within_what_was_given_and_keep_their_type() -> None:

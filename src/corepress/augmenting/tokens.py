@@ -18,8 +18,11 @@ Ids = NDArray[np.int64]
 
 # What is in so many of the samples marks where a text begins or ends.
 _IN_MOST = 0.9
-# Of the tokens that are drawn, how many come from the samples; the others are any of the vocabulary, alike.
+# Of the tokens that are drawn, how many come from the samples; the others are any of the vocabulary.
 _FROM_SAMPLES = 0.5
+# How many times as often the first token of a vocabulary is drawn as the last one, less one: vocabularies list
+# frequent ones first, and frequency falls as 1 / (place + offset) (Mandelbrot 1953).
+_FEW_MORE = 30
 
 
 def token_inputs(domains: Mapping[str, Domain], samples: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, int]:
@@ -69,11 +72,22 @@ class Vocabulary:
     def varied(self, value: NDArray[Any], share: float, random: np.random.Generator) -> NDArray[Any]:
         """A sequence with this share of its words replaced by others."""
         tokens = flat(value)
-        free = self.free(tokens)
-        places = np.flatnonzero(free & (random.random(len(tokens)) < share))
-        drawn = random.integers(0, self.high + 1, len(places))
-        if len(self.words):
-            known = random.random(len(places)) < _FROM_SAMPLES
-            drawn[known] = random.choice(self.words, int(known.sum()))
-        tokens[places] = drawn
+        places = np.flatnonzero(self.free(tokens) & (random.random(len(tokens)) < share))
+        tokens[places] = self._repeated(len(places), random)
         return tokens.reshape(value.shape).astype(value.dtype)
+
+    def _repeated(self, count: int, random: np.random.Generator) -> Ids:
+        """So many words, of which some are the same: anything between all and none, as likely on a scale of logarithms.
+        Every other time those that are the same follow each other, as in lines of dashes."""
+        words = self._drawn(int((count + 1) ** random.random()), random)
+        chosen = random.integers(0, len(words), count)
+        return words[np.sort(chosen) if random.random() < 0.5 else chosen]
+
+    def _drawn(self, count: int, random: np.random.Generator) -> Ids:
+        """So many words, each by itself."""
+        offset = (self.high + 1) / _FEW_MORE
+        found = (offset * ((1 + _FEW_MORE) ** random.random(count) - 1)).astype(np.int64)
+        if len(self.words):
+            known = random.random(count) < _FROM_SAMPLES
+            found[known] = random.choice(self.words, int(known.sum()))
+        return np.minimum(found, self.high)

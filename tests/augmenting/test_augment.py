@@ -139,7 +139,7 @@ def test_words_repeat_and_frequent_ones_come_first_in_a_vocabulary() -> None:
     distinct = np.array([len(np.unique(tokens)) for tokens in drawn])
     assert distinct.min() == 1 and (distinct > 20).mean() > 0.1
     runs = np.array([(np.diff(tokens) != 0).sum() + 1 for tokens in drawn])
-    some = (3 < distinct) & (distinct < 10)
+    some = (distinct > 3) & (distinct < 10)
     assert 0.3 < (runs[some] == distinct[some]).mean() < 0.7  # every other time equal ones follow each other
     words = np.concatenate(drawn)
     words = words[(words < 100) | (words >= 164)]

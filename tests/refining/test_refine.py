@@ -148,7 +148,7 @@ def other_digits(folder):
 
 def test_what_cannot_be_refined_is_refused(tmp_path):
     small = compressed("tables")
-    with pytest.raises(ConfigError, match="none of its weights is compressed"):
+    with pytest.raises(ConfigError, match="nothing of it is compressed"):
         corepress.refine(DIGITS, DIGITS, SAMPLES)
     with pytest.raises(ConfigError, match="is empty"):
         corepress.refine(DIGITS, small, [])

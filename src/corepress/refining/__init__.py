@@ -2,6 +2,7 @@
 
 `refine.py`    the public function: from an original, a compressed model and samples to a better one of the same size
 `options.py`   the settings of it in recipes, and as the last step of something else
+`ranges.py`    which scales of quantized activations learn
 `student.py`   which constants of a program learn, and running it on several samples at once
 `cuts.py`      where a program can be cut in two: what a student learns of its blocks
 `distance.py`  how far the student's outputs are from the teacher's, as something to minimise

@@ -20,6 +20,8 @@ from corepress.formats.mlprogram.model import DEFAULT_WEIGHT_FILE
 from corepress.formats.mlprogram.revalue import revalue
 from corepress.peer import is_mlmodel
 from corepress.refining.cuts import cuts
+from corepress.refining.ranges import Range, ranges_of
+from corepress.refining.ranges import write as write_ranges
 from corepress.refining.result import Refinement
 from corepress.refining.student import Batched, Parts, check_same, parts_of
 from corepress.refining.training import drawn
@@ -59,7 +61,8 @@ def refine(
 
     The original is the teacher, the compressed model the student. What is learnt is all that is stored: the entries of
     look-up tables, scales and offsets of floating point, which entry or which integer each number of a weight takes,
-    values under a sparse mask, biases, and gains of norms. Operations, forms, shapes and the size stay.
+    values under a sparse mask, ranges of activations of 8 bits, biases, and gains of norms. Operations, forms, shapes
+    and the size stay.
 
     Each number of a weight has a latent one that gradients move; it takes the entry, or the integer, that this is
     nearest to (straight through; Malinovskii et al. 2024, arXiv 2405.14852). A part of the samples is held back, and
@@ -108,7 +111,11 @@ def refine(
     check_same(teacher, student, given.path)
     samples = _read(sample_data, teacher, "sample_data")
     tested = None if test_data is None else _read(test_data, teacher, "test_data")
-    parts = parts_of(exact, given, student)
+    ranges, still = ranges_of(given, student)
+    weights = parts_of(exact, given, student)
+    parts = Parts((*weights.learning, *ranges), {**weights.frozen, **still})
+    if not parts.frozen and not any(isinstance(part, Range) or part.compressed for part in parts.learning):
+        raise ConfigError(f"{given.path}: nothing of it is compressed, so that there is nothing to refine")
     data = split(samples, tested, held_back)
     notes: list[str] = []
     more = _more(data.learnt, teacher, seed, notes) if augment else None
@@ -116,7 +123,7 @@ def refine(
     varied = _more(data.judged, teacher, seed + 1, []) if more is not None and data.judged else None
     new = [] if varied is None else islice(varied, min(len(data.judged), VARIED))
     known = teacher.kinds()
-    buffers = {buffer for part in parts.learning for buffer in part.buffers}
+    buffers = {buffer for part in weights.learning for buffer in part.buffers}
     names = [name for name in cuts(student.module.plan, buffers) if name in known]
     subject = Subject(
         Batched(teacher, names),
@@ -171,6 +178,7 @@ def _written(small: Model, parts: Parts) -> Model:
     """A copy of the compressed model with what the parts hold now."""
     result = small.copy()
     mine = {(weight.function, weight.output): weight for weight in result.weights()}
+    write_ranges(result, (part for part in parts.learning if isinstance(part, Range)))
     for part in parts.learning:
         form = part.module.stored()
         stored: list[Any] = []

@@ -37,6 +37,11 @@ class Part:
     buffers: tuple[str, ...]
     module: Learned
 
+    @property
+    def compressed(self) -> bool:
+        """Whether it is a compressed weight."""
+        return any(weight.compression for weight in self.weights)
+
 
 @dataclass(frozen=True)
 class Parts:
@@ -55,16 +60,12 @@ class Parts:
 
 
 def parts_of(original: Model, small: Model, program: Program) -> Parts:
-    """The constants that one function of a compressed model reads and that can learn.
-
-    Raises ConfigError if none of its weights is compressed.
-    """
+    """The weights that one function of a compressed model reads and that can learn."""
     exact = {(weight.function, weight.output): weight for weight in original.weights()}
     sharing: dict[Any, list[Weight]] = {}
     for weight in small.weights():
         sharing.setdefault(weight.key, []).append(weight)
     learning, frozen = [], {}
-    compressed = 0
     for weights in sharing.values():
         buffers = tuple(
             program.constants[weight.output]
@@ -74,7 +75,6 @@ def parts_of(original: Model, small: Model, program: Program) -> Parts:
         first = weights[0]
         if not buffers or not (first.compression or _of_channels(weights)):
             continue
-        compressed += bool(first.compression)
         try:
             module = _module(first, exact.get((first.function, first.output)))
         except CorepressError as error:
@@ -82,8 +82,6 @@ def parts_of(original: Model, small: Model, program: Program) -> Parts:
                 frozen[first.name] = str(error)
             continue
         learning.append(Part(tuple(weights), buffers, module))
-    if not compressed:
-        raise ConfigError(f"{small.path}: none of its weights is compressed, so that there is nothing to refine")
     return Parts(tuple(learning), frozen)
 
 

@@ -19,6 +19,7 @@ from corepress.runtime import aside, load
 from corepress.runtime.aside import Store, Values
 from corepress.runtime.walk import walk
 from tests import structures
+from tests.packages import saved
 
 KINDS = (torch.float32, torch.float16, torch.int32, torch.bool)
 
@@ -113,6 +114,101 @@ before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 calibrated.palettize_weights(sys.argv[1], config, samples, held_back=0)
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10)
 """
+
+
+# Each step reads a state of 1 MB.
+_STEPS, _ROWS, _WIDTH = 48, 1024, 256
+_MEASURED_STATES = """
+import resource, sys
+import numpy as np, torch
+from corepress.runtime import aside, load
+from corepress.runtime.walk import walk
+
+aside.BUDGET = 16 << 20
+program = load(sys.argv[1], precision="float32")
+rng = np.random.default_rng(0)
+samples = [
+    [{"x": rng.normal(size=(1, 256)).astype(np.float16), "place": np.array([n], np.int32)} for n in range(48)]
+    for _ in range(int(sys.argv[2]))
+]
+visit = lambda step, arguments, originals: {"weight": arguments[0]["weight"]} if step.kind == "linear" else {}
+walk(program, samples[:1], visit, originals=samples[:1])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+walk(program, samples, visit, originals=samples)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10)
+"""
+
+
+def cached(path: Path) -> Path:
+    """Two layers, each of which writes a row of a cache, and looks at all of it."""
+    import coremltools as ct
+    from coremltools.converters.mil.mil import Builder as mb
+    from coremltools.converters.mil.mil import types
+
+    rng = np.random.default_rng(0)
+    states = [mb.StateTensorSpec((_ROWS, _WIDTH), types.fp16) for _ in range(2)]
+    inputs = [mb.TensorSpec((1, _WIDTH), types.fp16), mb.TensorSpec((1,), types.int32)]
+
+    @mb.program(input_specs=[*inputs, *states], opset_version=ct.target.iOS18)
+    def program(x, place, first, second):
+        for number, rows in enumerate((first, second)):
+            weight = (rng.normal(size=(_WIDTH, _WIDTH)) / _WIDTH**0.5).astype(np.float16)
+            x = mb.linear(x=x, weight=weight)
+            begin = mb.concat(values=[place, np.array([0], np.int32)], axis=0)
+            end = mb.concat(values=[mb.add(x=place, y=np.array([1], np.int32)), np.array([_WIDTH], np.int32)], axis=0)
+            update = mb.slice_update(x=mb.read_state(input=rows), update=x, begin=begin, end=end)
+            after = mb.coreml_update_state(state=rows, value=update)
+            seen = mb.reduce_sum(x=mb.slice_by_index(x=after, begin=[0, 0], end=[_STEPS, _WIDTH]), axes=[0])
+            x = mb.add(x=x, y=mb.tanh(x=seen), name=f"y{number}")
+        return x
+
+    return saved(program, path)
+
+
+def test_a_walk_of_sequences_on_disk_is_one_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aside, "_PAGE", 64)
+    program = load(cached(tmp_path / "cached.mlpackage"), precision="float32")
+    rng = np.random.default_rng(0)
+    samples = [
+        [
+            {"x": rng.normal(size=(1, _WIDTH)).astype(np.float16), "place": np.array([place], np.int32)}
+            for place in range(5)
+        ]
+        for _ in range(2)
+    ]
+    seen: list[list[Any]] = []
+    for budget in (1 << 30, 0):
+        monkeypatch.setattr(aside, "BUDGET", budget)
+        found: list[Any] = []
+
+        def visit(step: Any, arguments: Any, originals: Any, found: list[Any] = found) -> dict[str, Any]:
+            found += [value.clone() for own in (*arguments, *originals) for value in own.values()
+                      if isinstance(value, torch.Tensor)]  # fmt: skip
+            return {"weight": 0.5 * arguments[0]["weight"]} if step.kind == "linear" else {}
+
+        walk(program, samples, visit, originals=samples)
+        seen.append(found)
+    assert len(seen[0]) == len(seen[1]) > 200
+    assert all(torch.equal(one, other) for one, other in zip(*seen, strict=True))
+    # The states are those of a run: the originals see what it sees.
+    sums = [value for value in seen[0] if value.shape == (_STEPS, _WIDTH)]
+    whole: list[Any] = []
+    for sample in samples:
+        program.run_sequence(sample, observe=lambda _, value: whole.append(value.clone()))
+    for value in (value for value in whole if value.shape == (_STEPS, _WIDTH)):
+        assert any(torch.equal(value, one) for one in sums)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="resource is of Unix")
+def test_memory_does_not_grow_with_sequences(tmp_path: Path) -> None:
+    """Each step of each sequence reads two states of 1 MB, in both programs: 12 sequences of 48 steps, 2 GB in all."""
+    path = cached(tmp_path / "cached.mlpackage")
+    done = subprocess.run(
+        [sys.executable, "-c", _MEASURED_STATES, str(path), "12"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 150, done.stdout
 
 
 @pytest.mark.slow

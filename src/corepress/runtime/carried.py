@@ -4,7 +4,8 @@ When an operation of a late step reads a state, the steps before it have come on
 what they write further on is not there yet. In its place stands what they wrote when the sequence ran as a whole,
 before the walk. A decoder does not look at that: a layer looks at what the same layer wrote of earlier tokens, and does
 so after it has written. What is written is kept as changes, the smallest that say it: a token changes a small part of a
-cache, the states of all steps would not fit, and what stays as it was read is not written.
+cache, the states of all steps would not fit, and what stays as it was read is not written. Nor would fit what they have
+read: among the values of a step stands which state it is, and it is made again when an operation asks for it.
 
 Where no weight stands between the reading of a state and its writing, as in a sum over all tokens, each step takes the
 operations between them before the next step begins (`in_turns`). So in both kinds of models the states are those that
@@ -16,12 +17,14 @@ from __future__ import annotations
 
 import weakref
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from corepress.runtime import aside
+from corepress.runtime.aside import Store
 from corepress.runtime.executor import Run
 from corepress.runtime.plan import STATES, Block, Step
 
@@ -29,17 +32,27 @@ Values = dict[str, Any]
 
 
 class _Change(NamedTuple):
-    """Numbers of a state that were written: where in its memory, as places or as a shape, strides and an offset, and
-    what they are."""
+    """Numbers of a state that were written: their places in its memory, or its shape and strides if they are all of it,
+    and what they are; both as the store keeps them."""
 
-    where: Tensor | tuple[Sequence[int], Sequence[int], int]
-    values: Tensor
+    where: Any
+    values: Any
+    store: Store
 
     def apply(self, state: Tensor) -> None:
-        if isinstance(self.where, Tensor):
-            state.view(-1)[self.where] = self.values
+        where, values = self.store.get(self.where), self.store.get(self.values)
+        if isinstance(where, Tensor):
+            state.view(-1)[where.long()] = values
         else:
-            state.as_strided(*self.where).copy_(self.values)
+            state.as_strided(*where).copy_(values)
+
+
+class _AsRead(NamedTuple):
+    """A state as a step read it: when the steps before had written it so many times each, and the step itself."""
+
+    name: str
+    counts: tuple[int, ...]
+    own: int
 
 
 # By the name of the state, what one step wrote, in order.
@@ -47,10 +60,11 @@ _Written = defaultdict[str, list[_Change]]
 
 
 class _Sequence:
-    """The states of all steps of one sequence. `recorded`: what they wrote when it ran as a whole."""
+    """The states of all steps of one sequence. `recorded`: what they wrote when it ran as a whole; `store`: keeps what
+    they write."""
 
-    def __init__(self, empty: Mapping[str, Tensor], count: int, recorded: Sequence[_Written] = ()):
-        self.empty, self.recorded = empty, recorded
+    def __init__(self, empty: Mapping[str, Tensor], count: int, store: Store, recorded: Sequence[_Written] = ()):
+        self.empty, self.store, self.recorded = empty, store, recorded
         self.written: list[_Written] = [defaultdict(list) for _ in range(count)]
         # By name, the state before a step: its number, how often those before had written it, and what it is.
         self._at: dict[str, tuple[int, tuple[int, ...], Tensor]] = {}
@@ -65,6 +79,10 @@ class _Sequence:
             later = self.recorded[number][name][counts[number] :] if self.recorded else []
             for change in (*own, *later):
                 change.apply(state)
+        if step + 1 == len(self.written):
+            # The last one: other sequences need the room before this one is read again.
+            self._at.pop(name, None)
+            return state
         self._at[name] = step, tuple(counts), state
         return state.clone()
 
@@ -74,7 +92,7 @@ class _Sequence:
 
     def copy(self) -> _Sequence:
         """Another one that has come as far."""
-        copy = _Sequence(self.empty, len(self.written), self.recorded)
+        copy = _Sequence(self.empty, len(self.written), self.store, self.recorded)
         for own, written in zip(copy.written, self.written, strict=True):
             own.update({name: list(changes) for name, changes in written.items()})
         return copy
@@ -111,26 +129,53 @@ class _States(MutableMapping[str, Tensor]):
             self.read(name)
         known = self._held[name]() if name in self._held else None
         if known is None:
-            known = self.sequence.before(self.step, name, self._counts[name])
-            for change in self.sequence.written[self.step][name]:
-                change.apply(known)
+            known = self._made(name, self._counts[name], len(self.sequence.written[self.step][name]))
             self._held[name] = weakref.ref(known)
         return known
+
+    def as_read(self, value: Any) -> _AsRead | None:
+        """Which state a value is: the one that was read last, if any."""
+        for name, held in self._held.items():
+            if held() is value:
+                return _AsRead(name, tuple(self._counts[name]), len(self.sequence.written[self.step][name]))
+        return None
+
+    def again(self, state: _AsRead) -> Tensor:
+        """A state that was read before."""
+        written = len(self.sequence.written[self.step][state.name])
+        if state.own == written and state.counts == tuple(self._counts[state.name]):
+            return self[state.name]
+        return self._made(*state)
+
+    def _made(self, name: str, counts: Sequence[int], own: int) -> Tensor:
+        state = self.sequence.before(self.step, name, counts)
+        for change in self.sequence.written[self.step][name][:own]:
+            change.apply(state)
+        return state
 
     def __setitem__(self, name: str, value: Tensor) -> None:
         before = self[name]
         places = torch.nonzero((before != value).reshape(-1)).reshape(-1)
         if 2 * len(places) > value.numel():
-            change = _Change((before.shape, before.stride(), 0), value.clone())
+            self._write(name, (before.shape, before.stride(), 0), value.clone())
         else:
-            change = _Change(places, value.reshape(-1)[places])
-        self.sequence.written[self.step][name].append(change)
+            self._write(name, places, value.reshape(-1)[places])
         self._held.pop(name, None)
 
-    def changed(self, name: str, part: Tensor) -> None:
-        """A part of what was read last was changed in place."""
-        where = part.shape, part.stride(), int(part.storage_offset())
-        self.sequence.written[self.step][name].append(_Change(where, part.clone()))
+    def changes(self, name: str, part: Tensor, update: Tensor) -> None:
+        """A part of what was read last is going to be changed in place."""
+        changed = part != update
+        if 2 * int(changed.sum()) > part.numel():
+            self._write(name, (part.shape, part.stride(), int(part.storage_offset())), update.clone())
+        else:
+            strides = torch.tensor(part.stride(), dtype=torch.long, device=part.device)
+            self._write(name, changed.nonzero() @ strides + part.storage_offset(), update[changed])
+
+    def _write(self, name: str, where: Any, values: Tensor) -> None:
+        store = self.sequence.store
+        if isinstance(where, Tensor) and self.sequence.empty[name].numel() < 1 << 31:
+            where = where.int()
+        self.sequence.written[self.step][name].append(_Change(store.put(where), store.put(values), store))
 
     def __delitem__(self, name: str) -> None:
         raise TypeError("a state can't be taken away")
@@ -155,25 +200,69 @@ class StepRun(Run):
         # With what the steps before have written since this one read it.
         return self.read(name).to(value.dtype)
 
-    def wrote(self, name: str, part: Tensor) -> None:
-        self.states.changed(name, part)
+    def writes(self, name: str, part: Tensor, update: Tensor) -> None:
+        self.states.changes(name, part, update)
+
+    def in_memory(self, values: Values) -> Iterable[tuple[str, Any]]:
+        return values.in_memory() if isinstance(values, aside.Values) else values.items()
+
+
+class _StepValues(aside.Values):
+    """The values of one step of a sequence."""
+
+    def __init__(self, store: Store, states: _States, values: Values):
+        self._states = states
+        super().__init__(store, values)
+
+    def kept(self, value: Any) -> Any:
+        return self._states.as_read(value) or super().kept(value)
+
+    def made(self, kept: Any) -> Any:
+        return self._states.again(kept) if isinstance(kept, _AsRead) else super().made(kept)
+
+    def alike(self, values: Values) -> _StepValues:
+        """Other values of the same step, kept in the same way."""
+        return _StepValues(self._store, self._states, values)
 
 
 def side_by_side(
-    plan: Block, held: Mapping[str, Any], empty: Mapping[str, Tensor], steps: Sequence[Values]
+    plan: Block,
+    held: Mapping[str, Any],
+    empty: Mapping[str, Tensor],
+    steps: Sequence[Values],
+    store: Store | None = None,
+    like: _Sequence | None = None,
 ) -> list[tuple[Run, Values]]:
     """A run for each step of a sequence, with the values that it begins with.
 
     They are to be taken through the plan together, one operation after the other, in each the steps in order. `held`:
-    the constants, `empty`: the states at the beginning.
+    the constants, `empty`: the states at the beginning. `store`: keeps their values; None keeps them in memory. `like`:
+    the same sequence with the same constants, which needs not be run as a whole again.
     """
-    if not empty or len(steps) == 1:
-        return [(Run(held, {name: state.clone() for name, state in empty.items()}, None), own) for own in steps]
-    whole = _Sequence(empty, len(steps))
+    if not empty:
+        return [(Run(held, {}, None), own if store is None else aside.Values(store, own)) for own in steps]
+    changes = store or Store()
+    if like is None:
+        like = _Sequence(empty, len(steps), changes)
+        for number, own in enumerate(steps if len(steps) > 1 else ()):
+            StepRun(held, _States(like, number), None).block(plan, dict(own))
+        like.recorded = like.written
+    sequence = _Sequence(empty, len(steps), changes, like.recorded)
+    pairs: list[tuple[Run, Values]] = []
     for number, own in enumerate(steps):
-        StepRun(held, _States(whole, number), None).block(plan, dict(own))
-    sequence = _Sequence(empty, len(steps), whole.written)
-    return [(StepRun(held, _States(sequence, number), None), own) for number, own in enumerate(steps)]
+        states = _States(sequence, number)
+        pairs.append((StepRun(held, states, None), own if store is None else _StepValues(store, states, own)))
+    return pairs
+
+
+def beside(own: Values, values: Values) -> Values:
+    """Other values of a run, kept as its own are."""
+    return own.alike(values) if isinstance(own, _StepValues) else values
+
+
+def sequence_of(run: Run) -> _Sequence | None:
+    """The sequence to which the run of a step belongs."""
+    return run.states.sequence if isinstance(run, StepRun) else None
 
 
 def in_turns(steps: Sequence[Step], held: Mapping[str, Any]) -> list[list[Step]]:

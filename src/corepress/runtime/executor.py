@@ -177,12 +177,13 @@ class Run:
         if self.observe is not None or x.dtype != state.dtype or not x.is_set_to(state):
             return (OPERATIONS["slice_update"].function(**arguments),)
         name = step.arguments["x"].name
-        if name not in step.drop or _shares(state, [v for other, v in values.items() if other != name]):
+        if name not in step.drop or _shares(state, [v for other, v in self.in_memory(values) if other != name]):
             return (OPERATIONS["slice_update"].function(**arguments),)
         update = arguments.pop("update")
         target = OPERATIONS["slice_by_index"].function(**arguments)
-        target.copy_(update.reshape(target.shape))
-        self.wrote(str(step.state), target)
+        update = update.reshape(target.shape)
+        self.writes(str(step.state), target, update)
+        target.copy_(update)
         return (x,)
 
     def read(self, name: str) -> Tensor:
@@ -193,8 +194,12 @@ class Run:
         """What an operation gives that wrote a value into a state."""
         return value
 
-    def wrote(self, name: str, part: Tensor) -> None:
-        """Is called after a part of a state was changed in place."""
+    def writes(self, name: str, part: Tensor, update: Tensor) -> None:
+        """Is called before a part of a state is changed in place."""
+
+    def in_memory(self, values: Values) -> Iterable[tuple[str, Any]]:
+        """Those of the values that may lie in the memory of a state, with their names."""
+        return values.items()
 
     def state(self, name: str) -> Tensor:
         if name not in self.states:

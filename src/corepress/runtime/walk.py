@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from corepress.errors import ConfigError
-from corepress.runtime.aside import Store, Values
-from corepress.runtime.carried import StepRun, going_on, in_turns, side_by_side
+from corepress.runtime.aside import Store
+from corepress.runtime.carried import StepRun, beside, going_on, in_turns, sequence_of, side_by_side
 from corepress.runtime.executor import Run
 from corepress.runtime.plan import Block, Computed, Step
 from corepress.runtime.program import Program
@@ -106,21 +106,26 @@ def walking(program: Program, samples: Samples, *, originals: Samples | None = N
     arguments, in the samples and maybe in the originals, and is sent what a `visit` of `walk` returns."""
     plan, held = program.module.plan, program.module.constants()
     known = dict(held)
-    store = Store()
-    pairs = _begin(program, held, samples, store)
-    beside = None if originals is None else _begin(program, known, originals, store)
-    streams = [pairs] if beside is None else [pairs, beside]
+    store, given = Store(), list(samples)
+    pairs = _begin(program, held, given, store)
+    streams = [pairs]
+    if originals is not None:
+        originals = list(originals)
+        same = len(originals) == len(given) and all(one is other for one, other in zip(originals, given, strict=True))
+        streams.append(_begin(program, known, originals, store, pairs if same else ()))
     changes: dict[str, Tensor] = {}
     for group in _groups(plan.steps, pairs):
         alone = group[0] if len(group) == 1 and group[0].function is not None else None
         if pairs and alone is not None:
-            changed = yield alone, [_arguments(alone, stream) for stream in streams]
+            changed = yield alone, [_Arguments(alone, stream) for stream in streams]
             _change(alone, changed, held, changes)
         seen = [_taken(group, stream) for stream in streams]
         for number, step in enumerate(group):
             if pairs and len(group) > 1 and step.function is not None:
-                changed = yield step, [[own[number] for own in arguments] for arguments in seen]
+                changed = yield step, [_Seen([own[number] for own in arguments]) for arguments in seen]
                 _change(step, changed, held, changes)
+        for own in (own for arguments in seen for of_run in arguments for own in of_run):
+            own.computed.clear()
     return changes
 
 
@@ -138,10 +143,25 @@ class _Arguments(Sequence[dict[str, Any]]):
         return run.arguments(self._step, own)
 
 
-def _arguments(step: Step, pairs: Pairs) -> Sequence[dict[str, Any]]:
-    # What a sequence's step reads of a state is read once.
-    lasting = any(isinstance(run, StepRun) for run, _ in pairs)
-    return [run.arguments(step, own) for run, own in pairs] if lasting else _Arguments(step, pairs)
+class _Given(NamedTuple):
+    """The arguments of an operation in one run; `computed`: those that may be large."""
+
+    others: dict[str, Any]
+    computed: dict[str, Any]
+
+
+class _Seen(Sequence[dict[str, Any]]):
+    """What an operation was given in each run."""
+
+    def __init__(self, given: Sequence[_Given]):
+        self._given = given
+
+    def __len__(self) -> int:
+        return len(self._given)
+
+    def __getitem__(self, number: Any) -> Any:
+        found = self._given[number]
+        return found.others | dict(found.computed)
 
 
 def _change(step: Step, changed: Mapping[str, Tensor], held: dict[str, Any], changes: dict[str, Tensor]) -> None:
@@ -157,14 +177,16 @@ def _groups(steps: Sequence[Step], pairs: Pairs) -> list[list[Step]]:
     return [[step] for step in steps] if held is None else in_turns(steps, held)
 
 
-def _taken(group: Sequence[Step], pairs: Pairs) -> list[list[dict[str, Any]]]:
+def _taken(group: Sequence[Step], pairs: Pairs) -> list[list[_Given]]:
     """Take all runs through a group of operations; what each operation of several was given in each run."""
     seen = []
     for run, own in pairs:
         arguments = []
         for step in group:
             if len(group) > 1:
-                arguments.append(run.arguments(step, own) if step.function is not None else {})
+                found = run.arguments(step, own) if step.function is not None else {}
+                computed = {key: found.pop(key) for key, _ in step.computed if key in found}
+                arguments.append(_Given(found, beside(own, computed)))
             run.step(step, own)
         seen.append(arguments)
     return seen
@@ -218,21 +240,19 @@ def values_of(program: Program, samples: Samples, names: Collection[str]) -> Ite
 
 
 def _begin(
-    program: Program, held: Mapping[str, Any], samples: Samples, store: Store | None = None
+    program: Program, held: Mapping[str, Any], samples: Samples, store: Store | None = None, like: Pairs = ()
 ) -> list[tuple[Run, dict[str, Any]]]:
     """A run for each step of each sample, with the values that it begins with.
 
-    `store`: keeps their values, unless there are states, whose values share memory with them.
+    `store`: keeps their values. `like`: the runs of the same samples with the same constants, at their beginning.
     """
     pairs: list[tuple[Run, dict[str, Any]]] = []
     plan = program.module.plan
     for number, sample in enumerate(samples):
         given = (program.tensors(_tensors(program, step, number)) for step in steps_of(sample))
         steps = [dict(zip(plan.inputs, own, strict=True)) for own in given]
-        if store is None or program.interface.states:
-            pairs += side_by_side(plan, held, program.make_state(), steps)
-        else:
-            pairs += [(Run(held, {}, None), Values(store, own)) for own in steps]
+        known = sequence_of(like[len(pairs)][0]) if like else None
+        pairs += side_by_side(plan, held, program.make_state(), steps, store, known)
     return pairs
 
 

@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from corepress import runtime
 from corepress.formats.mlprogram import load
+from tests import decoder
 from tests.cli.test_cli import corepress, fails
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
@@ -69,6 +71,33 @@ def test_run(tmp_path) -> None:
     assert "exists already" in fails("run", DIGITS, "--random", "-o", out)
     assert ".npz" in fails("run", DIGITS, "--random", "-o", tmp_path / "out.txt")
     assert "inputs are missing: image" in fails("run", DIGITS)
+
+
+def test_run_a_sequence(tmp_path) -> None:
+    """Each step finds the state of the step before; the file of answers has the layout of a sequence."""
+    package, (steps,) = decoder.package(tmp_path), decoder.sequences(1)
+    arrays = {f"{number}/{name}": value for number, step in enumerate(steps) for name, value in step.items()}
+    np.savez(tmp_path / "sequence.npz", **arrays)
+    out = tmp_path / "out.npz"
+    done = corepress("run", package, "--data", tmp_path / "sequence.npz", "-o", out, "--json")
+    found, expected = np.load(out), runtime.load(package).run_sequence(steps)
+    assert set(found) == {f"{number}/logits" for number in range(len(steps))}
+    for number, answer in enumerate(expected):
+        np.testing.assert_array_equal(found[f"{number}/logits"], answer["logits"])
+    document = json.loads(done.stdout)
+    assert document["steps"] == len(steps) and document["outputs"]["logits"]["max"] == expected[-1]["logits"].max()
+    assert f"last of {len(steps)} steps" in corepress("run", package, "--data", tmp_path / "sequence.npz").stdout
+    (tmp_path / "several").mkdir()
+    for number in range(2):
+        folder = tmp_path / "several" / str(number)
+        folder.mkdir()
+        for place, step in enumerate(steps[: 1 + number]):
+            np.savez(folder / f"{place}.npz", **step)
+    one = corepress("run", package, "--data", tmp_path / "several", "-o", tmp_path / "one.npz")
+    assert "1 more" in one.stderr
+    np.testing.assert_array_equal(np.load(tmp_path / "one.npz")["logits"], expected[0]["logits"])
+    assert "--random has no effect here" in fails("run", package, "--random", "--data", tmp_path / "sequence.npz")
+    assert "does not exist" in fails("run", package, "--data", tmp_path / "no.npz")
 
 
 def test_bad_input_is_one_sentence(tmp_path) -> None:

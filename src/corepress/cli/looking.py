@@ -113,27 +113,38 @@ def run(
     ] = None,
     random: Annotated[bool, Option("--random", help="Make random values for the inputs that are not given.")] = False,
     seed: options.Seed = 0,
+    data: Annotated[
+        Path | None,
+        Option(
+            "--data",
+            exists=True,
+            help="All inputs: an .npz file, an image, or a folder. Of a sequence all steps are run.",
+        ),
+    ] = None,
     output: Annotated[Path | None, Option("--output", "-o", help="Write the outputs to this .npz file.")] = None,
     overwrite: Annotated[bool, Option("--overwrite", help="Replace the file of --output if it exists.")] = False,
     device: options.Device = "cpu",
     function: options.Function = None,
     as_json: options.Json = False,
 ) -> None:
-    """Run a model once and show its outputs."""
+    """Run a model once, or through the steps of a sequence, and show its outputs."""
     from corepress import runtime
     from corepress.cli import show
     from corepress.formats.atomic import check_destination
     from corepress.runtime.domains import domains
-    from corepress.runtime.samples import NPZ, read_inputs, write_outputs
+    from corepress.runtime.samples import NPZ, only_sample, read_inputs, write_outputs
 
     if output is not None:
         check_destination(output, NPZ, overwrite=overwrite)
     program = runtime.load(model, device, function=function)
-    inputs = read_inputs(given or [], program.interface, seed if random else None, domains(program))
-    outputs = program.predict(inputs, program.make_state())
+    if data is not None:
+        sample = only_sample(data, program.interface)
+    else:
+        sample = read_inputs(given or [], program.interface, seed if random else None, domains(program))
+    answers = program.run_sequence(sample)
     if output is not None:
-        write_outputs(output, outputs, overwrite=overwrite)
-    show.outputs(outputs, as_json)
+        write_outputs(output, answers, overwrite=overwrite)
+    show.outputs(answers, as_json)
 
 
 def lint(

@@ -272,11 +272,11 @@ def findings(found: Findings, as_json: bool) -> None:
     facts([*found.rows(), *summary, *(("note", note) for note in found.all_notes)])
 
 
-def outputs(values: Mapping[str, Any], as_json: bool) -> None:
-    """What a model answered: shapes and ranges of arrays, labels, the likeliest classes."""
-    described = {name: _described(value) for name, value in values.items()}
+def outputs(answers: Sequence[Mapping[str, Any]], as_json: bool) -> None:
+    """What a model answered in its last step: shapes and ranges of arrays, labels, the likeliest classes."""
+    described = {name: _described(value) for name, value in answers[-1].items()}
     if as_json:
-        streams.document({"outputs": described})
+        streams.document({"steps": len(answers), "outputs": described})
         return
     from corepress.cli.terminal import console
     from corepress.tables import NamesTable
@@ -286,6 +286,8 @@ def outputs(values: Mapping[str, Any], as_json: bool) -> None:
         for number, (key, fact) in enumerate(facts.items()):
             text = f"{fact:.6g}" if isinstance(fact, float) else str(fact)
             table.add_row("" if number else name, key, text)
+    if len(answers) > 1:
+        console().print(f"the last of {len(answers)} steps:")
     console().print(table)
 
 

@@ -156,6 +156,7 @@ TABLE: dict[str, tuple[Needs, ...]] = {
         ),
     ),
     "run": (
+        Needs(("given", "random", "seed"), lambda given: given["data"] is None, "--data gives all inputs"),
         Needs(("seed",), _set("random"), "it needs --random"),
         Needs(("overwrite",), _set("output"), "it needs --output"),
     ),

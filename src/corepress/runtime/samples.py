@@ -140,10 +140,25 @@ def read_inputs(
     return next(random_inputs(interface, seed, domains=domains)) | inputs if seed is not None else inputs
 
 
-def write_outputs(path: Path, outputs: Mapping[str, Any], *, overwrite: bool = False) -> None:
-    """Write what a model answered to a `.npz` file; of probabilities by label, the numbers in their order."""
+def only_sample(path: Path, interface: Interface) -> Sample:
+    """The sample, or sequence of steps, in a file or folder as `read_samples` takes it; of several the first, with a
+    warning."""
+    samples = read_samples(path, interface)
+    first = next(samples)
+    if more := sum(1 for _ in samples):
+        log.warning("%s: its first sample is run; there are %d more", path, more)
+    return first
+
+
+def write_outputs(path: Path, answers: Sequence[Mapping[str, Any]], *, overwrite: bool = False) -> None:
+    """Write what a model answered to a `.npz` file; of probabilities by label, the numbers in their order.
+
+    Of several steps, arrays are named as those of a sequence of inputs: "0/output", "1/output"."""
+    places = ["" if len(answers) == 1 else f"{number}/" for number in range(len(answers))]
     arrays = {
-        name: np.array(list(value.values()) if isinstance(value, Mapping) else value) for name, value in outputs.items()
+        place + name: np.array(list(value.values()) if isinstance(value, Mapping) else value)
+        for place, outputs in zip(places, answers, strict=True)
+        for name, value in outputs.items()
     }
     # Not np.savez: there an output could not be named "file".
     with replacing(path, NPZ, overwrite=overwrite) as partial, zipfile.ZipFile(partial, "w") as archive:

@@ -45,15 +45,16 @@ class Shrinkage(NamedTuple):
 class Statistics:
     """Sums over vectors, of which each counts as much as the model's outputs depend on what the layer makes of it.
 
-    `hessian`: of Y. `drift`: (groups, columns, columns), the mean of 2 (X - Y) Y^T; None where no X was given.
-    `dampening`: with which methods round; None, their own.
+    `hessian`: of Y. `dampening`: with which methods round; None, their own.
     """
 
     def __init__(self, layout: Layout, device: torch.device | str = "cpu"):
         self.layout = layout
         self.hessian = Hessian(layout.columns, layout.groups, device)
-        self.drift: Tensor | None = None
         self.dampening: float | None = None
+        # The mean of 2 X Y^T, and, where that is asked for, what it differs by from that of 2 Y Y^T.
+        self._cross: Tensor | None = None
+        self._drift: Tensor | None = None
         # Means over the vectors: of Y and X - Y, (2, groups, columns), and of how much they count, and its square.
         self._means = torch.zeros(2, layout.groups, layout.columns, device=device)
         self._counting = torch.zeros(2, dtype=torch.float64)
@@ -70,17 +71,26 @@ class Statistics:
         count = self.hessian.count
         if count == before:
             return
-        self._means[0] += (weighed.sum(1).to(self._means) - (count - before) * self._means[0]) / count
+        mean = weighed.sum(1).to(self._means)
+        self._means[0] += (mean - (count - before) * self._means[0]) / count
         sizes = torch.stack([counts.double().sum(), counts.double().square().sum()]).cpu()
         self._counting += (sizes - (count - before) * self._counting) / count
         if original is not None:
-            change = original.float() - vectors
-            if self.drift is None:
-                self.drift = torch.zeros_like(self.hessian.matrix)
-            self.drift.baddbmm_(change.mT, weighed, beta=before / count, alpha=2 / count)
-            mean = (change * counts[:, None]).sum(1).to(self._means)
-            self._means[1] += (mean - (count - before) * self._means[1]) / count
-        self._correction, self._centred = _Once(), None
+            if self._cross is None:
+                self._cross = torch.zeros_like(self.hessian.matrix)
+            # Sums of X and Y are taken apart from each other, since differences of all vectors take longer than these.
+            original = original.float()
+            self._cross.baddbmm_(original.mT, weighed, beta=before / count, alpha=2 / count)
+            change = (counts @ original).to(self._means) - mean
+            self._means[1] += (change - (count - before) * self._means[1]) / count
+        self._correction, self._drift, self._centred = _Once(), None, None
+
+    @property
+    def drift(self) -> Tensor | None:
+        """(groups, columns, columns), the mean of 2 (X - Y) Y^T; None where no X was given."""
+        if self._drift is None and self._cross is not None:
+            self._drift = self._cross - self.hessian.matrix
+        return self._drift
 
     @property
     def vectors(self) -> int:
@@ -109,7 +119,7 @@ class Statistics:
             found.hessian.count = self.hessian.count
             found.hessian.matrix = self.hessian.matrix - 2 / total * mean[:, :, None] * mean[:, None, :]
             if self.drift is not None:
-                found.drift = self.drift - 2 / total * change[:, :, None] * mean[:, None, :]
+                found._drift = self.drift - 2 / total * change[:, :, None] * mean[:, None, :]
             found._correction = _Once()
             self._centred = found
         return self._centred

@@ -152,7 +152,7 @@ def test_what_was_given_stays_as_it_is() -> None:
         ({"steps": [4]}, "step 1 must be a mapping"),
         (
             {"steps": [{"ops": {}}]},
-            "step 1 must have one of prune, palettize, quantize, activations, refine, decompress. Got",
+            "step 1 must have one of prune, palettize, quantize, activations, refine, rotate, decompress. Got",
         ),
         ({"steps": [{"prune": {}, "quantize": {}}]}, "Got prune, quantize."),
         (

@@ -157,6 +157,8 @@ def _step(entry: Any, where: str, target: targets.Target | None, face: _Face) ->
         return Step(kind, None, joint=False)
     if kind == "refine":
         return _refinement(step, where, face)
+    if kind == "rotate":
+        return _rotation(step, where, face)
     if kind not in face.kinds:
         lacking = "quantized activations" if kind == "activations" else "such weights"
         raise ConfigError(f"{where}: neural networks have no {lacking}. Known are: {', '.join(face.kinds)}.")
@@ -193,6 +195,17 @@ def _refinement(step: Mapping[str, Any], where: str, face: _Face) -> Step:
         )
     settings = read(step["refine"] or {}, Refining, where)
     return Step("refine", None, joint=False, function=settings.function, refining=settings)
+
+
+def _rotation(step: Mapping[str, Any], where: str, face: _Face) -> Step:
+    if face is _NETWORKS:
+        raise ConfigError(f"{where}: the weights of neural networks are not rotated.")
+    if len(step) > 1:
+        raise ConfigError(f"{where} takes a seed only.")
+    seed = _mapping(step["rotate"] or {}, where, ("seed",)).get("seed", 0)
+    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+        raise ConfigError(f"{where}: seed must be a number, 0 at least. Got {seed!r}.")
+    return Step("rotate", None, joint=False, seed=seed)
 
 
 def _method(kind: Kind, method: Any, where: str, face: _Face) -> str | None:

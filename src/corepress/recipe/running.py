@@ -89,7 +89,7 @@ def _run(
     function: str | None,
     device: str,
 ) -> Any:
-    original = model
+    original = model  # of what is refined, after a rotation
 
     def apply(model: Any, steps: Sequence[tuple[int, Step]]) -> Any:
         """Steps with their numbers. Before one that equalizes channels those before it are a part of it."""
@@ -101,8 +101,14 @@ def _run(
         return model
 
     def once(model: Any, number: int, step: Step, before: Sequence[tuple[int, Step]] = ()) -> Any:
+        nonlocal original
         if step.kind == "decompress":
             return decompress_weights(model, workers=workers, progress=progress)
+        if step.kind == "rotate":
+            from corepress.coreml.rotating import rotate
+
+            original = rotate(model, seed=step.seed)
+            return original
         given = settings(number, step)
         if step.refining is not None:
             from corepress.refining.refine import refine

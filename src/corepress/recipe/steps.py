@@ -10,7 +10,7 @@ from corepress.neural_network.config import NetworkConfig
 from corepress.recipe.activations import Activations
 from corepress.refining.options import Refining
 
-Kind = Literal["prune", "palettize", "quantize", "activations", "refine", "decompress"]
+Kind = Literal["prune", "palettize", "quantize", "activations", "refine", "rotate", "decompress"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 # The levels of a configuration, and what a recipe calls them.
 LEVELS = {
@@ -24,8 +24,8 @@ class Step:
     """One step of a recipe.
 
     Args:
-        kind: "prune", "palettize", "quantize", "activations", "refine" or "decompress".
-        config: Which weight, or operation, gets what; None for "refine" and "decompress".
+        kind: "prune", "palettize", "quantize", "activations", "refine", "rotate" or "decompress".
+        config: Which weight, or operation, gets what; None for "refine", "rotate" and "decompress".
         joint: Whether weights that are compressed already are compressed further, as they are by a step that may meet
             the weights of one before it.
         method: The one that learns from samples, if any.
@@ -33,6 +33,7 @@ class Step:
         function: Of a model with several functions, the one that the samples are for; None for that of `recipe.run`.
         refining: For "refine" how it learns, else None.
         augment: How many samples are made besides, to learn from.
+        seed: For "rotate" which rotation it is.
 
     Examples:
         >>> from corepress import recipe
@@ -49,6 +50,7 @@ class Step:
     function: str | None = None
     refining: Refining | None = None
     augment: int = 0
+    seed: int = 0
 
     @property
     def learns_by(self) -> str:

@@ -87,6 +87,7 @@ ALLOWED: dict[str, set[str]] = {
     "searching/modules": {"searching", "torch", "targets", "weights", "sequences", "engine", "errors"},
     "torch/refining": {
         "refining", "verification", "torch", "algorithms/learned", "metrics", "split", "sequences", "engine", "errors",
+        "resuming",
     },
     "torch/searching": {"searching", "torch", "engine", "threads"},
     "cli": {

@@ -88,11 +88,11 @@ def test_the_weights_may_be_dense():
 def test_scales_that_belong_to_others_stay():
     small = w8a8()
     program = corepress.runtime.load(small, precision="float32")
-    every, none = ranges_of(small, program)
+    every, none = ranges_of(small, {"main": program})
     assert every and not none and all(isinstance(part.module, LearnedNumbers) for part in every)
     first = next(node for node in nodes(small.spec) if node.type == "dequantize")
     value = first.operand("scale").value
     value.CopyFrom(immediate_value((scale_of(first) * np.float16(2)).astype(np.float16)))
-    some, frozen = ranges_of(small, corepress.runtime.load(small, precision="float32"))
+    some, frozen = ranges_of(small, {"main": corepress.runtime.load(small, precision="float32")})
     assert len(some) == len(every) - 1
     assert [*frozen.values()] == ["it is dequantized by another scale"]

@@ -8,7 +8,7 @@ import pytest
 import corepress
 import corepress.coreml as cto
 from corepress.engine import Stopped
-from corepress.errors import ConfigError, UnsupportedError
+from corepress.errors import ConfigError
 from corepress.weights import decompress
 from tests import structures
 from tests.lazy import lazy
@@ -103,6 +103,13 @@ def test_what_was_held_back_never_gets_worse(rate, monkeypatch):
             np.testing.assert_array_equal(one.dense(), other.dense())
 
 
+def test_biases_learn_too():
+    small = compressed("tables")
+    better = corepress.refine(DIGITS, small, SAMPLES, steps=10).model
+    biases = [(one, other) for one, other in zip(small.weights(), better.weights(), strict=True) if len(one.shape) == 1]
+    assert len(biases) == 5 and all((one.dense() != other.dense()).any() for one, other in biases)
+
+
 def test_the_inputs_stay_as_they_are():
     small = compressed("tables")
     before = [decompress(weight.read()).copy() for weight in small.weights()]
@@ -162,9 +169,6 @@ def test_what_cannot_be_refined_is_refused(tmp_path):
         corepress.refine(DIGITS, small, SAMPLES, time="soon")
     with pytest.raises(ConfigError, match="steps=0"):
         corepress.refine(DIGITS, small, SAMPLES, steps=0)
-    stages = structures.pipeline(tmp_path)
-    with pytest.raises(UnsupportedError, match="pipeline"):
-        corepress.refine(stages, stages, SAMPLES)
 
 
 def test_weights_learn_around_activations_of_8_bits(tmp_path):

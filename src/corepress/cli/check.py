@@ -89,7 +89,9 @@ class Check:
             return Inputs([], judged, source if chosen else "", "all", function=function)
         if self.data is None:
             raise ConfigError(f"{fits} needs --data: inputs that are like those of the app")
-        if folders := _of_functions(model, self.data, function):
+        from corepress.runtime.samples import folders_of_functions
+
+        if folders := folders_of_functions(model, self.data, function):
             return self._of_functions(model, folders)
         given = list(_read(model, self.data, function, finite=True))
         if self.test_data is not None:
@@ -208,22 +210,13 @@ def _worst(found: Mapping[str | None, Verification], metric: str) -> Verificatio
     return replace(worst, samples=sum(one.samples for one in found.values()), notes=(note, *worst.notes))
 
 
-def _of_functions(model: Model | Networks, path: Path, function: str | None) -> dict[str, Path]:
-    """The folders of samples for several functions of a package, by the names of both; empty where there are none."""
-    from corepress.formats.mlprogram import Model
-
-    if function is not None or not isinstance(model, Model) or not path.is_dir():
-        return {}
-    names = {entry.key for entry in model.spec.mlProgram.functions}
-    folders = {folder.name: folder for folder in sorted(path.iterdir()) if folder.is_dir()}
-    return folders if len(names) > 1 and folders and set(folders) <= names else {}
-
-
 def _read_all(
     model: Model | Networks, path: Path, function: str | None
 ) -> Iterator[Sample] | dict[str, Iterator[Sample]]:
     """The samples of a file or folder, or those of each function of a folder of folders."""
-    folders = _of_functions(model, path, function)
+    from corepress.runtime.samples import folders_of_functions
+
+    folders = folders_of_functions(model, path, function)
     return {name: _read(model, own, name) for name, own in folders.items()} or _read(model, path, function)
 
 

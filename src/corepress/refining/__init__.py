@@ -2,6 +2,7 @@
 
 `refine.py`    the public function: from an original, a compressed model and samples to a better one of the same size
 `options.py`   the settings of it in recipes, and as the last step of something else
+`functions.py` several functions, or the stages of a pipeline, as one
 `ranges.py`    which scales of quantized activations learn
 `student.py`   which constants of a program learn, and running it on several samples at once
 `cuts.py`      where a program can be cut in two: what a student learns of its blocks

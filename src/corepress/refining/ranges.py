@@ -8,7 +8,7 @@ scale.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,12 +36,19 @@ class Range(Part):
     places: tuple[tuple[str, str], ...]
 
 
-def ranges_of(model: Model, program: Program) -> tuple[list[Range], dict[str, str]]:
-    """The ranges of one function of a model that can learn; and by the name of a `quantize` why others can't."""
+def ranges_of(model: Model, programs: Mapping[str, Program]) -> tuple[list[Range], dict[str, str]]:
+    """The ranges of functions of a model that can learn; and by the name of a `quantize` why others can't. `programs`:
+    as `student.parts_of` takes them."""
     found, frozen = [], {}
-    steps = {name: step for step in program.module.plan.steps for name in step.outputs}
+    steps = {
+        (function, name): step
+        for function, program in programs.items()
+        for step in program.module.plan.steps
+        for name in step.outputs
+    }
     for node in nodes(model.spec):
-        if node.type != "quantize" or str(node.function) != program.function or _output(node) not in steps:
+        function = str(node.function)
+        if node.type != "quantize" or (function, _output(node)) not in steps:
             continue
         together = [node, *(use.node for use in node.uses if use.node is not None)]
         reason = _reason(node, together, model)
@@ -49,9 +56,9 @@ def ranges_of(model: Model, program: Program) -> tuple[list[Range], dict[str, st
             frozen[node.name] = reason
             continue
         scale = _scale(node, model)
-        buffers = {dict(steps[_output(one)].held)["scale"] for one in together}
+        buffers = {f"{function}/{dict(steps[function, _output(one)].held)['scale']}" for one in together}
         module = LearnedNumbers(scale, torch.from_numpy(np.array(scale, np.float32)) * _STEP)
-        places = tuple((str(one.function), _output(one)) for one in together)
+        places = tuple((function, _output(one)) for one in together)
         found.append(Range((), tuple(sorted(buffers)), module, places))
     return found, frozen
 

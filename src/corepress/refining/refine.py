@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,26 +14,29 @@ from corepress.augmenting.augment import endless
 from corepress.coreml.interop import as_model, to_mlmodel
 from corepress.coreml.rewrite import sharing_store
 from corepress.engine import Progress
-from corepress.errors import ConfigError, UnsupportedError
+from corepress.errors import ConfigError
 from corepress.formats.handed import handed
 from corepress.formats.mlprogram import Model
 from corepress.formats.mlprogram.model import DEFAULT_WEIGHT_FILE
 from corepress.formats.mlprogram.revalue import revalue
 from corepress.peer import is_mlmodel
-from corepress.refining.cuts import cuts
+from corepress.refining.functions import Pair, Taken, alternating, batched, pairs_of
 from corepress.refining.ranges import Range, ranges_of
 from corepress.refining.ranges import write as write_ranges
 from corepress.refining.result import Refinement
-from corepress.refining.student import Batched, Parts, check_same, parts_of
+from corepress.refining.student import Parts, check_interface, parts_of
 from corepress.refining.training import drawn
-from corepress.refining.whole import Subject, refined, settings_of, split
-from corepress.runtime import Program, load
-from corepress.runtime.samples import checked, read_samples
+from corepress.refining.whole import Data, Subject, refined, settings_of
+from corepress.resuming import digest_of
+from corepress.runtime.load import interface
+from corepress.runtime.program import Program
+from corepress.runtime.samples import checked, folders_of_functions, read_samples
 from corepress.sequences import Sample, each_step, only_single_steps
-from corepress.split import HELD_BACK
-from corepress.verification import verify
+from corepress.split import HELD_BACK, hold_back
+from corepress.verification import Verification, verify
 
-Data = Iterable[Sample] | str | Path
+# Of one function, or by the names of several.
+Given = Iterable[Sample] | Mapping[str, Iterable[Sample]] | str | Path
 
 BATCH = 16
 # So many new samples, made of those held back, are judged by besides: a method that was fitted to all samples knows
@@ -43,9 +47,9 @@ VARIED = 32
 def refine(
     original: Any,
     small: Any,
-    sample_data: Data,
+    sample_data: Given,
     *,
-    test_data: Data | None = None,
+    test_data: Given | None = None,
     steps: int | None = None,
     time: float | str | None = None,
     batch: int = BATCH,
@@ -73,7 +77,9 @@ def refine(
         original: The model before it was compressed: a path, a `corepress.Model` or an `MLModel` of coremltools.
         small: The compressed model, of the same kinds; it stays as it is.
         sample_data: Inputs, {input name: array}, a few hundred; for a model with a state lists of such steps, as
-            for `verify`; or the path of an .npz, an image or a folder.
+            for `verify`; or the path of an .npz, an image or a folder. Of a model with several functions also
+            {function: samples}, or a folder with a folder for each: weights that they share learn from all. The stages
+            of a pipeline learn from what the stages of the original before them give them.
         test_data: Other samples to measure on at the end; without them it is on those held back.
         steps: So many steps; by default 400, or with `time` as many as it allows.
         time: When it ends, in seconds or such as "10m", with the rates falling in time.
@@ -94,7 +100,7 @@ def refine(
     Raises:
         ConfigError: For models that are not the same but for compression, if nothing is compressed, for samples that do
             not fit or are not finite, and if the folder to go on from is of another refinement.
-        UnsupportedError: For pipelines.
+        UnsupportedError: For a pipeline that holds no ML program.
         MissingDependencyError: Without PyTorch.
         KeyboardInterrupt: Where Ctrl-C ends it; its `result` holds the best until then.
 
@@ -107,37 +113,35 @@ def refine(
     exact, given = as_model(original), as_model(small)
     asked = (steps, time, batch, augment, held_back, function, device, seed)
     settings = settings_of(steps, time, batch, seed)
-    teacher, student = (_program(model, device, function) for model in (exact, given))
-    check_same(teacher, student, given.path)
-    samples = _read(sample_data, teacher, "sample_data")
-    tested = None if test_data is None else _read(test_data, teacher, "test_data")
-    ranges, still = ranges_of(given, student)
-    weights = parts_of(exact, given, student)
+    check_interface(interface(exact, function), interface(given, function), given.path)
+    samples = _read(sample_data, exact, function, "sample_data")
+    data = _split(samples, None if test_data is None else _read(test_data, exact, function, "test_data"), held_back)
+    pairs = pairs_of(exact, given, data.learnt, data.judged, device)
+    programs = {name: pair.student for name, pair in pairs.items()}
+    ranges, still = ranges_of(given, programs)
+    weights = parts_of(exact, given, programs)
     parts = Parts((*weights.learning, *ranges), {**weights.frozen, **still})
     if not parts.frozen and not any(isinstance(part, Range) or part.compressed for part in parts.learning):
         raise ConfigError(f"{given.path}: nothing of it is compressed, so that there is nothing to refine")
-    data = split(samples, tested, held_back)
-    notes: list[str] = []
-    more = _more(data.learnt, teacher, seed, notes) if augment else None
-    draw = drawn(data.learnt, np.random.default_rng(seed), more)
-    varied = _more(data.judged, teacher, seed + 1, []) if more is not None and data.judged else None
-    new = [] if varied is None else islice(varied, min(len(data.judged), VARIED))
-    known = teacher.kinds()
-    buffers = {buffer for part in weights.learning for buffer in part.buffers}
-    names = [name for name in cuts(student.module.plan, buffers) if name in known]
+    learning = {key.rpartition("/")[0] for part in parts.learning for key in part.buffers}
+    pairs = {name: pair for name, pair in pairs.items() if name in learning}
+    draw, judges, notes = _drawn(pairs, augment, seed)
     subject = Subject(
-        Batched(teacher, names),
-        Batched(student, names),
+        *batched(pairs, weights),
         parts,
         same=given.copy,
         written=lambda: _written(given, parts),
-        compare=lambda model, samples: verify(exact, model, samples, function=function, device=device),
+        compare=lambda model, samples: _compared(exact, model, samples, device),
         returned=lambda model: to_mlmodel(model, small) if is_mlmodel(small) else model,
     )
     return refined(
-        subject, data, settings, draw, [*(data.judged or data.learnt), *new], resume=resume, progress=progress,
-        asked=lambda: {"settings": repr(asked), "original": _digest(exact), "compressed model": _digest(given)},
-        notes=notes,
+        subject, data, settings, draw, judges, resume=resume, progress=progress, notes=notes,
+        asked=lambda: {
+            "settings": repr(asked),
+            "original": _digest(exact),
+            "compressed model": _digest(given),
+            "data": digest_of(*([taken.sample for taken in part] for part in (data.learnt, data.judged))),
+        },
     )  # fmt: skip
 
 
@@ -146,21 +150,44 @@ def _digest(model: Model) -> str:
         return held.digest()
 
 
-def _program(model: Model, device: str, function: str | None) -> Program:
-    program = load(model, device, precision="float32", function=function)
-    if not isinstance(program, Program):
-        raise UnsupportedError(f"{model.path}: a pipeline can't be refined as a whole; refine the models that it is of")
-    return program
-
-
-def _read(data: Data, program: Program, what: str) -> list[Sample]:
-    """Samples, all of which are finite; ConfigError for those that do not fit, and where there are none."""
-    given: Any = data
-    if isinstance(data, Mapping):
-        raise ConfigError(f"{what}: a refinement learns from samples of one function, and these are of several")
+def _read(data: Any, model: Model, function: str | None, what: str) -> list[Taken]:
+    """Samples, all of which are finite, of one function or of several; ConfigError for those that do not fit, and where
+    there are none."""
     if isinstance(data, str | Path):
-        given, what = read_samples(data, program.interface), str(data)
-    return list(checked(given, program.interface, what, finite=True, warns=True))
+        data = folders_of_functions(model, Path(data), function) or data
+    if isinstance(data, Mapping):
+        if function is not None:
+            raise ConfigError(f"function={function!r}: {what} is of several functions; leave the function out")
+        return [taken for name, own in data.items() for taken in _read(own, model, name, f"{what}[{name!r}]")]
+    inputs = interface(model, function)
+    if isinstance(data, str | Path):
+        data, what = read_samples(data, inputs), str(data)
+    return [Taken(function or "", sample) for sample in checked(data, inputs, what, finite=True, warns=True)]
+
+
+def _split(samples: Sequence[Taken], tested: Sequence[Taken] | None, held_back: float) -> Data:
+    """Of the samples of each function a part is held back."""
+    learnt: list[Taken] = []
+    judged: list[Taken] = []
+    for name in dict.fromkeys(taken.name for taken in samples):
+        parts = hold_back([taken.sample for taken in samples if taken.name == name], held_back)
+        for found, part in zip((learnt, judged), parts, strict=True):
+            found += [Taken(name, sample) for sample in part]
+    return Data(learnt, judged, tested)
+
+
+def _drawn(pairs: Mapping[str, Pair], augment: bool, seed: int) -> tuple[Iterator[Taken], list[Taken], tuple[str, ...]]:
+    """What is learnt from, sample by sample; what is judged by; and what should be known about it."""
+    draws: dict[str, Iterator[Sample]] = {}
+    judges: list[Taken] = []
+    notes: list[str] = []
+    for name, pair in pairs.items():
+        more = _more(pair.learnt, pair.teacher, seed, notes) if augment else None
+        draws[name] = drawn(pair.learnt, np.random.default_rng(seed), more)
+        varied = _more(pair.judged, pair.teacher, seed + 1, []) if more is not None and pair.judged else None
+        new = [] if varied is None else islice(varied, min(len(pair.judged), VARIED))
+        judges += [Taken(name, sample) for sample in (*(pair.judged or pair.learnt), *new)]
+    return alternating(draws), judges, tuple(dict.fromkeys(notes))
 
 
 def _more(learnt: Sequence[Sample], teacher: Program, seed: int, notes: list[str]) -> Iterator[Sample] | None:
@@ -172,6 +199,25 @@ def _more(learnt: Sequence[Sample], teacher: Program, seed: int, notes: list[str
     except ConfigError as error:
         notes.append(f"no new samples are made of those given: {error}")
         return None
+
+
+def _compared(original: Model, model: Model, samples: Sequence[Taken], device: str) -> Verification:
+    """How near a model is to the original; of several functions the outputs have the name of theirs before them."""
+    names = [*dict.fromkeys(taken.name for taken in samples)]
+    found = [
+        verify(
+            original, model, [taken.sample for taken in samples if taken.name == name], function=name or None,
+            device=device,
+        )
+        for name in names
+    ]  # fmt: skip
+    if len(found) == 1:
+        return found[0]
+    rows = tuple(
+        replace(row, name=f"{name}/{row.name}") for name, one in zip(names, found, strict=True) for row in one.rows
+    )
+    notes = tuple(dict.fromkeys(note for one in found for note in one.notes))
+    return replace(found[0], rows=rows, samples=len(samples), distinct=None, notes=notes, by_step=(), by_position=())
 
 
 def _written(small: Model, parts: Parts) -> Model:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from corepress.algorithms.learned.stored import Learned, learned
 from corepress.errors import ConfigError, CorepressError
+from corepress.formats.features import Interface
 from corepress.formats.mlprogram import Model, Weight
 from corepress.formats.mlprogram.revalue import places
 from corepress.opsets import KNOWN
@@ -59,8 +60,9 @@ class Parts:
         return found
 
 
-def parts_of(original: Model, small: Model, program: Program) -> Parts:
-    """The weights that one function of a compressed model reads and that can learn."""
+def parts_of(original: Model, small: Model, programs: Mapping[str, Program]) -> Parts:
+    """The weights that functions of a compressed model read and that can learn. `programs`: by the functions' names,
+    which stand before those of their buffers."""
     exact = {(weight.function, weight.output): weight for weight in original.weights()}
     sharing: dict[Any, list[Weight]] = {}
     for weight in small.weights():
@@ -68,9 +70,9 @@ def parts_of(original: Model, small: Model, program: Program) -> Parts:
     learning, frozen = [], {}
     for weights in sharing.values():
         buffers = tuple(
-            program.constants[weight.output]
+            f"{weight.function}/{programs[weight.function].constants[weight.output]}"
             for weight in weights
-            if weight.function == program.function and weight.output in program.constants
+            if weight.function in programs and weight.output in programs[weight.function].constants
         )
         first = weights[0]
         if not buffers or not (first.compression or _of_channels(weights)):
@@ -96,7 +98,7 @@ def _of_channels(weights: Iterable[Weight]) -> bool:
     """Whether plain weights are biases, gains or shifts, wherever they are read."""
     return all(
         weight.argument is None
-        and weight.dtype in ("fp16", "fp32")
+        and weight.dtype in ("float16", "float32")
         and not weight.is_output
         and bool(weight.consumers)
         and all(consumer.argument in _CHANNELS for consumer in weight.consumers)
@@ -192,16 +194,21 @@ def _quantized(
     return whole.to(input.dtype) + torch.where(inside, through, torch.zeros_like(through))
 
 
-def check_same(original: Program, small: Program, path: Any) -> None:
-    """A ConfigError where two programs are not of one model: other inputs, outputs or operations, but for some that
-    compression adds."""
+def check_interface(original: Interface, small: Interface, path: Any) -> None:
+    """A ConfigError where what two models take and give differs."""
     for what, one, other in (
-        ("inputs", original.interface.inputs, small.interface.inputs),
-        ("outputs", original.interface.outputs, small.interface.outputs),
-        ("states", original.interface.states, small.interface.states),
+        ("inputs", original.inputs, small.inputs),
+        ("outputs", original.outputs, small.outputs),
+        ("states", original.states, small.states),
     ):
         if [(f.name, f.shape) for f in one] != [(f.name, f.shape) for f in other]:
             raise ConfigError(f"{path}: its {what} are not those of the original: is it the same model, compressed?")
+
+
+def check_same(original: Program, small: Program, path: Any) -> None:
+    """A ConfigError where two programs are not of one model: other inputs, outputs or operations, but for some that
+    compression adds."""
+    check_interface(original.interface, small.interface, path)
     mine = small.kinds()
     for name, kind in original.kinds().items():
         # Of a product that was taken apart, to keep outliers by themselves, the sum has its name.

@@ -77,12 +77,12 @@ class Course:
 class Answering(Protocol):
     """A teacher or a student: something that answers batches with some of its constants replaced.
 
-    `at_once`: whether it takes several samples at once.
+    `at_once`: whether it takes several samples at once, or more of that kind, which a run that goes on sets again.
     """
 
-    at_once: bool
+    at_once: Any
 
-    def batches(self, samples: Sequence[Sample], most: int) -> Iterator[tuple[Any, int]]:
+    def batches(self, samples: Sequence[Any], most: int) -> Iterator[tuple[Any, int]]:
         """The samples as batches of at most so many, in the form that it takes; and how many each holds."""
 
     def __call__(self, batch: Any, constants: Mapping[str, Tensor], *, inside: bool = False) -> Answers:
@@ -101,8 +101,8 @@ class Training:
         teacher: Answering,
         student: Answering,
         parts: Parts,
-        draw: Iterator[Sample],
-        judged: Sequence[Sample],
+        draw: Iterator[Any],
+        judged: Sequence[Any],
         settings: Settings,
         progress: Callable[[float, Course], None] | None,
     ):

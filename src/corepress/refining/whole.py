@@ -15,9 +15,6 @@ from corepress.refining.kept import Kept
 from corepress.refining.result import Refinement
 from corepress.refining.student import Parts
 from corepress.refining.training import Answering, Course, Settings, Training
-from corepress.resuming import digest_of
-from corepress.sequences import Sample
-from corepress.split import hold_back
 from corepress.verification import Verification
 from corepress.version import __version__
 
@@ -40,7 +37,7 @@ class Subject:
     parts: Parts
     same: Callable[[], Any]
     written: Callable[[], Any]
-    compare: Callable[[Any, Sequence[Sample]], Verification]
+    compare: Callable[[Any, Sequence[Any]], Verification]
     returned: Callable[[Any], Any]
 
 
@@ -48,24 +45,22 @@ class Subject:
 class Data:
     """Samples to learn from, those held back to judge by, and others to measure on at the end, if there are any."""
 
-    learnt: Sequence[Sample]
-    judged: Sequence[Sample]
-    tested: Sequence[Sample] | None
-    notes: tuple[str, ...] = ()
+    learnt: Sequence[Any]
+    judged: Sequence[Any]
+    tested: Sequence[Any] | None
 
     @property
-    def measured(self) -> tuple[str, Sequence[Sample]]:
+    def notes(self) -> tuple[str, ...]:
+        """What should be known of them."""
+        few = "sample_data holds too few different samples to hold some back: all are learnt from"
+        return () if self.judged else (few,)
+
+    @property
+    def measured(self) -> tuple[str, Sequence[Any]]:
         """What the numbers at the end are of, and its name."""
         if self.tested:
             return "test_data", self.tested
         return ("held back", self.judged) if self.judged else ("learnt from", self.learnt)
-
-
-def split(samples: Sequence[Sample], tested: Sequence[Sample] | None, held_back: float) -> Data:
-    """The samples of a caller, a part of them held back."""
-    learnt, judged = hold_back(samples, held_back)
-    few = "sample_data holds too few different samples to hold some back: all are learnt from"
-    return Data(learnt, judged, tested, () if judged else (few,))
 
 
 def settings_of(steps: int | None, time: float | str | None, batch: int, seed: int) -> Settings:
@@ -83,8 +78,8 @@ def refined(
     subject: Subject,
     data: Data,
     settings: Settings,
-    draw: Iterator[Sample],
-    judges: Sequence[Sample],
+    draw: Iterator[Any],
+    judges: Sequence[Any],
     *,
     resume: str | Path | None = None,
     asked: Callable[[], Mapping[str, str]],
@@ -94,7 +89,7 @@ def refined(
     """Let a student learn, and say what that gained.
 
     `draw`: gives one sample after another to learn from. `judges`: what the best state is chosen by. `asked`: what the
-    refinement depends on beside the samples, by words for people. `notes`: what else should be known.
+    refinement depends on, by words for people. `notes`: what else should be known.
 
     Raises Stopped where Ctrl-C ends it, with the best until then.
     """
@@ -105,8 +100,7 @@ def refined(
     if resume is None:
         course = training.run()
     else:
-        of = {**asked(), "data": digest_of(data.learnt, data.judged), "version of corepress": __version__}
-        kept = Kept(resume, of)
+        kept = Kept(resume, {**asked(), "version of corepress": __version__})
         course = training.run(kept.get(), kept.put)
     model = subject.written() if course.best else subject.same()
     kind, measured = data.measured

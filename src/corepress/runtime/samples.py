@@ -16,6 +16,7 @@ from torch import Tensor, float16
 from corepress.errors import ConfigError, DataError, FormatError, importing
 from corepress.formats.atomic import Kind, replacing
 from corepress.formats.features import Feature, Interface
+from corepress.formats.mlprogram import Model
 from corepress.runtime.domains import Domain
 from corepress.runtime.random_inputs import needed, random_inputs
 from corepress.runtime.values import to_tensors
@@ -56,6 +57,18 @@ def read_samples(path: str | Path, interface: Interface) -> Iterator[Sample]:
     if folders:
         return (tuple(_step_in(file, interface) for file in _files(folder)) for folder in folders)
     raise DataError(f"{source}: there are no .npz files or images to read inputs from")
+
+
+def folders_of_functions(model: Any, path: Path, function: str | None = None) -> dict[str, Path]:
+    """The folders of samples for several functions of a package, by the names of both; empty where there are none.
+
+    `function`: the one that all are for, if that was said.
+    """
+    if function is not None or not isinstance(model, Model) or not path.is_dir():
+        return {}
+    names = {entry.key for entry in model.spec.mlProgram.functions}
+    folders = {folder.name: folder for folder in sorted(path.iterdir()) if folder.is_dir()}
+    return folders if len(names) > 1 and folders and set(folders) <= names else {}
 
 
 def _files(source: Path) -> list[Path]:

@@ -20,9 +20,10 @@ from corepress.metrics import METRICS, Sums
 from corepress.refining.result import Refinement
 from corepress.refining.student import Answers, Part, Parts
 from corepress.refining.training import drawn
-from corepress.refining.whole import Subject, refined, settings_of, split
+from corepress.refining.whole import Data, Subject, refined, settings_of
+from corepress.resuming import digest_of
 from corepress.sequences import Sample, steps_of
-from corepress.split import HELD_BACK
+from corepress.split import HELD_BACK, hold_back
 from corepress.torch.calls import Outputs, moved, samples_of, tensors_of
 from corepress.torch.layerwise_compression import fingerprint
 from corepress.torch.metadata import array_of, read_weight, write_value, write_weight
@@ -94,7 +95,7 @@ def refine(
     tested = None if test_data is None else samples_of(test_data)
     teacher, student = (_running(model, device) for model in (original, small))
     _check_same(teacher, student)
-    found = split(batches, tested, held_back)
+    found = Data(*hold_back(batches, held_back), tested)
     first = found.learnt[0]
     slots, parts = _reached(Batched(student, (), outputs), *_parts_of(teacher, student), first)
     names = _blocks(student, {key for part in parts.learning for key in part.buffers}, first, outputs)
@@ -113,6 +114,7 @@ def refine(
             "settings": repr(asked),
             "original": fingerprint.of_weights(original),
             "compressed model": fingerprint.of_weights(small),
+            "data": digest_of(found.learnt, found.judged),
         },
     )  # fmt: skip
 

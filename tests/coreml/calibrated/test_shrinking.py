@@ -24,7 +24,7 @@ from corepress.coreml import (
     calibrated,
     palettize_weights,
 )
-from corepress.coreml.calibrated import shrinking
+from corepress.coreml.calibrated import calibration, judging, shrinking
 from corepress.coreml.calibrated.shrinking import DAMPENINGS, SHARES, best_form, some_rows
 from corepress.coreml.methods import METHODS
 from corepress.weights import decompress
@@ -183,3 +183,21 @@ def test_two_passes_go_the_same_way(package: Path) -> None:
     for first, second in zip(one.weights(), two.weights(), strict=True):
         np.testing.assert_array_equal(first.dense(), second.dense())
     assert replace(corepress.report(one), rows=()) == replace(corepress.report(two), rows=())
+
+
+def test_two_passes_count_vectors_once(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the gradients of the same samples; what comes out is what counting twice gives."""
+    config, asked, original = OptimizationConfig(CONFIGS["palettize"]), [], calibration.of_vectors
+
+    def counting(*given: Any) -> Any:
+        asked.append(given)
+        return original(*given)
+
+    monkeypatch.setattr(calibration, "of_vectors", counting)
+    once = calibrated.palettize_weights(package, config, samples(40))
+    assert len(asked) == 1
+    monkeypatch.setattr(judging.Split, "all_learnt", lambda split: judging.Split(split.samples, []))
+    twice = calibrated.palettize_weights(package, config, samples(40))
+    assert len(asked) == 3
+    for first, second in zip(once.weights(), twice.weights(), strict=True):
+        np.testing.assert_array_equal(first.dense(), second.dense())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 
 from corepress.augmenting.augment import augment as augmented
 from corepress.coreml.action import Evidence
@@ -54,6 +55,8 @@ def compressed(
     # A pass through the layers compresses them on its way; else the run does.
     on_the_way = plan.evidence is Evidence.INPUTS
     split = split_of(model, sample_data, held_back, function)
+    if split.judged and split.counted is None and not augment:
+        split = replace(split, counted={})  # both passes have the same samples
     tell = _over_attempts(progress, 2 if split.judged else 1)
     start = model
     if activation_aware_scale and split.of:

@@ -57,7 +57,7 @@ class Split:
 
     def all_learnt(self) -> Split:
         """The same samples, all of them to learn from."""
-        return Split(self.samples, [], {name: part.all_learnt() for name, part in self.of.items()})
+        return Split(self.samples, [], {name: part.all_learnt() for name, part in self.of.items()}, self.counted)
 
 
 Samples = Iterable[Sample] | Mapping[str, Iterable[Sample]] | Split

@@ -46,8 +46,15 @@ ALLOWED: dict[str, set[str]] = {
     "coreml": {*_FACES, "opsets", "algorithms", "threads", "engine"},
     "coreml/activations": {*_FACES, "sequences", "coreml", "runtime", "metrics", "split", "engine"},
     "coreml/experimental": {"coreml"},
+    "verification": {"language", "sequences", "runtime", "formats", "metrics", "tables", "json_numbers", "errors"},
+    "refining": {
+        "verification", "augmenting", "coreml/interop", "coreml/rewrite", "algorithms", "runtime", "formats", "opsets",
+        "metrics", "split",
+        "sequences", "weights", "json_numbers", "durations", "engine", "fields", "peer", "errors",
+        "resuming", "version",
+    },
     "coreml/calibrated": {
-        *_FACES, "augmenting", "sequences", "coreml", "algorithms", "runtime", "split", "metrics", "engine",
+        *_FACES, "augmenting", "sequences", "coreml", "algorithms", "runtime", "split", "metrics", "engine", "refining",
     },
     "neural_network": {
         "formats", "algorithms", "weights", "configuration", "fields", "names", "errors", "engine", "peer",
@@ -61,15 +68,9 @@ ALLOWED: dict[str, set[str]] = {
     },
     "description": {"formats", "opsets", "targets", "weights", "errors"},
     "linting": {"coreml/interop", "formats", "opsets", "tables", "targets", "weights", "sizes", "errors", "version"},
-    "verification": {"language", "sequences", "runtime", "formats", "metrics", "tables", "json_numbers", "errors"},
     "reports": {
         "verification", "linting", "coreml", "runtime", "formats", "targets", "metrics", "weights", "tables",
         "json_numbers", "sizes", "errors", "version",
-    },
-    "refining": {
-        "verification", "augmenting", "coreml", "algorithms", "runtime", "formats", "opsets", "metrics", "split",
-        "sequences", "weights", "json_numbers", "durations", "engine", "fields", "peer", "errors",
-        "resuming", "version",
     },
     "recipe": {
         "names", "coreml", "neural_network", "targets", "configuration", "fields", "split", "sequences", "durations",

@@ -90,6 +90,7 @@ def test_a_recipe_may_be_refined_at_last(folder, tmp_path):
         (["--refine", "400"], "--refine 400 needs --data: inputs that are like those of the app"),
         (["--refine", "soon"], "--refine soon: it must be a number of steps, such as 400, or a time, such as"),
         (["--refine", "0"], "--refine 0: it must be a number of steps"),
+        (["--refine", "--data", "samples.npz"], "'--refine': its value is missing: --data follows"),
     ],
 )
 def test_a_refinement_that_cannot_be_is_refused_before_the_work(options, said, tmp_path):

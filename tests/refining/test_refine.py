@@ -103,6 +103,16 @@ def test_what_was_held_back_never_gets_worse(rate, monkeypatch):
             np.testing.assert_array_equal(one.dense(), other.dense())
 
 
+def test_a_calibrated_function_refines_at_last():
+    config = cto.OptimizationConfig(cto.OpMagnitudePrunerConfig(target_sparsity=0.8))
+    small = cto.calibrated.prune_weights(DIGITS, config, iter(SAMPLES), refine=5)
+    other = corepress.refine(DIGITS, cto.calibrated.prune_weights(DIGITS, config, SAMPLES), SAMPLES, steps=5).model
+    for one, two in zip(small.weights(), other.weights(), strict=True):
+        np.testing.assert_array_equal(one.dense(), two.dense())
+    with pytest.raises(ConfigError, match="it must be a number of steps"):
+        cto.calibrated.prune_weights(DIGITS, config, SAMPLES, refine="soon")
+
+
 def test_biases_learn_too():
     small = compressed("tables")
     better = corepress.refine(DIGITS, small, SAMPLES, steps=10).model

@@ -99,6 +99,15 @@ class _Number(click.ParamType):  # type: ignore[type-arg]
         return number
 
 
+class _Text(click.ParamType):  # type: ignore[type-arg]
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if str(value).startswith("--"):
+            self.fail(f"its value is missing: {value} follows", param, ctx)
+        return value
+
+
 class _Place(click.Path):
     def __init__(self, exists: bool):
         super().__init__(exists=exists, path_type=Path)
@@ -183,4 +192,4 @@ def _type(kind: Any, declared: Option) -> click.ParamType:  # type: ignore[type-
         return click.Choice(get_args(kind))
     if issubclass(kind, Path):
         return _Place(declared.exists)
-    return _Number(kind, declared) if kind in (int, float) else click.STRING
+    return _Number(kind, declared) if kind in (int, float) else _Text()

@@ -114,7 +114,7 @@ def _run(
             from corepress.refining.refine import refine
 
             keywords = {**step.refining.keywords(), **given}
-            return refine(original, model, _of_one(samples), **keywords, held_back=held_back, progress=progress).model
+            return refine(original, model, samples or [], **keywords, held_back=held_back, progress=progress).model
         if step.activations is not None:
             from corepress.coreml.activations.quantize import quantized
 
@@ -195,7 +195,7 @@ def _words(number: int, step: Step) -> dict[str, str]:
 def _of_one(samples: Samples | None) -> Iterable[Sample]:
     """Samples for a step that runs one function."""
     if isinstance(samples, Mapping):
-        raise ConfigError("the steps refine and activations learn from samples of one function, not of several")
+        raise ConfigError("the step activations learns from samples of one function, not of several")
     return samples or []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from corepress.coreml import palettize, prune, quantize
@@ -9,8 +10,10 @@ from corepress.coreml.calibrated.best import compressed
 from corepress.coreml.calibrated.judging import Samples
 from corepress.coreml.config import OptimizationConfig
 from corepress.coreml.interop import takes_any_model
+from corepress.coreml.method import Plan
 from corepress.engine import Progress
 from corepress.formats.mlprogram import Model
+from corepress.refining.options import at_last
 from corepress.split import HELD_BACK
 
 
@@ -24,6 +27,7 @@ def palettize_weights(
     method: str = "lut-gptq",
     held_back: float | Samples = HELD_BACK,
     augment: int = 0,
+    refine: int | str | None = None,
     function: str | None = None,
     target: Any = None,
     device: str = "cpu",
@@ -55,6 +59,8 @@ def palettize_weights(
             holds none back; an iterable of other samples is judged by instead.
         augment: So many more samples are made of those to learn from (`corepress.augment`), and fitted to beside them;
             none is judged by. Worth it where samples are few, or inputs will be of other kinds.
+        refine: At last what is stored learns from the samples to answer as the model did (`corepress.refine`): so many
+            steps, or for a time, such as "10m".
         function: Of a model with several, the one that the samples are for, where they are of one.
         target: Raise the model to this deployment target first, such as "iOS18".
         device: Where PyTorch computes, such as "cpu" or "cuda".
@@ -80,7 +86,7 @@ def palettize_weights(
         True
     """
     plan = palettize.METHOD.plan(mlmodel, config, joint_compression, method, target, strict, spare_constants)
-    return compressed(plan, sample_data, held_back, function, device, workers, progress, augment=augment)
+    return _made(plan, sample_data, held_back, function, device, workers, progress, refine, augment=augment)
 
 
 @takes_any_model
@@ -94,6 +100,7 @@ def linear_quantize_weights(
     activation_aware_scale: bool = False,
     held_back: float | Samples = HELD_BACK,
     augment: int = 0,
+    refine: int | str | None = None,
     function: str | None = None,
     target: Any = None,
     device: str = "cpu",
@@ -116,6 +123,7 @@ def linear_quantize_weights(
             take up the inverse; the search rounds such weights eleven times.
         held_back: As in `calibrated.palettize_weights`.
         augment: As in `calibrated.palettize_weights`.
+        refine: As in `calibrated.palettize_weights`.
         function: Of a model with several, the one that the samples are for.
         target: Raise the model to this deployment target first, such as "iOS18".
         device: Where PyTorch computes, such as "cpu" or "cuda".
@@ -140,7 +148,7 @@ def linear_quantize_weights(
     """
     plan = quantize.METHOD.plan(mlmodel, config, joint_compression, method, target, strict, spare_constants)
     options: dict[str, Any] = {"activation_aware_scale": activation_aware_scale, "augment": augment}
-    return compressed(plan, sample_data, held_back, function, device, workers, progress, **options)
+    return _made(plan, sample_data, held_back, function, device, workers, progress, refine, **options)
 
 
 @takes_any_model
@@ -153,6 +161,7 @@ def prune_weights(
     method: str = "sparsegpt",
     held_back: float | Samples = HELD_BACK,
     augment: int = 0,
+    refine: int | str | None = None,
     function: str | None = None,
     target: Any = None,
     device: str = "cpu",
@@ -174,6 +183,7 @@ def prune_weights(
         method: A name that `corepress prune --help` lists for `--method`: "sparsegpt" by default.
         held_back: As in `calibrated.palettize_weights`.
         augment: As in `calibrated.palettize_weights`.
+        refine: As in `calibrated.palettize_weights`.
         function: Of a model with several, the one that the samples are for.
         target: Raise the model to this deployment target first, such as "iOS18".
         device: Where PyTorch computes, such as "cpu" or "cuda".
@@ -197,4 +207,31 @@ def prune_weights(
         True
     """
     plan = prune.METHOD.plan(mlmodel, config, joint_compression, method, target, strict, spare_constants)
-    return compressed(plan, sample_data, held_back, function, device, workers, progress, augment=augment)
+    return _made(plan, sample_data, held_back, function, device, workers, progress, refine, augment=augment)
+
+
+def _made(
+    plan: Plan,
+    sample_data: Samples,
+    held_back: float | Samples,
+    function: str | None,
+    device: str,
+    workers: int | None,
+    progress: Progress | None,
+    refine: int | str | None,
+    **options: Any,
+) -> Model:
+    """What a plan makes of its model with samples, refined at last if that is asked for."""
+    if refine is None:
+        return compressed(plan, sample_data, held_back, function, device, workers, progress, **options)
+    from corepress.refining.refine import refine as refined
+
+    learning = at_last(refine, function).keywords()
+    # They may be an iterator, and are read twice.
+    samples: Any = list(sample_data) if isinstance(sample_data, Iterator) else sample_data
+    small = compressed(plan, samples, held_back, function, device, workers, progress, **options)
+    part = held_back if isinstance(held_back, (int, float)) else HELD_BACK
+    result: Model = refined(
+        plan.model, small, samples, held_back=part, device=device, progress=progress, **learning
+    ).model  # fmt: skip
+    return result

@@ -16,6 +16,7 @@ from corepress.errors import UnsupportedError
 from corepress.runtime import load
 from tests.cli.test_cli import corepress as command
 from tests.oracle import peer_weights
+from tests.packages import saved
 
 LENGTH, WIDTH, WORDS = 6, 48, 97
 
@@ -68,7 +69,7 @@ def network(norm: str, tied: bool) -> Any:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "norm" in name or "first" in name or "second" in name:
-                parameter.uniform_(0.3, 2)
+                parameter.uniform_(0.3, 2)  # gains, and what is added behind them
         model.words.weight[:, :2] *= 12  # the directions of large numbers
     return model
 
@@ -175,9 +176,49 @@ def test_half_precision_keeps_its_own_rounding(tmp_path: Path) -> None:
     assert np.abs(found - expected).max() <= 2.0**-6 * np.abs(expected).max()
 
 
-def test_a_mean_that_is_subtracted_ends_the_attempt(tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedError, match=r"layer_norm .* subtracts a mean"):
-        rotate(package(tmp_path, "layer_norm"))
+@pytest.mark.parametrize("tied", [True, False])
+def test_layer_norms_keep_their_means(tmp_path: Path, tied: bool) -> None:
+    """GPT-2's kind: norms that subtract the mean, multiply and add, before the layers; with a table that reads, too."""
+    source = package(tmp_path, "layer_norm", tied=tied)
+    turned = rotate(source)
+    expected, found = answers(source), answers(turned)
+    assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
+    before = {weight.output: weight.dense() for weight in corepress.load(source).weights()}
+    after = {weight.output: weight.dense() for weight in turned.weights()}
+    changed = {name for name in before if name not in after or not np.array_equal(before[name], after[name])}
+    # As above, and what each norm adds.
+    assert len(changed) == 2 + 2 * (7 + 1 + 4) + (2 if tied else 3), sorted(changed)
+    turned.save(tmp_path / "turned.mlpackage")
+    for name, values in peer_weights(tmp_path / "turned.mlpackage").items():
+        if name in after:
+            np.testing.assert_array_equal(values, after[name])
+
+
+@pytest.mark.parametrize("width", [1, 2, 6, 48, 576])
+def test_a_rotation_may_keep_the_mean(width: int) -> None:
+    turn = rotation(width, keeps_mean=True)
+    np.testing.assert_allclose(turn @ turn.T, np.eye(width), atol=1e-12)
+    np.testing.assert_allclose(turn.sum(0), np.ones(width), atol=1e-10)
+    assert np.abs(turn).max() <= 5 * width**-0.5
+
+
+def test_norms_behind_the_layers_end_the_attempt(tmp_path: Path) -> None:
+    """As in BERT: what they give flows on between the layers, with gains."""
+    import coremltools as ct
+    from coremltools.converters.mil.mil import Builder as mb
+    from coremltools.converters.mil.mil import types
+
+    rng = np.random.default_rng(0)
+    words, weight = (rng.normal(size=shape).astype(np.float32) for shape in ((WORDS, WIDTH), (WIDTH, WIDTH)))
+    gains = [rng.uniform(1, 2, WIDTH).astype(np.float32) for _ in range(2)]
+
+    @mb.program(input_specs=[mb.TensorSpec((1, LENGTH), types.int32)], opset_version=ct.target.iOS18)
+    def program(ids):
+        x = mb.layer_norm(x=mb.gather(x=words, indices=ids, axis=0), axes=[-1], gamma=gains[0], beta=gains[1])
+        return mb.linear(x=mb.add(x=x, y=mb.linear(x=x, weight=weight)), weight=weight)
+
+    with pytest.raises(UnsupportedError, match="reads a product with gains"):
+        rotate(saved(program, tmp_path / "behind.mlpackage"))
 
 
 def test_compressed_weights_and_other_models_are_refused(tmp_path: Path) -> None:

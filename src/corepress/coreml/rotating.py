@@ -4,7 +4,8 @@ In some directions the numbers between layers are far larger than in others, and
 heavy tails, which one table or one scale for a channel holds badly. A layer may as well write x R for an orthogonal
 matrix R, if all that read it turn it back: a product with the weight W becomes one with W R. A norm without a mean
 (RMSNorm) gives the same for x R, turned, since a rotation keeps lengths; its gains move into the weights that read it
-first. (Ashkboos et al. 2024, "QuaRot", arXiv 2404.00456; Liu et al. 2024, "SpinQuant", arXiv 2405.16406, its R1.)
+first. One that subtracts the mean (LayerNorm) does so for a rotation that keeps the mean, R 1 = 1. (Ashkboos et al.
+2024, "QuaRot", arXiv 2404.00456; Liu et al. 2024, "SpinQuant", arXiv 2405.16406, its R1.)
 
 `coreml/stream.py` finds out which values can be turned.
 """
@@ -32,6 +33,8 @@ from corepress.formats.schema import Operation
 from corepress.targets import by_opset
 
 Array = NDArray[Any]
+# Of the largest gain: with smaller ones, what a norm adds behind them would lose its digits.
+_LEAST_GAIN = 1e-3
 
 
 @takes_any_model
@@ -39,9 +42,10 @@ def rotate(mlmodel: Model, *, seed: int = 0) -> Model:
     """Turn what flows between the layers of a language model, so that its weights have shorter tails.
 
     The result answers the same, but for rounding, and takes the same room, but for one small matrix where a table of
-    embeddings is the last layer, too. Compress it afterwards. It serves models whose norms subtract no mean (RMSNorm),
-    as Llama, Qwen and SmolLM have them. Where a norm divides by the largest number first, as coremltools 9 writes
-    RMSNorm, that counts in its epsilon: answers then differ by parts of about epsilon times the width.
+    embeddings is the last layer, too. Compress it afterwards. It serves models with norms before their layers, be it
+    RMSNorm, as in Llama, Qwen and SmolLM, or LayerNorm, as in GPT-2 and OPT. Where a norm divides by the largest number
+    first, as coremltools 9 writes RMSNorm, that counts in its epsilon: answers then differ by parts of about epsilon
+    times the width.
 
     Args:
         mlmodel: A path, a `corepress.Model` or an `MLModel` of coremltools; none of its weights compressed.
@@ -72,11 +76,14 @@ def rotate(mlmodel: Model, *, seed: int = 0) -> Model:
         if stream.needed(node, "x").key == words:
             stream.follow(node)
     stream.check()
-    return _turned(result, stream, rotation(stream.width, seed))
+    return _turned(result, stream, rotation(stream.width, seed, keeps_mean=stream.means))
 
 
-def rotation(width: int, seed: int = 0) -> NDArray[np.float64]:
-    """An orthogonal matrix in which every number is about as large: of Hadamard where the width allows it."""
+def rotation(width: int, seed: int = 0, *, keeps_mean: bool = False) -> NDArray[np.float64]:
+    """An orthogonal matrix in which every number is about as large: of Hadamard where the width allows it.
+
+    `keeps_mean`: the sum of what it turns stays as it is, so that LayerNorm, too, gives the same, turned.
+    """
     odd = width
     while odd % 2 == 0:
         odd //= 2
@@ -88,8 +95,14 @@ def rotation(width: int, seed: int = 0) -> NDArray[np.float64]:
     cosines = np.cos(np.pi * (places[None] + 0.5) * places[:, None] / odd) * np.sqrt(2 / odd)
     cosines[0] = np.sqrt(1 / odd)
     signs = np.random.default_rng(seed).choice([-1.0, 1.0], width)
-    whole: NDArray[np.float64] = np.kron(hadamard / np.sqrt(len(hadamard)), cosines) * signs[:, None]
-    return whole
+    plain: NDArray[np.float64] = np.kron(hadamard / np.sqrt(len(hadamard)), cosines)
+    if keeps_mean:
+        # Its first row is that of the mean. There, and back, with random signs of all other rows between.
+        signs[0] = 1
+        plain = plain.T @ (plain * signs[:, None])
+    else:
+        plain = plain * signs[:, None]
+    return plain
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,13 +126,15 @@ def _turned(model: Model, stream: Stream, turn: NDArray[np.float64]) -> Model:
             whole = whole * gain.weight.dense().astype(np.float64).reshape(-1)
             ones = _Given(np.ones_like(gain.weight.dense()))
             put |= {(weight.function, weight.output): ones for weight in stream.weights[gain.weight.key]}
+            put |= _shifts(stream, gain, turn)
         value = _Given(np.ascontiguousarray(np.moveaxis(whole @ turn, -1, role.axis).astype(first.dtype)))
         put |= {(weight.function, weight.output): value for weight in stream.weights[key]}
     names = names_in_use(model)
     products = [(gain.node, _product(model, gain, turn, names[str(gain.node.function)])) for gain in mixed]
     spare(model, [(str(node.function), made[0].outputs[0].name) for node, made in products])
     replaced = {id(gain.node) for gain in mixed}
-    held = {id(gain.weight.node): gain.weight.node for gain in mixed if gain.weight.argument is None}
+    vectors = [weight for gain in mixed for weight in (gain.weight, gain.shift) if weight is not None]
+    held = {id(weight.node): weight.node for weight in vectors if weight.argument is None}
     unread = [node for node in held.values() if all(id(use.node) in replaced for use in node.uses)]
     edit([*products, *((node, []) for node in unread)])
 
@@ -164,23 +179,60 @@ def _ways(stream: Stream) -> tuple[dict[Any, tuple[Role, Gain | None]], list[Gai
     return ways, mixed
 
 
+def _shifts(stream: Stream, gain: Gain, turn: NDArray[np.float64]) -> dict[tuple[str, str], _Given]:
+    """What a norm adds, now that its gains are in the weights behind it, and turned as what it adds it to."""
+    if gain.shift is None:
+        return {}
+    gains, shift = (part.dense().astype(np.float64).reshape(-1) for part in (gain.weight, gain.shift))
+    if np.abs(gains).min() < _LEAST_GAIN * np.abs(gains).max():
+        raise UnsupportedError(f"{gain.node}: some of its gains are nearly zero, which nothing can be divided by")
+    value = _Given(((shift / gains) @ turn).astype(gain.shift.dtype).reshape(gain.shift.shape))
+    return {(weight.function, weight.output): value for weight in stream.weights[gain.shift.key]}
+
+
 def _product(model: Model, gain: Gain, turn: NDArray[np.float64], taken: set[str]) -> list[Any]:
-    """The product of turned values with gains, as one with a matrix."""
+    """The product of turned values with gains, as one with a matrix; behind a norm that subtracts the mean, if it has
+    done so itself."""
     node, gains = gain.node, gain.weight.dense()
-    matrix = (turn.T * gains.astype(np.float64).reshape(-1)) @ turn
-    name = fresh(f"{node.op.outputs[0].name}_rotated", taken)
+    name = node.op.outputs[0].name
     generation = by_opset(node.function.opset).generation
     store = sharing_store(model, gain.weight.file or DEFAULT_WEIGHT_FILE, [])
-    constants = write_weight(matrix.astype(gains.dtype), name, generation=generation, store=store)
-    product = Operation(type="matmul")
-    product.outputs.add().CopyFrom(node.op.outputs[0])
-    product.attributes.add(key="name")
-    set_name(product, node.name)
-    for entry in node.op.inputs:
-        operand = node.operand(entry.key)
-        if operand is not None and entry.key not in gain.arguments:
-            product.inputs.add(key="x").value.CopyFrom(entry.value)
-    product.inputs.add(key="y").value.arguments.add(name=name)
-    for key in ("transpose_x", "transpose_y"):
-        product.inputs.add(key=key).value.arguments.add().value.CopyFrom(scalar(False, "bool"))
-    return [*constants, product]
+
+    def constant(value: NDArray[np.float64], name: str) -> list[Any]:
+        return write_weight(value.astype(gains.dtype), name, generation=generation, store=store)
+
+    def operation(kind: str, output: str, **inputs: Any) -> Any:
+        made = Operation(type=kind)
+        made.outputs.add().CopyFrom(node.op.outputs[0])
+        made.outputs[0].name = output
+        made.attributes.add(key="name")
+        set_name(made, node.name if output == name else output)
+        for key, given in inputs.items():
+            if isinstance(given, str):
+                made.inputs.add(key=key).value.arguments.add(name=given)
+            else:
+                made.inputs.add(key=key).value.CopyFrom(given)
+        return made
+
+    matrix = fresh(f"{name}_rotated", taken)
+    made = constant((turn.T * gains.astype(np.float64).reshape(-1)) @ turn, matrix)
+    given: Any = next(entry.value for entry in node.op.inputs if entry.key in "xy" and entry.key not in gain.arguments)
+    if node.type == "layer_norm":
+        kept = {entry.key: entry.value for entry in node.op.inputs if entry.key not in ("gamma", "beta")}
+        given = fresh(f"{name}_normed", taken)
+        made.append(operation("layer_norm", given, **kept))
+    flag = _value(scalar(False, "bool"))
+    product = name if gain.shift is None else fresh(f"{name}_gained", taken)
+    made.append(operation("matmul", product, x=given, y=matrix, transpose_x=flag, transpose_y=flag))
+    if gain.shift is not None:
+        shift = fresh(f"{name}_shift", taken)
+        made += constant(gain.shift.dense().astype(np.float64).reshape(-1) @ turn, shift)
+        made.append(operation("add", name, x=product, y=shift))
+    return made
+
+
+def _value(value: Any) -> Any:
+    """An argument that holds a value."""
+    argument = Operation().inputs.add().value
+    argument.arguments.add().value.CopyFrom(value)
+    return argument

@@ -32,11 +32,13 @@ class Role:
 
 @dataclass(eq=False)
 class Gain:
-    """A product with the gains of a norm, which are its `arguments`; the weights that read it, by what they share."""
+    """A product with the gains of a norm, which are its `arguments`; the weights that read it, by what they share.
+    `shift`: what a norm adds behind its gains, if it does both."""
 
     node: Node
     weight: Weight
     arguments: list[str]
+    shift: Weight | None = None
     readers: list[tuple[Any, Role]] = field(default_factory=list)
 
 
@@ -45,6 +47,8 @@ class Stream:
 
     def __init__(self, model: Model, everything: list[Node]):
         self.width = 0
+        # Whether a norm subtracts the mean: then the rotation must leave the mean of all numbers as it is.
+        self.means = False
         self.roles: dict[Any, set[Role]] = {}
         self.weights: dict[Any, list[Weight]] = {}
         self.gains: dict[str, Gain] = {}
@@ -87,6 +91,12 @@ class Stream:
     def check(self) -> None:
         """Raise UnsupportedError if anything else reads one of the weights."""
         keys = {*self.roles, *(key for gain in self.gains.values() for key in (gain.weight.key, *dict(gain.readers)))}
+        shifts = [gain.shift.key for gain in self.gains.values() if gain.shift is not None]
+        if twice := [key for key in shifts if shifts.count(key) > 1]:
+            raise UnsupportedError(
+                f"several norms add {self.weights[twice[0]][0].name!r}, each behind gains of its own"
+            )
+        keys.update(shifts)
         for weight in (weight for key in keys for weight in self.weights[key]):
             for node, argument in _readers(weight):
                 if (id(node), argument) not in self._covered:
@@ -134,13 +144,14 @@ class Stream:
             self._largest(node)
         elif kind == "reduce_l2_norm" and self._over_last(node):
             pass
+        elif kind == "layer_norm" and argument == "x":
+            self._layer_norm(node)
         elif kind == "mul" and (gain := self.held(node, same[0])) is not None and gain.shape[-1:] == (self.width,):
             self._gained(node, gain)
         elif (kind == "mul" or (kind == "real_div" and argument == "x")) and self._is_scalar(node, same[0]):
             yield node, 0
         else:
-            what = "subtracts a mean, which depends on the axes" if kind == "layer_norm" else "reads them one by one"
-            raise UnsupportedError(f"the values between the layers can't be rotated: {node} {what}")
+            raise UnsupportedError(f"the values between the layers can't be rotated: {node} reads them one by one")
 
     def _squares(self, node: Node) -> None:
         """Squares are summed over the last axis whole, so that a rotation can't be seen."""
@@ -175,15 +186,27 @@ class Stream:
         rank = 0 if operand is None or operand.node is None else len(_shape(operand.node, operand.output))
         return rank > 0 and [axis % rank for axis in self._values(node, "axes", None)] == [rank - 1]
 
-    def _gained(self, node: Node, weight: Weight) -> None:
+    def _layer_norm(self, node: Node) -> None:
+        """A norm that subtracts the mean, multiplies with gains and adds a shift."""
+        gain, shift = (self.held(node, argument) for argument in ("gamma", "beta"))
+        if not self._over_last(node) or gain is None:
+            raise UnsupportedError(f"{node}: its gains are no constants for the last axis")
+        if shift is not None and not shift.dense().any():
+            shift = None
+        self.means = True
+        self._gained(node, gain, shift)
+
+    def _gained(self, node: Node, weight: Weight, shift: Weight | None = None) -> None:
         """The weights that read a product with gains take these up, and the rotation behind them."""
         if weight.size != self.width:
             raise UnsupportedError(f"{node}: gains of the shape {weight.shape} are no vector")
         name = f"{node.function}/{node.op.outputs[0].name}"
         if name in self.gains:
             return
-        own = [argument for argument in "xy" if self.held(node, argument) is weight]
-        gain = self.gains[name] = Gain(node, weight, own)
+        own = [argument for argument in ("x", "y", "gamma") if self.held(node, argument) is weight]
+        gain = self.gains[name] = Gain(node, weight, own, shift)
+        if shift is not None:
+            self._covered.add((id(node), "beta"))
         self._covered.update((id(node), argument) for argument in own)
         waiting = [node]
         while waiting:

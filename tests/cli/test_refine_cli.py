@@ -80,14 +80,15 @@ def test_a_recipe_may_be_refined_at_last(folder, tmp_path):
         r"refined +output 'logits': SNR .* \(2 steps, all steps were done\); 9 samples held back", done.stdout
     )
     recipe.write_text("steps: [{palettize: {nbits: 2}}, {refine: {steps: 2}}]")
-    corepress(*command, "-o", tmp_path / "b.mlpackage")
+    again = corepress(*command, "-o", tmp_path / "b.mlpackage")
+    assert "(2 steps, all steps were done); 9 samples" in again.stdout
     assert tree(tmp_path / "a.mlpackage") == tree(tmp_path / "b.mlpackage")
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--refine", "400"], "--refine 400 needs --data: inputs that are like those of the app"),
+        (["--refine", "400"], "--refine needs --data: inputs that are like those of the app"),
         (["--refine", "soon"], "--refine soon: it must be a number of steps, such as 400, or a time, such as"),
         (["--refine", "0"], "--refine 0: it must be a number of steps"),
         (["--refine", "--data", "samples.npz"], "'--refine': its value is missing: --data follows"),

@@ -75,7 +75,7 @@ def palettize(
         step = of_package("palettize_weights", config, choice.joint, limits, running, method, augment)
         recipe = page.recipe("palettize", config, limits, method, choice.joint, augment, refine=refine)
     fits = f"--method {method}" if method else ""
-    run_step("palettize", model, to, running, step, page, check, fits, recipe, refine=refine)
+    run_step("palettize", model, to, running, step, page, check, fits, recipe, refine=refining.asked(refine))
 
 
 def quantize(
@@ -116,7 +116,7 @@ def quantize(
         if not more:
             # Which exceptions were found is known afterwards.
             recipe = partial(page.recipe, "quantize", config, limits, method, choice.joint, augment, again, refine)
-    run_step("quantize", model, to, running, step, page, check, fits, recipe, told, refine=refine)
+    run_step("quantize", model, to, running, step, page, check, fits, recipe, told, refine=refining.asked(refine))
 
 
 def prune(
@@ -144,7 +144,7 @@ def prune(
     step = of_package("prune_weights", config, choice.joint, limits, running, method, augment)
     recipe = page.recipe("prune", config, limits, method, choice.joint, augment, refine=refine)
     fits = f"--method {method}" if method else ""
-    run_step("prune", source, to, running, step, page, check, fits, recipe, refine=refine)
+    run_step("prune", source, to, running, step, page, check, fits, recipe, refine=refining.asked(refine))
 
 
 def decompress(model: options.Model, to: options.Destination, page: Page, running: options.Running) -> None:
@@ -175,10 +175,15 @@ def compress(
     configs = [step.config for step in steps.steps if step.refining is None]
     check_asks(model, configs, recipe, learns)
     learning = next((f"{step.learns_by} of the recipe" for step in steps.steps if step.learns_by), "")
-    text = and_refine(recipe.read_text(encoding="utf-8"), refine, steps.function)
+    function = steps.function
+    text = and_refine(recipe.read_text(encoding="utf-8"), refine, function)
+    last = refining.asked(refine, function)
+    if last is None and steps.ends_refining:
+        # So that it tells what it gained, and keeps that if it is stopped.
+        steps, last = steps.without_last, steps.steps[-1].refining
     run_step("compress", model, to, running, lambda source, progress, samples: recipes.run(
         source, steps, workers=running.workers, progress=progress, sample_data=samples or None, **limits.keywords(),
-    ), page, check, learning, text, function=steps.function, refine=refine)  # fmt: skip
+    ), page, check, learning, text, function=function, refine=last)  # fmt: skip
 
 
 def search(

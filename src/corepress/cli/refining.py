@@ -74,13 +74,20 @@ def run(
     give_up(stop, result, to.output)
 
 
+def asked(refine: str | None, function: str | None = None) -> Refining | None:
+    """What --refine says. `function`: the one that samples are for, if that was said."""
+    from corepress.refining.options import at_last
+
+    return None if refine is None else at_last(refine, function)
+
+
 def at_last(
-    asked: Refining, original: Any, small: Any, samples: Any, progress: Any
+    how: Refining, original: Any, small: Any, samples: Any, progress: Any
 ) -> tuple[Refinement, BaseException | None]:
-    """What --refine asks for, done to what a command made; and what stopped it, if so."""
+    """A refinement of what a command made; and what stopped it, if so."""
     from corepress.refining.refine import refine
 
-    keywords = asked.keywords()
+    keywords = how.keywords()
     return _even_if_stopped(lambda: refine(original, small, samples, progress=progress, **keywords))
 
 

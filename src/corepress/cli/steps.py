@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from corepress.formats.mlprogram import Model
     from corepress.formats.neural_network import Model as Networks
     from corepress.neural_network.config import NetworkConfig
+    from corepress.refining.options import Refining
     from corepress.reports import Report
 
     Config = OptimizationConfig | NetworkConfig
@@ -83,25 +84,23 @@ def run_step(
     recipe: str | Callable[[], str] = "",
     told: Sequence[Found] = (),
     function: str | None = None,
-    refine: str | None = None,
+    refine: Refining | None = None,
 ) -> None:
     """Apply a step under a progress bar, save, compare what was saved if asked to, report.
 
     `page`: the page that is written about it, if any. `fits`: the option by which the step learns from samples, if it
     does. `recipe`: what does the same, for the page, maybe known only at the end. `told`: takes which operations the
-    step left in floating point. `function`: of a package with several, the one that samples are for. `refine`: how long
-    what the step made learns at last, or None.
+    step left in floating point. `function`: of a package with several, the one that samples are for. `refine`: how
+    what the step made learns at last, if it does.
     Raises Missed where the result is worse than `check` asks for.
     """
     from corepress.cli import refining, show
     from corepress.formats.package import check_output
     from corepress.linting.stored import of_changed
-    from corepress.refining.options import at_last
     from corepress.reports import report
 
     check = check or Check()
-    asked = None if refine is None else at_last(refine, function)
-    fits = fits or ("" if refine is None else f"--refine {refine}")
+    fits = fits or ("" if refine is None else "--refine")
     assert original.path is not None
     check_output(to.output, original.path, overwrite=to.overwrite)
     page.check([original.path], overwrite=to.overwrite)
@@ -112,8 +111,8 @@ def run_step(
     refined, stop = None, None
     with show.progress(title) as progress:
         model = step(original, progress, inputs.learnt)
-        if asked is not None:
-            refined, stop = refining.at_last(asked, original, model, inputs.learnt, progress)
+        if refine is not None:
+            refined, stop = refining.at_last(refine, original, model, inputs.learnt, progress)
             model = refined.model
         result = report(model)
         saved = model.save(to.output, overwrite=to.overwrite)

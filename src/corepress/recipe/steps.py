@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from corepress.coreml.config import OptimizationConfig
@@ -78,6 +78,16 @@ class Recipe:
     target: str | None
     steps: tuple[Step, ...]
     networks: bool = False
+
+    @property
+    def ends_refining(self) -> bool:
+        """Whether the last step is "refine"."""
+        return bool(self.steps) and self.steps[-1].refining is not None
+
+    @property
+    def without_last(self) -> Recipe:
+        """The same but for the last step."""
+        return replace(self, steps=self.steps[:-1])
 
     @property
     def function(self) -> str | None:

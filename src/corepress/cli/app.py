@@ -125,7 +125,11 @@ def prune(
     how: settings.Pruning,
     *,
     method: Annotated[
-        Literal["sparsegpt"] | None, Option(help="Learn from --data: fit to the layers' outputs (sparsegpt).")
+        Literal["sparsegpt", "sparsegpt-global"] | None,
+        Option(
+            help="Learn from --data: fit to the layers' outputs; --sparsity of each weight (sparsegpt), or of all "
+            "together, where it costs least (sparsegpt-global)."
+        ),
     ] = None,
     augment: options.Augment = None,
     refine: options.Refine = None,

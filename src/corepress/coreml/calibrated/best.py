@@ -14,6 +14,7 @@ from corepress.coreml.calibrated.constants import with_constants
 from corepress.coreml.calibrated.fit import WORSE, Decided
 from corepress.coreml.calibrated.judging import WORSE_AS_A_WHOLE, Samples, Split, is_better, split_of
 from corepress.coreml.calibrated.sensitivity import weighted
+from corepress.coreml.calibrated.sharing import shared_out
 from corepress.coreml.method import Choose, Plan
 from corepress.coreml.rewrite import Outcome, rewrite
 from corepress.engine import Progress
@@ -58,6 +59,7 @@ def compressed(
     if split.judged and split.counted is None and not augment:
         split = replace(split, counted={})  # both passes have the same samples
     tell = _over_attempts(progress, 2 if split.judged else 1)
+    choose = shared_out(model, choose, split, function, device)
     start = model
     if activation_aware_scale and split.of:
         raise ConfigError("activation_aware_scale needs samples of one function, and there are some for several")

@@ -180,7 +180,9 @@ def prune_weights(
         config: What to prune and how, with `OpMagnitudePrunerConfig`s.
         sample_data: As in `calibrated.palettize_weights`.
         joint_compression: As in `corepress.coreml.prune_weights`.
-        method: A name that `corepress prune --help` lists for `--method`: "sparsegpt" by default.
+        method: "sparsegpt" sets to zero what is asked of each weight; "sparsegpt-global" as much of all weights
+            together, more of those that the model's outputs depend on less (Theis et al. 2018, arXiv 1801.05787), which
+            keeps them much nearer at the same size.
         held_back: As in `calibrated.palettize_weights`.
         augment: As in `calibrated.palettize_weights`.
         refine: As in `calibrated.palettize_weights`.

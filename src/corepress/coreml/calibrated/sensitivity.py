@@ -132,6 +132,18 @@ def squared_gradients(program: Program, buffers: set[str], samples: Iterable[Sam
 
     Constants that no output depends on are left out. Raises CorepressError if a gradient is not finite.
     """
+    found = {}
+    for name, total in sums_of_squares(program, buffers, samples).items():
+        if (mean := float(total.mean())) > 0:
+            found[name] = (total / mean + _LEAST).cpu().numpy()
+    return found
+
+
+def sums_of_squares(program: Program, buffers: set[str], samples: Iterable[Sample]) -> dict[str, Tensor]:
+    """The squared gradients of a random sum of the outputs by some constants, summed over the samples.
+
+    Raises CorepressError if a gradient is not finite.
+    """
     constants = program.module.constants()
     leaves = {name: constants[name].requires_grad_() for name in buffers if constants[name].is_floating_point()}
     sums = {name: torch.zeros_like(leaf, requires_grad=False) for name, leaf in leaves.items()}
@@ -151,13 +163,10 @@ def squared_gradients(program: Program, buffers: set[str], samples: Iterable[Sam
     finally:
         for leaf in leaves.values():
             leaf.requires_grad_(False)
-    found = {}
-    for name, total in sums.items():
+    for total in sums.values():
         if not torch.isfinite(total).all():
             raise DataError("a sample makes gradients that are infinite or not a number")
-        if (mean := float(total.mean())) > 0:
-            found[name] = (total / mean + _LEAST).cpu().numpy()
-    return found
+    return sums
 
 
 class _Scaled(Sequence[Tensor]):

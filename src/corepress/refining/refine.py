@@ -84,8 +84,8 @@ def refine(
         steps: So many steps; by default 400, or with `time` as many as it allows.
         time: When it ends, in seconds or such as "10m", with the rates falling in time.
         batch: Samples in a step.
-        augment: Whether half of what is learnt from are new samples that `corepress.augment` makes; the teacher says
-            what the answers to them are.
+        augment: Whether to learn from new samples, too, three for each that is given, others at each step, as
+            `corepress.augment` makes them; the teacher says what the answers to them are.
         held_back: The part of the samples to judge by.
         function: Of a model with several, the one that the samples are for.
         device: Where PyTorch computes, such as "cpu" or "cuda".

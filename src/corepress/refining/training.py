@@ -14,6 +14,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from itertools import islice
 from typing import Any, Protocol
 
 import numpy as np
@@ -35,6 +36,8 @@ _WARM_UP = 0.05
 # first gain it never is: much comes only as the rates fall.)
 _LOOKS, _PATIENCE = 20, 12
 _BETAS = (0.9, 0.95)
+# How many new samples follow each that was given: few, seen again and again, would be learnt by heart.
+_NEW = 3
 # Numbers that the teacher answers to the samples held back, up to which they are kept in memory.
 _REMEMBERED = 1 << 24
 
@@ -233,11 +236,11 @@ class Training:
 
 
 def drawn(samples: Sequence[Sample], random: np.random.Generator, more: Iterator[Sample] | None) -> Iterator[Sample]:
-    """Samples in a random order, again and again; after each of them one of `more`, if there are such."""
+    """Samples in a random order, again and again; after each of them some of `more`, if there are such."""
     if not samples:
         raise ConfigError("there is no sample to learn from")
     while True:
         for number in random.permutation(len(samples)):
             yield samples[int(number)]
             if more is not None:
-                yield next(more)
+                yield from islice(more, _NEW)

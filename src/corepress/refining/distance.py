@@ -44,8 +44,8 @@ def guide(inside: Sequence[Tensor], wanted: Sequence[Tensor], weight: float) -> 
     """To what the loss tells each value at a cut, add what the value of the teacher there does: the gradient of
     `weight` times the mean of their relative energies.
 
-    Numbers on which nothing that is minimised hangs, such as those of padding, which is masked later, have no
-    derivative, and do not count. So it is added on the way back, where this is seen.
+    Numbers on which nothing that is minimised hangs have no derivative (`_counts`), so that it is added on the way
+    back, where this is seen.
     """
     for value, target in zip(inside, wanted, strict=True):
         if value.requires_grad and target.is_floating_point():
@@ -55,13 +55,29 @@ def guide(inside: Sequence[Tensor], wanted: Sequence[Tensor], weight: float) -> 
 
 def _pull(value: Tensor, target: Tensor, weight: float) -> Callable[[Tensor], Tensor]:
     def pulled(gradient: Tensor) -> Tensor:
-        counts = (gradient != 0) & target.isfinite()
+        counts = _counts(gradient != 0, value, target)
         wanted = torch.where(counts, target, target.new_zeros(())).float()
         difference = torch.where(counts, value, wanted).float() - wanted
         energy = (wanted * wanted).sum().clamp_min(_ENERGY)
         return gradient + (difference * (2 * weight / energy)).to(gradient.dtype)
 
     return pulled
+
+
+def _counts(moving: Tensor, value: Tensor, target: Tensor) -> Tensor:
+    """Which numbers of the values of a batch count: those with a derivative, and of the others those that are cut off
+    next, as by a relu, where the teacher's are not: that lie within those with one. (Where all channels of a place lack
+    one, as in padding, which is masked later, none of them does.)
+
+    `moving`: which have a derivative. The samples lie along the first axis.
+    """
+    finite = target.isfinite()
+    if not moving.any() or moving.all():
+        return moving & finite
+    axes = range(2 if value.dim() > 2 and value.shape[1] == 1 else 1, value.dim())
+    channels = axes[0] if len(axes) == 3 else axes[-1]  # of pictures, (channels, height, width), and of all else
+    low, high = value[moving].aminmax()
+    return finite & (moving | (moving.any(channels, keepdim=True) & (target >= low) & (target <= high)))
 
 
 def _are_probabilities(rows: Tensor) -> bool:

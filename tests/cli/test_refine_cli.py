@@ -48,7 +48,7 @@ def test_what_is_refused_is_said_in_the_words_of_the_command(folder, tmp_path):
 
 SMALL = {
     "palettize": ["--nbits", 2],
-    "quantize": ["--activations", "--dtype", "int8"],
+    "quantize": ["--activations", "--dtype", "int4", "--target", "iOS18"],
     "prune": ["--sparsity", 0.7, "--method", "sparsegpt"],
 }
 

@@ -57,7 +57,9 @@ def ranges_of(model: Model, programs: Mapping[str, Program]) -> tuple[list[Range
             continue
         scale = _scale(node, model)
         buffers = {f"{function}/{dict(steps[function, _output(one)].held)['scale']}" for one in together}
-        module = LearnedNumbers(scale, torch.from_numpy(np.array(scale, np.float32)) * _STEP)
+        module = LearnedNumbers(scale, torch.from_numpy(np.array(scale, np.float32)) * _STEP).to(
+            programs[function].device
+        )
         places = tuple((function, _output(one)) for one in together)
         found.append(Range((), tuple(sorted(buffers)), module, places))
     return found, frozen

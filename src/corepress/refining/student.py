@@ -68,6 +68,7 @@ def parts_of(original: Model, small: Model, programs: Mapping[str, Program]) -> 
     for weight in small.weights():
         sharing.setdefault(weight.key, []).append(weight)
     learning, frozen = [], {}
+    devices = [program.device for program in programs.values()]
     for weights in sharing.values():
         buffers = tuple(
             f"{weight.function}/{programs[weight.function].constants[weight.output]}"
@@ -78,7 +79,7 @@ def parts_of(original: Model, small: Model, programs: Mapping[str, Program]) -> 
         if not buffers or not (first.compression or _of_channels(weights)):
             continue
         try:
-            module = _module(first, exact.get((first.function, first.output)))
+            module = _module(first, exact.get((first.function, first.output))).to(devices[0])
         except CorepressError as error:
             if first.compression:
                 frozen[first.name] = str(error)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import corepress
-from corepress.coreml import OpPalettizerConfig, OptimizationConfig, calibrated
+from corepress.coreml import OpMagnitudePrunerConfig, OpPalettizerConfig, OptimizationConfig, calibrated
 from corepress.errors import ConfigError
 from tests.cli.test_cli import corepress as corepress_cli
 
@@ -169,3 +169,17 @@ def test_weights_that_share_their_values_are_fitted_in_the_form_of_each(function
     both = {"prefill": PREFILL, "decode": DECODE}
     model = calibrated.palettize_weights(functions, OptimizationConfig(op_name_configs=forms), both, held_back=0)
     assert sorted(weight.bits for weight in model.weights() if weight.compression) == [2, 3] and not model.unfitted
+
+
+def test_zeros_cost_in_a_shared_weight_what_they_cost_all_functions(functions) -> None:
+    config = OptimizationConfig(OpMagnitudePrunerConfig(target_sparsity=0.5, weight_threshold=100))
+
+    def zeros(given: Any, **options: Any) -> dict[tuple[Any, ...], int]:
+        model = calibrated.prune_weights(functions, config, given, method="sparsegpt-global", held_back=0, **options)
+        matrices = [weight for weight in model.weights() if len(weight.shape) == 2]
+        return {(weight.shape, weight.key): int((weight.dense() == 0).sum()) for weight in matrices}
+
+    found = [zeros(PREFILL, function="prefill"), zeros({"prefill": PREFILL, "decode": DECODE})]
+    assert [sum(counts.values()) for counts in found] == pytest.approx([4096, 4096], abs=20)
+    one, two = ([count for (shape, _), count in counts.items() if shape == (64, 64)] for counts in found)
+    assert len(one) == len(two) == 1 and two[0] < one[0]

@@ -9,7 +9,7 @@ these are then, its method finds with the inputs that it has.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -37,16 +37,18 @@ _LEAST = 1 / 16
 
 def shared_out(model: Model, choose: Choose, split: Split, function: str | None, device: str) -> Choose:
     """The same choice of actions, but that those which ask for a part of all weights together ask each for its own."""
-    asking: dict[Any, tuple[Weight, float]] = {}
+    asking: list[Weight] = []
+    asked: dict[Any, float] = {}
     for weight in model.weights():
         with contextlib.suppress(Skip):  # the compression itself will say so
             action = choose(weight)
             if isinstance(action, GlobalSparseGpt) and action.asked is not None and not weight.compression:
-                asking[weight.key] = weight, action.asked
+                asking.append(weight)
+                asked[weight.key] = action.asked
     if not asking:
         return choose
-    costs = _costs(model, {key: weight for key, (weight, _) in asking.items()}, split, function, device)
-    found = shares(costs, {key: asking[key][1] for key in costs})
+    costs = _costs(model, asking, split, function, device)
+    found = shares(costs, {key: asked[key] for key in costs})
 
     def chosen(weight: Weight) -> Action:
         action = choose(weight)
@@ -81,23 +83,23 @@ def shares(costs: Mapping[Key, NDArray[Any]], asked: Mapping[Key, float]) -> dic
 
 
 def _costs(
-    model: Model, weights: Mapping[Any, Weight], split: Split, function: str | None, device: str
+    model: Model, weights: Sequence[Weight], split: Split, function: str | None, device: str
 ) -> dict[Any, NDArray[np.float32]]:
-    """What zeros cost in each weight that outputs depend on, by its key."""
+    """What zeros cost in each weight that outputs depend on, by its key: of several functions that read it in all."""
     sums: dict[Any, Any] = {}
     for own, part in split.parts(function).items():
         samples = part.learnt[:: max(1, len(part.learnt) // _SAMPLES)]
         for name, stage, given in each_program(load(model, device, precision="float32", function=own), samples):
             buffers = {
-                stage.constants[weight.output]: key
-                for key, weight in weights.items()
+                stage.constants[weight.output]: weight.key
+                for weight in weights
                 if weight.function == name and weight.output in stage.constants
             }
             for buffer, total in (sums_of_squares(stage, set(buffers), given) if buffers else {}).items():
-                key = buffers[buffer]
-                sums[key] = sums.get(key, np.float32(0)) + total.cpu().numpy()
+                sums[buffers[buffer]] = sums.get(buffers[buffer], np.float32(0)) + total.cpu().numpy()
     found = {}
-    for key, total in sums.items():
-        found[key] = (total * np.square(weights[key].dense().astype(np.float32))).ravel()
-        weights[key].release()
+    for weight in weights:
+        if weight.key in sums:
+            found[weight.key] = (sums.pop(weight.key) * np.square(weight.dense().astype(np.float32))).ravel()
+            weight.release()
     return found

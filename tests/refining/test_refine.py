@@ -120,6 +120,17 @@ def test_biases_learn_too():
     assert len(biases) == 5 and all((one.dense() != other.dense()).any() for one, other in biases)
 
 
+def test_rates_that_are_too_large_become_smaller(monkeypatch):
+    """Instead of going on from where all fell to pieces, it goes back to the best state, and on with a third."""
+    for name in ("LATENT_RATE", "RATE", "LATENT_WAY", "WAY"):
+        monkeypatch.setattr(f"corepress.refining.training.{name}", 3.0)
+    small = compressed("tables")
+    found = corepress.refine(DIGITS, small, SAMPLES, steps=40)
+    monkeypatch.setattr("corepress.refining.training._TOO_MUCH", np.inf)
+    without = corepress.refine(DIGITS, small, SAMPLES, steps=40)
+    assert found.improved and found.loss[1] < 0.5 * min(found.loss[0], without.loss[1])
+
+
 def test_the_inputs_stay_as_they_are():
     small = compressed("tables")
     before = [decompress(weight.read()).copy() for weight in small.weights()]

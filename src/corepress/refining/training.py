@@ -29,12 +29,15 @@ from corepress.sequences import Sample
 # How far indices and integers can move in all, in steps between neighbours, and other numbers, in their own; and how
 # far in one step at most, where there are few. With more steps each is smaller: then noise averages out, and a long run
 # does not wander off further than a short one.
-LATENT_WAY, WAY = 0.8, 0.2
+LATENT_WAY, WAY = 3.0, 0.2
 LATENT_RATE, RATE = 0.02, 0.01
 _WARM_UP = 0.05
 # How often the samples held back are looked at in all, and after how many looks without gain it is enough. (Before the
 # first gain it never is: much comes only as the rates fall.)
 _LOOKS, _PATIENCE = 20, 12
+# Where the loss held back has grown by so much, the rates were too large for this network: from the best state on they are
+# a third.
+_TOO_MUCH = 3.0
 _BETAS = (0.9, 0.95)
 # How many new samples follow each that was given: few, seen again and again, would be learnt by heart.
 _NEW = 3
@@ -61,7 +64,7 @@ class Course:
     """How a refinement went: the distance on the samples held back before, at best and now; the steps done, and that
     of the best state; why it ended: "steps", "time", "no gain" or "stopped", by `stop`.
 
-    `seconds`: so long it took. `look`: the number of the last look at the samples held back; `looked`: how many there
+    `rate`: what learning rates are multiplied with. `seconds`: so long it took. `look`: the number of the last look at the samples held back; `looked`: how many there
     were since the best.
     """
 
@@ -72,6 +75,7 @@ class Course:
     best: int = 0
     ended: str = "steps"
     stop: BaseException | None = None
+    rate: float = 1.0
     seconds: float = 0.0
     look: int = 0
     looked: int = 0
@@ -138,7 +142,7 @@ class Training:
 
         try:
             while course.ended != "no gain" and (done := part_done()) < 1:
-                self.step(done, done / course.steps if course.steps else 1 / settings.steps)
+                self.step(done, done / course.steps if course.steps else 1 / settings.steps, course.rate)
                 course.steps += 1
                 done = part_done()
                 if self.progress is not None:
@@ -169,6 +173,10 @@ class Training:
             self._best = self._state()
         elif course.best and course.looked >= _PATIENCE:
             course.ended = "no gain"
+        if not course.now <= _TOO_MUCH * course.after:
+            course.rate /= 3
+            self._put(self._best)
+            self.optimizer.state.clear()
 
     def _kept(self, course: Course) -> State:
         """All that a run needs to go on from here, but for what it was made of."""
@@ -190,9 +198,9 @@ class Training:
             next(self.draw)
         return course
 
-    def step(self, done: float, part: float) -> float:
+    def step(self, done: float, part: float, rate: float = 1.0) -> float:
         """One step, which is this `part` of all, of which `done` is done. Returns the distance before it."""
-        factor = min(1.0, (done + _WARM_UP / 10) / _WARM_UP) * (1 + math.cos(math.pi * done)) / 2
+        factor = rate * min(1.0, (done + _WARM_UP / 10) / _WARM_UP) * (1 + math.cos(math.pi * done)) / 2
         for group in self.optimizer.param_groups:
             # The mean of the cosine's half wave is a half.
             group["lr"] = min(group["most"], 2 * group["way"] * part) * factor

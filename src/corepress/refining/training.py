@@ -35,8 +35,8 @@ _WARM_UP = 0.05
 # How often the samples held back are looked at in all, and after how many looks without gain it is enough. (Before the
 # first gain it never is: much comes only as the rates fall.)
 _LOOKS, _PATIENCE = 20, 12
-# Where the loss held back has grown by so much, the rates were too large for this network: from the best state on they are
-# a third.
+# Where the loss held back has grown by so much, the rates were too large for this network: from the best state on they
+# are a third.
 _TOO_MUCH = 3.0
 _BETAS = (0.9, 0.95)
 # How many new samples follow each that was given: few, seen again and again, would be learnt by heart.
@@ -64,8 +64,8 @@ class Course:
     """How a refinement went: the distance on the samples held back before, at best and now; the steps done, and that
     of the best state; why it ended: "steps", "time", "no gain" or "stopped", by `stop`.
 
-    `rate`: what learning rates are multiplied with. `seconds`: so long it took. `look`: the number of the last look at the samples held back; `looked`: how many there
-    were since the best.
+    `rate`: what learning rates are multiplied with. `seconds`: so long it took. `look`: the number of the last look at
+    the samples held back; `looked`: how many there were since the best.
     """
 
     before: float

@@ -8,6 +8,7 @@ import math
 import tempfile
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,11 +29,12 @@ _FOLDERS = {"Palettizer": "palettization", "Quantizer": "quantization", "Compres
 
 @dataclass(frozen=True)
 class Result:
-    """`snr`: of the outputs, in dB. `stored`: the bytes of each weight, its tables, scales and mask included; `counts`:
-    its elements. `compressed`: the weights that are."""
+    """`scores`, `snrs` (dB): of the outputs for inputs like what it learnt from, and for others. `stored`: the
+    bytes of each weight, its tables, scales and mask included; `counts`: its elements. `compressed`: the weights that
+    are."""
 
-    score: float
-    snr: float
+    scores: tuple[float, ...]
+    snrs: tuple[float, ...]
     stored: dict[str, int]
     counts: dict[str, int]
     compressed: frozenset[str]
@@ -48,6 +50,11 @@ def _snr(outputs: np.ndarray, original: np.ndarray) -> float:
     outputs = outputs * ((outputs * original).sum() / np.square(outputs).sum())
     with np.errstate(divide="ignore"):
         return float(10 * np.log10(np.square(original).sum() / np.square(outputs - original).sum()))
+
+
+def _quality(task: Task, outputs: Sequence[np.ndarray]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    pairs = list(zip(task.tests, outputs, strict=True))
+    return tuple(test.score(own) for test, own in pairs), tuple(_snr(own, test.original) for test, own in pairs)
 
 
 @dataclass(frozen=True)
@@ -95,8 +102,8 @@ class OnModule(Method):
         begin = time.perf_counter()
         compressed = optimizer.compress(**arguments).eval()
         seconds = time.perf_counter() - begin + spent
-        outputs = task.outputs(compressed)
-        return Result(task.score(outputs), _snr(outputs, task.original), *_sizes_of_module(compressed), seconds)
+        outputs = [test.outputs(compressed) for test in task.tests]
+        return Result(*_quality(task, outputs), *_sizes_of_module(compressed), seconds)
 
 
 _sensitivities: dict[tuple[str, str], tuple[str, float]] = {}
@@ -135,11 +142,13 @@ def _sizes_of_module(model: nn.Module) -> tuple[dict[str, int], dict[str, int], 
 
 @dataclass(frozen=True)
 class OnPackage(Method):
-    """A function of `corepress.coreml.calibrated`; the peer has none for packages that learns from data."""
+    """A function of `corepress.coreml.calibrated`, then `corepress.refine` with so many `steps`, if any; the peer has
+    none for packages that learns from data."""
 
     function: str
     config: Any
     options: dict[str, Any] = field(default_factory=dict)
+    steps: int = 0
 
     def run(self, library: str, task: Task) -> Result | None:
         if library == PEER:
@@ -150,16 +159,19 @@ class OnPackage(Method):
         config = cto.OptimizationConfig(self.config, op_type_configs={"add": None})
         function = getattr(calibrated, self.function)
         model = function(corepress.load(task.package), config, task.samples, target="iOS18", **self.options)
+        if self.steps:
+            original = corepress.load(task.package)
+            model = corepress.refine(original, model, task.samples, steps=self.steps).model
         seconds = time.perf_counter() - begin
         weights = [weight for weight in model.weights() if weight.compression]
         stored, counts = ({w.name: getattr(w, size) for w in weights} for size in ("stored_bytes", "size"))
-        outputs = task.outputs_of_package(model)
-        snr = _snr(outputs, task.original)
-        return Result(task.score(outputs), snr, stored, counts, frozenset(stored), seconds)
+        outputs = [test.outputs_of_package(model) for test in task.tests]
+        return Result(*_quality(task, outputs), stored, counts, frozenset(stored), seconds)
 
 
 GROUPS = {"granularity": "per_grouped_channel", "group_size": 16}
 BLOCKS = {"granularity": "per_block", "block_size": 32}
+STEPS = 400  # of refinement
 MATCHED, MATCH = ", match_original", {"match_original": True}
 
 
@@ -181,7 +193,9 @@ def methods(bits: tuple[int, ...]) -> list[Method]:
         found += _integers(n)
         for name, config in luts.items():
             package_config = cto.OpPalettizerConfig(mode="kmeans", nbits=n, **config)
-            found.append(OnPackage(f"calibrated.palettize_weights, {name}", n, "palettize_weights", package_config))
+            for more, steps in (("", 0), (", refined", STEPS)) if n == 2 else (("", 0),):
+                title = f"calibrated.palettize_weights, {name}{more}"
+                found.append(OnPackage(title, n, "palettize_weights", package_config, steps=steps))
         found.append(
             OnPackage(
                 "calibrated.palettize_weights, skm",

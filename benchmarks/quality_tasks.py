@@ -24,8 +24,24 @@ from tests import minilm  # noqa: E402
 from tests.sentences import CALIBRATION, TEST  # noqa: E402
 from tools import build_digits  # noqa: E402
 
+from other_kinds import disturbed, prose  # noqa: E402
+
 MNIST = Path(os.environ.get("MNIST", ROOT / "data" / "mnist"))  # the folder of its four files
 BATCH = 1000  # test images at once
+
+
+@dataclass(frozen=True)
+class Test:
+    """Inputs that nothing learns from.
+
+    `outputs`, `outputs_of_package`: what a compressed module or package makes of them, (inputs, features). `original`:
+    what the model does. `score`: how good outputs are.
+    """
+
+    outputs: Callable[[nn.Module], np.ndarray]
+    outputs_of_package: Callable[[Any], np.ndarray]
+    original: np.ndarray
+    score: Callable[[np.ndarray], float]
 
 
 @dataclass(frozen=True)
@@ -33,9 +49,8 @@ class Task:
     """A model as a module and as a package.
 
     `batches`: inputs of the module for layer-wise methods, `layers`: the names of its blocks, None for a Sequential.
-    `loss`, `labelled`: for sensitivities, one sample each. `samples`: inputs of the package.
-    `outputs`, `outputs_of_package`: of a compressed module or package, (test samples, features).
-    `original`: of the model. `score`: how good outputs are.
+    `loss`, `labelled`: for sensitivities, one sample each. `samples`: inputs of the package. `tests`: of the same kind
+    as these, and of another one.
     """
 
     title: str
@@ -46,10 +61,7 @@ class Task:
     labelled: list[tuple[Tensor, Tensor]]
     loss: Callable[[nn.Module, tuple[Tensor, Tensor]], Tensor]
     samples: list[dict[str, np.ndarray]]
-    outputs: Callable[[nn.Module], np.ndarray]
-    outputs_of_package: Callable[[Any], np.ndarray]
-    original: np.ndarray
-    score: Callable[[np.ndarray], float]
+    tests: tuple[Test, Test]
 
 
 class Encoder(nn.Module):
@@ -80,16 +92,10 @@ def encoder(folder: Path, calibration: int, tests: int) -> Task:
     package = folder / "minilm.mlpackage"
     if not package.exists():
         minilm.package(folder)
-    samples, test = minilm.samples(CALIBRATION[:calibration]), minilm.samples(TEST[:tests])
-    batches, test_ids = [_tokens(sample) for sample in samples], [_tokens(sample) for sample in test]
+    samples = minilm.samples(CALIBRATION[:calibration])
+    batches = [_tokens(sample) for sample in samples]
     random = torch.Generator().manual_seed(0)
     signs = [torch.randint(0, 2, (1, 384), generator=random) * 2.0 - 1 for _ in batches]
-
-    @torch.no_grad()
-    def embed(model: nn.Module) -> np.ndarray:
-        return torch.cat([model(ids) for ids in test_ids]).double().numpy()
-
-    original = embed(model)
     return Task(
         title="MiniLM",
         model=model,
@@ -99,6 +105,20 @@ def encoder(folder: Path, calibration: int, tests: int) -> Task:
         labelled=list(zip(batches, signs, strict=True)),
         loss=projection_loss,
         samples=samples,
+        tests=(_reading(model, TEST[:tests]), _reading(model, prose(tests))),
+    )
+
+
+def _reading(model: nn.Module, texts: list[str]) -> Test:
+    test = minilm.samples(texts)
+    ids = [_tokens(sample) for sample in test]
+
+    @torch.no_grad()
+    def embed(model: nn.Module) -> np.ndarray:
+        return torch.cat([model(own) for own in ids]).double().numpy()
+
+    original = embed(model)
+    return Test(
         outputs=embed,
         outputs_of_package=lambda model: minilm.embeddings(model, test),
         original=original,
@@ -110,23 +130,30 @@ def _tokens(sample: minilm.Sample) -> Tensor:
     return torch.from_numpy(sample["ids"][:, : sample["mask"].sum()]).long()
 
 
-def digits(calibration: int) -> Task:
-    """The example package, for the digits of scikit-learn, and the same network in PyTorch with its weights."""
-    model, package = build_digits.network().eval(), ROOT / "examples" / "digits.mlpackage"
+def digits(folder: Path, calibration: int, seed: int = 0) -> Task:
+    """A network for the digits of scikit-learn: of seed 0 that of the example package, of others one like it."""
+    model = build_digits.network().eval()
+    arrays = build_digits.digits()
+    train, test, train_labels, test_labels = map(torch.from_numpy, arrays)
+    package = ROOT / "examples" / "digits.mlpackage" if seed == 0 else folder / f"digits-{seed}.mlpackage"
+    if not package.exists():
+        torch.manual_seed(seed)
+        build_digits.train(model, train, train_labels)
+        build_digits.convert(model, build_digits.accuracy(model, test, test_labels)).save(str(package))
     with torch.no_grad():
         for weight in corepress.load(package).weights():
             layer, kind = weight.name.removesuffix("_to_fp16").rsplit("_", 1)
             getattr(model.get_submodule(layer), kind).copy_(torch.from_numpy(weight.read().astype(np.float32)))
-    train, test, train_labels, test_labels = map(torch.from_numpy, build_digits.digits())
-    return _classifier("digits", model, package, "image", (train, train_labels, test, test_labels), calibration)
+    data = train, train_labels, test, test_labels
+    return _classifier("digits", model.eval(), package, "image", data, calibration, seed)
 
 
-def mnist_network(folder: Path, calibration: int, epochs: float) -> Task:
+def mnist_network(folder: Path, calibration: int, epochs: float, seed: int = 0) -> Task:
     """The network of the MNIST examples, after a short training that is kept in the folder."""
     data = mnist.load(MNIST)
-    net, saved = mnist.Net(), folder / f"mnist-{epochs:g}.pt"
+    net, saved = mnist.Net(), folder / (f"mnist-{epochs:g}.pt" if seed == 0 else f"mnist-{epochs:g}-{seed}.pt")
     if not saved.exists():
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         net = mnist.Net()
         mnist.train(net, data, epochs)
         torch.save(net.state_dict(), saved)
@@ -139,7 +166,7 @@ def mnist_network(folder: Path, calibration: int, epochs: float) -> Task:
     package = saved.with_suffix(".mlpackage")
     if not package.exists():
         _convert(model, package)
-    return _classifier("MNIST", model, package, "image", data, calibration)
+    return _classifier("MNIST", model, package, "image", data, calibration, seed)
 
 
 def _convert(model: nn.Module, path: Path) -> None:
@@ -157,20 +184,14 @@ def _convert(model: nn.Module, path: Path) -> None:
     converted.save(str(path))
 
 
-def _classifier(title: str, model: nn.Module, package: Path, name: str, data: mnist.Data, calibration: int) -> Task:
+def _classifier(
+    title: str, model: nn.Module, package: Path, name: str, data: mnist.Data, calibration: int, seed: int
+) -> Task:
     train, labels, test, expected = data
-    train, labels = train[:calibration], labels[:calibration]
-    whole = title == "MNIST"  # its package takes batches
-
-    @torch.no_grad()
-    def logits(model: nn.Module) -> np.ndarray:
-        return torch.cat([model(batch) for batch in test.split(BATCH)]).double().numpy()
-
-    def logits_of_package(model: Any) -> np.ndarray:
-        program = load_program(model)
-        parts = [program.predict({name: part.numpy()})["logits"] for part in test.split(BATCH if whole else 1)]
-        return np.concatenate(parts).astype(float)
-
+    chosen = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[:calibration]
+    train, labels = train[chosen], labels[chosen]
+    at_once = BATCH if title == "MNIST" else 1  # its package takes batches
+    others = torch.from_numpy(disturbed(test.numpy()))
     return Task(
         title=title,
         model=model,
@@ -181,8 +202,23 @@ def _classifier(title: str, model: nn.Module, package: Path, name: str, data: mn
         labelled=[(image.clone(), label.clone()) for image, label in zip(train.split(1), labels.split(1), strict=True)],
         loss=label_loss,
         samples=[{name: image.numpy()} for image in train.split(1)],
+        tests=(_classified(model, name, test, expected, at_once), _classified(model, name, others, expected, at_once)),
+    )
+
+
+def _classified(model: nn.Module, name: str, images: Tensor, labels: Tensor, at_once: int) -> Test:
+    @torch.no_grad()
+    def logits(model: nn.Module) -> np.ndarray:
+        return torch.cat([model(batch) for batch in images.split(BATCH)]).double().numpy()
+
+    def logits_of_package(model: Any) -> np.ndarray:
+        program = load_program(model)
+        parts = [program.predict({name: part.numpy()})["logits"] for part in images.split(at_once)]
+        return np.concatenate(parts).astype(float)
+
+    return Test(
         outputs=logits,
         outputs_of_package=logits_of_package,
         original=logits(model),
-        score=lambda outputs: float((outputs.argmax(1) == expected.numpy()).mean()),
+        score=lambda outputs: float((outputs.argmax(1) == labels.numpy()).mean()),
     )

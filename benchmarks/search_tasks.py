@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 import search_crepe
 from corepress.metrics import Sums
 from corepress.runtime import load
+from other_kinds import disturbed, prose
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # the encoder, the classifier and the sentences of the tests
@@ -24,7 +24,6 @@ from tests import lite, minilm  # noqa: E402
 from tests.sentences import CALIBRATION, TEST  # noqa: E402
 
 Sample = Mapping[str, np.ndarray]
-WORDS = (8, 40)  # of a piece of prose
 
 
 @dataclass(frozen=True)
@@ -93,17 +92,6 @@ def _images(title: str, package: Path, learnt: np.ndarray, test: np.ndarray) -> 
     return Task(title, package, _samples("image", learnt), same, other, ("other images", "turned, noisy images"))
 
 
-def disturbed(images: np.ndarray) -> np.ndarray:
-    """Images, (n, 1, height, width), turned by 20 to 40 degrees to either side, with noise of half their deviation."""
-    random = np.random.default_rng(0)
-    angles = np.deg2rad(random.uniform(20, 40, len(images)) * random.choice([-1, 1], len(images)))
-    turns = np.stack([[np.cos(angles), -np.sin(angles)], [np.sin(angles), np.cos(angles)]]).transpose(2, 0, 1)
-    moves = torch.from_numpy(np.pad(turns, ((0, 0), (0, 0), (0, 1))).astype(np.float32))
-    grid = torch.nn.functional.affine_grid(moves, list(images.shape), align_corners=False)
-    turned = torch.nn.functional.grid_sample(torch.from_numpy(images), grid, "bilinear", "border", False).numpy()
-    return (turned + random.normal(0, images.std() / 2, images.shape)).astype(np.float32)
-
-
 def encoder(folder: Path, learnt: int, tests: int) -> Task:
     """all-MiniLM-L6-v2, for iOS18."""
     package = _converted(folder / "minilm.mlpackage", lambda: minilm.package(folder, target="iOS18"))
@@ -111,17 +99,6 @@ def encoder(folder: Path, learnt: int, tests: int) -> Task:
     return Task(
         "MiniLM", package, minilm.samples(CALIBRATION[:learnt]), same, other, ("other sentences", "docstrings of NumPy")
     )
-
-
-def prose(count: int) -> list[str]:
-    """Beginnings of docstrings of NumPy: technical English, with names and signs in it."""
-    found = {
-        " ".join(paragraph.split())
-        for name in sorted(np.__all__)
-        for paragraph in (getattr(np, name).__doc__ or "").split("\n\n")
-        if WORDS[0] <= len(paragraph.split()) <= WORDS[1] and ">>>" not in paragraph
-    }
-    return [str(text) for text in np.random.default_rng(0).permutation(sorted(found))[:count]]
 
 
 def tracker(folder: Path, learnt: int, tests: int) -> Task:

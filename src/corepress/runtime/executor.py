@@ -138,17 +138,21 @@ class Run:
         return fitted(value, argument.form, f"{step}, {key}")
 
     def cond(self, step: Step, values: Values) -> Sequence[Any]:
-        chosen = step.blocks[0 if bool(self.value(step.arguments["pred"], values)) else 1]
+        chosen = step.blocks[0 if self.holds(self.value(step.arguments["pred"], values)) else 1]
         return self.block(chosen, dict(values))
 
     def loop(self, step: Step, values: Values) -> Sequence[Any]:
         condition, body = step.blocks
         variables = self.value(step.arguments["loop_vars"], values)
         for _ in range(MAX_ITERATIONS):
-            if not bool(self.inner(condition, variables, values)[0]):
+            if not self.holds(self.inner(condition, variables, values)[0]):
                 return variables  # type: ignore[no-any-return]
             variables = self.inner(body, variables, values)
         raise FormatError(f"while_loop {step.name!r} does not end within {MAX_ITERATIONS:,} rounds")
+
+    def holds(self, condition: Any) -> bool:
+        """Whether the condition of a branch or a loop is true."""
+        return bool(condition)
 
     def inner(self, block: Block, variables: Sequence[Any], values: Values) -> tuple[Any, ...]:
         """Run a block of a loop."""

@@ -9,11 +9,13 @@ from typing import Any
 import torch
 
 from corepress.errors import ConfigError
+from corepress.formats.coreai.asset import ASSET
 from corepress.formats.features import Interface, default_function, interface_of
 from corepress.formats.kinds import NETWORKS, PIPELINES
 from corepress.formats.mlprogram import Model
 from corepress.formats.neural_network import Model as Networks
 from corepress.formats.read import load as read_model
+from corepress.runtime.assets import Asset
 from corepress.runtime.networks import load_network
 from corepress.runtime.precision import Precision
 from corepress.runtime.program import load_program
@@ -33,7 +35,8 @@ def load(
     """Make a model callable, with PyTorch, on any machine.
 
     Args:
-        source: A path, a `corepress.Model` or a `corepress.neural_network.Model`, saved or not.
+        source: A path, a `corepress.Model` or a `corepress.neural_network.Model`, saved or not; or the path of a Core
+            AI model (`.aimodel`), which Apple's own runtime runs as it is.
         device: "cpu", "cuda" or "mps".
         precision: "as_is", or "float32" or "float16" to compute all floating-point work in that type. What is float16
             holds float16 values after each operation; on a CPU, products are computed in float32 and then rounded.
@@ -46,7 +49,8 @@ def load(
             parameters of these names, it also gets `parameters`, a dictionary, and `weights`, a list.
 
     Returns:
-        A `Program` or, of a pipeline, a `Pipeline`; both are called in the same way: `predict` runs them.
+        A `Program`, of a pipeline a `Pipeline`, of a Core AI model an `Asset`; all are called in the same way:
+        `predict` runs them.
 
     Raises:
         FormatError: For a model that the runtime can't run; the message names the operation.
@@ -57,6 +61,10 @@ def load(
         >>> answers["logits"].shape
         (1, 10)
     """
+    if _is_coreai(source):
+        if device != "cpu" or custom:
+            raise ConfigError(f"{source}: a Core AI model runs on a CPU, and has no layers of its own")
+        return Asset(str(source), function)
     if weights not in ("ahead_of_time", "on_the_fly", "streamed"):
         raise ConfigError(f'weights must be "ahead_of_time", "on_the_fly" or "streamed", not {weights!r}')
     model = opened(source)
@@ -75,6 +83,8 @@ def load(
 
 def interface(source: str | Path | Model | Networks, function: str | None = None) -> Interface:
     """The inputs, outputs and states of a model, or of one of its functions, without loading its weights."""
+    if _is_coreai(source):
+        return Asset(str(source), function).interface
     spec = opened(source).spec
     if spec.WhichOneof("Type") in PIPELINES:
         return pipeline_interface(spec)
@@ -86,9 +96,14 @@ def takes_custom(source: str | Path | Model | Networks) -> bool:
     return str(opened(source).spec.WhichOneof("Type")) != "mlProgram"
 
 
-def opened(source: str | Path | Model | Networks) -> Model | Networks:
-    """The model at a path, or that was given: who needs it more than once reads it once."""
-    return source if isinstance(source, Model | Networks) else read_model(source)
+def _is_coreai(source: Any) -> bool:
+    return isinstance(source, str | Path) and Path(source).suffix.lower() == ASSET.ending
+
+
+def opened(source: str | Path | Model | Networks) -> Any:
+    """The model at a path, or that was given: who needs it more than once reads it once. (The path of a Core AI model
+    stays a path: nothing but Apple's library reads one.)"""
+    return source if isinstance(source, Model | Networks) or _is_coreai(source) else read_model(source)
 
 
 def _device(name: str) -> torch.device:

@@ -139,8 +139,9 @@ def load_program(
     precision: Precision,
     function: str | None = None,
     weights: str = "ahead_of_time",
+    widens: bool = True,
 ) -> Program:
-    """The program that `spec` is: that of `model`, or of one stage of it."""
+    """The program that `spec` is: that of `model`, or of one stage of it. `widens`: as in `wide.py`."""
     name = function or default_function(spec.description)
     entries = {entry.key: entry.value for entry in spec.mlProgram.functions}
     if name not in entries:
@@ -164,7 +165,7 @@ def load_program(
         missing = {feature.name for feature in described} ^ set(actual)
         if missing and not (what == "output" and missing.isdisjoint(f.name for f in described)):
             raise FormatError(f"{model.path}: description and function {name!r} differ in the {what} {min(missing)!r}")
-    if device.type == "cpu" and precision.name != "float32":
+    if widens and device.type == "cpu" and precision.name != "float32":
         widen(plan, planner.held)
     output_types = _output_types(block) if precision.name == "as_is" else None
     executor = Executor(plan, planner.held, output_types)

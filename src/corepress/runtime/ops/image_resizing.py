@@ -43,7 +43,7 @@ def _linear(size: int, target: int, mode: str) -> Tensor:
 
 def _nearest(size: int, target: int, offset: float) -> Tensor:
     """The whole points below (i + offset) * size / target."""
-    return ((torch.arange(target, dtype=torch.float64) + offset) * size / target).floor()
+    return ((torch.arange(target, dtype=torch.float64) + offset) * size / target).floor().long()
 
 
 def _resized(x: Tensor, points: Mapping[int, Tensor]) -> Tensor:
@@ -53,12 +53,17 @@ def _resized(x: Tensor, points: Mapping[int, Tensor]) -> Tensor:
         low = places.floor()
         first, share = low.long().to(y.device), (places - low).to(y.device, y.dtype)
         start = _taken(y, axis, first)
-        if bool((places == low).all()):
+        if _are_whole(places, low):
             y = start
         else:
             end = _taken(y, axis, (first + 1).clamp(max=y.shape[axis] - 1))
             y = torch.lerp(start, end, share.view(-1, *[1] * (-axis - 1)))
     return y.to(x.dtype)
+
+
+def _are_whole(places: Tensor, low: Tensor) -> bool:
+    # `torch.export` has no numbers to look at; what is between two elements by nothing is the first of them, too.
+    return not places.is_floating_point() or (not torch.compiler.is_compiling() and bool((places == low).all()))
 
 
 def _taken(x: Tensor, axis: int, indices: Tensor) -> Tensor:
@@ -138,7 +143,7 @@ def resize(
         elif sampling_mode == "DEFAULT":
             points[axis] = _nearest(size, target, 0.5)  # as resize_nearest_neighbor
         else:
-            points[axis] = (_linear(size, target, sampling_mode) + 0.5).floor()
+            points[axis] = (_linear(size, target, sampling_mode) + 0.5).floor().long()
     return _resized(x, points)
 
 

@@ -72,6 +72,7 @@ ALLOWED: dict[str, set[str]] = {
         "verification", "linting", "coreml", "runtime", "formats", "targets", "metrics", "weights", "tables",
         "json_numbers", "sizes", "errors", "version",
     },
+    "migrating": {"runtime", "formats", "weights", "fields", "errors"},
     "recipe": {
         "names", "coreml", "neural_network", "targets", "configuration", "fields", "split", "sequences", "durations",
         "refining", "errors",
@@ -92,7 +93,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "torch/searching": {"searching", "torch", "engine", "threads"},
     "cli": {
-        "refining", "searching", "description", "linting", "verification", "reports", "recipe", "coreml",
+        "migrating", "refining", "searching", "description", "linting", "verification", "reports", "recipe", "coreml",
         "neural_network", "runtime", "formats", "targets", "tables", "names", "json_numbers", "metrics", "split",
         "sequences", "fields", "errors", "version", "engine", "sizes",
     },

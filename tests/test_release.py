@@ -26,6 +26,8 @@ DISTRIBUTIONS = {
     "yaml": "PyYAML",
     "cattr": "cattrs",
     "attr": "attrs",
+    "coreai": "coreai-core",
+    "coreai_torch": "coreai-torch",
     "vl_convert": "vl-convert-python",
 }
 # What comes with PyTorch where it can be used.

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from corepress.formats.mlprogram import load as load
     from corepress.linting import Findings as Findings
     from corepress.linting import lint as lint
+    from corepress.migrating.migrate import Migration as Migration
+    from corepress.migrating.migrate import migrate as migrate
     from corepress.refining.refine import refine as refine
     from corepress.refining.result import Refinement as Refinement
     from corepress.reports import Report as Report
@@ -54,6 +56,7 @@ __all__ = [
     "Description",
     "Findings",
     "FormatError",
+    "Migration",
     "Missed",
     "MissingDependencyError",
     "Model",
@@ -71,6 +74,7 @@ __all__ = [
     "hold_back",
     "lint",
     "load",
+    "migrate",
     "neural_network",
     "refine",
     "report",
@@ -90,6 +94,8 @@ _LAZY = {
     "describe": "corepress.description",
     "Findings": "corepress.linting",
     "lint": "corepress.linting",
+    "Migration": "corepress.migrating.migrate",
+    "migrate": "corepress.migrating.migrate",
     "Refinement": "corepress.refining.result",
     "refine": "corepress.refining.refine",
     "Report": "corepress.reports",

@@ -186,6 +186,8 @@ EXTRAS = {
     "altair": ("Altair", "report"),
     "jinja2": ("Jinja2", "report"),
     "vl_convert": ("vl-convert", "report"),
+    "coreai": ("coreai-core", "coreai"),
+    "coreai_torch": ("coreai-torch", "coreai"),
 }
 
 

@@ -115,7 +115,16 @@ def test_rotate(tmp_path: Path) -> None:
     check(json.loads(corepress(*command, "--json").stdout), "`rotate`")
 
 
-@pytest.mark.parametrize("command", sorted(WITH_JSON - COMPRESSING - {"verify", "search", "refine", "rotate"}))
+def test_migrate(tmp_path: Path) -> None:
+    pytest.importorskip("coreai_torch")
+    command = ["migrate", DIGITS, "-o", tmp_path / "digits.aimodel"]
+    check(json.loads(corepress(*command, "--json").stdout), "`migrate`")
+
+
+ALONE = {"verify", "search", "refine", "rotate", "migrate"}
+
+
+@pytest.mark.parametrize("command", sorted(WITH_JSON - COMPRESSING - ALONE))
 def test_other_commands(command: str) -> None:
     arguments = {"run": [DIGITS, "--random"], "targets": [], "compare": [DIGITS, DIGITS]}.get(command, [DIGITS])
     check(json.loads(corepress(command, *arguments, "--json").stdout), f"`{command}`", "report")

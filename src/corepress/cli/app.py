@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import click
 
-from corepress.cli import completion, looking, options, refining, rotating, searching, settings
+from corepress.cli import completion, looking, migrating, options, refining, rotating, searching, settings
 from corepress.cli.activations import Activations
 from corepress.cli.again import and_refine
 from corepress.cli.check import Check
@@ -244,6 +244,18 @@ def refine(
     refining.run(original, small, to, page, as_json, learning, device=device, function=function)
 
 
+def migrate(
+    model: options.Input,
+    to: options.Destination,
+    precision: Annotated[
+        Literal["as_is", "float32", "float16"], Option("--precision", help="Compute in this type instead.")
+    ] = "as_is",
+    as_json: options.Json = False,
+) -> None:
+    """Write a Core AI model (.aimodel, iOS 27) that answers as a package does, with its weights as compressed."""
+    migrating.run(model, to, precision, as_json)
+
+
 # All commands, in the order in which one needs them, each with what checks its options.
 COMMANDS: tuple[tuple[Callable[..., None], type[Command]], ...] = (
     (looking.info, Command),
@@ -255,6 +267,7 @@ COMMANDS: tuple[tuple[Callable[..., None], type[Command]], ...] = (
     (search, Checked),
     (rotate, Command),
     (refine, Checked),
+    (migrate, Command),
     (looking.verify, Checked),
     (looking.compare, Checked),
     (looking.run, Checked),

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from corepress.errors import importing
+
 aten = torch.ops.aten
 
 
@@ -36,6 +38,7 @@ OWN: dict[Any, Callable[..., Any]] = {
 
 def decompositions() -> dict[Any, Callable[..., Any]]:
     """The table for `ExportedProgram.run_decompositions`."""
-    import coreai_torch
+    with importing("a migration to Core AI"):
+        import coreai_torch
 
     return {**coreai_torch.get_decomp_table(), **OWN}

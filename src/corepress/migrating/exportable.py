@@ -10,10 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing
+from torch.fx.traceback import annotate
 
 from corepress.runtime.executor import SPECIAL, Executor, Run, Values
 from corepress.runtime.plan import Computed, Step
 
+# Of a node of the exported graph, what holds the operation of the package that it is a part of.
+STEP = "corepress_step"
 # What gives another value each time.
 _RANDOM = "random_"
 
@@ -79,7 +82,8 @@ class _Known(Run):
     def step(self, step: Step, values: Values) -> None:
         """Compute one step: with real tensors, where all that it reads is known."""
         if not self._is_known(step, values):
-            super().step(step, values)
+            with annotate({STEP: str(step)}):
+                super().step(step, values)
             return
         self.held = self._real
         try:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch.fx.traceback import preserve_node_meta
 
 from corepress.errors import CorepressError, UnsupportedError, importing
 from corepress.fields import some
@@ -17,10 +19,11 @@ from corepress.formats.atomic import check_destination, replacing
 from corepress.formats.coreai.asset import ASSET
 from corepress.formats.kinds import PIPELINES
 from corepress.formats.mlprogram import Model
+from corepress.formats.neural_network import Model as Networks
 from corepress.formats.read import load as read_model
 from corepress.migrating.constants import Constant, compressed
 from corepress.migrating.decompositions import decompositions
-from corepress.migrating.exportable import Exportable
+from corepress.migrating.exportable import STEP, Exportable
 from corepress.runtime.domains import domains
 from corepress.runtime.precision import Precision
 from corepress.runtime.program import Program, load_program
@@ -38,6 +41,11 @@ class Migration:
         functions: Its functions.
         compressed: How many weights it stores compressed, as the package does.
         notes: Sentences on what is not as it was.
+
+    Examples:
+        >>> found = cto.migrate("model.mlpackage", "model.aimodel")
+        >>> found.compressed, found.notes
+        (0, ())
     """
 
     path: Path
@@ -47,7 +55,11 @@ class Migration:
 
 
 def migrate(
-    model: str | Path | Model, output: str | Path, *, precision: str = "as_is", overwrite: bool | None = False
+    model: str | Path | Model | Networks,
+    output: str | Path,
+    *,
+    precision: str = "as_is",
+    overwrite: bool | None = False,
 ) -> Migration:
     """Write a Core AI model, for iOS 27 and macOS 27, that answers as a Core ML package does.
 
@@ -82,7 +94,7 @@ def migrate(
         # Registers the operations of compressed weights, which coreai-opt leaves in modules, too.
         import coreai_torch._compression.custom_layers  # noqa: F401
     destination = Path(output)
-    source = model if isinstance(model, Model) else read_model(model)
+    source = model if isinstance(model, Model | Networks) else read_model(model)
     sources = () if source.path is None else (Path(source.path),)
     check_destination(destination, ASSET, overwrite=overwrite, sources=sources)
     kind = source.spec.WhichOneof("Type")
@@ -124,7 +136,7 @@ def _exported(model: Model, name: str, forms: Mapping[str, Constant], precision:
     module = Exportable(executor, packed, program.make_state()).eval()
     given = next(iter(random_inputs(program.interface, 0, 1, domains(program))))
     tensors = program.tensors(to_tensors(program.interface.inputs, given))
-    with _naming(model, name), warnings.catch_warnings(), torch.no_grad():
+    with _naming(model, name), warnings.catch_warnings(), torch.no_grad(), preserve_node_meta():
         warnings.simplefilter("ignore")
         found = torch.export.export(module, tuple(tensors), strict=False).run_decompositions(decompositions())
     states = [module.state_buffers()[buffer] for buffer in found.graph_signature.buffers_to_mutate.values()]
@@ -148,24 +160,33 @@ def _notes(program: Program) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _naming(model: Model, function: str) -> Iterator[None]:
-    """Errors of PyTorch and coreai-torch in one sentence of ours."""
+def _naming(model: Model, function: str, program: torch.export.ExportedProgram | None = None) -> Iterator[None]:
+    """Errors of PyTorch and coreai-torch in one sentence of ours, which names the operation of the package."""
     try:
         yield
     except CorepressError:
         raise
     except Exception as error:  # of all kinds
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UnsupportedError(f"{model.path}: function {function!r} can't be exported: {first}") from error
+        text = str(error).strip() or type(error).__name__
+        unknown = set(re.findall(r"aten\.\w+\.\w+", text)) if program is not None else set()
+        steps = [] if program is None else [
+            node.meta.get("custom", {}).get(STEP) for node in program.graph.nodes if str(node.target) in unknown
+        ]  # fmt: skip
+        if named := list(dict.fromkeys(step for step in steps if step)):
+            reason = f"coreai-torch has nothing for {', '.join(named)} ({', '.join(sorted(unknown))} of PyTorch)"
+        else:
+            reason = text.splitlines()[0]
+        raise UnsupportedError(f"{model.path}: function {function!r} can't be migrated: {reason}") from error
 
 
 def _write(exported: Mapping[str, _Exported], model: Model, folder: Path) -> None:
-    from coreai_torch import TorchConverter
+    with importing("a migration to Core AI"):
+        from coreai_torch import TorchConverter
 
     converter = TorchConverter()
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         for name, own in exported.items():
-            with _naming(model, name):
+            with _naming(model, name, own.program):
                 converter.add_exported_program(
                     own.program, input_names=own.inputs, output_names=own.outputs, state_names=own.states or None,
                     entrypoint_name=name,

@@ -34,6 +34,8 @@ class Asset:
     def __init__(self, path: str | Path, function: str | None = None):
         with importing("running a Core AI model"):
             from coreai.authoring import AIModelAsset
+            from coreai.runtime import NDArray
+        self._array = NDArray
         self.path = Path(path)
         if not is_asset(self.path):
             raise FormatError(f"{path}: it is no Core AI model: a folder with a program and its metadata")
@@ -59,14 +61,12 @@ class Asset:
         self, inputs: Mapping[str, Any], state: State | None = None, observe: Observe | None = None
     ) -> dict[str, Any]:
         """Run the function on named inputs; see `Program.predict`. Values on the way can't be observed."""
-        from coreai.runtime import NDArray as Given
-
         if observe is not None:
             raise UnsupportedError(f"{self.path}: values on the way of a Core AI model can't be observed")
         states = given_state(self.interface, state)
         tensors = to_tensors(self.interface.inputs, inputs)
-        given = {name: Given(np.ascontiguousarray(tensor.numpy())) for name, tensor in tensors.items()}
-        kept = {name: Given(np.ascontiguousarray(tensor.numpy())) for name, tensor in states.items()}
+        given = {name: self._array(np.ascontiguousarray(tensor.numpy())) for name, tensor in tensors.items()}
+        kept = {name: self._array(np.ascontiguousarray(tensor.numpy())) for name, tensor in states.items()}
         try:
             found = self._wait(self._function(given, kept or None))
         except Exception as error:  # of all kinds

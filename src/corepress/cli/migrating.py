@@ -1,0 +1,35 @@
+"""What `corepress migrate` does and shows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from corepress.cli import streams
+from corepress.cli.options import Destination
+
+
+def run(source: Path, to: Destination, precision: str, as_json: bool) -> None:
+    """Write a Core AI model of a package, and say so."""
+    from corepress.formats.read import load
+    from corepress.migrating.migrate import migrate
+    from corepress.sizes import size
+
+    model = load(source)
+    found = migrate(model, to.output, precision=precision, overwrite=to.overwrite)
+    sizes = model.size(), sum(path.stat().st_size for path in found.path.rglob("*") if path.is_file())
+    if as_json:
+        streams.document({
+            "output": str(to.output), "size_before": sizes[0], "size_after": sizes[1],
+            "functions": list(found.functions), "compressed": found.compressed, "notes": list(found.notes),
+        })  # fmt: skip
+        return
+    from corepress.cli.show import facts
+
+    facts([
+        ("written to", str(to.output)),
+        ("size", f"{size(sizes[0])} -> {size(sizes[1])}"),
+        ("functions", ", ".join(found.functions)),
+        ("compressed weights", str(found.compressed)),
+        *(("note", note) for note in found.notes),
+        ("next", f"corepress verify {source} {to.output} --data DATA compares it, as Apple's runtime runs it"),
+    ])  # fmt: skip

@@ -1,0 +1,209 @@
+"""Core AI models that are made of packages: Apple's own runtime runs them, and answers as ours does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import corepress
+from corepress import runtime
+from corepress.coreml import (
+    OpLinearQuantizerConfig,
+    OpMagnitudePrunerConfig,
+    OpPalettizerConfig,
+    OptimizationConfig,
+    linear_quantize_weights,
+    palettize_weights,
+    prune_weights,
+)
+from corepress.errors import ConfigError, FormatError, OutputError, UnsupportedError
+from tests.decoder import summing
+from tests.packages import saved
+
+pytest.importorskip("coreai_torch")
+DIGITS = "examples/digits.mlpackage"
+GROUPS = {"granularity": "per_grouped_channel", "group_size": 16}
+BLOCKS = {"granularity": "per_block", "block_size": 32}
+
+
+def palettized(**fields: Any) -> Any:
+    return palettize_weights, OpPalettizerConfig(weight_threshold=0, **fields)
+
+
+def quantized(**fields: Any) -> Any:
+    return linear_quantize_weights, OpLinearQuantizerConfig(weight_threshold=0, **fields)
+
+
+def pruned(**fields: Any) -> Any:
+    return prune_weights, OpMagnitudePrunerConfig(weight_threshold=0, target_sparsity=0.5, **fields)
+
+
+# What is done to the weight of a layer, in order.
+FORMS = {
+    **{f"palettized_{bits}": [palettized(nbits=bits)] for bits in (1, 2, 3, 4, 6, 8)},
+    "groups": [palettized(nbits=4, **GROUPS)],
+    "int8_tables": [palettized(nbits=4, lut_dtype="int8", **GROUPS)],
+    "vectors": [palettized(nbits=4, cluster_dim=2)],
+    "scaled_channels": [palettized(nbits=4, enable_per_channel_scale=True)],
+    "eight_bits": [quantized(dtype="int8")],
+    "uint8_with_offsets": [quantized(dtype="uint8", mode="linear")],
+    "int4_blocks": [quantized(dtype="int4", **BLOCKS)],
+    "uint4_blocks_with_offsets": [quantized(dtype="uint4", mode="linear", **BLOCKS)],
+    "sparse": [pruned()],
+    "sparse_palettized": [pruned(), palettized(nbits=4)],
+    "sparse_groups": [pruned(), palettized(nbits=4, **GROUPS)],
+    "sparse_int8": [pruned(), quantized(dtype="int8")],
+}
+
+
+def layers(folder: Path) -> Path:
+    """A linear layer for each form, with an output of its own: given the unit matrix, it answers with its weight."""
+    import coremltools as ct
+    from coremltools.converters.mil.mil import Builder as mb
+    from coremltools.converters.mil.mil import types
+
+    rng = np.random.default_rng(0)
+
+    @mb.program(input_specs=[mb.TensorSpec((64, 64), types.fp16)], opset_version=ct.target.iOS18)
+    def program(x):
+        return tuple(
+            mb.linear(x=x, weight=rng.normal(size=(64, 64)).astype(np.float16), name=name) for name in [*FORMS, "dense"]
+        )
+
+    return saved(program, folder / "layers.mlpackage")
+
+
+def test_weights_of_every_form_are_the_same_numbers_and_stay_compressed(tmp_path: Path) -> None:
+    model: Any = corepress.load(layers(tmp_path))
+    for step in range(2):
+        for name, steps in FORMS.items():
+            if step < len(steps):
+                compress, config = steps[step]
+                rules = OptimizationConfig(op_name_configs={name: config})
+                model = compress(model, rules, joint_compression=step > 0)
+    dense = {weight.name.partition("_weight")[0]: weight.dense() for weight in model.weights() if weight.size > 64}
+    found = corepress.migrate(model, tmp_path / "layers.aimodel")
+    assert found.compressed == len(FORMS)
+    assert [note for note in found.notes if "3 bits take 4" in note and "palettized_3" in note]
+    answers = runtime.load(tmp_path / "layers.aimodel").predict({"x": np.eye(64, dtype=np.float16)})
+    assert len(answers) == len(FORMS) + 1
+    for name, answer in answers.items():
+        # Apple's runtime subtracts offsets after it multiplied, and rounds both to float16: 255 steps are 6 here.
+        tolerance = 4 * 2**-11 * 6 if "offsets" in name else 0
+        np.testing.assert_allclose(answer, dense[name].T, rtol=0, atol=tolerance, err_msg=name)
+    # Core ML's file with 3 bits is 512 bytes smaller; sparse indices in groups are all kept.
+    size = sum(path.stat().st_size for path in (tmp_path / "layers.aimodel").iterdir())
+    assert size < model.size() + 512 + 3 * 64 * 64 // 8 + 64 * len(FORMS) + 20_000
+    assert size < 0.6 * 64 * 64 * 2 * len(FORMS)
+
+
+def test_a_package_of_float16_answers_in_float16(tmp_path: Path) -> None:
+    found = corepress.migrate(DIGITS, tmp_path / "digits.aimodel")
+    assert found == corepress.migrating.migrate.Migration(tmp_path / "digits.aimodel", ("main",), 0, ())
+    images = np.load("examples/digits_test.npz")["images"][:20, None]
+    samples = [{"image": image.astype(np.float16)} for image in images]
+    verified = corepress.verify(DIGITS, tmp_path / "digits.aimodel", samples)
+    # Each of a few layers rounds to 11 bits.
+    assert verified.worst.snr > 45 and verified.worst.top1 == 1
+
+
+def test_types_can_be_chosen(tmp_path: Path) -> None:
+    corepress.migrate(DIGITS, tmp_path / "digits.aimodel", precision="float32")
+    sample = {"image": np.load("examples/digits_test.npz")["images"][:1]}
+    exact = runtime.load(DIGITS, precision="float32").predict(sample)["logits"]
+    answer = runtime.load(tmp_path / "digits.aimodel").predict(sample)["logits"]
+    assert answer.dtype == np.float32
+    # The package's answer is float16.
+    np.testing.assert_allclose(answer, exact, rtol=2**-11, atol=1e-4)
+
+
+def test_a_state_goes_from_step_to_step(tmp_path: Path) -> None:
+    package = summing(tmp_path)
+    corepress.migrate(package, tmp_path / "summing.aimodel")
+    steps = [{"ids": np.array([[word]], np.int32)} for word in (3, 14, 15, 92, 65)]
+    ours, theirs = (runtime.load(path).run_sequence(steps) for path in (package, tmp_path / "summing.aimodel"))
+    for one, other in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(other["logits"], one["logits"], rtol=1e-4, atol=1e-4)
+    # The numbers do depend on the words before.
+    assert not np.allclose(theirs[1]["logits"], runtime.load(package).run_sequence(steps[1:2])[0]["logits"], atol=1e-2)
+    with pytest.raises(ConfigError, match="stateful"):
+        runtime.load(tmp_path / "summing.aimodel").predict(steps[0])
+
+
+def test_functions_keep_their_names(tmp_path: Path) -> None:
+    from tests.coreml.calibrated.test_functions import package
+
+    several = package(tmp_path)
+    found = corepress.migrate(several, tmp_path / "several.aimodel")
+    assert found.functions == ("decode", "prefill")
+    sample = {"x": np.random.default_rng(0).normal(size=(1, 64)).astype(np.float32)}
+    for name in found.functions:
+        ours, theirs = (
+            runtime.load(path, function=name).predict(sample) for path in (several, tmp_path / "several.aimodel")
+        )
+        (one,), (other,) = ours.values(), theirs.values()
+        np.testing.assert_allclose(other, one, rtol=1e-5, atol=1e-4)
+    with pytest.raises(ConfigError, match="there is no function 'train'; it has decode, prefill"):
+        runtime.load(tmp_path / "several.aimodel", function="train")
+
+
+def test_what_is_not_as_it_was_is_said(tmp_path: Path) -> None:
+    import coremltools as ct
+    from coremltools.converters.mil.mil import Builder as mb
+    from coremltools.converters.mil.mil import types
+
+    several = mb.TensorSpec((ct.converters.mil.mil.get_new_symbol(), 8), types.fp32)
+
+    @mb.program(input_specs=[several], opset_version=ct.target.iOS18)
+    def program(x):
+        return mb.linear(x=x, weight=np.ones((4, 8), np.float32))
+
+    model = ct.convert(
+        program, convert_to="mlprogram", inputs=[ct.TensorType("x", (ct.RangeDim(1, 5, default=2), 8))],
+        minimum_deployment_target=ct.target.iOS18, skip_model_load=True,
+    )  # fmt: skip
+    model.save(str(tmp_path / "flexible.mlpackage"))
+    found = corepress.migrate(tmp_path / "flexible.mlpackage", tmp_path / "flexible.aimodel")
+    assert found.notes == ("input 'x' takes 2x8 only: flexible shapes are not migrated",)
+
+
+def test_what_there_is_no_operation_for_is_named_and_nothing_is_written(tmp_path: Path) -> None:
+    import coremltools as ct
+    from coremltools.converters.mil.mil import Builder as mb
+    from coremltools.converters.mil.mil import types
+
+    @mb.program(input_specs=[mb.TensorSpec((4, 8), types.fp32)], opset_version=ct.target.iOS18)
+    def program(x):
+        return mb.scatter_along_axis(
+            data=x, indices=np.zeros((2, 8), np.int32), updates=np.ones((2, 8), np.float32), axis=0, mode="max",
+            name="largest",
+        )  # fmt: skip
+
+    package = saved(program, tmp_path / "scatter.mlpackage")
+    with pytest.raises(UnsupportedError, match="coreai-torch has nothing for scatter_along_axis 'largest'"):
+        corepress.migrate(package, tmp_path / "out.aimodel")
+    assert [path.name for path in tmp_path.iterdir()] == ["scatter.mlpackage"]
+
+
+def test_wrong_input_is_one_sentence(tmp_path: Path) -> None:
+    corepress.migrate(DIGITS, tmp_path / "digits.aimodel")
+    (tmp_path / "damaged.aimodel").mkdir()
+    for name in ("main.mlirb", "metadata.json"):
+        (tmp_path / "damaged.aimodel" / name).write_bytes(b"nothing")
+    (tmp_path / "empty.aimodel").mkdir()
+    with pytest.raises(OutputError, match="exists already"):
+        corepress.migrate(DIGITS, tmp_path / "digits.aimodel")
+    with pytest.raises(ConfigError, match=r"give it a name with the ending \.aimodel"):
+        corepress.migrate(DIGITS, tmp_path / "digits.mlpackage")
+    with pytest.raises(FormatError, match="Core AI can't load it"):
+        runtime.load(tmp_path / "damaged.aimodel")
+    with pytest.raises(FormatError, match="it is no Core AI model"):
+        runtime.load(tmp_path / "empty.aimodel")
+    with pytest.raises(ConfigError, match="image"):
+        runtime.load(tmp_path / "digits.aimodel").predict({})
+    before = {path.name: path.read_bytes() for path in (tmp_path / "digits.aimodel").iterdir()}
+    corepress.migrate(DIGITS, tmp_path / "digits.aimodel", overwrite=True)
+    assert before.keys() == {path.name for path in (tmp_path / "digits.aimodel").iterdir()}

@@ -81,7 +81,7 @@ class Statistics:
             # Sums of X and Y are taken apart from each other, since differences of all vectors take longer than these.
             original = original.float()
             self._cross.baddbmm_(original.mT, weighed, beta=before / count, alpha=2 / count)
-            change = (counts @ original).to(self._means) - mean
+            change = (counts.to(original) @ original).to(self._means) - mean
             self._means[1] += (change - (count - before) * self._means[1]) / count
         self._correction, self._drift, self._centred = _Once(), None, None
 

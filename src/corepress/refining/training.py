@@ -32,9 +32,9 @@ from corepress.sequences import Sample
 LATENT_WAY, WAY = 3.0, 0.2
 LATENT_RATE, RATE = 0.02, 0.01
 _WARM_UP = 0.05
-# How often the samples held back are looked at in all, and after how many looks without gain it is enough. (Before the
-# first gain it never is: much comes only as the rates fall.)
-_LOOKS, _PATIENCE = 20, 12
+# How often the samples held back are looked at in all, and after how many looks without gain it is enough: nearly all,
+# since much comes only as the rates fall, and before the first gain it never is.
+_LOOKS, _PATIENCE = 20, 18
 # Where the loss held back has grown by so much, the rates were too large for this network: from the best state on they
 # are a third.
 _TOO_MUCH = 3.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -235,7 +236,9 @@ def test_memory_does_not_grow_with_the_samples(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", _MEASURED, str(tmp_path / "net.mlpackage"), "64"],
         capture_output=True, text=True, check=True,
+        # Else glibc keeps some hundred MB of what was freed, which depends on the machine.
+        env={**os.environ, "MALLOC_MMAP_THRESHOLD_": str(1 << 20)},
     )  # fmt: skip
     grown = int(done.stdout.split()[-1])
-    # Budgets of 64 MB for values and for what vectors count, and what the allocator does not give back.
+    # Budgets of 64 MB for values and for what vectors count.
     assert grown < 400, f"{grown} MB more"

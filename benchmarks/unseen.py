@@ -32,6 +32,8 @@ CACHE = Path(tempfile.gettempdir(), "corepress-unseen")
 MARKS = "<!-- benchmarks/unseen.py writes from here -->", "<!-- to here -->"
 # New samples for each that there is.
 AUGMENTED = 4
+# Of refinement.
+STEPS = 1000
 
 
 def _config(row: Row) -> OptimizationConfig:
@@ -48,7 +50,7 @@ def _augmented(task: Task, row: Row, folder: Path) -> Any:
 
 
 def _refined(task: Task, row: Row, folder: Path) -> Any:
-    return corepress.refine(task.package, _fitted(task, row, folder), task.learnt).model
+    return corepress.refine(task.package, _augmented(task, row, folder), task.learnt, steps=STEPS).model
 
 
 def _plain(task: Task, row: Row, folder: Path) -> Any:
@@ -64,7 +66,7 @@ WAYS: Mapping[str, Callable[[Task, Row, Path], Any]] = {
     "corepress, data-free": _plain,
     "corepress, fitted": _fitted,
     "corepress, fitted, more samples made": _augmented,
-    "corepress, fitted, then refined": _refined,
+    "corepress, more samples made, then refined": _refined,
 }
 
 

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -73,6 +74,11 @@ def test_run(tmp_path) -> None:
     assert "inputs are missing: image" in fails("run", DIGITS)
 
 
+def alike(found: Any, expected: Any) -> None:
+    """Sums of another number of threads differ in their last bits."""
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_run_a_sequence(tmp_path) -> None:
     """Each step finds the state of the step before; the file of answers has the layout of a sequence."""
     package, (steps,) = decoder.package(tmp_path), decoder.sequences(1)
@@ -83,9 +89,10 @@ def test_run_a_sequence(tmp_path) -> None:
     found, expected = np.load(out), runtime.load(package).run_sequence(steps)
     assert set(found) == {f"{number}/logits" for number in range(len(steps))}
     for number, answer in enumerate(expected):
-        np.testing.assert_array_equal(found[f"{number}/logits"], answer["logits"])
+        alike(found[f"{number}/logits"], answer["logits"])
     document = json.loads(done.stdout)
-    assert document["steps"] == len(steps) and document["outputs"]["logits"]["max"] == expected[-1]["logits"].max()
+    assert document["steps"] == len(steps)
+    alike(document["outputs"]["logits"]["max"], expected[-1]["logits"].max())
     assert f"last of {len(steps)} steps" in corepress("run", package, "--data", tmp_path / "sequence.npz").stdout
     (tmp_path / "several").mkdir()
     for number in range(2):
@@ -95,7 +102,7 @@ def test_run_a_sequence(tmp_path) -> None:
             np.savez(folder / f"{place}.npz", **step)
     one = corepress("run", package, "--data", tmp_path / "several", "-o", tmp_path / "one.npz")
     assert "1 more" in one.stderr
-    np.testing.assert_array_equal(np.load(tmp_path / "one.npz")["logits"], expected[0]["logits"])
+    alike(np.load(tmp_path / "one.npz")["logits"], expected[0]["logits"])
     assert "--random has no effect here" in fails("run", package, "--random", "--data", tmp_path / "sequence.npz")
     assert "does not exist" in fails("run", package, "--data", tmp_path / "no.npz")
 

@@ -13,8 +13,8 @@ from tests.runtime.test_zoo import convert, distance
 from tests.runtime.zoo import NETWORKS
 
 pytest.importorskip("coreai_torch")
-# A loop, and a convolution; the others take long.
-QUICK = ("gru_tagger", "autoencoder")
+# Recurrences, and convolutions; the others take long.
+QUICK = ("lstm_tagger", "autoencoder")
 
 
 @pytest.mark.parametrize(

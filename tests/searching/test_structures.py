@@ -125,6 +125,7 @@ def test_weights_are_fitted_to_the_function_that_samples_run_through(tmp_path: P
     assert same_bytes(again.save(tmp_path / "a.mlpackage"), found.model.save(tmp_path / "b.mlpackage"))
 
 
+@pytest.mark.slow
 def test_the_command_that_a_search_writes_reads_samples_for_the_function(tmp_path: Path) -> None:
     path = two_functions(tmp_path, (64, 96))
     np.savez(tmp_path / "x.npz", x=np.concatenate([sample["x"] for sample in inputs("x", 400, 96)]))

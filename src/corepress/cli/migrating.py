@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 from corepress.cli import streams
 from corepress.cli.options import Destination
+from corepress.errors import importing
 
 
 def run(source: Path, to: Destination, precision: str, as_json: bool) -> None:
     """Write a Core AI model of a package, and say so."""
+    with importing("corepress migrate"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import coreai_torch  # noqa: F401  # its extra brings PyTorch, too
     from corepress.formats.read import load
     from corepress.migrating.migrate import migrate
     from corepress.sizes import size

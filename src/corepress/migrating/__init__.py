@@ -6,3 +6,8 @@
                      case of `compressed` there
 `decompositions.py`  operations of PyTorch that coreai-torch does not know; one more is one more entry of its table
 """
+
+from corepress.errors import importing
+
+with importing("a migration to Core AI"):
+    import torch as torch

@@ -199,6 +199,11 @@ def missing(module: str, what: str) -> MissingDependencyError:
     return error
 
 
+def first_line(error: BaseException) -> str:
+    """What an error of somebody else says first; its kind, where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 @contextmanager
 def importing(what: str) -> Iterator[None]:
     """Around imports: where one of EXTRAS is not installed, the error says that `what` needs it.

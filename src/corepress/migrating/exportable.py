@@ -13,7 +13,7 @@ from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing
 from torch.fx.traceback import annotate
 
 from corepress.runtime.executor import SPECIAL, Executor, Run, Values
-from corepress.runtime.plan import Computed, Step
+from corepress.runtime.plan import Computed, Step, reads
 
 # Of a node of the exported graph, what holds the operation of the package that it is a part of.
 STEP = "corepress_step"
@@ -111,21 +111,12 @@ class _Known(Run):
             return False
         if any(name not in self._real for _, name in step.held):
             return False
-        return all(_is_real(values.get(name)) for name in _read(step.arguments.values()))
+        return all(_is_real(values.get(name)) for name in reads(step))
 
 
 def _is_weight(value: Tensor) -> bool:
     """Whether a constant is one that takes part in arithmetic alone, and not a length, an index or a condition."""
     return value.is_floating_point() and value.numel() > 1
-
-
-def _read(arguments: Any) -> Iterator[str]:
-    """The names of computed values among arguments."""
-    for argument in arguments:
-        if isinstance(argument, list):
-            yield from _read(argument)
-        elif isinstance(argument, Computed):
-            yield argument.name
 
 
 def _is_real(value: Any) -> bool:

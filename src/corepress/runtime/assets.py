@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from corepress.errors import ConfigError, FormatError, UnsupportedError, importing
+from corepress.errors import ConfigError, FormatError, UnsupportedError, first_line, importing
 from corepress.formats.coreai.asset import is_asset
 from corepress.formats.features import Feature, Interface
 from corepress.runtime.runnable import Observe, State, given_state, in_steps
@@ -45,7 +45,7 @@ class Asset:
             self._context = AIModelAsset.load(self.path).executable()
             model = self._wait(self._context.__aenter__())
         except Exception as error:  # of all kinds
-            raise FormatError(f"{path}: Core AI can't load it: {_first_line(error)}") from error
+            raise FormatError(f"{path}: Core AI can't load it: {first_line(error)}") from error
         names = list(model.function_names)
         if function is not None and function not in names:
             raise ConfigError(f"{path}: there is no function {function!r}; it has {', '.join(sorted(names))}")
@@ -70,7 +70,7 @@ class Asset:
         try:
             found = self._wait(self._function(given, kept or None))
         except Exception as error:  # of all kinds
-            raise FormatError(f"{self.path}: Core AI can't run it: {_first_line(error)}") from error
+            raise FormatError(f"{self.path}: Core AI can't run it: {first_line(error)}") from error
         states.update({name: torch.from_numpy(np.array(value.numpy())) for name, value in kept.items()})
         return {name: np.array(found[name].numpy()) for name in self._function.desc.output_names}
 
@@ -99,7 +99,3 @@ def _interface(description: Any) -> Interface:
         features(description.output_names, description.output_descriptor),
         features(description.state_names, description.state_descriptor),
     )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

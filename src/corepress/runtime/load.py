@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from corepress.errors import ConfigError
+from corepress.errors import ConfigError, first_line
 from corepress.formats.coreai.asset import ASSET
 from corepress.formats.features import Interface, default_function, interface_of
 from corepress.formats.kinds import NETWORKS, PIPELINES
@@ -93,7 +93,7 @@ def interface(source: str | Path | Model | Networks, function: str | None = None
 
 def takes_custom(source: str | Path | Model | Networks) -> bool:
     """Whether functions of custom layers can be given for a model: for all but an ML program."""
-    return str(opened(source).spec.WhichOneof("Type")) != "mlProgram"
+    return not _is_coreai(source) and str(opened(source).spec.WhichOneof("Type")) != "mlProgram"
 
 
 def _is_coreai(source: Any) -> bool:
@@ -111,7 +111,7 @@ def _device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         if reason.startswith("Expected one of"):  # PyTorch lists all that it has a name for
             raise ConfigError(f"device {name!r} is not known; use cpu, cuda or mps") from error
         raise ConfigError(f"device {name!r} is not available on this machine: {reason}") from error

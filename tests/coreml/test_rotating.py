@@ -109,14 +109,29 @@ def test_the_rotation_is_orthogonal_and_spreads_every_direction(width: int) -> N
     assert not np.array_equal(turn, rotation(width, seed=1)) or width < 3
 
 
-@pytest.mark.parametrize("tied", [True, False])
-def test_answers_stay_and_all_of_the_stream_is_turned(tmp_path: Path, tied: bool) -> None:
-    source = package(tmp_path, tied=tied)
+def rotated(source: Path) -> tuple[corepress.Model, dict[str, Any], dict[str, Any]]:
+    """A package, turned, which answers as before; and the values of its constants before and after."""
     turned = rotate(source)
     expected, found = answers(source), answers(turned)
     assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
-    before = {weight.output: weight.dense() for weight in corepress.load(source).weights()}
-    after = {weight.output: weight.dense() for weight in turned.weights()}
+    before, after = (
+        {weight.output: weight.dense() for weight in model.weights()} for model in (corepress.load(source), turned)
+    )
+    return turned, before, after
+
+
+def check_in_coremltools(turned: corepress.Model, after: dict[str, Any], folder: Path) -> None:
+    """coremltools loads it, and reads these values."""
+    turned.save(folder / "turned.mlpackage")
+    for name, values in peer_weights(folder / "turned.mlpackage").items():
+        if name in after:
+            np.testing.assert_array_equal(values, after[name])
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_answers_stay_and_all_of_the_stream_is_turned(tmp_path: Path, tied: bool) -> None:
+    source = package(tmp_path, tied=tied)
+    turned, before, after = rotated(source)
     changed = {name for name in before if name not in after or not np.array_equal(before[name], after[name])}
     # Words, places, of each block seven weights, a bias of what writes, two gains; the last gain, or that and the head.
     assert len(changed) == 2 + 2 * (7 + 1 + 2) + (1 if tied else 2), sorted(changed)
@@ -125,10 +140,7 @@ def test_answers_stay_and_all_of_the_stream_is_turned(tmp_path: Path, tied: bool
     spread = [np.abs(values[table]).max() / np.sqrt((values[table] ** 2).mean()) for values in (before, after)]
     assert spread[1] < spread[0] / 2
     # It loads in coremltools, and takes a matrix more at most.
-    turned.save(tmp_path / "turned.mlpackage")
-    for name, values in peer_weights(tmp_path / "turned.mlpackage").items():
-        if name in after:
-            np.testing.assert_array_equal(values, after[name])
+    check_in_coremltools(turned, after, tmp_path)
     assert turned.size() <= corepress.load(source).size() + 4 * WIDTH * WIDTH + 1024
 
 
@@ -180,18 +192,11 @@ def test_half_precision_keeps_its_own_rounding(tmp_path: Path) -> None:
 def test_layer_norms_keep_their_means(tmp_path: Path, tied: bool) -> None:
     """GPT-2's kind: norms that subtract the mean, multiply and add, before the layers; with a table that reads, too."""
     source = package(tmp_path, "layer_norm", tied=tied)
-    turned = rotate(source)
-    expected, found = answers(source), answers(turned)
-    assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
-    before = {weight.output: weight.dense() for weight in corepress.load(source).weights()}
-    after = {weight.output: weight.dense() for weight in turned.weights()}
+    turned, before, after = rotated(source)
     changed = {name for name in before if name not in after or not np.array_equal(before[name], after[name])}
     # As above, and what each norm adds.
     assert len(changed) == 2 + 2 * (7 + 1 + 4) + (2 if tied else 3), sorted(changed)
-    turned.save(tmp_path / "turned.mlpackage")
-    for name, values in peer_weights(tmp_path / "turned.mlpackage").items():
-        if name in after:
-            np.testing.assert_array_equal(values, after[name])
+    check_in_coremltools(turned, after, tmp_path)
 
 
 @pytest.mark.parametrize("width", [1, 2, 6, 48, 576])

@@ -22,6 +22,7 @@ from corepress.coreml import (
 from corepress.errors import ConfigError, FormatError, OutputError, UnsupportedError
 from tests.decoder import summing
 from tests.packages import saved
+from tests.structures import classifier
 
 pytest.importorskip("coreai_torch")
 DIGITS = "examples/digits.mlpackage"
@@ -148,6 +149,17 @@ def test_functions_keep_their_names(tmp_path: Path) -> None:
         np.testing.assert_allclose(other, one, rtol=1e-5, atol=1e-4)
     with pytest.raises(ConfigError, match="there is no function 'train'; it has decode, prefill"):
         runtime.load(tmp_path / "several.aimodel", function="train")
+
+
+def test_a_classifier_gives_its_probabilities(tmp_path: Path) -> None:
+    package = classifier(tmp_path)
+    found = corepress.migrate(package, tmp_path / "classifier.aimodel")
+    assert found.notes == ("the output is the probabilities of the classes: the label 'classLabel' is not migrated",)
+    sample = {"x": np.random.default_rng(0).normal(size=(1, 64)).astype(np.float32)}
+    ours, theirs = (runtime.load(path).predict(sample) for path in (package, tmp_path / "classifier.aimodel"))
+    assert list(theirs) == ["classLabel_probs"]
+    expected = np.array(list(ours["classLabel_probs"].values()))
+    np.testing.assert_allclose(theirs["classLabel_probs"].ravel(), expected, rtol=1e-4, atol=1e-6)
 
 
 def test_what_is_not_as_it_was_is_said(tmp_path: Path) -> None:

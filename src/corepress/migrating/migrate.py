@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch.fx.traceback import preserve_node_meta
 
-from corepress.errors import CorepressError, UnsupportedError, importing
+from corepress.errors import CorepressError, UnsupportedError, first_line, importing
 from corepress.fields import some
 from corepress.formats.atomic import check_destination, replacing
 from corepress.formats.coreai.asset import ASSET
@@ -130,8 +130,9 @@ class _Exported:
 def _exported(model: Model, name: str, forms: Mapping[str, Constant], precision: Precision) -> _Exported:
     program = load_program(model, model.spec, torch.device("cpu"), precision, name, widens=False)
     executor = program.module
+    types = dict(zip(executor.plan.output_names, executor.output_types, strict=True))
     executor.plan = without_labels(executor.plan)
-    executor.output_types = executor.output_types[: len(executor.plan.outputs)]
+    executor.output_types = [types.get(name) for name in executor.plan.output_names]
     packed = {program.constants[output]: form for output, form in forms.items() if output in program.constants}
     module = Exportable(executor, packed, program.make_state()).eval()
     given = next(iter(random_inputs(program.interface, 0, 1, domains(program))))
@@ -140,12 +141,8 @@ def _exported(model: Model, name: str, forms: Mapping[str, Constant], precision:
         warnings.simplefilter("ignore")
         found = torch.export.export(module, tuple(tensors), strict=False).run_decompositions(decompositions())
     states = [module.state_buffers()[buffer] for buffer in found.graph_signature.buffers_to_mutate.values()]
-    notes = tuple(_notes(program))
-    # Without its label a classifier gives the probabilities last, under the name of what computes them.
-    outputs = list(executor.plan.output_names)
-    if program.interface.label:
-        outputs[-1] = program.interface.probabilities or outputs[-1]
-    return _Exported(found, list(executor.plan.inputs), outputs, states, notes)
+    plan = executor.plan
+    return _Exported(found, list(plan.inputs), list(plan.output_names), states, tuple(_notes(program)))
 
 
 def _notes(program: Program) -> Iterator[str]:
@@ -167,15 +164,14 @@ def _naming(model: Model, function: str, program: torch.export.ExportedProgram |
     except CorepressError:
         raise
     except Exception as error:  # of all kinds
-        text = str(error).strip() or type(error).__name__
-        unknown = set(re.findall(r"aten\.\w+\.\w+", text)) if program is not None else set()
+        unknown = set(re.findall(r"aten\.\w+\.\w+", str(error))) if program is not None else set()
         steps = [] if program is None else [
             node.meta.get("custom", {}).get(STEP) for node in program.graph.nodes if str(node.target) in unknown
         ]  # fmt: skip
         if named := list(dict.fromkeys(step for step in steps if step)):
             reason = f"coreai-torch has nothing for {', '.join(named)} ({', '.join(sorted(unknown))} of PyTorch)"
         else:
-            reason = text.splitlines()[0]
+            reason = first_line(error)
         raise UnsupportedError(f"{model.path}: function {function!r} can't be migrated: {reason}") from error
 
 
@@ -191,7 +187,8 @@ def _write(exported: Mapping[str, _Exported], model: Model, folder: Path) -> Non
                     own.program, input_names=own.inputs, output_names=own.outputs, state_names=own.states or None,
                     entrypoint_name=name,
                 )  # fmt: skip
-        program = converter.to_coreai()
+        with _naming(model, ", ".join(exported)):
+            program = converter.to_coreai()
         inner = folder / "inner.aimodel"
         program.save_asset(inner)
     for part in inner.iterdir():

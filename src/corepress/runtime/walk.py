@@ -68,13 +68,17 @@ def _nothing(name: str, value: Any) -> None:
 
 def without_labels(plan: Block) -> Block:
     """A plan that gives the probabilities of a classifier as a tensor, in the place of its label and its dictionary."""
-    labelled = {name: step for step in plan.steps if step.kind == "classify" for name in step.outputs}
-    if not labelled:
+    classifying = [step for step in plan.steps if step.kind == "classify"]
+    if not classifying:
         return plan
+    labelled = {name for step in classifying for name in step.outputs}
+    named = list(zip(plan.outputs, plan.output_names, strict=True))
+    kept = [pair for pair in named if not (isinstance(pair[0], Computed) and pair[0].name in labelled)]
+    # They go out under the name of the dictionary.
+    kept += [(step.arguments["probabilities"], step.outputs[-1]) for step in classifying]
+    outputs, names = zip(*kept, strict=True)
     steps = [step for step in plan.steps if step.kind != "classify"]
-    others = [output for output in plan.outputs if not (isinstance(output, Computed) and output.name in labelled)]
-    probabilities = [step.arguments["probabilities"] for step in plan.steps if step.kind == "classify"]
-    return replace(plan, steps=steps, outputs=(*others, *probabilities))
+    return replace(plan, steps=steps, outputs=outputs, output_names=names)
 
 
 @torch.no_grad()

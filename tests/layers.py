@@ -91,6 +91,7 @@ ALLOWED: dict[str, set[str]] = {
         "refining", "verification", "torch", "algorithms/learned", "metrics", "split", "sequences", "engine", "errors",
         "resuming",
     },
+    "torch/core_ai": {"migrating", "torch", "weights", "fields", "errors"},
     "torch/searching": {"searching", "torch", "engine", "threads"},
     "cli": {
         "migrating", "refining", "searching", "description", "linting", "verification", "reports", "recipe", "coreml",

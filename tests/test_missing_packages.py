@@ -50,6 +50,11 @@ IMPORTS = [
         "a search on a cluster needs Ray: pip install 'corepress[ray]'",
     ),
     (
+        "coreai_torch",
+        "corepress.torch.for_coreai(torch.nn.Linear(8, 8))",
+        "corepress.torch.for_coreai needs coreai-torch: pip install 'corepress[coreai]'",
+    ),
+    (
         "torchao",
         "corepress.torch.quantization.CoreMLQuantizer()",
         "CoreMLQuantizer needs torchao: pip install 'corepress[pt2e]'",

@@ -8,6 +8,7 @@ its indices or integers, and a mask beside them; tables of integers with a scale
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from functools import singledispatch
 from typing import Any
@@ -17,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from corepress.errors import importing
 from corepress.weights import Palettized, Quantized, Sparse, decompress
 
 # Of an index, which coreai-torch 0.4 can store.
@@ -47,6 +49,13 @@ class Constant(nn.Module):
         """See the class."""
         parts = dict(self.named_buffers(recurse=False))
         return self._dense(parts if self.inner is None else {**parts, "values": self.inner()})
+
+
+def know_operations(purpose: str) -> None:
+    """Let PyTorch know the operations that `Constant` calls; MissingDependencyError without coreai-torch."""
+    with importing(purpose), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import coreai_torch._compression.custom_layers  # noqa: F401
 
 
 @singledispatch

@@ -21,7 +21,7 @@ from corepress.formats.kinds import PIPELINES
 from corepress.formats.mlprogram import Model
 from corepress.formats.neural_network import Model as Networks
 from corepress.formats.read import load as read_model
-from corepress.migrating.constants import Constant, compressed
+from corepress.migrating.constants import Constant, compressed, know_operations
 from corepress.migrating.decompositions import decompositions
 from corepress.migrating.exportable import STEP, Exportable
 from corepress.runtime.domains import domains
@@ -89,10 +89,7 @@ def migrate(
         >>> cto.verify("model.mlpackage", "model.aimodel").ok
         True
     """
-    with importing("a migration to Core AI"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        # Registers the operations of compressed weights, which coreai-opt leaves in modules, too.
-        import coreai_torch._compression.custom_layers  # noqa: F401
+    know_operations("a migration to Core AI")
     destination = Path(output)
     source = model if isinstance(model, Model | Networks) else read_model(model)
     sources = () if source.path is None else (Path(source.path),)

@@ -7,7 +7,7 @@ exactly what the buffers stand for.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from enum import Enum
 from typing import Any
 
@@ -56,8 +56,7 @@ class CompressionMetadata:
 
     def register(self, module: nn.Module) -> None:
         """Make buffers of it; those that the parameter had before go."""
-        for name in [name for name in module._buffers if name.startswith(_buffer(self.param_name, ""))]:
-            delattr(module, name)
+        forget(module, _buffer(self.param_name, ""))
         for key, value in attrs.asdict(self).items():
             if key != "param_name" and value is not None:
                 module.register_buffer(_buffer(self.param_name, key), torch.as_tensor(value))
@@ -81,6 +80,19 @@ class CompressionMetadata:
 
 def _buffer(param_name: str, key: str) -> str:
     return SEPARATOR.join((PREFIX, param_name, key))
+
+
+def forget(module: nn.Module, prefix: str = PREFIX) -> None:
+    """Remove the buffers of a module itself whose names begin so."""
+    for name in [name for name in module._buffers if name.startswith(prefix)]:
+        delattr(module, name)
+
+
+def described(model: nn.Module) -> Iterator[Slot]:
+    """Each place in a model that holds a parameter with buffers that say what it is made of."""
+    for module_name, module in model.named_modules():
+        for name in CompressionMetadata.from_state_dict(dict(module.named_buffers(recurse=False))):
+            yield Slot(module, module_name, name)
 
 
 def register_version(model: nn.Module) -> None:

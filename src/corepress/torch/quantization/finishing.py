@@ -53,6 +53,12 @@ def _insert_pair(graph: fx.Graph, node: fx.Node, scale: float, zero_point: int) 
     node.replace_all_uses_with(pair, delete_user_cb=lambda user: user is not quantized)
 
 
+def pairs(graph: fx.Graph) -> list[tuple[fx.Node, fx.Node]]:
+    """The nodes that `_insert_pair` put into a graph."""
+    found = [node for node in graph.nodes if node.target is torch.quantize_per_tensor]
+    return [(node, user) for node in found for user in node.users if user.target == "dequantize"]
+
+
 def finish_layers(model: fx.GraphModule) -> None:
     """Put each layer back into its place, its batch norm folded in and its weight made of integers."""
     layers = {name: module for name, module in model.named_modules() if isinstance(module, FakeQuantizedLayer)}

@@ -94,7 +94,10 @@ def search_twin(row: Array, plain: tuple[Array, Array], lowest: int, highest: in
     coarse = best[2]
     for step in (-np.float32(0.05), np.float32(0.05)):
         best = better(coarse + step, zero)
-    if not symmetric:
+    if symmetric:
+        half = np.float32((highest - lowest) // 2)
+        best = better(half / (half + np.float32(0.5)), zero)
+    else:
         fine = best[2]
         for at in (max(zero - one, first), min(zero + one, last)):
             best = better(fine, at)

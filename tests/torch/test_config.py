@@ -18,7 +18,9 @@ from corepress.torch.palettization import (
     SKMPalettizerConfig,
 )
 from corepress.torch.quantization import (
+    LinearQuantizerConfig,
     ModulePostTrainingQuantizerConfig,
+    PostTrainingQuantizer,
     PostTrainingQuantizerConfig,
     QuantizationScheme,
 )
@@ -154,3 +156,46 @@ def test_enumerations_of_coremltools_will_do() -> None:
     assert config.granularity is base.PalettizationGranularity.per_grouped_channel
     scheme = ModulePostTrainingQuantizerConfig(quantization_scheme=peer.quantization.QuantizationScheme.affine)
     assert scheme.quantization_scheme is QuantizationScheme.affine
+
+
+def test_presets_are_those_of_coreai_opt() -> None:
+    quantized = PostTrainingQuantizerConfig.from_preset("w4_per_block", block_size=16).global_config
+    assert (quantized.dtype_name, quantized.block_size, quantized.quantization_scheme.value) == (
+        "int4",
+        (16,),
+        "symmetric",
+    )
+    assert [PostTrainingQuantizerConfig.from_preset(name).global_config.dtype_name for name in ("w8", "w4")] == [
+        "int8",
+        "int4",
+    ]
+    for config in (PostTrainingPalettizerConfig, SKMPalettizerConfig):
+        tables = [config.from_preset(name).global_config for name in ("w8", "w6", "w4")]
+        assert [(table.n_bits, table.group_size) for table in tables] == [(8, None), (6, 16), (4, 16)]
+    trained = LinearQuantizerConfig.from_preset("w4", algorithm="learnable").global_config
+    assert (trained.weight_n_bits, trained.quantizes_activations, trained.algorithm) == (4, False, "learnable")
+    with pytest.raises(ConfigError, match="LinearQuantizerConfig has no preset 'w2'; those that it has: w8, w4"):
+        LinearQuantizerConfig.from_preset("w2")
+    with pytest.raises(ConfigError, match="has no preset 'w8'; those that it has: none"):
+        base.OptimizationConfig.from_preset("w8")
+    with pytest.raises(ConfigError, match="group_sise"):
+        PostTrainingPalettizerConfig.from_preset("w4", group_sise=8)
+
+
+@pytest.mark.parametrize("name", ["w8", "w4", "w4_per_block"])
+@pytest.mark.parametrize("shape", [(64, 64), (16, 32, 3, 3)])
+def test_presets_lose_no_more_than_those_of_coreai_opt(name, shape) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(64, 64) if len(shape) == 2 else nn.Conv2d(32, 16, 3))
+    weight = model[0].weight.detach()
+    small = PostTrainingQuantizer(model, PostTrainingQuantizerConfig.from_preset(name)).compress()
+    # coreai-opt 0.4: the integers from least to most stand for -max|w| to max|w| of a channel, or of 32 of its inputs.
+    blocks = (
+        weight.reshape(shape[0], shape[1] // 32, 32, -1)
+        if name == "w4_per_block"
+        else weight.reshape(shape[0], 1, -1, 1)
+    )
+    least = -128 if name == "w8" else -8
+    scale = blocks.abs().amax((2, 3), keepdim=True) / (-least - 0.5)
+    theirs = (torch.round(blocks / scale).clamp(least, -least - 1) * scale - blocks).square().sum()
+    assert (small[0].weight - weight).square().sum() <= theirs

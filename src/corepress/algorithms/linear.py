@@ -39,7 +39,8 @@ def quantize(
     `block_sizes`: for each axis the elements that share a scale; 0 for all.
     `scale_dtype`: float16 or float32; by default that of the weight, else float32.
     `scale_search`: for each block also try scales that clip its largest values, refitted by least squares, and
-    all integers of the type; keeps the better of the search and the plain range, so the error never grows.
+    all integers of the type, also spread from -max|w| to max|w| as coreai-opt does; keeps the best of them and
+    the plain range, so the error never grows.
     `mask`: bool, of the weight's shape; the integers are 0 where it is False (`Sparse` ignores them).
 
     Gives `data` int8 or uint8 of the weight's shape, `scale` and `offset` (of the type of `data`, or None) with

@@ -141,6 +141,8 @@ class OptimizationConfig(Levels):
 
     _levels: ClassVar[tuple[str, ...]] = ("module_name_configs", "module_type_configs")
     _module_config: ClassVar[type[ModuleOptimizationConfig]] = ModuleOptimizationConfig
+    # The fields of a module's configuration that coreai-opt knows by a name.
+    _presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     # Whether a configuration that names nothing means the defaults for everything.
     _global_by_default: ClassVar[bool] = False
 
@@ -209,6 +211,18 @@ class OptimizationConfig(Levels):
     def from_yaml(cls: type[O], yml: str | Path | IO[str] | IO[bytes]) -> O:
         """Build from a YAML file, by its path or open; the structure is that of `from_dict`."""
         return cls.from_dict(fields.read_yaml(yml) or {})
+
+    @classmethod
+    def from_preset(cls: type[O], name: str, **changed: Any) -> O:
+        """An addition: the configuration for every module that coreai-opt has as a preset of that name.
+
+        Of the classes that quantize "w8", "w4" and "w4_per_block" (but for training), of those that palettize after
+        training "w8", "w6" and "w4". `changed`: fields of a module's configuration that are to be other than there.
+        """
+        if name not in cls._presets:
+            known = ", ".join(cls._presets) or "none"
+            raise ConfigError(f"{cls.__name__} has no preset {name!r}; those that it has: {known}")
+        return cls.from_dict({"global_config": {**cls._presets[name], **changed}})
 
     def as_dict(self) -> dict[str, Any]:
         return attrs.asdict(self)

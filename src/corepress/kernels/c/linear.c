@@ -209,7 +209,8 @@ static double squared_error(const float *values, int64_t size, Scale at, const P
 }
 
 /* A scale and zero point of less squared error than the plain ones, or these: the best of 0.4 to 1.1 times the plain
- * scale, then of its neighbours, then of those of its zero point. */
+ * scale, then of its neighbours, then of the scale that spreads all integers over the range, or of the neighbours of its
+ * zero point. */
 static Scale better_scale(const float *values, int64_t size, Scale plain, const Plan *plan) {
     const float inverse = 1 / plain.scale, first = (float)plan->lowest, last = (float)plan->highest;
     Fit best = {INFINITY, 1, 1, plain.zero};
@@ -218,6 +219,10 @@ static Scale better_scale(const float *values, int64_t size, Scale plain, const 
     const float coarse = best.factor;
     for (int side = -1; side <= 1; side += 2)
         best = better_fit(best, values, size, inverse, coarse + (float)side * 0.05f, plain.zero, plan);
+    if (plan->symmetric) {
+        const float half = (float)((plan->highest - plan->lowest) / 2);
+        best = better_fit(best, values, size, inverse, half / (half + 0.5f), plain.zero, plan);
+    }
     const float fine = best.factor;
     for (int side = -1; side <= 1 && !plan->symmetric; side += 2)
         best = better_fit(best, values, size, inverse, fine, MIN(MAX(plain.zero + (float)side, first), last), plan);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -28,6 +29,12 @@ from corepress.weights import Palettized, Quantized
 log = logging.getLogger(__name__)
 
 Array = NDArray[Any]
+# Those of coreai-opt.
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "w8": {"n_bits": 8},
+    "w6": {"n_bits": 6, "granularity": "per_grouped_channel", "group_size": 16},
+    "w4": {"n_bits": 4, "granularity": "per_grouped_channel", "group_size": 16},
+}
 
 
 @define

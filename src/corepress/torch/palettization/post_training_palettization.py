@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from attrs import define
 from torch import nn
@@ -14,7 +15,13 @@ from corepress.torch.optimization_config import (
     ModuleOptimizationConfig,
     OptimizationConfig,
 )
-from corepress.torch.palettization.cluster import ModulePaletteConfig, Palettizing, palettize_weight, warn_of_conversion
+from corepress.torch.palettization.cluster import (
+    PRESETS,
+    ModulePaletteConfig,
+    Palettizing,
+    palettize_weight,
+    warn_of_conversion,
+)
 from corepress.torch.parameters import Parameter, borrowing_copy_of
 from corepress.torch.rewrite import Action, rewrite
 
@@ -76,6 +83,7 @@ class PostTrainingPalettizerConfig(OptimizationConfig):
     """
 
     _module_config: ClassVar[type[ModuleOptimizationConfig]] = ModulePostTrainingPalettizerConfig
+    _presets: ClassVar[Mapping[str, Mapping[str, Any]]] = PRESETS
     _global_by_default: ClassVar[bool] = True
 
 

@@ -23,7 +23,13 @@ from corepress.torch.optimization_config import (
     ModuleOptimizationConfig,
     OptimizationConfig,
 )
-from corepress.torch.palettization.cluster import ModulePaletteConfig, Palettizing, palettize_weight, warn_of_conversion
+from corepress.torch.palettization.cluster import (
+    PRESETS,
+    ModulePaletteConfig,
+    Palettizing,
+    palettize_weight,
+    warn_of_conversion,
+)
 from corepress.torch.palettization.fisher import LossFunction, fisher_diagonal, normalized
 from corepress.torch.parameters import Parameter, bake_parametrizations, copy_of, has_parametrizations
 from corepress.torch.rewrite import Action, rewrite
@@ -81,6 +87,7 @@ class SKMPalettizerConfig(OptimizationConfig):
     """
 
     _module_config: ClassVar[type[ModuleOptimizationConfig]] = ModuleSKMPalettizerConfig
+    _presets: ClassVar[Mapping[str, Mapping[str, Any]]] = PRESETS
     _global_by_default: ClassVar[bool] = True
 
     calibration_nsamples: int = integer(128, least=1)

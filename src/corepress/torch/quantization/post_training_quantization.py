@@ -121,6 +121,13 @@ class PostTrainingQuantizerConfig(OptimizationConfig):
     """
 
     _module_config: ClassVar[type[ModuleOptimizationConfig]] = ModulePostTrainingQuantizerConfig
+    _presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "w8": {"weight_dtype": "int8", "scale_search": True},
+        "w4": {"weight_dtype": "int4", "scale_search": True},
+        "w4_per_block": {
+            "weight_dtype": "int4", "granularity": "per_block", "block_size": 32, "scale_search": True
+        },
+    }  # fmt: skip
     _global_by_default: ClassVar[bool] = True
 
     def __attrs_post_init__(self) -> None:

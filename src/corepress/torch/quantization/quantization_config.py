@@ -159,6 +159,10 @@ class LinearQuantizerConfig(OptimizationConfig):
     """
 
     _module_config: ClassVar[type[ModuleOptimizationConfig]] = ModuleLinearQuantizerConfig
+    _presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "w8": {"weight_dtype": "qint8", "activation_dtype": "float32"},
+        "w4": {"weight_dtype": "qint4", "activation_dtype": "float32"},
+    }
     _global_by_default: ClassVar[bool] = True
 
     non_traceable_module_names: list[str] = field(factory=list, converter=_words)

@@ -110,7 +110,9 @@ def _varied(
     for feature in features:
         domain = known.get(feature.name)
         if feature.name in tokens:
-            vocabulary = Vocabulary((sample[feature.name] for sample in given), tokens[feature.name])
+            token = tokens[feature.name]
+            rows = None if token.rows is None else token.rows()
+            vocabulary = Vocabulary((sample[feature.name] for sample in given), int(token.high), rows)
             found[feature.name] = partial(_tokens, vocabulary)
             texts = Texts(given, feature.name, vocabulary) if len(tokens) == 1 else None
         elif feature.kind == "image" or looks_like_picture(feature):

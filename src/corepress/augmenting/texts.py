@@ -16,8 +16,8 @@ from corepress.augmenting.tokens import Ids, Vocabulary, flat
 
 Step = Mapping[str, NDArray[Any]]
 
-# How often a text that is put behind another is there as a whole, not in part.
-_WHOLE = 0.5
+# How often a text that is put behind another is there as a whole, not in part; and how often all room is taken.
+_WHOLE, _FULL = 0.5, 0.5
 
 
 class Texts:
@@ -33,7 +33,8 @@ class Texts:
         or where it isn't known what an input holds there."""
         tokens = flat(sample[self.name])
         length, (first, last) = len(tokens) - _padding(tokens), self._words(tokens)
-        more = self._more(int(random.integers(0, len(tokens) - length + 1)), random)
+        room = len(tokens) - length
+        more = self._more(room if random.random() < _FULL else int(random.integers(0, room + 1)), random)
         if not len(more) or first == last or last > length:
             return sample
         tokens[last : length + len(more)] = np.concatenate([more, tokens[last:length]])

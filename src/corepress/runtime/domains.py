@@ -7,10 +7,12 @@ kind of such operations is a function of `_READERS`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -21,6 +23,7 @@ from corepress.runtime.plan import Computed, Held, Step
 from corepress.runtime.program import Program
 from corepress.runtime.runnable import Runnable
 from corepress.runtime.stages.pipeline import Pipeline
+from corepress.runtime.streamed import Streamed
 
 Array = NDArray[np.float64]
 
@@ -28,10 +31,14 @@ Array = NDArray[np.float64]
 @dataclass(frozen=True)
 class Domain:
     """`kind`: "index", whole numbers from 0 to `high`, rows of a table; "mask", 0 or 1; "bias", what is added to scores
-    of attention, 0 or a large negative number; "pixels", from 0 to `high`, which is 1 or 255."""
+    of attention, 0 or a large negative number; "pixels", from 0 to `high`, which is 1 or 255.
+
+    `rows`: reads the rows of the table that an index is looked up in, (high + 1, numbers), where there is one.
+    """
 
     kind: str
     high: float = 1
+    rows: Callable[[], NDArray[Any]] | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -154,17 +161,23 @@ def _rows(step: Step, origins: Mapping[str, _Origin], held: Mapping[str, Any]) -
     table = step.arguments.get(key)
     if not isinstance(table, Held) or not step.arguments:
         return
+    axis = -1 if step.kind.startswith("embedding") else step.arguments.get("axis", 0)  # of those: outputs by inputs
     shape = tuple(held[table.name].shape)
-    if step.kind.startswith("embedding"):
-        size = shape[-1]  # outputs by inputs
-    else:
-        axis = step.arguments.get("axis", 0)
-        if not isinstance(axis, int) or not -len(shape) <= axis < len(shape):
-            return
-        size = shape[axis]
+    if not isinstance(axis, int) or not -len(shape) <= axis < len(shape):
+        return
+    known = isinstance(held[table.name], Tensor | Streamed)
     for origin in _origins(step.arguments.get(index), origins):
-        if size - 1 - origin.shift > 0:
-            yield origin.feature, Domain("index", size - 1 - origin.shift)
+        rows = partial(_rows_of, held[table.name], axis, int(origin.shift)) if known else None
+        if shape[axis] - 1 - origin.shift > 0:
+            yield origin.feature, Domain("index", shape[axis] - 1 - origin.shift, rows)
+
+
+def _rows_of(table: Tensor | Streamed, axis: int, first: int) -> NDArray[Any]:
+    """The rows of a table from the first on, (rows, numbers)."""
+    tensor = table.read() if isinstance(table, Streamed) else table
+    rows = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).movedim(axis, 0)[max(first, 0) :]
+    found: NDArray[Any] = rows.reshape(len(rows), -1).numpy(force=True)
+    return found
 
 
 def _one_hot(step: Step, origins: Mapping[str, _Origin], held: Mapping[str, Any]) -> Found:

@@ -40,9 +40,10 @@ def augment(
 ) -> list[dict[str, Array]]:
     """More samples for a model, made of those that there are, for methods that learn from samples.
 
-    What an input holds is read off the program. Of tokens, rows of a table of words, some or all are replaced: half of
-    them by tokens of the samples, as often as these have them, half by any of the vocabulary. Where a text ends in
-    padding, parts of other texts go on in some of its place, and masks follow. What begins and ends a text stays.
+    What an input holds is read off the program. Of tokens, rows of a table of words, some or all are replaced by such
+    as the model takes for alike, whose rows are near; then some or all by any others, half of them tokens of the
+    samples, as often as these have them, half any of the vocabulary that training met. Where a text ends in padding,
+    parts of other texts go on in some or all of its place, and masks follow. What begins and ends a text stays.
     Pictures are cropped, turned into their mirror image, made brighter or darker, with more or less contrast and
     colour, and mixed with others; other numbers are mixed. All else, such as positions and whole numbers of unknown
     meaning, stays as it is in the sample that a new one is made of.
@@ -93,7 +94,7 @@ def _new(
     one, other = (given[int(random.integers(len(given)))] for _ in range(2))
     if texts is not None:
         one = texts.longer(one, random)
-    share = float(random.random())
+    share = float(random.random()) ** 2  # mostly few: then more of a text stays
     return {
         name: varied[name](value, other[name], share, random) if name in varied else value.copy()
         for name, value in one.items()

@@ -188,6 +188,7 @@ def test_the_command_and_the_one_at_the_head_of_its_recipe(package, tmp_path) ->
     assert "it needs --activations" in fails(
         "search", package, "-o", out, "--bits", 4, *given[-4:-2], "--activation-loss", 2
     )
+    assert "it needs --method fitted" in fails("search", package, "-o", out, "--bits", 4, *given[-4:-2], "--augment", 2)
 
 
 @pytest.mark.parametrize(

@@ -23,12 +23,13 @@ def values(model: corepress.Model) -> list[np.ndarray]:
     return [weight.dense() for weight in model.weights()]
 
 
+@pytest.mark.parametrize("augment", [0, 20])
 def test_fitted_drafts_are_what_their_recipes_make_though_they_keep_what_is_alike(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, augment: int
 ) -> None:
     learnt, asked = digits(), []
     subject = PackageSubject(
-        corepress.load(DIGITS), forms=["palettized", "quantized", "sparse", "joint"], learnt=learnt
+        corepress.load(DIGITS), forms=["palettized", "quantized", "sparse", "joint"], learnt=learnt, augment=augment
     )
     original = sensitivity.of_vectors
     monkeypatch.setattr(

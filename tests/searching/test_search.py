@@ -73,8 +73,9 @@ def test_what_the_recipe_makes_has_the_same_bytes(samples, tmp_path):
 
 
 @pytest.mark.slow
-def test_fitted_results_repeat_from_the_recipe_and_the_samples(samples, tmp_path):
-    found = cto.search(DIGITS, samples, bits=2.5, method="fitted", **QUICK)
+@pytest.mark.parametrize("augment", [0, 30])
+def test_fitted_results_repeat_from_the_recipe_and_the_samples(samples, augment):
+    found = cto.search(DIGITS, samples, bits=2.5, method="fitted", augment=augment, **QUICK)
     learnt, _ = cto.hold_back(samples)
     again = recipe.run(DIGITS, recipe.parse(found.recipe), spare_constants=True, sample_data=learnt)
     for one, other in zip(found.model.weights(), again.weights(), strict=True):
@@ -265,6 +266,8 @@ def test_what_stays_as_it_is_is_told_of(at_four_bits):
         ({"data": [{"image": np.full((1, 1, 8, 8), math.nan, "f4")}]}, (ConfigError, DataError), "finite|NaN"),
         ({"method": "magic"}, ConfigError, 'method=.magic.: it must be "plain" or "fitted"'),
         ({"cost": "gold"}, ConfigError, 'cost=.gold.: it must be "size" or "speed"'),
+        ({"augment": 9}, ConfigError, 'augment=9 has no effect without method="fitted"'),
+        ({"augment": -1, "method": "fitted"}, ConfigError, "augment=-1: it must be 0 or more"),
         ({"points": 0}, ConfigError, "points=0: at least 1 is needed"),
         ({"min_group": 0}, ConfigError, "min_group=0: at least 1 is needed"),
         ({"forms": []}, ConfigError, "it must be a list of at least one of palettized"),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from corepress.cli import streams
 from corepress.cli.declare import Option
-from corepress.cli.options import Destination, Refine, Running
+from corepress.cli.options import Augment, Destination, Refine, Running
 from corepress.cli.reporting import Page
 from corepress.cli.words import translate
 from corepress.errors import ConfigError, Missed
@@ -68,6 +68,7 @@ class Among:
         Literal["plain", "fitted"],
         Option("--method", help="Whether what is made learns from --data, which takes longer."),
     ] = "plain"
+    augment: Augment = None
     cost: Annotated[
         Literal["size", "speed"],
         Option("--cost", help="With speed, forms that are slow on phones count as more bytes in the choice."),
@@ -95,7 +96,11 @@ class Among:
 
     def keywords(self) -> dict[str, Any]:
         """As `corepress.search` takes them."""
-        given = {word: value for word, value in vars(self).items() if word != "activation_loss" or value is not None}
+        given = {
+            word: value
+            for word, value in vars(self).items()
+            if word not in ("activation_loss", "augment") or value is not None
+        }
         if (forms := given.pop("forms")) is not None:
             given["forms"] = [word.strip() for word in forms.split(",")]
         return given

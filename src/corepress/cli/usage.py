@@ -143,6 +143,7 @@ TABLE: dict[str, tuple[Needs, ...]] = {
     "search": (
         Needs(("jobs",), lambda given: given["ray"] is None, "--ray says where the work is done"),
         Needs(("activation_loss",), _set("activations"), "it needs --activations"),
+        Needs(("augment",), _is("method", "fitted"), "it needs --method fitted"),
     ),
     "verify": (_RANDOM, _PAGE),
     "compare": (_RANDOM, _PAGE),

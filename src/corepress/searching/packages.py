@@ -15,6 +15,7 @@ from torch import Tensor
 from corepress import recipe
 from corepress.coreml.action import Action
 from corepress.coreml.axes import channel_axes
+from corepress.coreml.calibrated.best import enlarged
 from corepress.coreml.calibrated.gains import Gains, Tried, gains
 from corepress.coreml.calibrated.judging import Split, split_of
 from corepress.coreml.choose import config_for
@@ -66,6 +67,7 @@ class PackageSubject:
         activations: Whether those are to be quantized afterwards: weights that are multiplied by them get integers
             then, and sizes have room for what is around them.
         learnt: Samples to fit to; None for forms without data.
+        augment: How many samples are made of these, to fit to besides.
         function: Of several, the one that samples run through.
     """
 
@@ -79,12 +81,13 @@ class PackageSubject:
         safe: bool = False,
         activations: bool = False,
         learnt: Sequence[Sample] | None = None,
+        augment: int = 0,
         function: str | None = None,
         device: str = "cpu",
         workers: int | None = None,
     ):
         self.model, self.learnt, self.safe, self.activations = model, learnt, safe, activations
-        self.function, self.device, self.workers = function, device, workers
+        self.function, self.device, self.workers, self.augment = function, device, workers, augment
         raised = model.copy()
         needed = ("iOS17", "quantized activations") if activations else ("iOS16", "compressed weights")
         reach(raised, *needed, target)
@@ -247,36 +250,39 @@ class PackageSubject:
 
     def recipe(self, choice: Choice) -> dict[str, Any]:
         """See `Subject`."""
-        return self._recipe(choice, self.learnt is not None)
+        fits = self.learnt is not None
+        return self._recipe(choice, fits, self.augment if fits else 0)
 
-    def _recipe(self, choice: Choice, fits: bool) -> dict[str, Any]:
+    def _recipe(self, choice: Choice, fits: bool, augment: int) -> dict[str, Any]:
         made = recipe_of(self.items, choice, self.target.name if self.raised else None, FITTED if fits else {})
-        function = {"function": self.function} if fits and self.function else {}
-        return {**made, "steps": [{**step, **function} for step in made["steps"]]}
+        more: dict[str, Any] = {"function": self.function} if fits and self.function else {}
+        if augment:
+            more["augment"] = augment
+        return {**made, "steps": [{**step, **more} for step in made["steps"]]}
 
     def plain(self, choice: Choice) -> Model:
         """See `Subject`."""
         with silence():
-            return self._made(choice, None, 0)
+            return self._made(self._recipe(choice, False, 0), None, 0)
 
     def draft(self, choice: Choice) -> Model:
         """See `Subject`. Fitted forms are taken untried, in silence: one pass where it takes two to try them."""
         with silence():
-            return self._made(choice, self._all_learnt, 0)
+            return self._made(self._recipe(choice, self.learnt is not None, 0), self._all_learnt, 0)
 
     def make(self, choice: Choice) -> Model:
         """See `Subject`."""
-        return self._made(choice, self.learnt, HELD_BACK)
+        return self._made(self.recipe(choice), self.learnt, HELD_BACK)
 
     @functools.cached_property
     def _all_learnt(self) -> Split | None:
         """The samples to fit all drafts to, which keeps what these find alike."""
         if self.learnt is None:
             return None
-        return replace(split_of(self.model, self.learnt, 0, self.function), counted={})
+        split = enlarged(split_of(self.model, self.learnt, 0, self.function), self.model, self.augment, self.function)
+        return replace(split, counted={})
 
-    def _made(self, choice: Choice, samples: Any, held_back: float) -> Model:
-        steps = self._recipe(choice, samples is not None)
+    def _made(self, steps: dict[str, Any], samples: Any, held_back: float) -> Model:
         if not steps["steps"]:
             return self.model.copy()
         made: Model = recipe.run(

@@ -53,6 +53,7 @@ def search(
     min_group: int = MIN_GROUP,
     points: int = 12,
     method: str = "plain",
+    augment: int = 0,
     cost: str = "size",
     safe: bool = False,
     activations: bool = False,
@@ -96,6 +97,8 @@ def search(
         points: How many models of the front are measured.
         method: "plain", or "fitted": what is made learns from the samples (lut-gptq, gptq, sparsegpt), which takes
             longer.
+        augment: With `method="fitted"`: how many samples are made of those to learn from, to learn from besides
+            (`corepress.augment`).
         cost: "size", or "speed": forms that are known to be slow on phones count as more bytes in the choice.
         safe: Leave out forms that devices are reported to get wrong, or to be slow with: see `corepress.lint`.
         activations: Quantize activations to 8 bits, too, in as many operations of a package as the goal allows; a goal
@@ -142,6 +145,10 @@ def search(
     has_metric = ours is not None or metric is not None
     goal = goal_of(max_size, bits, min_snr, min_cosine, max_drop, name, has_metric, ours=ours is not None)
     check_words(method, cost, points)
+    if augment < 0:
+        raise ConfigError(f"augment={augment}: it must be 0 or more")
+    if augment and method != "fitted":
+        raise ConfigError(f'augment={augment} has no effect without method="fitted"')
     if activation_loss is not None and not activations:
         raise ConfigError(f"activation_loss={activation_loss} has no effect without activations=True")
     how = None if refine is None else at_last(refine, function)
@@ -152,7 +159,8 @@ def search(
         split = split_of(source, data, test_data, function, fits=fits)
         learnt = split.learnt if method == "fitted" else None
         keywords: dict[str, Any] = {"target": target, "forms": forms, "min_group": min_group, "safe": safe}
-        keywords |= {"learnt": learnt, "function": function, "device": device, "activations": activations}
+        keywords |= {"learnt": learnt, "augment": augment, "activations": activations}
+        keywords |= {"function": function, "device": device}
     else:
         given = {"target": target, "function": function, "safe": safe}
         given |= {

@@ -67,7 +67,7 @@ def compressed(
         start = scale_activations(model, choose, split.learnt, function, device)
 
     def attempt(split: Split, decided: Decided, quiet: bool) -> tuple[Model, Outcome]:
-        more = _enlarged(split, model, augment, function) if augment else split
+        more = enlarged(split, model, augment, function)
         chosen = gather(start, choose, more, decided, function, device, tell if on_the_way else None)
         result, outcome = _run(start, chosen, workers, quiet, None if on_the_way else tell)
         if decided.biases:
@@ -109,10 +109,12 @@ def compressed(
     return result
 
 
-def _enlarged(split: Split, model: Model, count: int, function: str | None) -> Split:
+def enlarged(split: Split, model: Model, count: int, function: str | None) -> Split:
     """With so many samples made of those to learn from, of each function if there are several."""
+    if not count:
+        return split
     if split.of:
-        parts = {name: _enlarged(part, model, count, name) for name, part in split.of.items()}
+        parts = {name: enlarged(part, model, count, name) for name, part in split.of.items()}
         return Split([sample for part in parts.values() for sample in part.learnt], split.judged, parts)
     made: Sequence[Sample] = augmented(split.learnt, model, count, function=function)
     return Split([*split.learnt, *made], split.judged)

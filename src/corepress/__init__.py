@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from corepress.description import Description as Description
     from corepress.description import describe as describe
     from corepress.formats.mlprogram import Model as Model
-    from corepress.formats.mlprogram import load as load
+    from corepress.formats.opening import load as load
     from corepress.linting import Findings as Findings
     from corepress.linting import lint as lint
     from corepress.migrating.migrate import Migration as Migration
@@ -89,7 +89,7 @@ _LAZY = {
     "Comparison": "corepress.reports.comparison",
     "compare": "corepress.reports.comparison",
     "Model": "corepress.formats.mlprogram",
-    "load": "corepress.formats.mlprogram",
+    "load": "corepress.formats.opening",
     "Description": "corepress.description",
     "describe": "corepress.description",
     "Findings": "corepress.linting",

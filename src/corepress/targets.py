@@ -42,6 +42,7 @@ class Target:
         joint: Whether the other values of a sparse weight may be palettized or quantized.
         activation_quantization: Whether activations may be int8.
         decompression: When weights are decompressed, in words.
+        core_ai: Whether it is that of Core AI models (`.aimodel`), and of no package.
 
     Examples:
         >>> system = cto.targets.target("iOS16")
@@ -70,6 +71,7 @@ class Target:
     """The non-zero values of a sparse weight can be palettized or quantized."""
     activation_quantization: bool = False
     decompression: str = "-"
+    core_ai: bool = False
 
     def __str__(self) -> str:
         return self.name
@@ -153,6 +155,21 @@ _IOS26 = replace(
 TARGETS: tuple[Target, ...] = (_IOS15, _IOS16, _IOS17, _IOS18, _IOS26)
 """All targets that hold ML programs, oldest first."""
 
+CORE_AI = replace(
+    _IOS26,
+    name="iOS27",
+    spec_version=1000,
+    opset="CoreAI1",
+    aliases=("macOS27", "watchOS27", "tvOS27", "visionOS27"),
+    float_offset=False,
+    activation_quantization=False,
+    decompression="-",
+    core_ai=True,
+)
+"""That of Core AI models (`.aimodel`): what coreai-core 1.0 stores and its runtime executes. No package is of it."""
+ALL = (*TARGETS, CORE_AI)
+"""Every target, oldest first."""
+
 
 def target(name_or_version: Any) -> Target:
     """Find a deployment target.
@@ -177,7 +194,7 @@ def target(name_or_version: Any) -> Target:
     name = getattr(name_or_version, "name", name_or_version)
     if isinstance(name, int):
         return by_spec_version(name)
-    names = {alias: t for t in TARGETS for alias in (t.name, *t.aliases)}
+    names = {alias: t for t in ALL for alias in (t.name, *t.aliases)}
     found = {alias.lower(): t for alias, t in names.items()}.get(str(name).lower())
     if found is None:
         near = difflib.get_close_matches(str(name)[:100], names, n=1)
@@ -197,12 +214,12 @@ def by_spec_version(version: int) -> Target:
 
 def system_of(version: int) -> str:
     """The oldest system that reads a specification version, be it one without ML programs; "unknown" if none does."""
-    return (_OLDER | {target.spec_version: target.name for target in TARGETS}).get(version, "unknown")
+    return (_OLDER | {target.spec_version: target.name for target in ALL}).get(version, "unknown")
 
 
 def by_opset(opset: str) -> Target:
     """The target whose operation set has that name, such as "CoreML8"; a ConfigError where there is none."""
-    return _only("operation set", opset, {t.opset: t for t in TARGETS})
+    return _only("operation set", opset, {t.opset: t for t in ALL})
 
 
 def _only(what: str, key: Any, table: dict[Any, Target]) -> Target:
@@ -228,10 +245,10 @@ def oldest_for(*features: str) -> Target:
         >>> cto.targets.oldest_for("3-bit palettization").name
         'iOS18'
     """
-    for candidate in TARGETS:
+    for candidate in ALL:
         if candidate.features.issuperset(features):
             return candidate
-    known = frozenset().union(*(t.features for t in TARGETS))
+    known = frozenset().union(*(t.features for t in ALL))
     missing = next((f for f in features if f not in known), " with ".join(features))
     near = difflib.get_close_matches(missing, known, n=1)
     raise ConfigError(f'No target can hold "{missing}". The nearest that exists is "{near[0] if near else "none"}".')
@@ -306,6 +323,8 @@ def require(features: Iterable[str], target: Target) -> None:
     missing = next((feature for feature in features if feature not in target.features), None)
     if missing is None:
         return
+    if target.core_ai:
+        raise ConfigError(f"Core AI models ({target}) can't hold {missing}; packages can, for {oldest_for(*features)}")
     since = oldest_for(*features)
     raise ConfigError(
         f"The {missing} is supported since {since}. Please re-convert your model with "
@@ -331,7 +350,7 @@ def table_rows() -> list[tuple[str, ...]]:
     return [
         (
             t.name,
-            f"{t.spec_version} ({t.opset})",
+            "Core AI" if t.core_ai else f"{t.spec_version} ({t.opset})",
             ", ".join(t.aliases),
             _palettization_cell(t),
             _cell(", ".join(t.quantized_dtypes), *t.quantized_granularities, "float offset" if t.float_offset else ""),
@@ -339,7 +358,7 @@ def table_rows() -> list[tuple[str, ...]]:
             "int8" if t.activation_quantization else "-",
             t.decompression,
         )
-        for t in TARGETS
+        for t in ALL
     ]
 
 

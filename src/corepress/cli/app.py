@@ -140,7 +140,7 @@ def prune(
     running: options.Running,
 ) -> None:
     """Set small values to zero and store the others with a bit mask."""
-    from corepress.formats.mlprogram import load
+    from corepress.formats.opening import load
 
     source = load(model)
     config = choice.config_of(how.config)

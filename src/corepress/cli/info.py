@@ -41,16 +41,20 @@ def _lines(described: Description) -> Iterator[tuple[str, str]]:
     model = described.model
     yield "file", described.path
     newest = max(part.spec_version for part in model.all())
-    specification = f"specification {model.spec_version}" + (
-        f", {newest} inside" if newest > model.spec_version else ""
+    specification = f" (specification {model.spec_version}" + (
+        f", {newest} inside)" if newest > model.spec_version else ")"
     )
-    yield "kind", f"{model.kind} ({specification}), for {described.target} and newer"
+    core_ai = model.type == "coreAI"
+    yield "kind", f"{model.kind}{'' if core_ai else specification}, for {described.target} and newer"
     if described.converter:
         yield "made by", described.converter
     for name in ("author", "description", "version", "license"):
         if name in described.metadata:
             yield name, described.metadata[name]
-    yield "size", f"{size(described.size)}, {size(described.spec_size)} of it the protobuf"
+    yield (
+        "size",
+        f"{size(described.size)}, {size(described.spec_size)} of it the {'program' if core_ai else 'protobuf'}",
+    )
     yield from _signature(model)
     yield from _facts(model)
     yield from _trainable(model)

@@ -49,7 +49,7 @@ def run(
 ) -> None:
     """Refine, save the model with its page, and show what was gained."""
     from corepress.cli import show as screen
-    from corepress.formats.mlprogram import load
+    from corepress.formats.opening import load
     from corepress.formats.package import check_output
     from corepress.refining.refine import refine
 

@@ -11,7 +11,7 @@ from corepress.cli.options import Destination
 def run(source: Path, to: Destination, seed: int, as_json: bool) -> None:
     """Rotate a package, save it, and say so."""
     from corepress.coreml import rotate
-    from corepress.formats.mlprogram import load
+    from corepress.formats.opening import load
     from corepress.formats.package import check_output
 
     check_output(to.output, source, overwrite=to.overwrite)

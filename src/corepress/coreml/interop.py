@@ -19,7 +19,8 @@ from corepress.coreml.config import OptimizationConfig
 from corepress.coreml.op_configs import OpCompressorConfig
 from corepress.errors import ConfigError, FormatError, UnsupportedError, importing
 from corepress.formats.kinds import refusal
-from corepress.formats.mlprogram import Model, checked, load
+from corepress.formats.mlprogram import Model, checked
+from corepress.formats.opening import load
 from corepress.formats.package import find_package
 from corepress.formats.schema import Model as ModelProto
 from corepress.peer import is_mlmodel

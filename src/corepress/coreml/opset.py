@@ -32,6 +32,8 @@ def raise_target(model: Model, target: Any) -> list[str]:
     """
     goal = find_target(target)
     reached = oldest_target(model)
+    if goal.core_ai and not reached.core_ai:
+        raise ConfigError(f"target {goal}: that is a Core AI model, which corepress migrate makes of a package")
     if min(reached.spec_version, model.spec_version) >= goal.spec_version:
         return []
     done = [f"raised from {reached.name} to {goal.name}"]
@@ -80,8 +82,8 @@ def reach(model: Model, needed: str, purpose: str, target: Any) -> None:
 def oldest_target(model: Model) -> Target:
     """The target of the oldest function of a model: what all its weights can be held in."""
     functions = (function.value for _, program in programs(model.spec) for function in program.functions)
-    found = [by_opset(function.opset) for function in functions]
-    return min(found, key=lambda target: target.spec_version, default=by_spec_version(model.spec_version))
+    found = [by_opset(function.opset) for function in functions] or [by_spec_version(model.spec_version)]
+    return min(found, key=lambda target: target.spec_version)
 
 
 def _raise_operation(node: Node, old: Target, goal: Target, model: Model) -> list[str]:

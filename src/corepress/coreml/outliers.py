@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from corepress.coreml.rewrite import fresh, names_in_use, sharing_store
 from corepress.engine import Skip, skipping
+from corepress.errors import ConfigError
 from corepress.formats.mlprogram import Model, Weight
 from corepress.formats.mlprogram.constexpr import set_name, write_weight
 from corepress.formats.mlprogram.model import DEFAULT_WEIGHT_FILE
@@ -63,6 +64,8 @@ def put_apart(model: Model, fractions: Mapping[Place, float], weights: list[Weig
     Gives the places of the new constants, which stay as they are, and those of weights of which none could be put
     apart, each with the reason.
     """
+    if model.core_ai:
+        raise ConfigError(f"{model.path}: outliers can't be put apart in a Core AI model: leave outlier_fraction out")
     names = names_in_use(model)
     left: dict[Place, Skip] = {}
     chosen: list[Weight] = []

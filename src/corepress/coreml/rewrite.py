@@ -171,7 +171,7 @@ def _compress(model: Model, job: Job, names: Names) -> Written:
     """In a worker: the operations that replace each weight of a job, and the bytes of the new form."""
     weight = job.weights[0]
     with skipping(but=(FormatError,)):
-        form = job.action(weight)
+        form = model.storable(job.action(weight))
     target = by_opset(weight.node.function.opset)
     if not isinstance(form, np.ndarray):
         check(form, target)

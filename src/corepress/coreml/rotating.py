@@ -64,6 +64,8 @@ def rotate(mlmodel: Model, *, seed: int = 0) -> Model:
         ...
         corepress.errors.UnsupportedError: no table of embeddings is looked up, where the values to rotate would begin
     """
+    if mlmodel.core_ai:
+        raise UnsupportedError(f"{mlmodel.path}: only packages can be rotated: rotate that which it was made of")
     result = mlmodel.copy()
     everything = nodes(result.spec)
     stream = Stream(result, everything)

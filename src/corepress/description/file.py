@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError
 
 from corepress import targets
 from corepress.description.parts import Part, part_of
+from corepress.formats.coreai.asset import metadata as asset_metadata
 from corepress.formats.features import parsed
 from corepress.formats.kinds import NETWORKS, leaves, with_article
 from corepress.formats.mlprogram import Model, Weight
@@ -96,10 +97,10 @@ class Description:
 
 
 def describe(path: str | Path) -> Description:
-    """Say what a Core ML model of any kind is, and what corepress can do with it. Nothing is run.
+    """Say what a model of Core ML, of any kind, or of Core AI is, and what corepress can do with it. Nothing is run.
 
     Args:
-        path: An `.mlpackage` or an `.mlmodel`.
+        path: An `.mlpackage`, an `.mlmodel` or an `.aimodel`.
 
     Returns:
         Its kind, inputs, outputs, stages, weights and more.
@@ -112,6 +113,8 @@ def describe(path: str | Path) -> Description:
         'neural network'
     """
     found = read(path)
+    if isinstance(found, Model) and found.core_ai:
+        return _core_ai(found)
     package, spec = found.package, found.spec
     assert package is not None  # it was read from a path
     model = part_of(spec, found if isinstance(found, Model) else None)
@@ -129,6 +132,32 @@ def describe(path: str | Path) -> Description:
         weights,
         Counter(map(_form, weights)),
         dict(_abilities(model, kinds)),
+    )
+
+
+def _core_ai(model: Model) -> Description:
+    """The same of a Core AI model: what its library says of it, and what its weights are stored as."""
+    said = asset_metadata(model.path)
+    part = part_of(model.spec)
+    facts = {"operations": (part.facts or {})["operations"]}
+    weights = tuple(model.weights())
+    with_library = Ability(True, "with Apple's own runtime (coreai-core)")
+    return Description(
+        str(model.path),
+        replace(part, type="coreAI", kind="Core AI model", facts=facts),
+        targets.CORE_AI.name,
+        _size(model.package),
+        model.package.spec.stat().st_size,
+        said.pop("producer", ""),
+        said,
+        weights,
+        Counter(map(_form, weights)),
+        {
+            "compress": Ability(True, "palettize, quantize, prune, decompress"),
+            "run": with_library,
+            "verify": with_library,
+            "calibrate": Ability(False, "what it computes on the way can't be seen; the package it was made of can be"),
+        },
     )
 
 

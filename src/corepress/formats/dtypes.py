@@ -29,7 +29,7 @@ class DType:
     @functools.cached_property
     def numpy(self) -> np.dtype[Any]:
         """The type of the unpacked array."""
-        if self.unpacked == "bfloat16":
+        if self.unpacked.startswith(("bfloat", "float8", "float4")):
             import ml_dtypes  # noqa: F401 - NumPy knows the name from then on
 
         return np.dtype(self.unpacked)
@@ -40,7 +40,7 @@ class DType:
 
     @property
     def signed(self) -> bool:
-        return not self.unpacked.startswith(("uint", "bool", "bfloat"))
+        return not self.unpacked.startswith(("uint", "bool", "bfloat", "float8", "float4"))
 
 
 TABLE = tuple(
@@ -65,6 +65,12 @@ TABLE = tuple(
         ("uint1", 37, 9, "uint8", 1, "bytes"),
         ("uint6", 38, 13, "uint8", 6, "bytes"),
         ("uint3", 39, 12, "uint8", 3, "bytes"),
+        # Of Core AI alone: no file of Core ML has these numbers.
+        ("int2", 1025, None, "int8", 2, "bytes"),
+        ("float4_e2m1fn", 1026, None, "float4_e2m1fn", 4, "bytes"),
+        ("float8_e4m3fn", 1027, None, "float8_e4m3fn", 8, "bytes"),
+        ("float8_e5m2", 1028, None, "float8_e5m2", 8, "bytes"),
+        ("float8_e8m0fnu", 1029, None, "float8_e8m0fnu", 8, "bytes"),
     )
 )
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from corepress.formats.package import MLMODEL
 from corepress.formats.read import load
 
 Files = Mapping[str, bytes]
@@ -27,8 +28,8 @@ class Handed:
         if self._path is None:
             package = self._model.package
             # One that was made of a specification has no package.
-            folder = package is not None and package.is_folder
-            self._path = self._folder / ("model.mlpackage" if folder else "model.mlmodel")
+            kind = MLMODEL if package is None else package.kind
+            self._path = self._folder / f"model{kind.ending}"
             self._model.copy().save(self._path)
         return self._path
 

@@ -28,7 +28,7 @@ _SAFETENSORS = (
     "compress them with compress_checkpoint of corepress.torch"
 )
 _COMPILED = "a compiled model, for running only; give the .mlpackage or .mlmodel that it was compiled from"
-_CORE_AI = "a Core AI model, which can be run and verified but not changed; give the Core ML package of the same model"
+_CORE_AI = "a Core AI model, which this takes no part in; give the Core ML package of the same model"
 _ARCHIVE = "an archive; unpack it and give the .mlpackage in it"
 _UNCONVERTED = "and not of Core ML; convert the source model with coremltools.convert(..., convert_to='mlprogram')"
 _ONNX = "an ONNX model; convert the PyTorch or TensorFlow model it came from with coremltools.convert"

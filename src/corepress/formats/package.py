@@ -18,6 +18,7 @@ from google.protobuf.message import DecodeError
 
 from corepress.errors import FormatError, UnsupportedError
 from corepress.formats.atomic import Kind, check_destination
+from corepress.formats.coreai.asset import ASSET, is_asset
 from corepress.formats.kinds import kind_of
 from corepress.formats.mistaken import refuse, refuse_pointer
 from corepress.formats.schema import Model as ModelProto
@@ -96,7 +97,8 @@ MLMODEL = Kind(
 
 def check_output(output: Path, source: Path, *, overwrite: bool | None) -> None:
     """A CorepressError where what is made of the model at `source` can't be written to `output`, before the work."""
-    check_destination(output, find_package(source).kind, overwrite=overwrite, sources=(source,))
+    kind = ASSET if is_asset(source) else find_package(source).kind
+    check_destination(output, kind, overwrite=overwrite, sources=(source,))
 
 
 def find_package(path: str | Path) -> Package:

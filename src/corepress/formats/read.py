@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from corepress.errors import UnsupportedError
 from corepress.formats import mlprogram
+from corepress.formats.coreai.asset import ASSET, is_asset
 from corepress.formats.kinds import NETWORKS, leaves, refusal
 from corepress.formats.package import Package, find_package, read_spec
 
@@ -22,10 +23,15 @@ class Other(NamedTuple):
 
 
 def read(path: str | Path) -> mlprogram.Model | neural_network.Model | Other:
-    """The model in an `.mlpackage` or an `.mlmodel`, of any kind; a pipeline with ML programs is taken as one of these.
+    """The model in an `.mlpackage`, an `.mlmodel` or an `.aimodel`, of any kind; a pipeline with ML programs is taken
+    as one of these, and a Core AI model is seen as one.
 
     Raises FormatError, in one sentence, for what is no model, or a damaged one.
     """
+    if is_asset(Path(path)) or Path(path).suffix.lower() == ASSET.ending:
+        from corepress.formats.coreai.model import load as load_asset
+
+        return load_asset(path)
     package = find_package(path)
     spec = read_spec(package)
     kinds = set(leaves(spec))

@@ -23,9 +23,11 @@ from corepress.linting.outline import outlines
 from corepress.linting.programs import RULES as PROGRAM_RULES
 from corepress.linting.rule import Finding, checked_device, ordered
 from corepress.linting.stored import of_layers, of_weights, oldest
-from corepress.targets import Target, system_of
+from corepress.targets import CORE_AI, Target, system_of
 from corepress.targets import target as named
 from corepress.weights import CompressedWeight
+
+_NOTHING = "no rule speaks of Core AI models: all that was reported is about Core ML"
 
 
 def lint(model: Any, device: str | None = None, target: Any = None) -> Findings:
@@ -54,6 +56,8 @@ def lint(model: Any, device: str | None = None, target: Any = None) -> Findings:
     asked = checked_device(device)
     given = None if target is None else named(target)
     held = _held(model)
+    if isinstance(held, Model) and held.core_ai:
+        return Findings(str(held.path), CORE_AI.name, asked, (), (_NOTHING,))
     version = held.spec_version if isinstance(held, Model) else int(held.spec.specificationVersion)
     found = _in(held, oldest(version, given))
     path = "" if held.package is None else str(held.package.root)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def of_changed(model: Model | Networks) -> list[Group]:
     """What the rules find in weights that were written anew since the model was loaded, and in activations that were
     quantized, by rule."""
-    if model.origin is None:
+    if model.origin is None or (isinstance(model, Model) and model.core_ai):
         return []
     if isinstance(model, Model):
         return grouped(_of_changed(model, model.origin))

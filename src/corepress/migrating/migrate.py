@@ -94,6 +94,8 @@ def migrate(
     source = model if isinstance(model, Model | Networks) else read_model(model)
     sources = () if source.path is None else (Path(source.path),)
     check_destination(destination, ASSET, overwrite=overwrite, sources=sources)
+    if isinstance(source, Model) and source.core_ai:
+        raise UnsupportedError(f"{source.path}: it is a Core AI model already")
     kind = source.spec.WhichOneof("Type")
     if not isinstance(source, Model) or kind != "mlProgram":
         what = "a pipeline" if kind in PIPELINES else f"a {kind}"

@@ -14,7 +14,7 @@ from corepress.formats.mlprogram.program import programs
 from corepress.json_numbers import plain
 from corepress.metrics import decibels, energies
 from corepress.sizes import size
-from corepress.targets import TARGETS, system_of
+from corepress.targets import ALL, system_of
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -260,10 +260,10 @@ def _compared(row: Row) -> Row:
 
 def _target(model: Model) -> str:
     """The name of the system that the newest function needs; of an unknown set of operations its own name."""
-    known = {target.opset: number for number, target in enumerate(TARGETS)}
+    known = {target.opset: number for number, target in enumerate(ALL)}
     opsets = [function.value.opset for _, program in programs(model.spec) for function in program.functions]
     newest = max(opsets, key=lambda opset: known.get(opset, len(known)), default="")
-    return TARGETS[known[newest]].name if newest in known else newest
+    return ALL[known[newest]].name if newest in known else newest
 
 
 def _row(

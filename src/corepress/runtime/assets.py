@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
 from collections.abc import Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,7 +13,8 @@ import numpy as np
 import torch
 
 from corepress.errors import ConfigError, FormatError, UnsupportedError, first_line, importing
-from corepress.formats.coreai.asset import is_asset
+from corepress.formats.coreai.library import check
+from corepress.formats.coreai.model import AssetModel
 from corepress.formats.features import Feature, Interface
 from corepress.runtime.runnable import Observe, State, given_state, in_steps
 from corepress.runtime.values import to_tensors
@@ -23,7 +25,7 @@ class Asset:
     """One function of a Core AI model; it is called as other models of `corepress.runtime` are.
 
     Args:
-        path: The `.aimodel`.
+        source: The `.aimodel`, or one as `corepress.load` gives it, with its changes.
         function: Of a model with several.
 
     Raises:
@@ -31,18 +33,22 @@ class Asset:
         MissingDependencyError: Without coreai-core.
     """
 
-    def __init__(self, path: str | Path, function: str | None = None):
+    def __init__(self, source: str | Path | AssetModel, function: str | None = None):
         with importing("running a Core AI model"):
             from coreai.authoring import AIModelAsset
             from coreai.runtime import NDArray
         self._array = NDArray
-        self.path = Path(path)
-        if not is_asset(self.path):
-            raise FormatError(f"{path}: it is no Core AI model: a folder with a program and its metadata")
+        self.path = path = Path(source.path if isinstance(source, AssetModel) else source)
+        lies = path
+        if isinstance(source, AssetModel) and not source.is_saved:
+            self._folder = tempfile.TemporaryDirectory(prefix="corepress-")
+            lies = source.copy().save(Path(self._folder.name) / path.name).path
+        else:
+            check(path)
         # The library is asynchronous; a thread of its own works where a loop is running already, as in notebooks.
         self._loop, self._thread = asyncio.new_event_loop(), ThreadPoolExecutor(1)
         try:
-            self._context = AIModelAsset.load(self.path).executable()
+            self._context = AIModelAsset.load(lies).executable()
             model = self._wait(self._context.__aenter__())
         except Exception as error:  # of all kinds
             raise FormatError(f"{path}: Core AI can't load it: {first_line(error)}") from error

@@ -10,6 +10,7 @@ import torch
 
 from corepress.errors import ConfigError, first_line
 from corepress.formats.coreai.asset import ASSET
+from corepress.formats.coreai.model import AssetModel
 from corepress.formats.features import Interface, default_function, interface_of
 from corepress.formats.kinds import NETWORKS, PIPELINES
 from corepress.formats.mlprogram import Model
@@ -61,10 +62,10 @@ def load(
         >>> answers["logits"].shape
         (1, 10)
     """
-    if _is_coreai(source):
+    if (asset := _as_asset(source)) is not None:
         if device != "cpu" or custom:
             raise ConfigError(f"{source}: a Core AI model runs on a CPU, and has no layers of its own")
-        return Asset(str(source), function)
+        return Asset(asset, function)
     if weights not in ("ahead_of_time", "on_the_fly", "streamed"):
         raise ConfigError(f'weights must be "ahead_of_time", "on_the_fly" or "streamed", not {weights!r}')
     model = opened(source)
@@ -83,8 +84,8 @@ def load(
 
 def interface(source: str | Path | Model | Networks, function: str | None = None) -> Interface:
     """The inputs, outputs and states of a model, or of one of its functions, without loading its weights."""
-    if _is_coreai(source):
-        return Asset(str(source), function).interface
+    if (asset := _as_asset(source)) is not None:
+        return Asset(asset, function).interface
     spec = opened(source).spec
     if spec.WhichOneof("Type") in PIPELINES:
         return pipeline_interface(spec)
@@ -93,17 +94,22 @@ def interface(source: str | Path | Model | Networks, function: str | None = None
 
 def takes_custom(source: str | Path | Model | Networks) -> bool:
     """Whether functions of custom layers can be given for a model: for all but an ML program."""
-    return not _is_coreai(source) and str(opened(source).spec.WhichOneof("Type")) != "mlProgram"
+    return _as_asset(source) is None and str(opened(source).spec.WhichOneof("Type")) != "mlProgram"
 
 
-def _is_coreai(source: Any) -> bool:
-    return isinstance(source, str | Path) and Path(source).suffix.lower() == ASSET.ending
+def _as_asset(source: Any) -> str | Path | AssetModel | None:
+    """What is a Core AI model."""
+    if isinstance(source, AssetModel) or (
+        isinstance(source, str | Path) and Path(source).suffix.lower() == ASSET.ending
+    ):
+        return source
+    return None
 
 
 def opened(source: str | Path | Model | Networks) -> Any:
     """The model at a path, or that was given: who needs it more than once reads it once. (The path of a Core AI model
     stays a path: nothing but Apple's library reads one.)"""
-    return source if isinstance(source, Model | Networks) or _is_coreai(source) else read_model(source)
+    return source if isinstance(source, Model | Networks) or _as_asset(source) is not None else read_model(source)
 
 
 def _device(name: str) -> torch.device:

@@ -15,6 +15,7 @@ from corepress.formats.dtypes import BY_MIL
 from corepress.formats.features import Interface, default_function, interface_of
 from corepress.formats.mlprogram import Model
 from corepress.formats.mlprogram.program import Function, block_nodes
+from corepress.formats.opening import needs_package
 from corepress.runtime.dtypes import torch_dtype
 from corepress.runtime.executor import Executor
 from corepress.runtime.plan import Planner, check_names
@@ -142,6 +143,7 @@ def load_program(
     widens: bool = True,
 ) -> Program:
     """The program that `spec` is: that of `model`, or of one stage of it. `widens`: as in `wide.py`."""
+    needs_package(model)
     name = function or default_function(spec.description)
     entries = {entry.key: entry.value for entry in spec.mlProgram.functions}
     if name not in entries:

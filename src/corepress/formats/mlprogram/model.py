@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from corepress.errors import FormatError, UnsupportedError
 from corepress.formats.atomic import replacing
 from corepress.formats.blobs import BlobFile, BlobRecord, PendingBlob, chunks_of, place, write_blobs
-from corepress.formats.dtypes import dtype_of
+from corepress.formats.dtypes import DType, dtype_of
 from corepress.formats.kinds import refusal
 from corepress.formats.mlprogram.program import program_models, programs, values
 from corepress.formats.mlprogram.values import (
@@ -27,10 +27,11 @@ from corepress.formats.mlprogram.values import (
 from corepress.formats.mlprogram.weight import Weight, find_weights
 from corepress.formats.package import MODEL_PREFIX, Package, find_package, read_spec
 from corepress.formats.spill import Spill
+from corepress.weights import CompressedWeight
 
 DEFAULT_WEIGHT_FILE = "@model_path/weights/weight.bin"
 # Offsets with this bit set are numbers of blobs in the spill file, until the model is saved.
-_PENDING = 1 << 63
+PENDING = 1 << 63
 # The blobs of a weight file, by the offsets by which the program refers to them.
 Blobs = dict[int, BlobRecord | PendingBlob]
 
@@ -55,6 +56,9 @@ class Model:
         >>> model.save("copy.mlpackage").size() == model.size()
         True
     """
+
+    core_ai = False
+    """Whether it is a Core AI model, and not a package of Core ML."""
 
     def __init__(
         self, package: Package, spec: Any, files: dict[str, BlobFile], spill: Spill, origin: Model | None = None
@@ -98,8 +102,8 @@ class Model:
 
     def record(self, file: str, offset: int) -> BlobRecord | PendingBlob:
         """The record of the blob that a value refers to."""
-        if offset & _PENDING:
-            return self._spill[offset ^ _PENDING]
+        if offset & PENDING:
+            return self._spill[offset ^ PENDING]
         return self._file(file).record(offset)
 
     def data(self, file: str, record: BlobRecord | PendingBlob) -> NDArray[np.uint8]:
@@ -110,7 +114,7 @@ class Model:
 
     def release(self, file: str, offset: int) -> None:
         """Let go of the memory of a blob that was read."""
-        if not offset & _PENDING:
+        if not offset & PENDING:
             blobs = self._file(file)
             blobs.release(blobs.record(offset))
 
@@ -120,14 +124,24 @@ class Model:
         Small arrays, and all arrays of a bare `.mlmodel`, which has no weight file, become inline values.
         """
         dtype = dtype_of(array.dtype, bits)
-        if array.size < MIN_BLOB_ELEMENTS or dtype.blob is None or not self.package.is_folder:
+        if dtype.blob is None or not self.package.is_folder:
+            return immediate_value(array, dtype=dtype)
+        return self._kept(array, dtype, file)
+
+    def _kept(self, array: NDArray[Any], dtype: DType, file: str) -> Any:
+        """An array for `save`, in place where it is small."""
+        if array.size < MIN_BLOB_ELEMENTS:
             return immediate_value(array, dtype=dtype)
         packed = packed_bytes(array, dtype)
         number = self._spill.append(dtype, packed, packed.size * 8 - array.size * dtype.bits)
         value = typed_value(dtype, array.shape)
         value.blobFileValue.fileName = file
-        value.blobFileValue.offset = _PENDING | number
+        value.blobFileValue.offset = PENDING | number
         return value
+
+    def storable(self, form: NDArray[Any] | CompressedWeight) -> NDArray[Any] | CompressedWeight:
+        """A form with the same values that this kind of model can store: for a package the form itself."""
+        return form
 
     def _file(self, name: str) -> BlobFile:
         if name not in self._files:
@@ -175,7 +189,7 @@ class Model:
         offsets: dict[str, dict[int, int]] = {}
         sizes = {}
         for name, blobs in layout.items():
-            if not blobs or any(offset & _PENDING for offset in blobs):
+            if not blobs or any(offset & PENDING for offset in blobs):
                 placed, sizes[name] = place(blob.nbytes for blob in blobs.values())
                 offsets[name] = dict(zip(blobs, placed, strict=True))
         for blob in references:
@@ -267,24 +281,7 @@ class Model:
 
 
 def load(path: str | Path | os.PathLike[str]) -> Model:
-    """Read an `.mlpackage`, or a bare `.mlmodel`, that holds ML programs.
-
-    Only the program is read into memory; weights stay in their file. Every reference into the weight file is checked.
-
-    Args:
-        path: The package or file.
-
-    Returns:
-        The model, to look at, to compress and to save.
-
-    Raises:
-        FormatError: For anything that is not a sound ML program.
-
-    Examples:
-        >>> model = cto.load("model.mlpackage")
-        >>> model.spec_version, len(model.weights())
-        (9, 10)
-    """
+    """Read an `.mlpackage`, or a bare `.mlmodel`, that holds ML programs: `formats/opening.py` says more."""
     package = find_package(Path(path))
     return checked(package, read_spec(package))
 

@@ -115,7 +115,7 @@ class Weight:
     @property
     def file(self) -> str | None:
         """The weight file that holds it, as the program names it; None when all of it is inline."""
-        return next((str(reference.fileName) for reference in _references(self.node)), None)
+        return next((str(reference.fileName) for reference in references(self.node)), None)
 
     def chain(self) -> list[Node]:
         """The producing nodes, from the outside in: the last operation first, then those only it reads."""
@@ -128,11 +128,12 @@ class Weight:
 
 def release(node: Node, model: Holder) -> None:
     """Let go of the memory that reading the constant of a node took."""
-    for reference in _references(node):
+    for reference in references(node):
         model.release(reference.fileName, reference.offset)
 
 
-def _references(node: Node) -> Iterator[Any]:
+def references(node: Node) -> Iterator[Any]:
+    """The references into weight files of a node and of those below it."""
     return (value.blobFileValue for _, _, value in _held(node) if value.WhichOneof("value") == "blobFileValue")
 
 

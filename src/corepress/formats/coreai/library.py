@@ -1,0 +1,267 @@
+"""What is called of coreai-core, all of it: a program is read, its operations are listed, constants are read and made.
+
+Loading, copying and saving are calls of its public interface, `coreai.authoring`. To list and to replace operations it
+has no public name yet: for that its documentation points to the bindings below (`coreai._compiler.ir`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corepress.errors import FormatError, UnsupportedError, first_line, importing
+from corepress.formats.coreai.asset import HASH, METADATA, PROGRAM, is_asset
+from corepress.formats.dtypes import BY_NAME, DType
+from corepress.formats.mistaken import refuse
+from corepress.weights import pack_bits
+
+Array = NDArray[Any]
+
+# The versions of folders that coreai-core 1.0 writes begin with this number.
+_VERSION = 2
+# Of element types, by the names that MLIR prints.
+DTYPES = {
+    "i1": "bool",
+    "f16": "float16",
+    "bf16": "bfloat16",
+    "f32": "float32",
+    "f64": "float64",
+    "f4E2M1FN": "float4_e2m1fn",
+    "f8E4M3FN": "float8_e4m3fn",
+    "f8E5M2": "float8_e5m2",
+    "f8E8M0FNU": "float8_e8m0fnu",
+    **{f"{'u' if unsigned else 's'}i{bits}": f"{'u' if unsigned else ''}int{bits}"
+       for unsigned in (False, True) for bits in (1, 2, 3, 4, 6, 8, 16, 32, 64)},
+}  # fmt: skip
+# No number below a byte, on its own in a byte, has this pattern.
+_UNTOUCHED = 0x55
+
+
+def load(path: Path, *, checked: bool = False) -> Any:
+    """The program in an `.aimodel`, of the library's own type; `checked`: `check` has nothing to say of it.
+
+    Raises FormatError for what is no sound model.
+    """
+    with importing("reading a Core AI model"):
+        from coreai.authoring import AIModelAsset
+    if not checked:
+        check(path)
+    try:
+        return AIModelAsset.load(path).program
+    except Exception as error:  # of all kinds
+        raise FormatError(f"{path}: Core AI can't read it: {first_line(error)}") from error
+
+
+def check(path: Path) -> None:
+    """Raise a FormatError for what is no sound `.aimodel`, or of a newer version: the library may crash on such."""
+    if not is_asset(path):
+        if not os.path.lexists(path):
+            refuse(path)
+        raise FormatError(f"{path}: it is no Core AI model: a folder with a program and its metadata")
+    try:
+        metadata = json.loads((path / METADATA).read_bytes())
+        version = str(metadata["assetVersion"])
+        program = hashlib.sha256()
+        with (path / PROGRAM).open("rb") as file:
+            while chunk := file.read(1 << 20):
+                program.update(chunk)
+        digest = (path / HASH).read_bytes() if (path / HASH).is_file() else None
+    except OSError as error:
+        raise FormatError(f"{error.filename}: can't read it: {error.strerror}") from error
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise FormatError(f"{path / METADATA}: it is no metadata of a Core AI model, or damaged") from error
+    if version.partition(".")[0] != str(_VERSION):
+        raise UnsupportedError(f"{path}: a Core AI model of version {version[:40]}; corepress reads version {_VERSION}")
+    if digest is not None and digest != program.digest():
+        raise FormatError(f"{path / PROGRAM}: it is damaged or truncated: {HASH} is of other content")
+
+
+def save(program: Any, source: Path, folder: Path) -> None:
+    """Write a program with the metadata of the model at `source` as an `.aimodel` into an empty folder."""
+    from coreai.authoring import AIModelAsset
+
+    inner = folder / "inner.aimodel"
+    program.save_asset(inner, AIModelAsset.load(source).metadata)
+    for part in inner.iterdir():
+        part.rename(folder / part.name)
+    inner.rmdir()
+
+
+def functions(program: Any) -> list[Any]:
+    """The functions of a program, as operations: those that are called from outside, and those that these call."""
+    return [operation for operation in operations(program) if operation.name == "coreai.graph"]
+
+
+def operations(program: Any) -> list[Any]:
+    """All operations of a program, each before those within it."""
+    return list(_below(program._module._mlir_module.operation))
+
+
+def within(operation: Any) -> list[list[Any]]:
+    """The operations of each block inside an operation."""
+    return [[inner.operation for inner in block.operations] for region in operation.regions for block in region.blocks]
+
+
+def plain(operation: Any) -> Any:
+    """An operation as such, whatever class the library has for its kind."""
+    return operation.operation
+
+
+def owner(value: Any) -> Any:
+    """The operation that gives a value; None for an argument."""
+    from coreai._compiler import ir
+
+    return ir.OpResult(value).owner.operation if ir.OpResult.isinstance(value) else None
+
+
+def function_name(graph: Any) -> str:
+    """The name of a function."""
+    return str(graph.attributes["sym_name"].value)
+
+
+def is_private(graph: Any) -> bool:
+    """Whether only other functions of the program call it."""
+    return "priv" in graph.attributes
+
+
+def arguments(graph: Any) -> list[tuple[Any, str]]:
+    """The values that a function takes, each with its name."""
+    values = list(graph.regions[0].blocks[0].arguments)
+    return list(zip(values, _names(graph, "arg_attrs", len(values)), strict=True))
+
+
+def outputs(graph: Any) -> list[tuple[Any, str]]:
+    """The types of what a function gives, each with its name."""
+    kinds = list(graph.attributes["function_type"].value.results)
+    return list(zip(kinds, _names(graph, "res_attrs", len(kinds)), strict=True))
+
+
+def _names(graph: Any, which: str, count: int) -> list[str]:
+    if which not in graph.attributes:
+        return [""] * count
+    held = list(graph.attributes[which])
+    return [str(entry["coreai.name"].value) if "coreai.name" in entry else "" for entry in held]
+
+
+class Tensor(NamedTuple):
+    """The type of a tensor: `dtype` is None for one that no weight has, a size of -1 is not fixed."""
+
+    dtype: DType | None
+    shape: tuple[int, ...]
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether all sizes are known."""
+        return min(self.shape, default=0) >= 0
+
+
+def tensor(kind: Any) -> Tensor | None:
+    """What a type says, if it is that of a tensor, or of a state that holds one."""
+    from coreai._compiler import ir
+    from coreai._compiler.dialects import coreai
+
+    if coreai.HandleType.isinstance(kind):
+        kind = coreai.HandleType(kind).inner_type
+    if not ir.RankedTensorType.isinstance(kind):
+        return None
+    ranked = ir.RankedTensorType(kind)
+    shape = tuple(-1 if ranked.is_dynamic_dim(axis) else ranked.get_dim_size(axis) for axis in range(ranked.rank))
+    return Tensor(BY_NAME.get(DTYPES.get(str(ranked.element_type), "")), shape)
+
+
+def type_of(operation: Any) -> Tensor:
+    """The type of what an operation gives, which is known to be a tensor."""
+    found = tensor(operation.results[0].type)
+    assert found is not None
+    return found
+
+
+def is_state(kind: Any) -> bool:
+    """Whether a type is that of a state."""
+    from coreai._compiler.dialects import coreai
+
+    return bool(coreai.HandleType.isinstance(kind))
+
+
+def constant_bytes(constant: Any, dtype: DType, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """The bytes of a constant, packed as a Core ML weight file has them."""
+    from coreai._compiler._mlir_libs._coreaiIR import _bindings
+
+    count = math.prod(shape)
+    # The library writes as many bytes as the constant has, of which some have one for each number.
+    size = count * dtype.numpy.itemsize
+    held = np.full(max(size, 1), 0 if dtype.name == "bool" else _UNTOUCHED, np.uint8)
+    _bindings.compiler.copy_constant_value_to_array(constant_op=constant, destination=held)
+    packed = -(-count * dtype.bits // 8)
+    if dtype.sub_byte and count > 1 and held[size - 1] != _UNTOUCHED:
+        return pack_bits(held[:size], dtype.bits)
+    return held[:packed]
+
+
+@contextmanager
+def inserting(operation: Any) -> Iterator[None]:
+    """New operations are put before `operation`, and carry what is known of where it came from."""
+    from coreai._compiler import ir
+
+    with operation.context, operation.location, ir.InsertionPoint(operation):
+        yield
+
+
+def replace(operation: Any, value: Any) -> None:
+    """Let everything that reads what `operation` gives read `value` instead, and remove it, with what only it reads."""
+    operation.results[0].replace_all_uses_with(value)
+    _remove(operation)
+
+
+def _remove(operation: Any) -> None:
+    below = [inner for inner in map(owner, operation.operands) if inner is not None]
+    operation.erase()
+    for inner in below:
+        if inner.attached and not list(inner.results[0].uses):
+            _remove(inner)
+
+
+def calls() -> Any:
+    """The library's functions that make an operation each."""
+    from coreai._compiler.dialects import coreai
+
+    return coreai
+
+
+def make_constant(array: Array, dtype: DType) -> Any:
+    """A new constant where operations are being inserted; `array`: unpacked, of any layout."""
+    from coreai._compiler import ir
+    from coreai._compiler._mlir_libs._coreaiIR._bindings.mlir.dialects.coreai import create_elements_attr
+
+    flat = pack_bits(array, dtype.bits) if dtype.sub_byte else np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    kind = ir.RankedTensorType.get(array.shape, _element_type(dtype))
+    attribute = create_elements_attr(ir.Location.unknown(), kind, np.ascontiguousarray(flat))
+    return calls().ConstantOp(value=attribute).result
+
+
+def _element_type(dtype: DType) -> Any:
+    from coreai._compiler import ir
+
+    floats: dict[str, Any] = {
+        "float16": ir.F16Type, "float32": ir.F32Type, "bfloat16": ir.BF16Type, "float4_e2m1fn": ir.Float4E2M1FNType,
+        "float8_e4m3fn": ir.Float8E4M3FNType, "float8_e5m2": ir.Float8E5M2Type, "float8_e8m0fnu": ir.Float8E8M0FNUType,
+    }  # fmt: skip
+    if dtype.name in floats:
+        return floats[dtype.name].get()
+    return (ir.IntegerType.get_signed if dtype.name.startswith("int") else ir.IntegerType.get_unsigned)(dtype.bits)
+
+
+def _below(operation: Any) -> Iterator[Any]:
+    for block in within(operation):
+        for inner in block:
+            yield inner
+            yield from _below(inner)

@@ -1,0 +1,140 @@
+"""A Core AI model as everything that compresses knows models: weights to read and to replace."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corepress.errors import OutputError, first_line
+from corepress.formats.atomic import Kind, replacing
+from corepress.formats.blobs import BlobRecord, PendingBlob
+from corepress.formats.coreai import library
+from corepress.formats.coreai.asset import ASSET, HASH, METADATA, PROGRAM
+from corepress.formats.coreai.reading import CONSTANTS
+from corepress.formats.coreai.view import View, view_of
+from corepress.formats.coreai.writing import constant, storable
+from corepress.formats.dtypes import dtype_of
+from corepress.formats.mlprogram.model import PENDING, Model
+from corepress.formats.mlprogram.weight import Weight, references
+from corepress.formats.package import Package
+from corepress.formats.spill import Spill
+from corepress.weights import CompressedWeight
+
+
+class AssetPackage(Package):
+    """The files of a Core AI model."""
+
+    @property
+    def kind(self) -> Kind:
+        return ASSET
+
+
+class AssetModel(Model):
+    """A `.aimodel` as a `Model`: its program seen as an ML program, in which weights are compressed.
+
+    Only constants change. `save` puts them into a copy of Core AI's own program, and leaves all else as it is.
+    """
+
+    core_ai = True
+
+    def __init__(
+        self, package: Package, program: Any, view: View, spec: Any, spill: Spill, origin: Model | None = None
+    ):
+        super().__init__(package, spec, {}, spill, origin)
+        self._program, self._view = program, view
+
+    def copy(self) -> AssetModel:
+        """See `Model.copy`."""
+        spec = type(self.spec)()
+        spec.CopyFrom(self.spec)
+        copied = AssetModel(self.package, self._program, self._view, spec, self._spill, self.origin or self)
+        copied.changed, copied.unfitted, copied.few = self.changed, dict(self.unfitted), dict(self.few)
+        return copied
+
+    def record(self, file: str, offset: int) -> BlobRecord | PendingBlob:
+        """See `Model.record`."""
+        if file != CONSTANTS or offset & PENDING:
+            return super().record(file, offset)
+        held = self._view.constants[offset]
+        nbytes = -(-int(np.prod(held.shape)) * held.dtype.bits // 8)
+        return BlobRecord(held.dtype, offset, nbytes, -int(np.prod(held.shape)) * held.dtype.bits % 8)
+
+    def data(self, file: str, record: BlobRecord | PendingBlob) -> NDArray[np.uint8]:
+        """See `Model.data`."""
+        if isinstance(record, PendingBlob):
+            return super().data(file, record)
+        held = self._view.constants[record.offset]
+        return library.constant_bytes(held.operation, held.dtype, held.shape)
+
+    def release(self, file: str, offset: int) -> None:
+        """Nothing is kept of what was read."""
+
+    def store(self, array: NDArray[Any], bits: int | None = None, file: str = CONSTANTS) -> Any:
+        """See `Model.store`."""
+        return self._kept(array, dtype_of(array.dtype, bits), file)
+
+    def check(self) -> None:
+        """The library has checked the program."""
+
+    @property
+    def is_saved(self) -> bool:
+        """Whether the model on disk, from which it was read, is the same."""
+        return not self._changed_weights()
+
+    def size(self) -> int:
+        """Bytes of all files; of a model that is not saved yet what they will be, but for what describes constants."""
+        total = sum(path.stat().st_size for path in self.path.rglob("*") if path.is_file())
+        changed = self._changed_weights()
+        before = {(weight.function, weight.output): weight.stored_bytes for weight in self._on_disk() if changed}
+        return total + sum(weight.stored_bytes - before[weight.function, weight.output] for weight in changed)
+
+    def storable(self, form: NDArray[Any] | CompressedWeight) -> NDArray[Any] | CompressedWeight:
+        """See `Model.storable`."""
+        return storable(form)
+
+    def save(self, path: str | Path, *, overwrite: bool | None = None) -> AssetModel:
+        """See `Model.save`; all that is no constant stays as it is, and the metadata, too."""
+        destination = Path(path)
+        program = copy.deepcopy(self._program)
+        places = library.operations(program)
+        changed = self._changed_weights()
+        with replacing(destination, ASSET, overwrite=overwrite, sources=self._sources()) as partial:
+            for weight in changed:
+                operation = places[self._view.places[weight.function, weight.output]]
+                with library.inserting(operation):
+                    value = constant(weight.read())
+                library.replace(operation, value)
+            try:
+                library.save(program, self.path, partial)
+            except Exception as error:  # of all kinds
+                raise OutputError(f"{destination}: Core AI can't write it: {first_line(error)}") from error
+            for other in self.path.iterdir():
+                if other.is_file() and other.name not in (PROGRAM, HASH, METADATA):
+                    shutil.copyfile(other, partial / other.name)
+        saved = load(destination, checked=True)
+        saved.origin = self.origin
+        saved.skipped, saved.changed = dict(self.skipped), self.changed
+        saved.unfitted, saved.few = dict(self.unfitted), dict(self.few)
+        return saved
+
+    def _on_disk(self) -> list[Weight]:
+        return AssetModel(self.package, self._program, self._view, self._view.spec, self._spill).weights()
+
+    def _changed_weights(self) -> list[Weight]:
+        """Those that are not as the program on disk has them."""
+        return [weight for weight in self.weights() if any(held.offset & PENDING for held in references(weight.node))]
+
+
+def load(path: str | Path, *, checked: bool = False) -> AssetModel:
+    """Read an `.aimodel`; `checked`: it was written here. Raises FormatError for what is no sound one."""
+    root = Path(path)
+    program = library.load(root, checked=checked)
+    view = view_of(program)
+    spec = type(view.spec)()
+    spec.CopyFrom(view.spec)
+    return AssetModel(AssetPackage(root, root / PROGRAM), program, view, spec, Spill())

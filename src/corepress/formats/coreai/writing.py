@@ -1,0 +1,134 @@
+"""Forms of compressed weights as constants of Core AI: the other direction of `reading.py`.
+
+What the library stores, its runtime executes, and gives our very values (`tests/formats/coreai`): indices of 1 to 8
+bits, tables for groups and of vectors, scales over tables, masks over most of these. `storable` brings the others into
+a form that there is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import singledispatch
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corepress.formats.coreai.library import calls, make_constant
+from corepress.formats.dtypes import BY_NAME, DType, dtype_of
+from corepress.formats.mlprogram.constexpr import index_mask
+from corepress.weights import CompressedWeight, Palettized, Quantized, Sparse, kept_values
+
+Array = NDArray[Any]
+_MASK = BY_NAME["uint1"]
+# Of an index.
+_BITS = (1, 2, 3, 4, 6, 8)
+
+
+@singledispatch
+def constant(form: Any) -> Any:
+    """Insert what gives the dense value of a weight, at the place where operations are being inserted; its value."""
+    raise TypeError(f"{type(form).__name__} is no form of a weight")
+
+
+@constant.register
+def _dense(form: np.ndarray) -> Any:  # type: ignore[type-arg]
+    return make_constant(form, dtype_of(form.dtype))
+
+
+@constant.register
+def _palettized(form: Palettized) -> Any:
+    indices = make_constant(form.indices, dtype_of(form.indices.dtype, form.bits))
+    return calls().lut_to_dense(indices, constant(form.lut), _axis(form))
+
+
+@constant.register
+def _quantized(form: Quantized) -> Any:
+    if isinstance(form.data, Palettized):
+        return _scaled(constant(form.data), form, dtype_of(form.data.dtype))
+    dtype = dtype_of(form.data.dtype, form.bits)
+    return _scaled(make_constant(form.data, dtype), form, dtype)
+
+
+@constant.register
+def _sparse(form: Sparse) -> Any:
+    values, mask = form.values, form.mask
+    if isinstance(values, np.ndarray):
+        return _made_dense(_built(values, mask, dtype_of(values.dtype)))
+    if isinstance(values, Palettized):
+        return _made_dense(_sparse_look_up(values, mask))
+    dtype = dtype_of(values.data.dtype)
+    if isinstance(values.data, Palettized):
+        return _scaled(_made_dense(_sparse_look_up(values.data, mask)), values, dtype)
+    return _scaled(_made_dense(_built(values.data, mask, dtype)), values, dtype)
+
+
+def storable(form: Array | CompressedWeight) -> Array | CompressedWeight:
+    """A form with the same values that Core AI can store, mostly the form itself.
+
+    There is no mask over integers of 4 bits, and none over offsets, which would move the zeros: there the integers of
+    the zeros are stored, too. Under a mask the runtime has vectors along the last axis only: along another one the
+    zeros get an entry of the table.
+    """
+    if not isinstance(form, Sparse) or isinstance(form.values, np.ndarray):
+        return form
+    values, mask = form.values, form.mask
+    if isinstance(values, Palettized):
+        return form if _last(values) else _with_zero_entry(values, mask)
+    if isinstance(values.data, Palettized):
+        if values.offset is not None:
+            return Sparse(mask, values.decompress())
+        if _last(values.data):
+            return form
+        entered = _with_zero_entry(values.data, mask)
+        return entered if isinstance(entered, Sparse) else replace(values, data=entered)
+    if values.offset is None and values.bits == 8:
+        return form
+    zero = np.zeros((), values.data.dtype) if values.offset is None else _spread(values.offset, values.shape)
+    return replace(values, data=np.where(mask, values.data, zero))
+
+
+def _last(form: Palettized) -> bool:
+    return form.vector_axis is None or form.vector_axis == form.indices.ndim - 1
+
+
+def _with_zero_entry(form: Palettized, mask: NDArray[np.bool_]) -> Palettized | Sparse:
+    """A table with zeros as a further entry, and no mask; a mask over dense values where the table is full."""
+    entries = form.lut.shape[-2]
+    if entries == 1 << _BITS[-1] or not isinstance(form.lut, np.ndarray):
+        return Sparse(mask, form.decompress())
+    widths = [(0, 0)] * form.lut.ndim
+    widths[-2] = 0, (1 << next(bits for bits in _BITS if entries < 1 << bits)) - entries
+    indices = np.where(index_mask(mask, form), form.indices, form.indices.dtype.type(entries))
+    return Palettized(indices, np.pad(form.lut, widths), form.vector_axis)
+
+
+def _spread(array: Array, shape: tuple[int, ...]) -> Array:
+    for axis, (size, count) in enumerate(zip(shape, array.shape, strict=True)):
+        array = np.repeat(array, size // count, axis)
+    return array
+
+
+def _scaled(data: Any, form: Quantized, dtype: DType) -> Any:
+    offset = np.zeros(form.scale.shape, dtype.numpy) if form.offset is None else form.offset
+    zeros = np.zeros(form.scale.shape, form.scale.dtype)
+    parts = constant(form.scale), make_constant(offset, dtype), constant(zeros)
+    return calls().blockwise_shift_scale(data, *parts)
+
+
+def _sparse_look_up(form: Palettized, mask: NDArray[np.bool_]) -> Any:
+    indices = _built(form.indices, index_mask(mask, form), dtype_of(form.indices.dtype, form.bits))
+    return calls().lut_to_sparse_with_bitmask(indices, constant(form.lut), _axis(form))
+
+
+def _built(values: Array, mask: NDArray[np.bool_], dtype: DType) -> Any:
+    kept = make_constant(kept_values(values, mask), dtype)
+    return calls().build_sparse_with_bitmask(kept, make_constant(mask.view(np.uint8), _MASK))
+
+
+def _made_dense(sparse: Any) -> Any:
+    return calls().sparse_with_bitmask_to_dense(sparse)
+
+
+def _axis(form: Palettized) -> Any:
+    return constant(np.array(form.vector_axis or 0, np.int16))

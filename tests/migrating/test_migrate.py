@@ -210,7 +210,7 @@ def test_wrong_input_is_one_sentence(tmp_path: Path) -> None:
         corepress.migrate(DIGITS, tmp_path / "digits.aimodel")
     with pytest.raises(ConfigError, match=r"give it a name with the ending \.aimodel"):
         corepress.migrate(DIGITS, tmp_path / "digits.mlpackage")
-    with pytest.raises(FormatError, match="Core AI can't load it"):
+    with pytest.raises(FormatError, match="it is no metadata of a Core AI model, or damaged"):
         runtime.load(tmp_path / "damaged.aimodel")
     with pytest.raises(FormatError, match="it is no Core AI model"):
         runtime.load(tmp_path / "empty.aimodel")

@@ -26,6 +26,7 @@ from corepress.weights import pack_bits
 
 Array = NDArray[Any]
 
+_WORK = "reading a Core AI model"
 # The versions of folders that coreai-core 1.0 writes begin with this number.
 _VERSION = 2
 # Of element types, by the names that MLIR prints.
@@ -51,12 +52,11 @@ def load(path: Path, *, checked: bool = False) -> Any:
 
     Raises FormatError for what is no sound model.
     """
-    with importing("reading a Core AI model"):
-        from coreai.authoring import AIModelAsset
+    asset = _asset()
     if not checked:
         check(path)
     try:
-        return AIModelAsset.load(path).program
+        return asset.load(path).program
     except Exception as error:  # of all kinds
         raise FormatError(f"{path}: Core AI can't read it: {first_line(error)}") from error
 
@@ -87,10 +87,8 @@ def check(path: Path) -> None:
 
 def save(program: Any, source: Path, folder: Path) -> None:
     """Write a program with the metadata of the model at `source` as an `.aimodel` into an empty folder."""
-    from coreai.authoring import AIModelAsset
-
     inner = folder / "inner.aimodel"
-    program.save_asset(inner, AIModelAsset.load(source).metadata)
+    program.save_asset(inner, _asset().load(source).metadata)
     for part in inner.iterdir():
         part.rename(folder / part.name)
     inner.rmdir()
@@ -118,8 +116,7 @@ def plain(operation: Any) -> Any:
 
 def owner(value: Any) -> Any:
     """The operation that gives a value; None for an argument."""
-    from coreai._compiler import ir
-
+    ir = _ir()
     return ir.OpResult(value).owner.operation if ir.OpResult.isinstance(value) else None
 
 
@@ -166,8 +163,8 @@ class Tensor(NamedTuple):
 
 def tensor(kind: Any) -> Tensor | None:
     """What a type says, if it is that of a tensor, or of a state that holds one."""
-    from coreai._compiler import ir
-    from coreai._compiler.dialects import coreai
+    ir = _ir()
+    coreai = calls()
 
     if coreai.HandleType.isinstance(kind):
         kind = coreai.HandleType(kind).inner_type
@@ -187,20 +184,16 @@ def type_of(operation: Any) -> Tensor:
 
 def is_state(kind: Any) -> bool:
     """Whether a type is that of a state."""
-    from coreai._compiler.dialects import coreai
-
-    return bool(coreai.HandleType.isinstance(kind))
+    return bool(calls().HandleType.isinstance(kind))
 
 
 def constant_bytes(constant: Any, dtype: DType, shape: tuple[int, ...]) -> NDArray[np.uint8]:
     """The bytes of a constant, packed as a Core ML weight file has them."""
-    from coreai._compiler._mlir_libs._coreaiIR import _bindings
-
     count = math.prod(shape)
     # The library writes as many bytes as the constant has, of which some have one for each number.
     size = count * dtype.numpy.itemsize
     held = np.full(max(size, 1), 0 if dtype.name == "bool" else _UNTOUCHED, np.uint8)
-    _bindings.compiler.copy_constant_value_to_array(constant_op=constant, destination=held)
+    _bindings().compiler.copy_constant_value_to_array(constant_op=constant, destination=held)
     packed = -(-count * dtype.bits // 8)
     if dtype.sub_byte and count > 1 and held[size - 1] != _UNTOUCHED:
         return pack_bits(held[:size], dtype.bits)
@@ -210,7 +203,7 @@ def constant_bytes(constant: Any, dtype: DType, shape: tuple[int, ...]) -> NDArr
 @contextmanager
 def inserting(operation: Any) -> Iterator[None]:
     """New operations are put before `operation`, and carry what is known of where it came from."""
-    from coreai._compiler import ir
+    ir = _ir()
 
     with operation.context, operation.location, ir.InsertionPoint(operation):
         yield
@@ -232,24 +225,47 @@ def _remove(operation: Any) -> None:
 
 def calls() -> Any:
     """The library's functions that make an operation each."""
-    from coreai._compiler.dialects import coreai
+    with importing(_WORK):
+        from coreai._compiler.dialects import coreai
 
     return coreai
 
 
+def _asset() -> Any:
+    with importing(_WORK):
+        from coreai.authoring import AIModelAsset
+
+    return AIModelAsset
+
+
+def _ir() -> Any:
+    with importing(_WORK):
+        from coreai._compiler import ir
+
+    return ir
+
+
+def _bindings() -> Any:
+    with importing(_WORK):
+        from coreai._compiler._mlir_libs._coreaiIR import _bindings
+
+    return _bindings
+
+
 def make_constant(array: Array, dtype: DType) -> Any:
     """A new constant where operations are being inserted; `array`: unpacked, of any layout."""
-    from coreai._compiler import ir
-    from coreai._compiler._mlir_libs._coreaiIR._bindings.mlir.dialects.coreai import create_elements_attr
+    ir = _ir()
 
     flat = pack_bits(array, dtype.bits) if dtype.sub_byte else np.ascontiguousarray(array).reshape(-1).view(np.uint8)
     kind = ir.RankedTensorType.get(array.shape, _element_type(dtype))
-    attribute = create_elements_attr(ir.Location.unknown(), kind, np.ascontiguousarray(flat))
+    attribute = _bindings().mlir.dialects.coreai.create_elements_attr(
+        ir.Location.unknown(), kind, np.ascontiguousarray(flat)
+    )
     return calls().ConstantOp(value=attribute).result
 
 
 def _element_type(dtype: DType) -> Any:
-    from coreai._compiler import ir
+    ir = _ir()
 
     floats: dict[str, Any] = {
         "float16": ir.F16Type, "float32": ir.F32Type, "bfloat16": ir.BF16Type, "float4_e2m1fn": ir.Float4E2M1FNType,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib
 import math
+import re
 import tempfile
 import time
 from abc import ABC, abstractmethod
@@ -52,7 +53,7 @@ def _snr(outputs: np.ndarray, original: np.ndarray) -> float:
         return float(10 * np.log10(np.square(original).sum() / np.square(outputs - original).sum()))
 
 
-def _quality(task: Task, outputs: Sequence[np.ndarray]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def quality(task: Task, outputs: Sequence[np.ndarray]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     pairs = list(zip(task.tests, outputs, strict=True))
     return tuple(test.score(own) for test, own in pairs), tuple(_snr(own, test.original) for test, own in pairs)
 
@@ -71,13 +72,15 @@ class Method(ABC):
 
 @dataclass(frozen=True)
 class OnModule(Method):
-    """An optimizer of both libraries. `data`: what it learns from. `extra`: additions that only we have."""
+    """An optimizer of both libraries. `data`: what it learns from. `extra`: additions that only we have. `skipped`:
+    names of modules that are left alone."""
 
     optimizer: str
     config: dict[str, Any]
     data: str = ""  # or "loss", "inputs"
     extra: dict[str, Any] = field(default_factory=dict)
     only_ours: bool = False
+    skipped: tuple[str, ...] = ()
 
     def run(self, library: str, task: Task) -> Result | None:
         if self.only_ours and library == PEER:
@@ -87,6 +90,7 @@ class OnModule(Method):
         extra = dict(self.extra) if library == OURS else {}
         settings = {key: extra.pop(key) for key in ("match_original",) if key in extra}
         settings["global_config"] = self.config | extra
+        settings |= {"module_name_configs": dict.fromkeys(map(re.escape, self.skipped))} if self.skipped else {}
         arguments: dict[str, Any] = {"inplace": True}
         if self.data == "inputs":
             settings["calibration_nsamples"] = len(task.batches)
@@ -103,7 +107,7 @@ class OnModule(Method):
         compressed = optimizer.compress(**arguments).eval()
         seconds = time.perf_counter() - begin + spent
         outputs = [test.outputs(compressed) for test in task.tests]
-        return Result(*_quality(task, outputs), *_sizes_of_module(compressed), seconds)
+        return Result(*quality(task, outputs), *_sizes_of_module(compressed), seconds)
 
 
 _sensitivities: dict[tuple[str, str], tuple[str, float]] = {}
@@ -166,7 +170,7 @@ class OnPackage(Method):
         weights = [weight for weight in model.weights() if weight.compression]
         stored, counts = ({w.name: getattr(w, size) for w in weights} for size in ("stored_bytes", "size"))
         outputs = [test.outputs_of_package(model) for test in task.tests]
-        return Result(*_quality(task, outputs), stored, counts, frozenset(stored), seconds)
+        return Result(*quality(task, outputs), stored, counts, frozenset(stored), seconds)
 
 
 GROUPS = {"granularity": "per_grouped_channel", "group_size": 16}

@@ -28,7 +28,7 @@ MODULES = [
 ]
 # What the peer has not.
 OURS = {
-    "torch": {"refine", "search"},
+    "torch": {"for_coreai", "refine", "search"},
     "torch.layerwise_compression": {"LUTGPTQ", "ModuleLUTGPTQConfig", "lut_gptq"},
     "torch.quantization": {"CoreMLQuantizer"},  # not in its `__init__`
     "coreml": {"CompressionGranularity", "to_coremltools", "calibrated", "rotate"},  # the first is in its `_config`

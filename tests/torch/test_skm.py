@@ -13,6 +13,7 @@ from corepress.algorithms.palettize import palettize
 from corepress.errors import ConfigError, CorepressError
 from corepress.torch.metadata import array_of, read_weight
 from corepress.torch.palettization import SKMPalettizer, SKMPalettizerConfig
+from corepress.torch.palettization.fisher import factored
 from corepress.torch.parameters import parameters
 
 
@@ -102,6 +103,22 @@ def test_a_scalar_lut_is_the_optimum_of_the_weighted_error(options, tmp_path) ->
         best = palettize(array_of(before.value), 2, group_size=options.get("group_size", 0), importance=worth)
         np.testing.assert_array_equal(array_of(after.value), best.decompress())
         np.testing.assert_array_equal(read_weight(after).lut, best.lut)
+
+
+def test_factored_sensitivities_are_exact_where_rows_and_columns_are_independent(tmp_path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    row, column = torch.rand(6, 1, generator=generator) + 0.1, torch.rand(1, 8, generator=generator) + 0.1
+    torch.testing.assert_close(factored(row * column), row * column)
+    noisy = row * column * torch.randn(400, 6, 8, generator=generator).square().mean(0)
+    assert (factored(noisy) - row * column).square().sum() < 0.5 * (noisy - row * column).square().sum()
+
+    model, path = model_of(), tmp_path / "sensitivity.pt"
+    palettizer = skm(model, n_bits=2, factored_sensitivity=True)
+    sensitivity = palettizer.compute_sensitivity(samples(), loss_fn, path)
+    compressed = palettizer.compress(sensitivity_path=path)
+    for before, after in zip(parameters(model), parameters(compressed), strict=True):
+        best = palettize(array_of(before.value), 2, importance=array_of(factored(sensitivity[before.key])))
+        np.testing.assert_array_equal(array_of(after.value), best.decompress())
 
 
 @pytest.mark.parametrize("options", [{"n_bits": 2}, {"n_bits": 2, "cluster_dim": 2}], ids=str)

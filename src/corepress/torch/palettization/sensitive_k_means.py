@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from corepress.engine import Skip
 from corepress.errors import ConfigError, DataError, FormatError
-from corepress.fields import integer, suggesting
+from corepress.fields import flag, integer, suggesting
 from corepress.torch.base_model_optimizer import BaseDataCalibratedModelOptimizer, Reporting
 from corepress.torch.metadata import array_of
 from corepress.torch.optimization_config import (
@@ -30,7 +30,7 @@ from corepress.torch.palettization.cluster import (
     palettize_weight,
     warn_of_conversion,
 )
-from corepress.torch.palettization.fisher import LossFunction, fisher_diagonal, normalized
+from corepress.torch.palettization.fisher import LossFunction, factored, fisher_diagonal, normalized
 from corepress.torch.parameters import Parameter, bake_parametrizations, copy_of, has_parametrizations
 from corepress.torch.rewrite import Action, rewrite
 from corepress.weights import CompressedWeight
@@ -53,6 +53,8 @@ class ModuleSKMPalettizerConfig(ModulePaletteConfig):
         channel_axis: The axis of these channels, and of the vectors: 0, the output channels; 1, the input channels.
         cluster_dim: Entries are vectors of that many neighbouring channels.
         enable_per_channel_scale: Each output channel is brought to -1..1 first; its scale is stored.
+        factored_sensitivity: An addition: the sensitivity of an element is estimated from the means of its row and its
+            column, which some hundred samples say far more about than about each element (Adafactor, arXiv 1804.04235).
 
     Raises:
         ConfigError: For values that are unknown or contradict each other.
@@ -63,6 +65,8 @@ class ModuleSKMPalettizerConfig(ModulePaletteConfig):
         >>> config.global_config.n_bits
         3
     """
+
+    factored_sensitivity: bool = flag()
 
 
 @suggesting
@@ -207,7 +211,8 @@ class SKMPalettizer(Palettizing, Reporting, BaseDataCalibratedModelOptimizer):
             raise Skip("there is no sensitivity for it")
 
         def action(weight: NDArray[Any], mask: NDArray[np.bool_] | None) -> CompressedWeight:
-            return palettize_weight(config, parameter.output_axis, weight, mask, array_of(sensitivity))
+            importance = factored(sensitivity) if config.factored_sensitivity else sensitivity
+            return palettize_weight(config, parameter.output_axis, weight, mask, array_of(importance))
 
         return action
 

@@ -141,7 +141,7 @@ def section(tasks: list[Task], chosen: list[Way], python: str) -> str:
     kinds = [np.mean([task.tests[kind].score(task.tests[kind].original) for task in tasks]) for kind in (0, 1)]
     lines = [
         f"### {tasks[0].title}, beside coreai-opt\n",
-        f"Without compression: {kinds[0]:.4f}, other {kinds[1]:.4f}.\n",
+        f"Seeds: {len(tasks)}. Without compression: {kinds[0]:.4f}, other {kinds[1]:.4f}.\n",
     ]
     lines += [f"| method | {' | '.join(heads)} |", "| --- " + "| ---: " * len(heads) + "|"]
     for place, way in enumerate(chosen):

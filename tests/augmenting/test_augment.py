@@ -126,8 +126,9 @@ def test_half_of_the_drawn_words_are_those_of_the_samples_as_often_as_there() ->
     random = np.random.default_rng(0)
     drawn = np.array([vocabulary.varied(values[0], 1.0, random)[0, 4] for _ in range(4000)])
     counts = [np.mean(drawn == word) for word in (8, 9, 11)]
-    # Five deviations of 4,000 draws, and what the whole vocabulary adds, of which each is half of 1 / 33 at most.
-    np.testing.assert_allclose(counts, [0.25, 0.125, 0.125], atol=5 * (0.25 * 0.75 / 4000) ** 0.5 + 0.5 / 33 / 3.4)
+    # Five deviations of 4,000 draws, and what the whole vocabulary adds, half of 1 / (place + 2) / log(1 + 500).
+    added = 0.5 / (8 + 2) / np.log(501)
+    np.testing.assert_allclose(counts, [0.25, 0.125, 0.125], atol=5 * (0.25 * 0.75 / 4000) ** 0.5 + added)
     assert np.array_equal(vocabulary.varied(values[0], 0.0, random), values[0])
 
 

@@ -19,8 +19,7 @@ def test_near_words_are_those_of_the_largest_cosines(words, numbers, count, seed
     lengths = np.linalg.norm(centred, axis=1)
     cosines = centred @ centred.T / np.outer(lengths, lengths)
     rows = Rows(table, NONE)
-    for word in range(words):
-        near = rows.near(word, count)
+    for word, near in enumerate(rows.near(range(words), count)):
         others = np.setdiff1d(rows.met, [word])
         if not len(others):
             assert list(near) == [word]
@@ -38,7 +37,7 @@ def test_rows_that_stayed_as_they_were_drawn_are_left_out_and_so_are_marks() -> 
     table[unmet] = 0.3 + 0.01 * random.normal(size=(len(unmet), 128))
     rows = Rows(table, np.array([7, 1999]))
     assert np.array_equal(rows.met, np.setdiff1d(np.arange(2000), [*unmet, 7, 1999]))
-    assert all(np.isin(rows.near(word, 5), rows.met).all() for word in range(0, 2000, 50))
+    assert all(np.isin(near, rows.met).all() for near in rows.near(range(0, 2000, 50), 5))
     alike = np.ones((50, 4), np.float32)
     assert len(Rows(alike, NONE).met) == 50  # where all are, nothing can be told
 
@@ -48,7 +47,7 @@ def test_long_rows_keep_who_is_near() -> None:
     table = random.normal(size=(400, 2000)).astype(np.float32)
     table[1::2] = table[::2] + 0.5 * random.normal(size=(200, 2000))  # cosine 0.9, that of others 0 +- 0.04
     rows = Rows(table, NONE)
-    assert all(rows.near(word, 1)[0] == word ^ 1 for word in range(400))
+    assert all(near[0] == word ^ 1 for word, near in enumerate(rows.near(range(400), 1)))
 
 
 def test_words_give_way_to_such_as_are_alike() -> None:

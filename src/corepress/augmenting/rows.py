@@ -6,6 +6,7 @@ one put for another makes a text that no sample holds, and that could be one.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ _MANY = 0.02
 # Longer rows are projected to so many numbers, and in parts of so many rows: a table of a large model is larger than
 # what else is in memory. Cosines stay but for 1 / sqrt(768), 0.04.
 _NUMBERS, _PART = 768, 4096
+# Words whose cosines to all others are in memory at once.
+_TOGETHER = 64
 
 
 class Rows:
@@ -35,15 +38,25 @@ class Rows:
         met[marks[marks < len(met)]] = False
         self.met = np.flatnonzero(met)
 
-    def near(self, word: int, count: int) -> NDArray[np.int64]:
-        """So many words that are nearest to one, of those that training met, in no order; itself if there are none."""
-        if word not in self._near:
-            others = self.met[self.met != word]
-            likeness = (self._rows @ self._rows[word])[others]
-            last = min(count, len(others))
-            nearest = others[np.argpartition(-likeness, last - 1)[:last]] if last else np.array([word])
-            self._near[word] = nearest.astype(np.int64)
-        return self._near[word]
+    def near(self, words: Sequence[int], count: int) -> list[NDArray[np.int64]]:
+        """To each word so many others that are nearest to it, of those that training met, in no order; the word itself
+        where there are none."""
+        new = sorted({*words} - self._near.keys())
+        for first in range(0, len(new), _TOGETHER):
+            some = new[first : first + _TOGETHER]
+            self._near |= {
+                word: self._nearest(word, likeness, count)
+                for word, likeness in zip(some, self._rows[some] @ self._rows.T, strict=True)
+            }
+        return [self._near[word] for word in words]
+
+    def _nearest(self, word: int, likeness: NDArray[np.float32], count: int) -> NDArray[np.int64]:
+        others = self.met[self.met != word]
+        count = min(count, len(others))
+        if not count:
+            return np.array([word], np.int64)
+        nearest: NDArray[np.int64] = others[np.argpartition(-likeness[others], count - 1)[:count]]
+        return nearest
 
 
 def _directions(table: NDArray[Any]) -> NDArray[np.float32]:

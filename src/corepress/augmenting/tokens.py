@@ -84,8 +84,9 @@ class Vocabulary:
         tokens = flat(value)
         free = np.flatnonzero(self.free(tokens))
         if self.rows is not None:
-            for place in _some(free, random.random(), random):
-                tokens[place] = random.choice(self.rows.near(int(tokens[place]), _NEAR))
+            places = _some(free, random.random(), random)
+            near = self.rows.near(tokens[places].tolist(), _NEAR)
+            tokens[places] = [random.choice(words) for words in near]
         places = _some(free, share, random)
         tokens[places] = self._repeated(len(places), random)
         return tokens.reshape(value.shape).astype(value.dtype)

@@ -22,6 +22,7 @@ from corepress.migrating.constants import BITS, Constant, compressed, know_opera
 from corepress.torch.distributed import has_split_weights
 from corepress.torch.metadata import array_of, described, forget, read_weight
 from corepress.torch.parameters import Slot, bake_parametrizations, copy_of, together
+from corepress.torch.quantization.exported import exported_form, exported_pairs, exported_weights, forget_unused
 from corepress.torch.quantization.fake_quantize import FakeQuantize
 from corepress.torch.quantization.finishing import pairs
 from corepress.torch.training import Part
@@ -41,7 +42,8 @@ def for_coreai(model: nn.Module) -> nn.Module:
     convert to compressed weights.
 
     Args:
-        model: What `compress` or `finalize` of any class of `corepress.torch` gave, or `refine`; it stays as it is.
+        model: What `compress` or `finalize` of any class of `corepress.torch` gave, or `refine`, or torchao's
+            `convert_pt2e` by a `CoreMLQuantizer`; it stays as it is.
 
     Returns:
         A copy for `torch.export` and `coreai_torch.TorchConverter`; not for training.
@@ -83,7 +85,7 @@ def for_coreai(model: nn.Module) -> nn.Module:
         _check_unchanged(slots[0], form)
         if _indices_of(form) and _indices_of(form) not in BITS:
             wide.append(slots[0].key)
-        _store(result, slots, compressed(form), dense.dtype)
+        _store(result, slots, compressed(form).to(dense.device), dense.dtype)
     for module in result.modules():
         forget(module)
     if wide:
@@ -153,17 +155,28 @@ def _quantize_activations(model: nn.Module) -> int:
     """Replace the pairs of operations of PyTorch by those of Core AI; how many there are."""
     count = 0
     for module in [module for module in model.modules() if isinstance(module, fx.GraphModule)]:
-        for quantize, dequantize in pairs(module.graph):
-            value, scale, zero_point, _ = quantize.args
-            name = f"core_ai_{quantize.name}"
-            module.add_module(name, _Quantize(scale, zero_point))  # type: ignore[arg-type]
-            with module.graph.inserting_after(dequantize):
-                dequantize.replace_all_uses_with(module.graph.call_module(name, (value,)))
-            module.graph.erase_node(dequantize)
-            module.graph.erase_node(quantize)
+        for quantize, dequantize in [*pairs(module.graph), *exported_pairs(module.graph)]:
+            value, scale, zero_point = quantize.args[:3]
+            _replace(module, dequantize, _Quantize(scale, zero_point), value)  # type: ignore[arg-type]
+            if not quantize.users:
+                module.graph.erase_node(quantize)
             count += 1
+        if weights := exported_weights(module.graph):
+            for node in weights:
+                _replace(module, node, compressed(exported_form(module, node)))
+            forget_unused(module)
+        count += len(weights)
         module.recompile()
     return count
+
+
+def _replace(module: fx.GraphModule, node: fx.Node, by: nn.Module, *arguments: Any) -> None:
+    """Let a module compute the value of a node of the graph."""
+    name = f"core_ai_{node.name}"
+    module.add_module(name, by)
+    with module.graph.inserting_after(node):
+        node.replace_all_uses_with(module.graph.call_module(name, arguments))
+    module.graph.erase_node(node)
 
 
 def _check_finished(model: nn.Module) -> None:

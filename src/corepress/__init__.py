@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from corepress.linting import Findings as Findings
     from corepress.linting import lint as lint
     from corepress.migrating.migrate import Migration as Migration
+    from corepress.migrating.migrate import Prospect as Prospect
+    from corepress.migrating.migrate import foresee_migration as foresee_migration
     from corepress.migrating.migrate import migrate as migrate
     from corepress.refining.refine import refine as refine
     from corepress.refining.result import Refinement as Refinement
@@ -95,6 +97,8 @@ _LAZY = {
     "Findings": "corepress.linting",
     "lint": "corepress.linting",
     "Migration": "corepress.migrating.migrate",
+    "Prospect": "corepress.migrating.migrate",
+    "foresee_migration": "corepress.migrating.migrate",
     "migrate": "corepress.migrating.migrate",
     "Refinement": "corepress.refining.result",
     "refine": "corepress.refining.refine",

@@ -13,9 +13,17 @@ from corepress.cli.reporting import OverwritePage, Page
 def info(
     model: options.Input,
     everything: Annotated[bool, Option("--all", help="List all weights, in program order.")] = False,
+    coreai: Annotated[
+        bool, Option("--coreai", help="Show instead what `migrate` could bring over to Core AI, and what not.")
+    ] = False,
     as_json: options.Json = False,
 ) -> None:
     """Show what a model of any kind is, its inputs, outputs and weights, and what can be done with it."""
+    if coreai:
+        from corepress.cli.migrating import foresee
+
+        foresee(model, as_json)
+        return
     from corepress.cli.info import info as show
     from corepress.description import describe
 

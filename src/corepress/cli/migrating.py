@@ -1,4 +1,4 @@
-"""What `corepress migrate` does and shows."""
+"""What `corepress migrate` and `corepress info --coreai` do and show."""
 
 from __future__ import annotations
 
@@ -10,11 +10,38 @@ from corepress.cli.options import Destination
 from corepress.errors import importing
 
 
-def run(source: Path, to: Destination, precision: str, as_json: bool) -> None:
-    """Write a Core AI model of a package, and say so."""
-    with importing("corepress migrate"), warnings.catch_warnings():
+def foresee(source: Path, as_json: bool) -> None:
+    """Say what can be brought over to Core AI, and what not."""
+    _need("corepress info --coreai")
+    from corepress.migrating.migrate import foresee_migration
+
+    found = foresee_migration(source)
+    if as_json:
+        streams.document({
+            "possible": not found.obstacles, "functions": list(found.functions), "compressed": found.compressed,
+            "notes": list(found.notes), "obstacles": list(found.obstacles),
+        })  # fmt: skip
+        return
+    from corepress.cli.show import facts
+
+    facts([
+        ("Core AI", "it can't be migrated" if found.obstacles else "corepress migrate can bring it over"),
+        ("functions", ", ".join(found.functions)),
+        ("compressed weights", str(found.compressed)),
+        *(("obstacle", obstacle) for obstacle in found.obstacles),
+        *(("note", note) for note in found.notes),
+    ])  # fmt: skip
+
+
+def _need(purpose: str) -> None:
+    with importing(purpose), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import coreai_torch  # noqa: F401  # its extra brings PyTorch, too
+
+
+def run(source: Path, to: Destination, precision: str, as_json: bool) -> None:
+    """Write a Core AI model of a package, and say so."""
+    _need("corepress migrate")
     from corepress.formats.read import load
     from corepress.migrating.migrate import migrate
     from corepress.sizes import size

@@ -9,18 +9,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from google.protobuf.message import DecodeError
-
 from corepress import targets
 from corepress.description.parts import Part, part_of
 from corepress.formats.coreai.asset import metadata as asset_metadata
-from corepress.formats.features import parsed
+from corepress.formats.features import metadata_of
 from corepress.formats.kinds import NETWORKS, leaves, with_article
 from corepress.formats.mlprogram import Model, Weight
 from corepress.formats.neural_network import LayerWeight
 from corepress.formats.package import Package
 from corepress.formats.read import Other, read
-from corepress.formats.schema import Metadata
 from corepress.weights import worded_bits
 
 _COREMLTOOLS = "com.github.apple.coremltools."
@@ -120,7 +117,7 @@ def describe(path: str | Path) -> Description:
     model = part_of(spec, found if isinstance(found, Model) else None)
     kinds = list(leaves(spec))
     weights: tuple[Weight | LayerWeight, ...] = () if isinstance(found, Other) else tuple(found.weights())
-    metadata = _metadata(spec)
+    metadata = metadata_of(spec)
     return Description(
         str(package.root),
         model,
@@ -170,23 +167,6 @@ def _size(package: Package) -> int:
 def _target(model: Part) -> str:
     """The oldest system that reads a model: what the most demanding of its stages needs."""
     return targets.system_of(max(part.spec_version for part in model.all()))
-
-
-def _metadata(spec: Any) -> dict[str, str]:
-    """What is written in a model about it; without the entries that are empty."""
-    try:
-        found = Metadata.FromString(parsed(spec.description).metadata)
-    except (DecodeError, ValueError):
-        return {}
-    fields = {
-        "description": found.shortDescription,
-        "version": found.versionString,
-        "author": found.author,
-        "license": found.license,
-    }
-    return {name: text for name, text in fields.items() if text} | {
-        entry.key: entry.value for entry in found.userDefined if entry.value
-    }
 
 
 def _converter(metadata: Mapping[str, str]) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from corepress.errors import FormatError, UnsupportedError
-from corepress.formats.schema import DictionaryFeatureType, ModelDescription, SequenceFeatureType
+from corepress.formats.schema import DictionaryFeatureType, Metadata, ModelDescription, SequenceFeatureType
 
 # Elements of one value; those of real models stay far below.
 MAX_ELEMENTS = 1 << 31
@@ -93,6 +93,23 @@ def parsed(description: bytes) -> Any:
         return ModelDescription.FromString(description)
     except (DecodeError, ValueError) as error:
         raise FormatError("the description of the model's inputs and outputs is damaged") from error
+
+
+def metadata_of(spec: Any) -> dict[str, str]:
+    """What is written in a model about it; without the entries that are empty."""
+    try:
+        found = Metadata.FromString(parsed(spec.description).metadata)
+    except (DecodeError, ValueError):
+        return {}
+    fields = {
+        "description": found.shortDescription,
+        "version": found.versionString,
+        "author": found.author,
+        "license": found.license,
+    }
+    return {name: text for name, text in fields.items() if text} | {
+        entry.key: entry.value for entry in found.userDefined if entry.value
+    }
 
 
 def feature_of(described: Any) -> Feature:

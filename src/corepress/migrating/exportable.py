@@ -1,9 +1,10 @@
-"""One function of a program as a module that `torch.export` takes: what depends on no input is computed beforehand."""
+"""A function as a module that `torch.export` takes: what depends on no input is computed beforehand."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,8 +13,12 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing
 from torch.fx.traceback import annotate
 
+from corepress.errors import CorepressError, first_line
+from corepress.migrating.lengths import as_tensor, computed, is_symbolic, lengths, numbers
+from corepress.migrating.operations import EXPORTED
 from corepress.runtime.executor import SPECIAL, Executor, Run, Values
-from corepress.runtime.plan import Computed, Step, reads
+from corepress.runtime.forms import TENSOR
+from corepress.runtime.plan import Computed, Held, Step, reads
 
 # Of a node of the exported graph, what holds the operation of the package that it is a part of.
 STEP = "corepress_step"
@@ -26,11 +31,19 @@ class Exportable(nn.Module):
 
     Args:
         executor: What `runtime.load` made of the function.
-        compressed: For constants that stay compressed, a module that gives the dense value.
+        compressed: For constants that stay compressed, a module that gives the dense value, by the name of the buffer.
         states: The first values of the states, by name.
+        seen: By the name of a value, what a run gave: a step that can't be exported gives zeros of its shape. Without,
+            it is an error.
+
+    Attributes:
+        failures: The steps that could not be exported, and why.
     """
 
-    def __init__(self, executor: Executor, compressed: Mapping[str, nn.Module], states: Mapping[str, Tensor]):
+    def __init__(
+        self, executor: Executor, compressed: Mapping[str, nn.Module], states: Mapping[str, Tensor],
+        seen: Values | None = None,
+    ):  # fmt: skip
         super().__init__()
         self.plan, self.output_types = executor.plan, executor.output_types
         # Of what is registered `torch.export` knows no numbers; of these it does.
@@ -44,6 +57,8 @@ class Exportable(nn.Module):
         for name, value in states.items():
             self.register_buffer(self._named("state", name), value)
         self.states, self.compressed = tuple(states), tuple(compressed)
+        self._seen = seen
+        self.failures: dict[str, str] = {}
 
     def _named(self, kind: str, name: str) -> str:
         """The name of a buffer or a module for a value, without what PyTorch forbids in it."""
@@ -61,10 +76,11 @@ class Exportable(nn.Module):
         held = {name: self._own("held", name) if _is_weight(value) else value for name, value in self._known.items()}
         held |= {name: self._own("compressed", name)() for name in self.compressed}
         states = {name: self._own("state", name) for name in self.states}
-        run = _Known(held, states, self._known)
+        run = _Known(held, states, self._known, self._seen, self.failures)
         results = run.block(self.plan, dict(zip(self.plan.inputs, inputs, strict=True)))
         for name in self.states:
             self._own("state", name).copy_(states[name])
+        results = tuple(as_tensor(value) if is_symbolic(value) else value for value in results)
         typed = zip(results, self.output_types, strict=True)
         return tuple(value if dtype is None else value.to(dtype) for value, dtype in typed)
 
@@ -72,18 +88,22 @@ class Exportable(nn.Module):
 class _Known(Run):
     """A run, under `torch.export`, that computes what no input changes with real tensors.
 
-    So lengths, shapes and the conditions of loops are numbers, and loops of known length are written out.
+    So lengths, shapes and the conditions of loops are numbers, and loops of known length are written out. What only the
+    shape of an input changes are symbols (`lengths.py`).
     """
 
-    def __init__(self, held: Mapping[str, Any], states: MutableMapping[str, Tensor], known: Mapping[str, Any]):
+    def __init__(
+        self, held: Mapping[str, Any], states: MutableMapping[str, Tensor], known: Mapping[str, Any],
+        seen: Values | None, failures: dict[str, str],
+    ):  # fmt: skip
         super().__init__(held, states, _ignore)  # who observes gets no change in place, which could not be exported
         self._symbolic, self._real = held, known
+        self._seen, self._failures = seen, failures
 
     def step(self, step: Step, values: Values) -> None:
         """Compute one step: with real tensors, where all that it reads is known."""
         if not self._is_known(step, values):
-            with annotate({STEP: str(step)}):
-                super().step(step, values)
+            self._unknown(step, values)
             return
         self.held = self._real
         try:
@@ -92,8 +112,68 @@ class _Known(Run):
         finally:
             self.held = self._symbolic
 
+    def _unknown(self, step: Step, values: Values) -> None:
+        found = self._lengths(step, values)
+        if found is not None:
+            values[step.outputs[0]] = found
+            for name in step.drop:
+                values.pop(name, None)
+            return
+        if step.kind in EXPORTED:
+            step = replace(step, function=EXPORTED[step.kind])
+        try:
+            with annotate({STEP: str(step)}):
+                super().step(step, values)
+        except (CorepressError, RuntimeError, ValueError, NotImplementedError) as error:
+            if self._seen is None or not all(name in self._seen for name in step.outputs):
+                raise
+            self._failures.setdefault(str(step), first_line(error))
+            for name in step.outputs:
+                values[name] = torch.zeros_like(self._seen[name])
+
+    def _lengths(self, step: Step, values: Values) -> Any:
+        """What a step gives that computes with lengths alone; None of any other."""
+        if step.kind == "shape":
+            return self._simplest(lengths(list(values[step.arguments["x"].name].shape)))
+        names = list(reads(step))
+        if step.blocks or not any(is_symbolic(values.get(name)) for name in names):
+            return None
+        if not all(is_symbolic(values.get(name)) or _is_real(values.get(name)) for name in names):
+            return None
+        with _eagerly():
+            given = {key: numbers(self._raw(value, values)) for key, value in step.arguments.items()}
+        if step.kind == "range_1d" and all(value is not None for value in given.values()):
+            return torch.arange(*(given[key].item() for key in ("start", "end", "step")), dtype=torch.int32)
+        return self._simplest(computed(step.kind, given))
+
+    def _simplest(self, found: Any) -> Any:
+        """Lengths as a tensor of numbers, where none of them is a symbol."""
+        if found is None or any(isinstance(number, torch.SymInt) for number in found.reshape(-1)):
+            return found
+        with _eagerly():
+            return torch.tensor(found.tolist(), dtype=torch.int32)
+
+    def _raw(self, argument: Any, values: Values) -> Any:
+        """An argument as it is, in no form."""
+        if isinstance(argument, list | tuple):
+            return [self._raw(item, values) for item in argument]
+        if isinstance(argument, Held):
+            return self._real[argument.name]
+        return values[argument.name] if isinstance(argument, Computed) else argument
+
+    def arguments(self, step: Step, values: Values) -> dict[str, Any]:
+        """The arguments of a step; lengths as tensors, where tensors are wanted."""
+        given = {name: values[name] for _, name in step.computed if name in values}
+        wanted = {name: as_tensor(value) for name, value in given.items() if is_symbolic(value)}
+        return super().arguments(step, values | wanted if wanted else values)
+
     def value(self, argument: Any, values: Values, step: Step | None = None, key: str = "") -> Any:
         """An argument as its step wants it: numbers, where it is known."""
+        if isinstance(argument, Computed) and is_symbolic(found := values.get(argument.name)):
+            if step is None or argument.form == TENSOR:
+                return found if step is None else as_tensor(found)
+            numbers = list(found.reshape(-1))
+            return numbers if argument.form.many else numbers[0] if argument.form.python else as_tensor(found)
         if isinstance(argument, Computed) and _is_real(values.get(argument.name)):
             with _eagerly():
                 return super().value(argument, values, step, key)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,13 @@ import numpy as np
 import torch
 
 from corepress.errors import ConfigError, FormatError, UnsupportedError, first_line, importing
+from corepress.formats.coreai.kept import Kept, from_metadata, own_metadata
 from corepress.formats.coreai.library import check
 from corepress.formats.coreai.model import AssetModel
 from corepress.formats.features import Feature, Interface
+from corepress.runtime.ops.classify import classify
 from corepress.runtime.runnable import Observe, State, given_state, in_steps
-from corepress.runtime.values import to_tensors
+from corepress.runtime.values import from_value, to_tensors
 from corepress.sequences import Sample
 
 
@@ -48,7 +51,9 @@ class Asset:
         # The library is asynchronous; a thread of its own works where a loop is running already, as in notebooks.
         self._loop, self._thread = asyncio.new_event_loop(), ThreadPoolExecutor(1)
         try:
-            self._context = AIModelAsset.load(lies).executable()
+            asset = AIModelAsset.load(lies)
+            metadata = own_metadata(asset.metadata)
+            self._context = asset.executable()
             model = self._wait(self._context.__aenter__())
         except Exception as error:  # of all kinds
             raise FormatError(f"{path}: Core AI can't load it: {first_line(error)}") from error
@@ -57,7 +62,9 @@ class Asset:
             raise ConfigError(f"{path}: there is no function {function!r}; it has {', '.join(sorted(names))}")
         self.function = function or ("main" if "main" in names else names[0])
         self._function = model.load_function(self.function)
-        self.interface = _interface(self._function.desc)
+        self._described = _interface(self._function.desc)
+        self._kept = from_metadata(metadata, self.function)
+        self.interface = self._described if self._kept is None else _as_kept(self._described, self._kept)
 
     def make_state(self) -> State:
         """The states, all zero, to be passed to every `predict` of one sequence."""
@@ -71,14 +78,31 @@ class Asset:
             raise UnsupportedError(f"{self.path}: values on the way of a Core AI model can't be observed")
         states = given_state(self.interface, state)
         tensors = to_tensors(self.interface.inputs, inputs)
-        given = {name: self._array(np.ascontiguousarray(tensor.numpy())) for name, tensor in tensors.items()}
+        types = {feature.name: feature.dtype for feature in self._described.inputs}
+        given = {
+            name: self._array(np.ascontiguousarray(tensor.numpy(), types[name])) for name, tensor in tensors.items()
+        }
         kept = {name: self._array(np.ascontiguousarray(tensor.numpy())) for name, tensor in states.items()}
         try:
             found = self._wait(self._function(given, kept or None))
         except Exception as error:  # of all kinds
             raise FormatError(f"{self.path}: Core AI can't run it: {first_line(error)}") from error
         states.update({name: torch.from_numpy(np.array(value.numpy())) for name, value in kept.items()})
-        return {name: np.array(found[name].numpy()) for name in self._function.desc.output_names}
+        return self._answers({name: np.array(found[name].numpy()) for name in self._function.desc.output_names})
+
+    def _answers(self, found: dict[str, Any]) -> dict[str, Any]:
+        """The outputs as the package that the model was made of gives them: images, and the label of a classifier."""
+        if self._kept is None:
+            return found
+        described = self._kept.interface
+        if described.label:
+            scores = torch.from_numpy(found[described.probabilities])
+            found[described.label], found[described.probabilities] = classify(scores, self._kept.classes)
+        return {
+            feature.name: from_value(feature, torch.from_numpy(found[feature.name]))
+            if feature.kind in ("image", "number") else found[feature.name]
+            for feature in described.outputs
+        }  # fmt: skip
 
     def run_sequence(
         self, sample: Sample, state: State | None = None, observe: Observe | None = None
@@ -96,12 +120,29 @@ class Asset:
 
 def _interface(description: Any) -> Interface:
     def features(names: list[str], of: Any) -> tuple[Feature, ...]:
-        return tuple(
-            Feature(name, "array", tuple(of(name).shape), dtype=np.dtype(str(of(name).dtype))) for name in names
-        )
+        return tuple(_array(name, list(of(name).shape), np.dtype(str(of(name).dtype))) for name in names)
 
     return Interface(
         features(description.input_names, description.input_descriptor),
         features(description.output_names, description.output_descriptor),
         features(description.state_names, description.state_descriptor),
     )
+
+
+def _array(name: str, sizes: Sequence[int | None], dtype: Any) -> Feature:
+    """An array; a size of -1, or of nothing, is any."""
+    known = [None if size is None or size < 0 else size for size in sizes]
+    shape = tuple(1 if size is None else size for size in known)
+    ranges = tuple((1, -1) if size is None else (size, size) for size in known)
+    return Feature(name, "array", shape, dtype, ranges=ranges if None in known else ())
+
+
+def _as_kept(actual: Interface, kept: Kept) -> Interface:
+    """The interface of a function as its package had it: images, defaults, and shapes, where they stayed flexible."""
+    own = {feature.name: feature for feature in actual.inputs}
+    inputs = tuple(_flexible(own[feature.name], feature) for feature in kept.interface.inputs if feature.name in own)
+    return replace(kept.interface, inputs=inputs, states=actual.states)
+
+
+def _flexible(actual: Feature, kept: Feature) -> Feature:
+    return kept if actual.ranges or not (kept.ranges or kept.shapes) else replace(kept, ranges=(), shapes=())

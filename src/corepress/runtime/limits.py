@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import wraps
 from itertools import zip_longest
 
-from torch import Tensor
+from torch import SymInt, Tensor
 
 # Elements of one tensor; the activations of real models stay far below.
 LIMIT = 1 << 31
@@ -19,7 +19,12 @@ Binary = Callable[[Tensor, Tensor], Tensor]
 
 
 def check(*sizes: int) -> None:
-    """A ValueError where no tensor can have these sizes, or is too large. An empty one does not hide the others."""
+    """A ValueError where no tensor can have these sizes, or is too large. An empty one does not hide the others.
+
+    Sizes that are symbols, as in a program that is exported, are not known yet.
+    """
+    if any(isinstance(size, SymInt) for size in sizes):
+        return
     if min(sizes, default=0) < 0:
         raise ValueError(f"a dimension can't have {min(sizes)} elements")
     count = math.prod([max(1, size) for size in sizes])  # a list: torch.compile takes no generators here

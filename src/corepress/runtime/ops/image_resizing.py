@@ -74,6 +74,8 @@ def _taken(x: Tensor, axis: int, indices: Tensor) -> Tensor:
 
 
 def _scaled(size: int, factor: float) -> int:
+    if factor == int(factor):
+        return size * int(factor)  # a symbol stays one, where shapes are flexible
     # In float32, as the factor is: 2.3 times 10 is 23 there.
     return math.floor(np.float32(size) * np.float32(factor))
 

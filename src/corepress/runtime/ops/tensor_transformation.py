@@ -129,11 +129,13 @@ def _index(
             index.append(first or 0)
             continue
         last = None if end_mask and end_mask[i] else end[i]
-        taken = range(*slice(first, last, stride[i] if stride else 1).indices(size))
-        if taken.step < 0:
-            taken = taken[::-1]
+        step = stride[i] if stride else 1
+        if step > 0:
+            index.append(slice(first, last, step))
+        else:
+            taken = range(*slice(first, last, step).indices(size))[::-1]
             reversed_axes.append(result_axis)
-        index.append(slice(taken[0], taken[-1] + 1, taken.step) if taken else slice(0, 0))
+            index.append(slice(taken[0], taken[-1] + 1, taken.step) if taken else slice(0, 0))
         result_axis += 1
     return tuple(index), reversed_axes
 

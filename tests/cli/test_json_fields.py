@@ -119,6 +119,7 @@ def test_migrate(tmp_path: Path) -> None:
     pytest.importorskip("coreai_torch")
     command = ["migrate", DIGITS, "-o", tmp_path / "digits.aimodel"]
     check(json.loads(corepress(*command, "--json").stdout), "`migrate`")
+    check(json.loads(corepress("info", DIGITS, "--coreai", "--json").stdout), "`info --coreai`")
 
 
 ALONE = {"verify", "search", "refine", "rotate", "migrate"}

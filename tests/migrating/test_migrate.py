@@ -22,7 +22,7 @@ from corepress.coreml import (
 from corepress.errors import ConfigError, FormatError, OutputError, UnsupportedError
 from tests.decoder import summing
 from tests.packages import saved
-from tests.structures import classifier
+from tests.structures import classifier, multifunction, pipeline
 
 pytest.importorskip("coreai_torch")
 DIGITS = "examples/digits.mlpackage"
@@ -151,7 +151,31 @@ def test_functions_keep_their_names(tmp_path: Path) -> None:
         runtime.load(tmp_path / "several.aimodel", function="train")
 
 
-def test_a_classifier_gives_its_probabilities(tmp_path: Path) -> None:
+def test_weights_that_functions_share_are_written_once(tmp_path: Path) -> None:
+    package = multifunction(tmp_path)
+    corepress.migrate(package, tmp_path / "both.aimodel")
+    size = sum(path.stat().st_size for path in (tmp_path / "both.aimodel").iterdir())
+    weight = 64 * 64 * 2
+    assert weight < size < 2 * weight
+    sample = {"x": np.random.default_rng(0).normal(size=(1, 64)).astype(np.float16)}
+    for name in ("first", "second"):
+        ours, theirs = (
+            runtime.load(path, function=name).predict(sample) for path in (package, tmp_path / "both.aimodel")
+        )
+        (one,), (other,) = ours.values(), theirs.values()
+        np.testing.assert_allclose(other, one, rtol=2**-8, atol=2**-6)
+
+
+def test_a_pipeline_becomes_one_function(tmp_path: Path) -> None:
+    package = pipeline(tmp_path)
+    small = palettize_weights(package, OptimizationConfig(OpPalettizerConfig(nbits=4, weight_threshold=0)))
+    small.save(tmp_path / "small.mlpackage")
+    found = corepress.migrate(tmp_path / "small.mlpackage", tmp_path / "pipeline.aimodel")
+    assert found.functions == ("main",) and found.compressed == 2
+    assert corepress.verify(tmp_path / "small.mlpackage", tmp_path / "pipeline.aimodel").worst.snr > 50
+
+
+def test_a_classifier_gives_its_label_and_its_probabilities(tmp_path: Path) -> None:
     package = classifier(tmp_path)
     found = corepress.migrate(package, tmp_path / "classifier.aimodel")
     assert [note for note in found.notes if "'classLabel'" in note and "metadata" in note]
@@ -162,22 +186,48 @@ def test_a_classifier_gives_its_probabilities(tmp_path: Path) -> None:
     assert corepress.verify(package, tmp_path / "classifier.aimodel").ok
 
 
-def test_what_there_is_no_operation_for_is_named_and_nothing_is_written(tmp_path: Path) -> None:
+def obstructed(folder: Path) -> Path:
+    """Operations that can't be brought over: two that coreai-torch has nothing for, one that has no fixed shape."""
     import coremltools as ct
     from coremltools.converters.mil.mil import Builder as mb
     from coremltools.converters.mil.mil import types
 
     @mb.program(input_specs=[mb.TensorSpec((4, 8), types.fp32)], opset_version=ct.target.iOS18)
     def program(x):
-        return mb.scatter_along_axis(
+        scattered = mb.scatter_along_axis(
             data=x, indices=np.zeros((2, 8), np.int32), updates=np.ones((2, 8), np.float32), axis=0, mode="max",
             name="largest",
         )  # fmt: skip
+        noise = mb.random_normal(shape=[4, 8], mean=0.0, stddev=1.0, seed=-1, name="noise")
+        kept = mb.non_maximum_suppression(
+            boxes=mb.reshape(x=mb.add(x=scattered, y=noise), shape=[1, 4, 8]), scores=np.ones((1, 1, 8), np.float32),
+            iou_threshold=0.5, max_boxes=2, name="kept",
+        )  # fmt: skip
+        return mb.relu(x=kept[0])
 
-    package = saved(program, tmp_path / "scatter.mlpackage")
-    with pytest.raises(UnsupportedError, match="coreai-torch has nothing for scatter_along_axis 'largest'"):
+    return saved(program, folder / "obstructed.mlpackage")
+
+
+def test_all_that_can_not_go_is_named_and_nothing_is_written(tmp_path: Path) -> None:
+    package = obstructed(tmp_path)
+    foreseen = corepress.foresee_migration(package)
+    text = " ".join(foreseen.obstacles)
+    for name in ("scatter_along_axis 'largest'", "random_normal 'noise'", "non_maximum_suppression 'kept'"):
+        assert name in text
+    with pytest.raises(UnsupportedError) as refused:
         corepress.migrate(package, tmp_path / "out.aimodel")
-    assert [path.name for path in tmp_path.iterdir()] == ["scatter.mlpackage"]
+    assert all(obstacle in str(refused.value) for obstacle in foreseen.obstacles)
+    assert str(refused.value).startswith(str(package)) and "\n" not in str(refused.value)
+    assert [path.name for path in tmp_path.iterdir()] == [package.name]
+
+
+def test_a_migration_is_foreseen(tmp_path: Path) -> None:
+    small = palettize_weights(DIGITS, OptimizationConfig(OpPalettizerConfig(nbits=3, weight_threshold=0)))
+    small.save(tmp_path / "small.mlpackage")
+    foreseen = corepress.foresee_migration(tmp_path / "small.mlpackage")
+    found = corepress.migrate(tmp_path / "small.mlpackage", tmp_path / "small.aimodel")
+    assert (foreseen.functions, foreseen.compressed, foreseen.notes) == (found.functions, found.compressed, found.notes)
+    assert foreseen.obstacles == () and "3 bits take 4" in str(found.notes)
 
 
 def test_wrong_input_is_one_sentence(tmp_path: Path) -> None:

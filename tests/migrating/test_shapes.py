@@ -114,7 +114,7 @@ def test_shapes_that_the_program_computes_of_a_length(tmp_path: Path) -> None:
     assert corepress.migrate(package, tmp_path / "words.aimodel").notes == ()
     rng = np.random.default_rng(0)
     samples = [
-        {"ids": rng.integers(0, 50, (1, n)).astype(np.int32), "mask": (np.arange(n)[None] < n - n // 3).astype(np.int32)}
+        {"ids": rng.integers(0, 50, (1, n)).astype(np.int32), "mask": (np.arange(n)[None] < n - n // 3).astype("i4")}
         for n in (1, 5, 32)
     ]
     agree(package, tmp_path / "words.aimodel", samples)

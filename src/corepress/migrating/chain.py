@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from corepress.formats.features import Feature
-from corepress.migrating.exportable import Exportable
+from corepress.migrating.exportable import Exportable, Without
 from corepress.migrating.functions import Function
 
 
@@ -19,28 +19,21 @@ class Chain(nn.Module):
 
     Args:
         function: The function.
-        seen: What its operations gave, by name: those that can't be exported give zeros of the same shape. Without, the
-            first of them is an error.
+        without: By the name of a stage, what can't be exported of it; without, the first of it is an error.
     """
 
-    def __init__(self, function: Function, seen: Mapping[str, Any] | None = None):
+    def __init__(self, function: Function, without: Mapping[str, Without] | None = None):
         super().__init__()
         self.inputs, self.outputs = function.inputs, function.outputs
         self.programs = {name: stage.program for name, stage in function.stages.items()}
         self.parts = nn.ModuleList(
-            Exportable(stage.program.module, stage.forms, stage.program.make_state(), self._of(name, seen))
+            Exportable(stage.program.module, stage.forms, stage.program.make_state(), (without or {}).get(name))
             for name, stage in function.stages.items()
         )
 
     def _prefix(self, stage: str) -> str:
         """What `Pipeline` puts before the names of a stage."""
         return f"{stage}/" if len(self.programs) > 1 else ""
-
-    def _of(self, stage: str, seen: Mapping[str, Any] | None) -> dict[str, Any] | None:
-        if seen is None:
-            return None
-        prefix = self._prefix(stage)
-        return {name.removeprefix(prefix): value for name, value in seen.items() if name.startswith(prefix)}
 
     def forward(self, *inputs: Tensor) -> tuple[Any, ...]:
         """See the class."""
@@ -59,13 +52,9 @@ class Chain(nn.Module):
             described |= {feature.name: feature for feature in program.interface.outputs}
         return tuple(values[name] for name in self.outputs)
 
-    def failures(self) -> dict[str, str]:
-        """The operations that could not be exported, and why."""
-        return {step: reason for part in self.parts for step, reason in part.failures.items()}  # type: ignore[union-attr, operator]
-
     def state_buffers(self) -> dict[str, str]:
         """The names of the states, by the name of their buffer; in a pipeline with that of their stage before it."""
-        found = {}
+        found: dict[str, str] = {}
         for number, (name, part) in enumerate(zip(self.programs, self.parts, strict=True)):
             own = part.state_buffers()  # type: ignore[operator]
             found |= {f"parts.{number}.{buffer}": self._prefix(name) + state for buffer, state in own.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -13,17 +13,34 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing
 from torch.fx.traceback import annotate
 
-from corepress.errors import CorepressError, first_line
+from corepress.errors import CorepressError
 from corepress.migrating.lengths import as_tensor, computed, is_symbolic, lengths, numbers
 from corepress.migrating.operations import EXPORTED
 from corepress.runtime.executor import SPECIAL, Executor, Run, Values
-from corepress.runtime.forms import TENSOR
 from corepress.runtime.plan import Computed, Held, Step, reads
 
 # Of a node of the exported graph, what holds the operation of the package that it is a part of.
 STEP = "corepress_step"
-# What gives another value each time.
+# What gives another value each time, but for a seed of 0 or more.
 _RANDOM = "random_"
+
+
+@dataclass
+class Without:
+    """Steps that can't be exported: they give zeros, so that all of them become known.
+
+    `seen`: by the name of a value, what a run gave. `failures`: the steps, and why; more are added as they are found.
+    """
+
+    seen: Values
+    failures: dict[str, str] = field(default_factory=dict)
+
+    def zeros(self, step: Step, values: Values) -> Values:
+        """What a step gives instead: made of what it reads, since what nothing reads would not be exported."""
+        read = [value for name in reads(step) if isinstance(value := values.get(name), Tensor)]
+        nothing = sum((value.to(torch.float32).sum() * 0 for value in read), torch.zeros(()))
+        found = {name: self.seen[name] for name in step.outputs}
+        return {name: (torch.zeros(tuple(v.shape)) + nothing).to(v.dtype) for name, v in found.items()}
 
 
 class Exportable(nn.Module):
@@ -33,16 +50,12 @@ class Exportable(nn.Module):
         executor: What `runtime.load` made of the function.
         compressed: For constants that stay compressed, a module that gives the dense value, by the name of the buffer.
         states: The first values of the states, by name.
-        seen: By the name of a value, what a run gave: a step that can't be exported gives zeros of its shape. Without,
-            it is an error.
-
-    Attributes:
-        failures: The steps that could not be exported, and why.
+        without: Steps that can't be exported; without, the first of them is an error.
     """
 
     def __init__(
         self, executor: Executor, compressed: Mapping[str, nn.Module], states: Mapping[str, Tensor],
-        seen: Values | None = None,
+        without: Without | None = None,
     ):  # fmt: skip
         super().__init__()
         self.plan, self.output_types = executor.plan, executor.output_types
@@ -57,8 +70,7 @@ class Exportable(nn.Module):
         for name, value in states.items():
             self.register_buffer(self._named("state", name), value)
         self.states, self.compressed = tuple(states), tuple(compressed)
-        self._seen = seen
-        self.failures: dict[str, str] = {}
+        self._without = without
 
     def _named(self, kind: str, name: str) -> str:
         """The name of a buffer or a module for a value, without what PyTorch forbids in it."""
@@ -76,7 +88,7 @@ class Exportable(nn.Module):
         held = {name: self._own("held", name) if _is_weight(value) else value for name, value in self._known.items()}
         held |= {name: self._own("compressed", name)() for name in self.compressed}
         states = {name: self._own("state", name) for name in self.states}
-        run = _Known(held, states, self._known, self._seen, self.failures)
+        run = _Known(held, states, self._known, self._without)
         results = run.block(self.plan, dict(zip(self.plan.inputs, inputs, strict=True)))
         for name in self.states:
             self._own("state", name).copy_(states[name])
@@ -94,11 +106,11 @@ class _Known(Run):
 
     def __init__(
         self, held: Mapping[str, Any], states: MutableMapping[str, Tensor], known: Mapping[str, Any],
-        seen: Values | None, failures: dict[str, str],
+        without: Without | None,
     ):  # fmt: skip
         super().__init__(held, states, _ignore)  # who observes gets no change in place, which could not be exported
         self._symbolic, self._real = held, known
-        self._seen, self._failures = seen, failures
+        self._without = without
 
     def step(self, step: Step, values: Values) -> None:
         """Compute one step: with real tensors, where all that it reads is known."""
@@ -119,17 +131,19 @@ class _Known(Run):
             for name in step.drop:
                 values.pop(name, None)
             return
+        if self._without is not None and str(step) in self._without.failures:
+            values |= self._without.zeros(step, values)
+            return
         if step.kind in EXPORTED:
             step = replace(step, function=EXPORTED[step.kind])
         try:
             with annotate({STEP: str(step)}):
                 super().step(step, values)
         except (CorepressError, RuntimeError, ValueError, NotImplementedError) as error:
-            if self._seen is None or not all(name in self._seen for name in step.outputs):
+            if self._without is None or not all(name in self._without.seen for name in step.outputs):
                 raise
-            self._failures.setdefault(str(step), first_line(error))
-            for name in step.outputs:
-                values[name] = torch.zeros_like(self._seen[name])
+            self._without.failures[str(step)] = str(error)
+            values |= self._without.zeros(step, values)
 
     def _lengths(self, step: Step, values: Values) -> Any:
         """What a step gives that computes with lengths alone; None of any other."""
@@ -169,11 +183,13 @@ class _Known(Run):
 
     def value(self, argument: Any, values: Values, step: Step | None = None, key: str = "") -> Any:
         """An argument as its step wants it: numbers, where it is known."""
-        if isinstance(argument, Computed) and is_symbolic(found := values.get(argument.name)):
-            if step is None or argument.form == TENSOR:
-                return found if step is None else as_tensor(found)
-            numbers = list(found.reshape(-1))
-            return numbers if argument.form.many else numbers[0] if argument.form.python else as_tensor(found)
+        if isinstance(argument, Computed) and is_symbolic(values.get(argument.name)):
+            found: Any = values[argument.name]
+            if step is None:
+                return found
+            if not argument.form.python:
+                return as_tensor(found)
+            return list(found.reshape(-1)) if argument.form.many else found.reshape(-1)[0]
         if isinstance(argument, Computed) and _is_real(values.get(argument.name)):
             with _eagerly():
                 return super().value(argument, values, step, key)
@@ -187,7 +203,9 @@ class _Known(Run):
             return super().holds(condition)
 
     def _is_known(self, step: Step, values: Values) -> bool:
-        if step.kind in SPECIAL or step.kind.startswith(_RANDOM) or step.blocks:
+        if step.kind in SPECIAL or step.blocks:
+            return False
+        if step.kind.startswith(_RANDOM) and step.constant.get("seed", -1) < 0:
             return False
         if any(name not in self._real for _, name in step.held):
             return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,12 +18,14 @@ from torch.fx.traceback import preserve_node_meta
 from corepress.formats.features import Feature
 from corepress.migrating.chain import Chain
 from corepress.migrating.decompositions import decompositions
-from corepress.migrating.exportable import STEP
+from corepress.migrating.exportable import STEP, Without
 from corepress.migrating.functions import Function
 from corepress.runtime.domains import domains
 from corepress.runtime.random_inputs import random_inputs
 from corepress.runtime.values import to_tensors
 
+# What PyTorch adds for its own developers.
+_ADVICE = re.compile(r" \(unhinted: |  \(Size-like | +Caused by: | For more information, run with ")
 # A length of a flexible axis in the example, where the default is 1: PyTorch takes what is 1 for constant.
 _SEVERAL = 3
 # An upper bound of lengths for which the package has none.
@@ -77,9 +80,7 @@ def exported(function: Function) -> Exported:
     try:
         found = _export(function, {}, None)
     except Exception as error:  # of all kinds
-        found = _export(function, {}, None, lenient=True)
-        if not found.failures:
-            raise RuntimeError(said(error)) from error
+        found = _without_failures(function, error)
     fixed = [feature for feature in features if _axes(feature)]
     notes = (
         f"input {feature.name!r} takes {_by(feature.shape)} only, of {feature.describe()}: {reason}"
@@ -88,20 +89,38 @@ def exported(function: Function) -> Exported:
     return replace(found, notes=tuple(notes))
 
 
-def said(error: Exception) -> str:
+def said(error: Exception | str) -> str:
     """What an error of PyTorch says first, in one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+    text = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+    return _ADVICE.split(text)[0].rstrip()
 
 
-def _export(function: Function, shapes: Shapes, dynamic: Any, *, lenient: bool = False) -> Exported:
+def _without_failures(function: Function, error: Exception) -> Exported:
+    """The function without what can't be exported of it, all of which is found. Raises `error` where that is not it."""
+    without = _seen(function)
+    while True:
+        before = _failures(without)
+        try:
+            found = _export(function, {}, None, without)
+        except Exception:  # of all kinds: what was begun of an operation is in the way
+            if _failures(without) == before:
+                raise RuntimeError(said(error)) from error
+            continue
+        if _failures(without) == before:
+            return replace(found, failures=before)
+
+
+def _failures(without: Mapping[str, Without]) -> dict[str, str]:
+    return {step: reason for own in without.values() for step, reason in own.failures.items()}
+
+
+def _export(function: Function, shapes: Shapes, dynamic: Any, without: Mapping[str, Without] | None = None) -> Exported:
     features = tuple(
         replace(feature, shape=shapes.get(feature.name, feature.shape)) for feature in function.interface.inputs
     )
-    interface = replace(function.interface, inputs=features)
-    given = next(iter(random_inputs(interface, 0, 1, domains(function.model))))
-    module = Chain(function, _seen(function, given) if lenient else None)
-    tensors = function.tensors(to_tensors(features, given))
+    module = Chain(function, without)
+    tensors = function.tensors(to_tensors(features, _example(function, features)))
     with _quietly(), torch.no_grad(), preserve_node_meta():
         found = torch.export.export(
             module, tuple(tensors), dynamic_shapes=dynamic, strict=False,
@@ -109,7 +128,12 @@ def _export(function: Function, shapes: Shapes, dynamic: Any, *, lenient: bool =
         ).run_decompositions(decompositions())  # fmt: skip
     buffers = module.state_buffers()
     states = tuple(buffers[buffer] for buffer in found.graph_signature.buffers_to_mutate.values())
-    return Exported(function, found, states, module.failures())
+    return Exported(function, found, states, {})
+
+
+def _example(function: Function, features: tuple[Feature, ...]) -> dict[str, Any]:
+    interface = replace(function.interface, inputs=features)
+    return next(iter(random_inputs(interface, 0, 1, domains(function.model))))
 
 
 @contextmanager
@@ -126,12 +150,16 @@ def _quietly() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _seen(function: Function, given: Mapping[str, Any]) -> dict[str, Any]:
-    """What the operations of a function give, in the default shape, by name."""
+def _seen(function: Function) -> dict[str, Without]:
+    """What the operations of a function give, in the default shape, for each stage by name."""
     seen: dict[str, Any] = {}
     model = function.model
-    model.predict(given, model.make_state(), seen.__setitem__)
-    return seen
+    model.predict(_example(function, function.interface.inputs), model.make_state(), seen.__setitem__)
+    prefixes = {name: f"{name}/" if len(function.stages) > 1 else "" for name in function.stages}
+    return {
+        stage: Without({name.removeprefix(prefix): v for name, v in seen.items() if name.startswith(prefix)})
+        for stage, prefix in prefixes.items()
+    }
 
 
 def _axes(feature: Feature) -> dict[int, list[int]]:

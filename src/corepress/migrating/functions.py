@@ -78,7 +78,7 @@ class Function:
     @property
     def classes(self) -> tuple[str | int, ...]:
         """The labels of a classifier, in the order of the probabilities."""
-        return next((stage.classes for stage in reversed(self.stages.values()) if stage.classes), ())
+        return next((stage.classes for stage in reversed(list(self.stages.values())) if stage.classes), ())
 
     @property
     def weights(self) -> list[Weight]:

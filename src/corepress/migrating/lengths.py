@@ -117,8 +117,8 @@ _FUNCTIONS: dict[str, Callable[..., Lengths | None]] = {
     "mul": _elementwise(operator.mul),
     "floor_div": _elementwise(operator.floordiv),
     "mod": _elementwise(operator.mod),
-    "maximum": _elementwise(lambda x, y: torch.sym_max(x, y)),
-    "minimum": _elementwise(lambda x, y: torch.sym_min(x, y)),
+    "maximum": _elementwise(torch.sym_max),
+    "minimum": _elementwise(torch.sym_min),
     "reduce_prod": _reduced(operator.mul, 1),
     "reduce_sum": _reduced(operator.add, 0),
 }

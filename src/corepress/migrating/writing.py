@@ -23,8 +23,8 @@ def obstacles(own: Exported) -> Iterator[str]:
     """What keeps a function from being converted: sentences, which name operations of the package."""
     function = f"function {own.function.name!r} can't be migrated"
     for step, reason in own.failures.items():
-        # A reason begins with the operation, if it is ours.
-        yield f"{function}: {reason if reason.startswith(step) else f'{step}: {reason}'}"
+        cause = said(reason.removeprefix(f"{step} can't be computed: "))
+        yield f"{function}: {step} can't be exported: {cause}"
     if unknown := _unknown(own):
         named = ", ".join(own.steps(unknown)) or "some operations"
         yield f"{function}: coreai-torch has nothing for {named} ({', '.join(sorted(unknown))} of PyTorch)"

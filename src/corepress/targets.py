@@ -97,11 +97,16 @@ class Target:
                 *(f"{bits}-bit palettization" for bits in self.palettized_bits),
                 *(f"{granularity} palettization" for granularity in self.palettized_granularities),
                 *(f"{dtype}-LUT palettization" for dtype in self.lut_dtypes),
-                *(f"{dtype.removeprefix('u')[3:]}-bit quantization" for dtype in self.quantized_dtypes),
+                *(f"{_numbers(dtype)} quantization" for dtype in self.quantized_dtypes),
                 *(f"{granularity} quantization" for granularity in self.quantized_granularities),
                 *(feature for feature, held in flags.items() if held),
             ]
         )
+
+
+def _numbers(dtype: str) -> str:
+    """What a feature calls numbers of a type: signed or not, integers of as many bits are alike."""
+    return f"{dtype.removeprefix('u')[3:]}-bit" if "int" in dtype else dtype.replace("float", "fp")
 
 
 _IOS15 = Target("iOS15", 6, "CoreML5", ("macOS12", "watchOS8", "tvOS15"))
@@ -161,6 +166,7 @@ CORE_AI = replace(
     spec_version=1000,
     opset="CoreAI1",
     aliases=("macOS27", "watchOS27", "tvOS27", "visionOS27"),
+    quantized_dtypes=(*_IOS26.quantized_dtypes, "int2", "uint2", "fp8_e4m3fn", "fp8_e5m2", "fp4_e2m1fn"),
     float_offset=False,
     activation_quantization=False,
     decompression="-",
@@ -292,7 +298,9 @@ def _quantized(form: Quantized) -> list[str]:
         granularity = "per_block"
     float_offset = form.offset is not None and not np.issubdtype(form.offset.dtype, np.integer)
     offset = ["float-offset quantization"] if float_offset else []
-    return [f"{granularity} quantization", *offset, f"{form.bits}-bit quantization"]
+    dtype = form.data.dtype
+    numbers = f"{form.bits}-bit" if dtype.kind in "iuf" else _numbers(dtype.name)
+    return [f"{granularity} quantization", *offset, f"{numbers} quantization"]
 
 
 def minimum_target(form: NDArray[Any] | CompressedWeight) -> Target:
@@ -326,6 +334,8 @@ def require(features: Iterable[str], target: Target) -> None:
     if target.core_ai:
         raise ConfigError(f"Core AI models ({target}) can't hold {missing}; packages can, for {oldest_for(*features)}")
     since = oldest_for(*features)
+    if since.core_ai:
+        raise ConfigError(f"{missing} is for Core AI models ({since}): migrate the package, and quantize the result")
     raise ConfigError(
         f"The {missing} is supported since {since}. Please re-convert your model with "
         f"minimum_deployment_target set to at least ct.target.{since}, "

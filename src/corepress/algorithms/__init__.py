@@ -4,7 +4,7 @@ May import `corepress.weights`, whose values they give, `kernels` for inner loop
 know nothing of files, models or configurations, and here neither of data nor of PyTorch.
 
 `kmeans1d.py`, `kmeans_nd.py`, `palettize.py`, `lut.py`   look-up tables, and what can be done to them
-`linear.py`                                               integers with scales
+`linear.py`, `floats.py`                                  integers, and small floating-point numbers, with scales
 `magnitude.py`                                            small values become zero
 `fitted/`                                                 the same, with statistics of the inputs of layers
 `learned/`                                                the same, by gradients

@@ -15,10 +15,10 @@ from corepress.weights.blocks import from_rows, to_rows
 from corepress.weights.forms import Quantized, Sparse
 
 Array = NDArray[Any]
-IntegerType = Literal["int4", "uint4", "int8", "uint8"]
+IntegerType = Literal["int2", "uint2", "int4", "uint4", "int8", "uint8"]
 Mode = Literal["linear_symmetric", "linear"]
 
-RANGES = {"int4": (-8, 7), "uint4": (0, 15), "int8": (-128, 127), "uint8": (0, 255)}
+RANGES = {"int2": (-2, 1), "uint2": (0, 3), "int4": (-8, 7), "uint4": (0, 15), "int8": (-128, 127), "uint8": (0, 255)}
 
 
 def quantize(
@@ -74,7 +74,7 @@ def quantize(
         integers,
         scale.reshape(counts),
         None if symmetric and signed else offset.view(integer_type).reshape(counts),
-        bits=4 if dtype.endswith("4") else 8,
+        bits=int(dtype[-1]),
     )
 
 

@@ -79,8 +79,11 @@ class Quantization:
     """The options of `quantize`, but for those of all commands."""
 
     dtype: Annotated[
-        Literal["int8", "uint8", "int4", "uint4", "float16"],
-        Option(help="Type of the stored numbers; float16 is for neural networks only."),
+        Literal["int8", "uint8", "int4", "uint4", "float16", "int2", "uint2", "fp8_e4m3fn", "fp8_e5m2", "fp4_e2m1fn"],
+        Option(
+            help="Type of the stored numbers; float16 is for neural networks only, those of 2 bits and those of "
+            "floating point (fp) for Core AI models (.aimodel)."
+        ),
     ] = "int8"
     mode: Annotated[
         Literal["linear_symmetric", "linear"],

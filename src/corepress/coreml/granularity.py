@@ -10,7 +10,9 @@ import numpy as np
 from corepress.errors import ConfigError
 
 GranularityName = Literal["per_tensor", "per_grouped_channel", "per_channel", "per_block"]
-DtypeName = Literal["int8", "uint8", "int4", "uint4"]
+DtypeName = Literal[
+    "int8", "uint8", "int4", "uint4", "int2", "uint2", "fp8_e4m3fn", "fp8_e5m2", "fp4_e2m1fn"
+]  # fmt: skip
 
 
 class CompressionGranularity(Enum):
@@ -29,22 +31,32 @@ class CompressionGranularity(Enum):
 
 
 class WeightDtype(str, Enum):
-    """The integer type of a linearly quantized weight; each member is also its name as a string."""
+    """The type of a linearly quantized weight; each member is also its name as a string. Core AI alone has those of 2
+    bits and of floating point."""
 
     INT8 = "int8"
     UINT8 = "uint8"
     INT4 = "int4"
     UINT4 = "uint4"
+    INT2 = "int2"
+    UINT2 = "uint2"
+    FP8_E4M3FN = "fp8_e4m3fn"
+    FP8_E5M2 = "fp8_e5m2"
+    FP4_E2M1FN = "fp4_e2m1fn"
 
     __str__ = str.__str__
 
     @property
     def nbits(self) -> int:
-        return int(self.value.removeprefix("u").removeprefix("int"))
+        return int(self.value.removeprefix("u").removeprefix("int").removeprefix("fp")[0])
 
     @property
     def signed(self) -> bool:
         return not self.value.startswith("u")
+
+    @property
+    def floating(self) -> bool:
+        return self.value.startswith("fp")
 
 
 def granularity_of(value: GranularityName | Enum) -> CompressionGranularity:
@@ -58,9 +70,12 @@ def granularity_of(value: GranularityName | Enum) -> CompressionGranularity:
 
 def dtype_of(value: DtypeName | type | np.dtype[Any] | None) -> WeightDtype:
     """Read a name, a NumPy or ml_dtypes type or dtype, or a coremltools type such as `types.int4`."""
-    name = _dtype_name(value)
+    name = _dtype_name(value).replace("float8_", "fp8_").replace("float4_", "fp4_")
     if name not in {member.value for member in WeightDtype}:
-        raise ConfigError(f"Invalid dtype {name}. Only support int8/uint8/int4/uint4, by name or as a type.")
+        raise ConfigError(
+            f"Invalid dtype {name}. Only support int8/uint8/int4/uint4, by name or as a type; "
+            "Core AI models also int2/uint2/fp8_e4m3fn/fp8_e5m2/fp4_e2m1fn."
+        )
     return WeightDtype(name)
 
 

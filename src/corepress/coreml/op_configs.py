@@ -66,7 +66,8 @@ class OpLinearQuantizerConfig(OpCompressorConfig):
 
     Args:
         mode: "linear_symmetric" (default; the range is [-R, R]) or "linear" (from minimum to maximum).
-        dtype: int8 (default), uint8, int4 or uint4; a string, or a type of NumPy, ml_dtypes or coremltools.
+        dtype: int8 (default), uint8, int4 or uint4; a string, or a type of NumPy, ml_dtypes or coremltools. In Core AI
+            models (`.aimodel`) also int2, uint2, and floating point of 8 and 4 bits: fp8_e4m3fn, fp8_e5m2, fp4_e2m1fn.
         granularity: "per_tensor", "per_channel" (default) or "per_block".
         block_size: With "per_block" only: the elements of a block along the input axis (an integer), or the block's
             size on every axis of the weight (a tuple); 0 stands for the whole axis.
@@ -121,6 +122,9 @@ class OpLinearQuantizerConfig(OpCompressorConfig):
             raise ConfigError('float_zero_point=True needs mode="linear": symmetric ranges have no zero point.')
         if self.float_zero_point and self.scale_search:
             raise ConfigError("float_zero_point=True keeps the scale of the range: give it or scale_search=True.")
+        if self.dtype.floating and (self.mode == "LINEAR" or self.scale_search):
+            given = 'mode="linear"' if self.mode == "LINEAR" else "scale_search=True"
+            raise ConfigError(f"dtype {self.dtype} is floating point, which has no {given}: leave that out.")
         if self.granularity is CompressionGranularity.PER_BLOCK and self.block_size is None:
             raise ConfigError('"block_size" must be set with granularity="per_block". Got None.')
         blocks = self.granularity is CompressionGranularity.PER_BLOCK
@@ -137,7 +141,8 @@ class OpLinearQuantizerConfig(OpCompressorConfig):
         return self.dtype.signed
 
     def features(self) -> list[str]:
-        found = [f"{self.granularity.name.lower()} quantization", f"{self.nbits}-bit quantization"]
+        numbers = str(self.dtype) if self.dtype.floating else f"{self.nbits}-bit"
+        found = [f"{self.granularity.name.lower()} quantization", f"{numbers} quantization"]
         more = [*(["float-offset quantization"] if self.float_zero_point else []), *_of_outliers(self.outlier_fraction)]
         return [*more, *found]
 

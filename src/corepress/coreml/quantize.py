@@ -1,4 +1,5 @@
-"""`linear_quantize_weights`: weights become integers of 4 or 8 bits with scales and offsets."""
+"""`linear_quantize_weights`: weights become integers of 4 or 8 bits with scales and offsets; in Core AI models also of
+2 bits, and floating-point numbers of 4 and 8."""
 
 from __future__ import annotations
 
@@ -115,11 +116,19 @@ class Quantize(Action):
         config = self.config
         if config.float_zero_point:
             sizes = self.block_sizes(values.shape)
-            return quantize_half_quadratic(values, dtype=config.dtype.value, block_sizes=sizes, mask=mask)
+            wanted: Any = config.dtype.value
+            return quantize_half_quadratic(values, dtype=wanted, block_sizes=sizes, mask=mask)
+        if config.dtype.floating:
+            from corepress.algorithms.floats import quantize_to_floats
+
+            kept = values if mask is None else Sparse(mask, values).decompress()
+            floating: Any = config.dtype.value
+            return quantize_to_floats(kept, dtype=floating, block_sizes=self.block_sizes(values.shape))
         mode: Any = config.mode.lower()
+        integers: Any = config.dtype.value
         return quantize(
             values,
-            dtype=config.dtype.value,
+            dtype=integers,
             mode=mode,
             block_sizes=self.block_sizes(values.shape),
             scale_search=config.scale_search,

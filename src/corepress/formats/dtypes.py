@@ -91,6 +91,6 @@ def named(name: str) -> DType | None:
 
 def dtype_of(numpy: np.dtype[Any], bits: int | None = None) -> DType:
     """The stored type of an array of NumPy type `numpy`; `bits` when it is narrower than the array."""
-    if bits is not None and bits < 8:
+    if bits is not None and bits < 8 and numpy.kind in "iu":
         return BY_NAME[f"{'int' if numpy.kind == 'i' else 'uint'}{bits}"]
     return BY_NAME[numpy.name]

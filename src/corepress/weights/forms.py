@@ -97,8 +97,8 @@ class Palettized:
 class Quantized:
     """`scale * (data - offset)`, each scale serving one block of the data.
 
-    `data`: int8 or uint8 numbers of `bits` bits (4 or 8); or a `Palettized`, then the LUT holds those integers, or
-    floating-point values that only need a scale.
+    `data`: int8 or uint8 numbers of `bits` bits (2, 4 or 8), or floating point of 4 or 8; or a `Palettized`, then the
+    LUT holds those integers, or floating-point values that only need a scale.
     `scale`: float16 or float32, of the rank of `data`; each of its dimensions divides that of `data`.
     `offset`: of the shape of `scale` and of the type of `data` (or floating point); None for zero.
     """
@@ -126,6 +126,8 @@ class Quantized:
 
     def decompress(self) -> Array:
         data = decompress(self.data)
+        if data.dtype.kind not in "iuf":  # floating point of 4 or 8 bits
+            data = data.astype(self.scale.dtype)
         rows = to_rows(data, self.scale.shape)
         offset = np.zeros_like(self.scale) if self.offset is None else self.offset.astype(self.scale.dtype)
         dense = shift_scale_rows(rows, self.scale.reshape(-1), offset.reshape(-1))

@@ -22,6 +22,7 @@ from corepress.errors import FormatError, UnsupportedError, first_line, importin
 from corepress.formats.coreai.asset import HASH, METADATA, PROGRAM, is_asset
 from corepress.formats.dtypes import BY_NAME, DType
 from corepress.formats.mistaken import refuse
+from corepress.formats.mlprogram.values import packed_bytes
 from corepress.weights import pack_bits
 
 Array = NDArray[Any]
@@ -256,11 +257,9 @@ def make_constant(array: Array, dtype: DType) -> Any:
     """A new constant where operations are being inserted; `array`: unpacked, of any layout."""
     ir = _ir()
 
-    flat = pack_bits(array, dtype.bits) if dtype.sub_byte else np.ascontiguousarray(array).reshape(-1).view(np.uint8)
     kind = ir.RankedTensorType.get(array.shape, _element_type(dtype))
-    attribute = _bindings().mlir.dialects.coreai.create_elements_attr(
-        ir.Location.unknown(), kind, np.ascontiguousarray(flat)
-    )
+    make = _bindings().mlir.dialects.coreai.create_elements_attr
+    attribute = make(ir.Location.unknown(), kind, packed_bytes(array, dtype))
     return calls().ConstantOp(value=attribute).result
 
 

@@ -17,6 +17,7 @@ from corepress.formats.dtypes import DType
 from corepress.formats.mlprogram.values import (
     MIN_BLOB_ELEMENTS,
     elements,
+    from_bytes,
     immediate_value,
     scalar,
     set_tensor_type,
@@ -24,7 +25,6 @@ from corepress.formats.mlprogram.values import (
     typed_value,
 )
 from corepress.formats.schema import Operation
-from corepress.weights import unpack_bits
 
 # Of values in the view, the file that holds constants; their offset is the number of an operation.
 CONSTANTS = "@model_path/constants"
@@ -43,10 +43,7 @@ class Held(NamedTuple):
     def array(self) -> NDArray[Any]:
         """Its numbers, unpacked."""
         data = library.constant_bytes(self.operation, self.dtype, self.shape)
-        if self.dtype.sub_byte:
-            count = int(np.prod(self.shape))
-            return unpack_bits(data, self.dtype.bits, count, signed=self.dtype.signed).reshape(self.shape)
-        return data.view(self.dtype.numpy).reshape(self.shape)
+        return from_bytes(data, self.dtype, self.shape)
 
 
 Constants = dict[int, Held]

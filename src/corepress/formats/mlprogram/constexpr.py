@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corepress.errors import FormatError, UnsupportedError
-from corepress.formats.dtypes import BY_NAME, DType, dtype_of, named
+from corepress.formats.dtypes import BY_MIL, BY_NAME, DType, dtype_of, named
 from corepress.formats.mlprogram.program import Node, Operand
 from corepress.formats.mlprogram.values import (
     BlobSource,
@@ -164,8 +164,16 @@ def _read_blockwise_shift_scale(node: Node, blobs: BlobSource) -> Quantized:
     data = _read_form(node, "data", blobs)
     if isinstance(data, (Sparse, Quantized)):
         data = decompress(data)
-    weight = Quantized(data, _read(node, "scale", blobs), _optional(node, "offset", blobs), _bits(node, "data"))
-    return _fitting(node, weight)
+    return _fitting(node, Quantized(data, _scale(node, blobs), _optional(node, "offset", blobs), _bits(node, "data")))
+
+
+def _scale(node: Node, blobs: BlobSource) -> Array:
+    """Scales, of the type of the weight where they are stored as powers of two in 8 bits (E8M0, in Core AI)."""
+    scale = _read(node, "scale", blobs)
+    if scale.dtype.kind == "f":
+        return scale
+    kind = BY_MIL.get(node.op.outputs[0].type.tensorType.dataType)
+    return scale.astype(np.float32 if kind is None else kind.numpy)
 
 
 def _read_sparse_to_dense(node: Node, blobs: BlobSource) -> Sparse:

@@ -76,13 +76,14 @@ def read_tensor(value: Any, blobs: BlobSource, what: str) -> Array:
         reference = value.blobFileValue
         blob = blobs.record(reference.fileName, reference.offset)
         check_blob(value, blob, what)
-        return _from_bytes(blobs.data(reference.fileName, blob), dtype, shape)
+        return from_bytes(blobs.data(reference.fileName, blob), dtype, shape)
     return _from_immediate(value, dtype, shape, what)
 
 
-def _from_bytes(data: NDArray[np.uint8], dtype: DType, shape: tuple[int, ...]) -> Array:
+def from_bytes(data: NDArray[np.uint8], dtype: DType, shape: tuple[int, ...]) -> Array:
+    """The array of a type and shape whose stored bytes are `data`."""
     if dtype.sub_byte:
-        return unpack_bits(data, dtype.bits, math.prod(shape), signed=dtype.signed).reshape(shape)
+        return unpack_bits(data, dtype.bits, math.prod(shape), signed=dtype.signed).view(dtype.numpy).reshape(shape)
     return data.view(dtype.numpy).reshape(shape)
 
 
@@ -98,7 +99,7 @@ def _from_immediate(value: Any, dtype: DType, shape: tuple[int, ...], what: str)
     if field == "bytes":
         if len(values) != packed_size(count, dtype.bits):
             raise FormatError(f"{what}: shape {shape} of {dtype.name} does not fit {len(values)} inline bytes")
-        return _from_bytes(np.frombuffer(values, np.uint8), dtype, shape)
+        return from_bytes(np.frombuffer(values, np.uint8), dtype, shape)
     if field == "strings" or len(values) != count:
         raise FormatError(f"{what}: shape {shape} of {dtype.name} does not fit {len(values)} inline {field}")
     return np.array(values).astype(dtype.numpy).reshape(shape)

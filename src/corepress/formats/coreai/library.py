@@ -84,6 +84,12 @@ def check(path: Path) -> None:
         raise UnsupportedError(f"{path}: a Core AI model of version {version[:40]}; corepress reads version {_VERSION}")
     if digest is not None and digest != program.digest():
         raise FormatError(f"{path / PROGRAM}: it is damaged or truncated: {HASH} is of other content")
+    ir, context = _ir(), _context()
+    try:
+        # What can't be parsed ends the process where the library loads it; here it is an error.
+        ir.Module.parse((path / PROGRAM).read_bytes(), context=context)
+    except Exception as error:  # of all kinds
+        raise FormatError(f"{path}: Core AI can't read it: {first_line(error)}") from error
 
 
 def save(program: Any, source: Path, folder: Path) -> None:
@@ -237,6 +243,13 @@ def _asset() -> Any:
         from coreai.authoring import AIModelAsset
 
     return AIModelAsset
+
+
+def _context() -> Any:
+    with importing(_WORK):
+        from coreai.authoring import Context
+
+    return Context()._mlir_context
 
 
 def _ir() -> Any:

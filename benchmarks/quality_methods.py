@@ -110,15 +110,15 @@ class OnModule(Method):
         return Result(*quality(task, outputs), *_sizes_of_module(compressed), seconds)
 
 
-_sensitivities: dict[tuple[str, str], tuple[str, float]] = {}
+_sensitivities: dict[tuple[str, int], tuple[str, float]] = {}
 _folder = tempfile.TemporaryDirectory()
 
 
 def _sensitivity(library: str, task: Task, optimizer: Any) -> tuple[str, float]:
-    """The file of a library's sensitivities and the seconds that they took: the same for any number of bits."""
-    key = library, task.title
+    """The file of a library's sensitivities for a task and the seconds that they took, for any number of bits."""
+    key = library, id(task)
     if key not in _sensitivities:
-        path = str(Path(_folder.name, "-".join(key)))
+        path = str(Path(_folder.name, f"{library}-{id(task)}"))
         begin = time.perf_counter()
         optimizer.compute_sensitivity(task.labelled, task.loss, path)
         _sensitivities[key] = path, time.perf_counter() - begin

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from corepress.errors import importing
+from corepress.formats.neural_network.forms import Linear, channel_counts, tabled
 from corepress.weights import Palettized, Quantized, Sparse, decompress
 
 # Of an index, which coreai-torch 0.4 can store.
@@ -84,6 +85,22 @@ def _quantized(form: Quantized) -> Constant:
     if data.dtype.kind == "f":
         return Constant({"scale": form.scale}, _product, compressed(data))
     return _scaled(form.scale, form.offset, compressed(data))
+
+
+@compressed.register
+def _even_steps(form: Linear) -> Constant:
+    """Of a neural network: one table, or a scale and a least value for each channel."""
+    if form.scale.size == 1:
+        table = Linear(np.arange(2**form.bits, dtype=np.uint8), form.scale, form.bias, form.bits, None).decompress()
+        return compressed(tabled(form.indices, table))
+    counts = channel_counts(form.indices.shape, form.axis)
+    kind = _INTEGERS[4 if form.bits <= 4 else 8, "u"]
+    return Constant(
+        {"data": form.indices, "scale": form.scale.reshape(counts), "least": form.bias.reshape(counts)},
+        lambda parts: torch.ops.coreai.constexpr_blockwise_shift_scale(
+            parts["data"], parts["scale"], None, parts["least"], getattr(torch, kind), None
+        ),
+    )
 
 
 @compressed.register

@@ -151,7 +151,7 @@ class _Prepared:
 
     @property
     def compressed(self) -> int:
-        return len({weight.key for function in self.functions for weight in function.weights})
+        return len({key for function in self.functions for key in function.weights})
 
 
 def _prepared(
@@ -194,5 +194,5 @@ def _notes(function: Function) -> Iterator[str]:
             yield f"image {feature.name!r} is an array of its pixels, 0 to 255 ({feature.color}), for Core AI"
     if interface.label:
         yield f"the label {interface.label!r} is not given, but the probabilities; the classes stand in the metadata"
-    if wider := [weight.name for weight in function.weights if weight.bits == 3 and "palettized" in weight.compression]:
+    if wider := function.wider:
         yield f"{some(wider)}: indices of 3 bits take 4, as coreai-torch can't store them"

@@ -9,8 +9,9 @@ from typing import Any, Protocol
 
 from corepress.formats.kinds import NETWORKS, kind_of, models
 from corepress.formats.neural_network import values
-from corepress.formats.neural_network.forms import Floats
+from corepress.formats.neural_network.forms import Floats, Linear
 from corepress.formats.schema import Layer
+from corepress.weights import Palettized
 
 Shape = tuple[int, ...]
 INNER = {"loop": ("conditionNetwork", "bodyNetwork"), "branch": ("ifBranch", "elseBranch")}
@@ -80,6 +81,10 @@ class LayerWeight:
     def dense(self) -> Floats:
         """The weight as float32, of `shape`. Raises CorepressError, with the reason, if it can't be read."""
         return values.read_values(self.params, self.shape, self.axis)
+
+    def read(self) -> Linear | Palettized | Floats:
+        """The weight, quantized if it is stored so; errors are those of `dense`."""
+        return values.stored_values(self.params, self.shape, self.axis)
 
 
 def networks(spec: Any) -> Iterator[tuple[str, Any]]:

@@ -13,6 +13,7 @@ from corepress.formats.neural_network.forms import Floats, Linear, tabled
 from corepress.formats.neural_network.packing import pack_first_high, unpack_first_high
 from corepress.weights import Palettized, decompress, packed_size, worded_bits
 
+_QUANTIZED = ("lut", "linear", "int8")
 _FIELDS = ("floatValue", "float16Value", "rawValue", "int8RawValue")
 
 
@@ -59,6 +60,12 @@ def read_values(params: Any, shape: tuple[int, ...], axis: int | None) -> Floats
         data = _joined(params.floatValue) if kind == "float32" else params.float16Value
         return _shaped(data, "<f4" if kind == "float32" else "<f2", shape).astype(np.float32)
     return _quantized(params, kind, shape, axis).decompress()
+
+
+def stored_values(params: Any, shape: tuple[int, ...], axis: int | None) -> Linear | Palettized | Floats:
+    """The value, quantized if it is stored so; errors are those of `read_values`."""
+    kind = form(params)
+    return _quantized(params, kind, shape, axis) if kind in _QUANTIZED else read_values(params, shape, axis)
 
 
 def _quantized(params: Any, kind: str, shape: tuple[int, ...], axis: int | None) -> Linear | Palettized:

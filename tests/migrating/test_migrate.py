@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from corepress.coreml import (
     prune_weights,
 )
 from corepress.errors import ConfigError, FormatError, OutputError, UnsupportedError
+from corepress.runtime.load import interface
 from tests.decoder import summing
 from tests.packages import saved
 from tests.structures import classifier, multifunction, pipeline
@@ -249,3 +252,29 @@ def test_wrong_input_is_one_sentence(tmp_path: Path) -> None:
     before = {path.name: path.read_bytes() for path in (tmp_path / "digits.aimodel").iterdir()}
     corepress.migrate(DIGITS, tmp_path / "digits.aimodel", overwrite=True)
     assert before.keys() == {path.name for path in (tmp_path / "digits.aimodel").iterdir()}
+
+
+def test_a_thread_ends_with_the_model_that_it_runs(tmp_path: Path) -> None:
+    corepress.migrate(DIGITS, tmp_path / "digits.aimodel")
+    before = set(threading.enumerate())
+    model: Any = runtime.load(tmp_path / "digits.aimodel")
+    sample = {"image": np.zeros((1, 1, 8, 8), np.float16)}
+    expected = model.predict(sample)["logits"]
+    own = set(threading.enumerate()) - before
+    del model
+    gc.collect()
+    for thread in own:
+        thread.join(10)
+    assert own and not any(thread.is_alive() for thread in own)
+    other: Any = runtime.load(tmp_path / "digits.aimodel")
+    np.testing.assert_array_equal(other.predict(sample)["logits"], expected)
+    other.close()
+    with pytest.raises(FormatError, match="it was closed"):
+        other.predict(sample)
+
+
+def test_what_a_model_takes_and_gives_is_known_before_it_is_loaded(tmp_path: Path) -> None:
+    for name, package in {"plain": DIGITS, "labelled": classifier(tmp_path), "summing": summing(tmp_path)}.items():
+        corepress.migrate(package, tmp_path / f"{name}.aimodel")
+        loaded = runtime.load(tmp_path / f"{name}.aimodel").interface
+        assert interface(tmp_path / f"{name}.aimodel") == loaded

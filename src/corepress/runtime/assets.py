@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import tempfile
+import weakref
 from collections.abc import Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -50,21 +52,25 @@ class Asset:
             check(path)
         # The library is asynchronous; a thread of its own works where a loop is running already, as in notebooks.
         self._loop, self._thread = asyncio.new_event_loop(), ThreadPoolExecutor(1)
+        self._closing = weakref.finalize(self, _close, self._thread, self._loop, None)
         try:
             asset = AIModelAsset.load(lies)
             metadata = own_metadata(asset.metadata)
-            self._context = asset.executable()
-            model = self._wait(self._context.__aenter__())
+            context = asset.executable()
+            model = self._wait(context.__aenter__())
+            self._closing.detach()
+            self._closing = weakref.finalize(self, _close, self._thread, self._loop, context)
         except Exception as error:  # of all kinds
             raise FormatError(f"{path}: Core AI can't load it: {first_line(error)}") from error
-        names = list(model.function_names)
-        if function is not None and function not in names:
-            raise ConfigError(f"{path}: there is no function {function!r}; it has {', '.join(sorted(names))}")
-        self.function = function or ("main" if "main" in names else names[0])
+        self.function = _chosen(path, list(model.function_names), function)
         self._function = model.load_function(self.function)
         self._described = _interface(self._function.desc)
         self._kept = from_metadata(metadata, self.function)
         self.interface = self._described if self._kept is None else _as_kept(self._described, self._kept)
+
+    def close(self) -> None:
+        """Let go of the model, its thread and its files; what nobody holds any more closes by itself."""
+        self._closing()
 
     def make_state(self) -> State:
         """The states, all zero, to be passed to every `predict` of one sequence."""
@@ -85,6 +91,8 @@ class Asset:
         kept = {name: self._array(np.ascontiguousarray(tensor.numpy())) for name, tensor in states.items()}
         try:
             found = self._wait(self._function(given, kept or None))
+        except FormatError:
+            raise
         except Exception as error:  # of all kinds
             raise FormatError(f"{self.path}: Core AI can't run it: {first_line(error)}") from error
         states.update({name: torch.from_numpy(np.array(value.numpy())) for name, value in kept.items()})
@@ -115,7 +123,52 @@ class Asset:
         return {}
 
     def _wait(self, work: Coroutine[Any, Any, Any]) -> Any:
+        if not self._closing.alive:
+            work.close()
+            raise FormatError(f"{self.path}: it was closed; load it again")
         return self._thread.submit(self._loop.run_until_complete, work).result()
+
+
+def _close(thread: ThreadPoolExecutor, loop: asyncio.AbstractEventLoop, context: Any) -> None:
+    # At the end of the process the thread takes no more work, and all of it ends anyway.
+    with contextlib.suppress(RuntimeError):
+        if context is not None:
+            thread.submit(loop.run_until_complete, context.__aexit__(None, None, None)).result()
+        thread.submit(loop.run_until_complete, loop.shutdown_default_executor()).result()
+        thread.submit(loop.close).result()
+    thread.shutdown(wait=False)
+
+
+def asset_interface(source: str | Path | AssetModel, function: str | None = None) -> Interface:
+    """The inputs, outputs and states of a function, without loading it to be run; errors are those of `Asset`."""
+    with importing("reading a Core AI model"):
+        from coreai.authoring import AIModelAsset
+
+    path = Path(source.path if isinstance(source, AssetModel) else source)
+    check(path)
+    asset = AIModelAsset.load(path)
+    summary: Any = asset.summary(include_statistics=False)
+    chosen = _chosen(path, list(summary.function_names), function)
+    inputs, outputs, states = (
+        tuple(_worded(name, text) for name, text in of(chosen))
+        for of in (summary.function_inputs, summary.function_outputs, summary.function_states)
+    )
+    kept = from_metadata(own_metadata(asset.metadata), chosen)
+    described = Interface(inputs, outputs, states)
+    return described if kept is None else _as_kept(described, kept)
+
+
+def _chosen(path: Path, names: list[str], function: str | None) -> str:
+    if function is not None and function not in names:
+        raise ConfigError(f"{path}: there is no function {function!r}; it has {', '.join(sorted(names))}")
+    return function or ("main" if "main" in names else names[0])
+
+
+def _worded(name: str, text: str) -> Feature:
+    """An array as the library's summary describes it, such as "NDArray (Float32, 1 × 3 × ?)"."""
+    dtype, _, sizes = text.partition("(")[2].rstrip(")").partition(", ")
+    numbers = [None if size == "?" else int(size) for size in sizes.split(" × ") if size]
+    return _array(name, numbers, np.dtype(dtype.lower()))
 
 
 def _interface(description: Any) -> Interface:

@@ -16,7 +16,7 @@ from corepress.formats.kinds import NETWORKS, PIPELINES
 from corepress.formats.mlprogram import Model
 from corepress.formats.neural_network import Model as Networks
 from corepress.formats.read import load as read_model
-from corepress.runtime.assets import Asset
+from corepress.runtime.assets import Asset, asset_interface
 from corepress.runtime.networks import load_network
 from corepress.runtime.precision import Precision
 from corepress.runtime.program import load_program
@@ -85,7 +85,7 @@ def load(
 def interface(source: str | Path | Model | Networks, function: str | None = None) -> Interface:
     """The inputs, outputs and states of a model, or of one of its functions, without loading its weights."""
     if (asset := _as_asset(source)) is not None:
-        return Asset(asset, function).interface
+        return asset_interface(asset, function)
     spec = opened(source).spec
     if spec.WhichOneof("Type") in PIPELINES:
         return pipeline_interface(spec)

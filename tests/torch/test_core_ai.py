@@ -17,6 +17,7 @@ from corepress import runtime
 from corepress.errors import ConfigError, DataError, OrderError
 from corepress.torch.metadata import array_of, described, read_weight
 from corepress.weights import Quantized, Sparse
+from tests import minilm
 from tests.torch.models import KINDS, METHODS, compress, make
 from tests.torch.test_conversion import PALETTIZED, QUANTIZED
 from tests.torch.test_refine import batches, fitted, network, pruned
@@ -259,6 +260,31 @@ def test_types_of_layers_stay(dtype: torch.dtype) -> None:
         with torch.no_grad():
             assert ready(x).dtype == dtype and torch.equal(ready(x), small(x))
         torch.export.export(ready, (x,))
+
+
+@pytest.mark.slow
+def test_a_real_encoder_is_as_small_as_its_tables(tmp_path: Path) -> None:
+    transformers, source = minilm._libraries()
+    bert = transformers.BertModel.from_pretrained(source, attn_implementation="eager", add_pooling_layer=False)
+
+    class Whole(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = minilm.Sentence(bert)
+
+        def forward(self, x: Tensor) -> Tensor:
+            embedding: Tensor = self.inner(x, torch.ones_like(x))
+            return embedding
+
+    small = compress("palettize", Whole().eval(), n_bits=4)
+    x = torch.from_numpy(minilm.samples(["What is left of a model when it is small?"])[0]["ids"])
+    converted(cpt.for_coreai(small), x, tmp_path / "m.aimodel")
+    (answer,) = runtime.load(tmp_path / "m.aimodel").predict({"x": x.numpy()}).values()
+    with torch.no_grad():
+        np.testing.assert_allclose(answer, small(x).numpy(), rtol=0, atol=1e-5)
+    stored = sum(read_weight(slot).nbytes for slot in described(small))
+    size = sum(path.stat().st_size for path in (tmp_path / "m.aimodel").iterdir())
+    assert size < 1.05 * stored + 500_000
 
 
 def test_the_module_given_stays_as_it_is() -> None:

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from corepress import targets
-from corepress.description.parts import Part, part_of
+from corepress.description.parts import Part, Signature, part_of
 from corepress.formats.coreai.asset import metadata as asset_metadata
-from corepress.formats.features import metadata_of
+from corepress.formats.coreai.kept import KEY, from_metadata
+from corepress.formats.features import default_function, metadata_of
 from corepress.formats.kinds import NETWORKS, leaves, with_article
 from corepress.formats.mlprogram import Model, Weight
 from corepress.formats.neural_network import LayerWeight
@@ -135,18 +136,18 @@ def describe(path: str | Path) -> Description:
 def _core_ai(model: Model) -> Description:
     """The same of a Core AI model: what its library says of it, and what its weights are stored as."""
     said = asset_metadata(model.path)
-    part = part_of(model.spec)
-    facts = {"operations": (part.facts or {})["operations"]}
+    own = said.get("creatorDefinedMetadata") or {}
+    texts = {name: said[name] for name in ("author", "description", "license", "version") if said.get(name)}
     weights = tuple(model.weights())
     with_library = Ability(True, "with Apple's own runtime (coreai-core)")
     return Description(
         str(model.path),
-        replace(part, type="coreAI", kind="Core AI model", facts=facts),
+        _core_ai_part(model, own),
         targets.CORE_AI.name,
         _size(model.package),
         model.package.spec.stat().st_size,
-        said.pop("producer", ""),
-        said,
+        str(said.get("producer", "")),
+        {name: str(text) for name, text in (texts | own).items() if name != KEY},
         weights,
         Counter(map(_form, weights)),
         {
@@ -155,6 +156,27 @@ def _core_ai(model: Model) -> Description:
             "verify": with_library,
             "calibrate": Ability(False, "what it computes on the way can't be seen; the package it was made of can be"),
         },
+    )
+
+
+def _core_ai_part(model: Model, own: Mapping[str, Any]) -> Part:
+    """Its functions, as a package that it was made of described them, where that was noted."""
+    part = part_of(model.spec)
+    names = [one.name for one in part.functions] or [default_function(model.spec.description)]
+    kept = {name: noted for name in names if (noted := from_metadata(own, name)) is not None}
+
+    def signature(one: Signature, name: str) -> Signature:
+        noted = kept.get(name)
+        return one if noted is None else replace(one, inputs=noted.interface.inputs, outputs=noted.interface.outputs)
+
+    return replace(
+        part,
+        type="coreAI",
+        kind="Core AI model",
+        facts={"operations": (part.facts or {})["operations"]},
+        signature=signature(part.signature, names[0]),
+        functions=tuple(signature(one, one.name) for one in part.functions),
+        labels=tuple(map(str, next((noted.classes for noted in kept.values() if noted.classes), ()))),
     )
 
 

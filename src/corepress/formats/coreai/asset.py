@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from corepress.formats.atomic import Kind
 
@@ -18,10 +19,10 @@ def is_asset(path: Path) -> bool:
     return path.is_dir() and (path / PROGRAM).is_file() and (path / METADATA).is_file()
 
 
-def metadata(path: Path) -> dict[str, str]:
+def metadata(path: Path) -> dict[str, Any]:
     """What is written in a Core AI model about it, by Apple's names: author, license, description and more."""
-    found = json.loads((path / METADATA).read_bytes())
-    return {name: str(text) for name, text in found.items() if text and name != "assetVersion"}
+    found: dict[str, Any] = json.loads((path / METADATA).read_bytes())
+    return found
 
 
 ASSET = Kind("a Core AI model", ".aimodel", True, is_asset)

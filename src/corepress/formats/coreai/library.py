@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corepress.errors import FormatError, UnsupportedError, first_line, importing
-from corepress.formats.coreai.asset import HASH, METADATA, PROGRAM, is_asset
+from corepress.formats.coreai.asset import HASH, METADATA, PROGRAM, is_asset, metadata
 from corepress.formats.dtypes import BY_NAME, DType
 from corepress.formats.mistaken import refuse
 from corepress.formats.mlprogram.values import packed_bytes
@@ -30,6 +30,9 @@ Array = NDArray[Any]
 _WORK = "reading a Core AI model"
 # The versions of folders that coreai-core 1.0 writes begin with this number.
 _VERSION = 2
+_NOTED_ANEW = ("assetVersion", "creationDate", "producer")
+# Of MLIR's bytecode.
+_BEGINNING = b"ML\xefR"
 # Of element types, by the names that MLIR prints.
 DTYPES = {
     "i1": "bool",
@@ -69,24 +72,28 @@ def check(path: Path) -> None:
             refuse(path)
         raise FormatError(f"{path}: it is no Core AI model: a folder with a program and its metadata")
     try:
-        metadata = json.loads((path / METADATA).read_bytes())
-        version = str(metadata["assetVersion"])
-        program = hashlib.sha256()
+        version = str(json.loads((path / METADATA).read_bytes())["assetVersion"])
         with (path / PROGRAM).open("rb") as file:
-            while chunk := file.read(1 << 20):
-                program.update(chunk)
-        digest = (path / HASH).read_bytes() if (path / HASH).is_file() else None
+            beginning = file.read(len(_BEGINNING))
+            file.seek(0)
+            digest = hashlib.file_digest(file, "sha256").digest()
+        noted = (path / HASH).read_bytes() if (path / HASH).is_file() else None
     except OSError as error:
         raise FormatError(f"{error.filename}: can't read it: {error.strerror}") from error
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise FormatError(f"{path / METADATA}: it is no metadata of a Core AI model, or damaged") from error
     if version.partition(".")[0] != str(_VERSION):
         raise UnsupportedError(f"{path}: a Core AI model of version {version[:40]}; corepress reads version {_VERSION}")
-    if digest is not None and digest != program.digest():
-        raise FormatError(f"{path / PROGRAM}: it is damaged or truncated: {HASH} is of other content")
+    if beginning != _BEGINNING or (noted is not None and noted != digest):
+        raise FormatError(f"{path / PROGRAM}: it is damaged or truncated: not what {HASH} was made of")
+    if noted is None:
+        _check_syntax(path)
+
+
+def _check_syntax(path: Path) -> None:
+    """Nothing tells whether a program without a hash is whole, and where the library loads one, it may crash."""
     ir, context = _ir(), _context()
     try:
-        # What can't be parsed ends the process where the library loads it; here it is an error.
         ir.Module.parse((path / PROGRAM).read_bytes(), context=context)
     except Exception as error:  # of all kinds
         raise FormatError(f"{path}: Core AI can't read it: {first_line(error)}") from error
@@ -95,7 +102,10 @@ def check(path: Path) -> None:
 def save(program: Any, source: Path, folder: Path) -> None:
     """Write a program with the metadata of the model at `source` as an `.aimodel` into an empty folder."""
     inner = folder / "inner.aimodel"
-    program.save_asset(inner, _asset().load(source).metadata)
+    program.save_asset(inner)
+    # Through the library, numbers of what its maker noted would become true where they are 1.
+    noted = metadata(source) | {name: metadata(inner)[name] for name in _NOTED_ANEW}
+    (inner / METADATA).write_text(json.dumps(noted, indent=2), encoding="utf-8")
     for part in inner.iterdir():
         part.rename(folder / part.name)
     inner.rmdir()

@@ -31,6 +31,9 @@ class Model:
         True
     """
 
+    core_ai = False
+    """As of the other kind of models: whether it is one of Core AI."""
+
     def __init__(self, package: Package | None, spec: Any, origin: Model | None = None, source: Path | None = None):
         self.package = package
         self.spec = spec

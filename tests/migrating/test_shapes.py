@@ -14,6 +14,7 @@ from torch import nn
 import corepress
 from corepress import runtime
 from corepress.errors import ConfigError
+from tests.decoder import package as decoder
 
 pytest.importorskip("coreai_torch")
 
@@ -118,6 +119,20 @@ def test_shapes_that_the_program_computes_of_a_length(tmp_path: Path) -> None:
         for n in (1, 5, 32)
     ]
     agree(package, tmp_path / "words.aimodel", samples)
+
+
+@pytest.mark.slow
+def test_a_decoder_with_a_cache_takes_steps_of_any_length(tmp_path: Path) -> None:
+    package = decoder(tmp_path)
+    assert corepress.migrate(package, tmp_path / "decoder.aimodel").notes == ()
+    steps, done = [], 0
+    for tokens in (5, 1, 1, 8, 2):
+        done += tokens
+        mask = np.triu(np.full((tokens, done), -1e4, np.float32), done - tokens + 1)[None, None]
+        steps.append({"ids": np.arange(3, 3 + tokens, dtype=np.int32)[None], "mask": mask})
+    ours, theirs = (runtime.load(path).run_sequence(steps) for path in (package, tmp_path / "decoder.aimodel"))
+    for one, other in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(other["logits"], one["logits"], rtol=1e-4, atol=1e-4)
 
 
 def test_a_length_that_operations_fix_is_said(tmp_path: Path) -> None:

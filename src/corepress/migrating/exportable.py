@@ -91,7 +91,9 @@ class Exportable(nn.Module):
         run = _Known(held, states, self._known, self._without)
         results = run.block(self.plan, dict(zip(self.plan.inputs, inputs, strict=True)))
         for name in self.states:
-            self._own("state", name).copy_(states[name])
+            # The product keeps the value apart from the state: Core AI reads again what was written, and its runtime
+            # for CPUs fails where such a value is cut to a length that it does not know.
+            self._own("state", name).copy_(states[name] * 1)
         results = tuple(as_tensor(value) if is_symbolic(value) else value for value in results)
         typed = zip(results, self.output_types, strict=True)
         return tuple(value if dtype is None else value.to(dtype) for value, dtype in typed)

@@ -133,8 +133,8 @@ def _close(thread: ThreadPoolExecutor, loop: asyncio.AbstractEventLoop, context:
     # At the end of the process the thread takes no more work, and all of it ends anyway.
     with contextlib.suppress(RuntimeError):
         if context is not None:
-            thread.submit(loop.run_until_complete, context.__aexit__(None, None, None)).result()
-        thread.submit(loop.run_until_complete, loop.shutdown_default_executor()).result()
+            thread.submit(lambda: loop.run_until_complete(context.__aexit__(None, None, None))).result()
+        thread.submit(lambda: loop.run_until_complete(loop.shutdown_default_executor())).result()
         thread.submit(loop.close).result()
     thread.shutdown(wait=False)
 

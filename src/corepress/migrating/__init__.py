@@ -1,10 +1,17 @@
 """Migration: a Core ML model becomes a Core AI model, by way of PyTorch and coreai-torch.
 
-`migrate.py`         the public function: from a package to an `.aimodel`
-`exportable.py`      a function of a program as a module for `torch.export`
+`migrate.py`         the public functions: a package becomes an `.aimodel`, and what would come of it
+`functions.py`       the functions of a model: its programs, with the constants that stay compressed
+`chain.py`           the programs of a function as one module
+`exportable.py`      a program as a module for `torch.export`
+`blocks.py`          branches and loops that an input decides
+`lengths.py`         lengths that only an input tells; an operation on them more is one more entry of its table
+`operations.py`      operations that are exported as one of Core AI; one more is one more entry of its table
+`exporting.py`       `torch.export`, with symbolic shapes; what can't be exported
+`decompositions.py`  operations of PyTorch that coreai-torch does not know; one more is one more entry of its table
 `constants.py`       compressed weights as modules that become Core AI's compressed constants; a form more is one more
                      case of `compressed` there
-`decompositions.py`  operations of PyTorch that coreai-torch does not know; one more is one more entry of its table
+`writing.py`         coreai-torch; what it can't convert; the file and its metadata
 """
 
 from corepress.errors import importing

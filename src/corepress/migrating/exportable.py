@@ -14,13 +14,16 @@ from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing
 from torch.fx.traceback import annotate
 
 from corepress.errors import CorepressError
+from corepress.migrating import blocks
 from corepress.migrating.lengths import as_tensor, computed, is_symbolic, lengths, numbers
 from corepress.migrating.operations import EXPORTED
 from corepress.runtime.executor import SPECIAL, Executor, Run, Values
-from corepress.runtime.plan import Computed, Held, Step, reads
+from corepress.runtime.plan import Block, Computed, Held, Step, reads
 
 # Of a node of the exported graph, what holds the operation of the package that it is a part of.
 STEP = "corepress_step"
+# Rounds of a loop, of which the number is known, that are written out; more stay a loop.
+_WRITTEN_OUT = 10_000
 # What gives another value each time, but for a seed of 0 or more.
 _RANDOM = "random_"
 
@@ -196,6 +199,31 @@ class _Known(Run):
             with _eagerly():
                 return super().value(argument, values, step, key)
         return super().value(argument, values, step, key)
+
+    def cond(self, step: Step, values: Values) -> Sequence[Any]:
+        """The block that is chosen; both, where an input chooses."""
+        condition = self.value(step.arguments["pred"], values)
+        if _is_real(condition) or is_symbolic(condition):
+            return super().cond(step, values)
+        return blocks.branch(step, condition, blocks.outside(step, values, self._symbolic), values, self._apart)
+
+    def loop(self, step: Step, values: Values) -> Sequence[Any]:
+        """All rounds, written out as long as nothing but constants says whether there is another one."""
+        condition, body = step.blocks
+        variables = self.value(step.arguments["loop_vars"], values)
+        for _ in range(_WRITTEN_OUT):
+            goes_on = self.inner(condition, variables, values)[0]
+            if not _is_real(goes_on):
+                break
+            if not self.holds(goes_on):
+                return variables  # type: ignore[no-any-return]
+            variables = self.inner(body, variables, values)
+        return blocks.loop(step, variables, blocks.outside(step, values, self._symbolic), values, self._apart)
+
+    def _apart(self, block: Block, held: Mapping[str, Tensor], values: Values) -> Sequence[Any]:
+        """Run a block that is handed its constants."""
+        known = {name: value for name, value in self._real.items() if name not in held}
+        return _Known({**self._symbolic, **held}, {}, known, None).block(block, values)
 
     def holds(self, condition: Any) -> bool:
         """Whether the condition of a branch or a loop is true."""

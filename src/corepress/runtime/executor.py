@@ -228,8 +228,9 @@ def _shares(tensor: Tensor, others: Iterable[Any]) -> bool:
 
 # The steps without a function; `neural_network.control` adds its own.
 SPECIAL: dict[str, Callable[[Run, Step, Values], Sequence[Any]]] = {
-    "cond": Run.cond,
-    "while_loop": Run.loop,
+    # By their names, as runs of another kind do them in their own way.
+    "cond": lambda run, step, values: run.cond(step, values),
+    "while_loop": lambda run, step, values: run.loop(step, values),
     "read_state": Run.read_state,
     "write_state": Run.write_state,
     "coreml_update_state": Run.write_state,

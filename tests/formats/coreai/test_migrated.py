@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import corepress
+from corepress import runtime
 from corepress.coreml import (
     OpLinearQuantizerConfig,
     OpPalettizerConfig,
@@ -18,6 +19,7 @@ from corepress.coreml import (
     palettize_weights,
 )
 from corepress.weights import Palettized, Quantized
+from tests.decoder import summing
 
 pytest.importorskip("coreai_torch")
 DIGITS = "examples/digits.mlpackage"
@@ -73,3 +75,23 @@ def test_what_a_migration_noted_stays(tmp_path: Path) -> None:
     assert described.metadata["author"] == "corepress"
     assert [one.name for one in described.model.signature.inputs] == ["image"]
     assert corepress.verify(tmp_path / "dense.aimodel", saved.path, threshold=10).ok
+
+
+@pytest.mark.slow
+def test_states_stay_states(tmp_path: Path) -> None:
+    corepress.migrate(summing(tmp_path), tmp_path / "dense.aimodel")
+    config = OptimizationConfig(OpPalettizerConfig(nbits=4, weight_threshold=0))
+    small = palettize_weights(tmp_path / "dense.aimodel", config).save(tmp_path / "small.aimodel")
+    assert any(weight.compression for weight in small.weights())
+    again = decompress_weights(small).save(tmp_path / "again.aimodel")
+    programs = [runtime.load(path) for path in (small.path, again.path)]
+    assert [state.name for state in programs[0].interface.states] == ["memory"]
+    states = [program.make_state() for program in programs]
+    for token in (3, 5, 9):
+        given = {"ids": np.array([[token]], np.int32)}
+        one, other = (program.predict(given, state) for program, state in zip(programs, states, strict=True))
+        assert np.array_equal(one["logits"], other["logits"])
+    assert all(np.array_equal(a, b) for a, b in zip(states[0].values(), states[1].values(), strict=True))
+    assert np.abs(states[0]["memory"]).sum() > 0
+    described = corepress.describe(small.path).model
+    assert [one.name for one in described.signature.states] == ["memory"]

@@ -209,7 +209,9 @@ def constant_bytes(constant: Any, dtype: DType, shape: tuple[int, ...]) -> NDArr
     count = math.prod(shape)
     # The library writes as many bytes as the constant has, of which some have one for each number.
     size = count * dtype.numpy.itemsize
-    held = np.full(max(size, 1), 0 if dtype.name == "bool" else _UNTOUCHED, np.uint8)
+    held = np.empty(max(size, 1), np.uint8)
+    if dtype.sub_byte or dtype.name == "bool":
+        held[:] = 0 if dtype.name == "bool" else _UNTOUCHED
     _bindings().compiler.copy_constant_value_to_array(constant_op=constant, destination=held)
     packed = -(-count * dtype.bits // 8)
     if dtype.sub_byte and count > 1 and held[size - 1] != _UNTOUCHED:

@@ -15,6 +15,7 @@ from corepress.coreml import (
     OpLinearQuantizerConfig,
     OpPalettizerConfig,
     OptimizationConfig,
+    decompress_weights,
     linear_quantize_weights,
     palettize_weights,
 )

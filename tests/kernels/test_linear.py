@@ -50,13 +50,13 @@ def plain_twin(row: Array, lowest: int, highest: int, symmetric: bool, scale_typ
     return scale, zero
 
 
-def nearest_twin(row: Array, scale: Array, low: Array, high: Array, scale_type: Any) -> tuple[Array, Array]:
-    """Of the level that division gives and its neighbour on the other side the nearer one, and how far it is."""
+def nearest_twin(row: Array, scale: Array, low: Array, high: Array, scale_type: Any) -> Array:
+    """Of the level that division gives and its neighbour on the other side the nearer one."""
     ratio = row / scale
     level = np.clip(np.rint(ratio), low, high)
     other = np.clip(level + np.copysign(one, ratio - level), low, high)
     miss, other_miss = (np.abs(row - rounded(scale * at, scale_type)) for at in (level, other))
-    return np.where(other_miss < miss, other, level), np.minimum(miss, other_miss)
+    return np.where(other_miss < miss, other, level)
 
 
 def lanes(values: Array) -> Array:
@@ -72,22 +72,29 @@ def search_twin(row: Array, plain: tuple[Array, Array], lowest: int, highest: in
     scale, zero = plain
     first, last = np.float32(lowest), np.float32(highest)
     inverse, best = one / scale, (np.float32(np.inf), one, one, zero)
+    value = row * inverse
+    mean, gain = np.float32(0.467), np.float32(5) / lanes(value * value)
 
     def tried(factor: Array, zero: Array) -> tuple[Array, Array, Array, Array]:
-        value = row * inverse
         level = np.clip(np.rint(value * (one / factor)), first - zero, last - zero)
         left = value - factor * level
-        cross = lanes(left * level)
-        more = cross / lanes(level * level)
-        return lanes(left * left) - cross * more, factor + more, factor, zero
+        error, cross, square = lanes(left * left), lanes(left * level), lanes(level * level)
+        lost, along = error + factor * cross, cross + factor * square
+        residual, levels = lanes(left), lanes(level)
+        slope = cross + mean * (residual * levels) + gain * (lost * along)
+        more = slope / (square + mean * (levels * levels) + gain * (along * along))
+        start = error + mean * (residual * residual) + gain * (lost * lost)
+        return start - slope * more, factor + more, factor, zero
 
     def better(factor: Array, zero: Array) -> tuple[Array, Array, Array, Array]:
         found = tried(np.float32(factor), zero)
         return found if found[0] < best[0] else best
 
-    def error(at: tuple[Array, Array]) -> Array:
-        _, misses = nearest_twin(row, at[0], first - at[1], last - at[1], scale_type)
-        return lanes(misses.astype(np.float64) ** 2)
+    def cost(at: tuple[Array, Array]) -> Array:
+        level = nearest_twin(row, at[0], first - at[1], last - at[1], scale_type)
+        miss, exact = (part.astype(np.float64) for part in (row - rounded(at[0] * level, scale_type), row))
+        along = np.float64(5) * lanes(miss * exact) ** 2 / lanes(exact * exact)
+        return lanes(miss * miss) + np.float64(np.float32(0.467)) * lanes(miss) ** 2 + along
 
     for tenths in range(4, 12):
         best = better(tenths / 10, zero)
@@ -103,7 +110,7 @@ def search_twin(row: Array, plain: tuple[Array, Array], lowest: int, highest: in
             best = better(fine, at)
     best = better(best[1], best[3])
     found = rounded(scale * best[1], scale_type), best[3]
-    return found if np.isfinite(found[0]) and found[0] > 0 and error(found) < error(plain) else plain
+    return found if np.isfinite(found[0]) and found[0] > 0 and cost(found) < cost(plain) else plain
 
 
 def quantize_twin(rows: Array, lowest: int, highest: int, symmetric: bool, search: bool, scale_type: Any):
@@ -114,7 +121,7 @@ def quantize_twin(rows: Array, lowest: int, highest: int, symmetric: bool, searc
             scale, zero = search_twin(row, (scale, zero), lowest, highest, symmetric, scale_type)
         narrower = symmetric and not search  # without the integer that has no opposite
         low, high = lowest + (narrower and lowest < 0), highest - (narrower and lowest >= 0)
-        level, _ = nearest_twin(row, scale, np.float32(low) - zero, np.float32(high) - zero, scale_type)
+        level = nearest_twin(row, scale, np.float32(low) - zero, np.float32(high) - zero, scale_type)
         data.append((level + zero).astype(np.int32).astype(np.uint8))
         scales.append(scale.astype(scale_type))
         zeros.append(zero.astype(np.int32).astype(np.uint8))

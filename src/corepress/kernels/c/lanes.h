@@ -162,18 +162,18 @@ INLINE float sum_of(const Floats *parts) {
     return (four[0] + four[2]) + (four[1] + four[3]);
 }
 
-/* The squares of floats in double: added to as many sums as there are fours of lanes. */
-INLINE void add_squares(Floats x, Doubles *sums) {
+/* The products of floats in double: added to as many sums as there are fours of lanes. */
+INLINE void add_products(Floats x, Floats y, Doubles *sums) {
     for (int i = 0; i < LANES / 4; i++) {
-        Four four;
-        memcpy(&four, (const char *)&x + i * (int)sizeof four, sizeof four);
-        const Doubles wide = __builtin_convertvector(four, Doubles);
-        sums[i] += wide * wide;
+        Four one, other;
+        memcpy(&one, (const char *)&x + i * (int)sizeof one, sizeof one);
+        memcpy(&other, (const char *)&y + i * (int)sizeof other, sizeof other);
+        sums[i] += __builtin_convertvector(one, Doubles) * __builtin_convertvector(other, Doubles);
     }
 }
 
 /* The sum of the lanes of two, in the same order. */
-INLINE double sum_of_squares(const Doubles *sums) {
+INLINE double sum_of_products(const Doubles *sums) {
     const Doubles four = sums[0] + sums[1];
     return (four[0] + four[2]) + (four[1] + four[3]);
 }

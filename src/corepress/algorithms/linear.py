@@ -38,9 +38,11 @@ def quantize(
     out; "linear" from min(w, 0) to max(w, 0), with a zero point, `offset`, of its own for each block.
     `block_sizes`: for each axis the elements that share a scale; 0 for all.
     `scale_dtype`: float16 or float32; by default that of the weight, else float32.
-    `scale_search`: for each block also try scales that clip its largest values, refitted by least squares, and
-    all integers of the type, also spread from -max|w| to max|w| as coreai-opt does; keeps the best of them and
-    the plain range, so the error never grows.
+    `scale_search`: for each block also try scales that clip its largest values, and all integers of the type, also
+    spread from -max|w| to max|w| as coreai-opt does, and take what costs the layer's outputs least: errors e of values w
+    |e|^2 + (sum e)^2 / (pi - 1) + 5 (e w)^2 / |w|^2, of which the second is for inputs whose mean is that behind a relu,
+    and the third for outputs that are large because inputs are like the weights. The squared error alone would make all
+    of them smaller.
     `mask`: bool, of the weight's shape; the integers are 0 where it is False (`Sparse` ignores them).
 
     Gives `data` int8 or uint8 of the weight's shape, `scale` and `offset` (of the type of `data`, or None) with

@@ -94,7 +94,7 @@ class Quantization:
         Option(help="What shares a scale: the whole weight, each channel, or each block of input channels."),
     ] = "per_channel"
     block_size: Annotated[int, Option(min=1, help="Number of input channels in a block.")] = 32
-    scale_search: Annotated[bool, Option(help="Search the scales of least squared error.")] = False
+    scale_search: Annotated[bool, Option(help="Search scales that change outputs less.")] = False
     smaller_block: Annotated[
         bool,
         Option(help="Use smaller blocks where the size does not divide the channels, or leave those weights alone."),

@@ -73,7 +73,7 @@ def search_twin(row: Array, plain: tuple[Array, Array], lowest: int, highest: in
     first, last = np.float32(lowest), np.float32(highest)
     inverse, best = one / scale, (np.float32(np.inf), one, one, zero)
     value = row * inverse
-    mean, gain = np.float32(0.467), np.float32(5) / lanes(value * value)
+    mean, gain = np.float32(0.1), np.float32(5) / lanes(value * value)
 
     def tried(factor: Array, zero: Array) -> tuple[Array, Array, Array, Array]:
         level = np.clip(np.rint(value * (one / factor)), first - zero, last - zero)
@@ -94,7 +94,7 @@ def search_twin(row: Array, plain: tuple[Array, Array], lowest: int, highest: in
         level = nearest_twin(row, at[0], first - at[1], last - at[1], scale_type)
         miss, exact = (part.astype(np.float64) for part in (row - rounded(at[0] * level, scale_type), row))
         along = np.float64(5) * lanes(miss * exact) ** 2 / lanes(exact * exact)
-        return lanes(miss * miss) + np.float64(np.float32(0.467)) * lanes(miss) ** 2 + along
+        return lanes(miss * miss) + np.float64(np.float32(0.1)) * lanes(miss) ** 2 + along
 
     for tenths in range(4, 12):
         best = better(tenths / 10, zero)

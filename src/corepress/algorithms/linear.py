@@ -39,10 +39,10 @@ def quantize(
     `block_sizes`: for each axis the elements that share a scale; 0 for all.
     `scale_dtype`: float16 or float32; by default that of the weight, else float32.
     `scale_search`: for each block also try scales that clip its largest values, and all integers of the type, also
-    spread from -max|w| to max|w| as coreai-opt does, and take what costs the layer's outputs least: errors e of values w
-    |e|^2 + (sum e)^2 / (pi - 1) + 5 (e w)^2 / |w|^2, of which the second is for inputs whose mean is that behind a relu,
-    and the third for outputs that are large because inputs are like the weights. The squared error alone would make all
-    of them smaller.
+    spread from -max|w| to max|w| as coreai-opt does, and take what costs the layer's outputs least: errors e of
+    values w |e|^2 + (sum e)^2 / 10 + 5 (e w)^2 / |w|^2. The second is for inputs whose mean is not zero, as behind a
+    relu, and the third for outputs that are large because inputs are like the weights: by the squared error alone
+    all of these become smaller.
     `mask`: bool, of the weight's shape; the integers are 0 where it is False (`Sparse` ignores them).
 
     Gives `data` int8 or uint8 of the weight's shape, `scale` and `offset` (of the type of `data`, or None) with

@@ -72,8 +72,8 @@ class OpLinearQuantizerConfig(OpCompressorConfig):
         block_size: With "per_block" only: the elements of a block along the input axis (an integer), or the block's
             size on every axis of the weight (a tuple); 0 stands for the whole axis.
         weight_threshold: Only weights of more elements than this are quantized; None for all.
-        scale_search: An addition: instead of the scale of the range take one with which a layer's outputs change less, as
-            far as that can be told without data.
+        scale_search: An addition: instead of the scale of the range take one with which a layer's outputs change
+            less, as far as that can be told without data.
         smaller_block: An addition: where a block size does not divide its axis, use the largest divisor below it
             instead of leaving the weight alone.
         float_zero_point: An addition, with mode "linear": zero points with a fraction, as half-quadratic quantization

@@ -25,8 +25,8 @@ def quantize_rows(
     """Integers, scales and zero points of (rows, n) values, each row a block; None if they hold infinities or NaN.
 
     `rows`: float16 or float32. `lowest`, `highest`: the integers of the type; `symmetric`: without a zero point (with
-    that in the middle, if `lowest` is 0). `search`: for the scales that cost outputs least. `scale_type`: float16 or float32.
-    Signed integers are given as their bits.
+    that in the middle, if `lowest` is 0). `search`: for the scales that cost outputs least. `scale_type`: float16 or
+    float32. Signed integers are given as their bits.
     """
     if search and rows.dtype == np.float16:
         rows = widen(rows)  # once, for it reads each value many times

@@ -55,8 +55,8 @@ class ModulePostTrainingQuantizerConfig(ModuleOptimizationConfig):
         quantization_scheme: "symmetric", with the zero point in the middle of the range, or "affine".
         block_size: With "per_block": the elements of a block along the input channels, or the block's size on the
             output and the input channels; 0 stands for the whole axis.
-        scale_search: An addition: instead of the scale of the range take one with which a layer's outputs change less, as
-            far as that can be told without data.
+        scale_search: An addition: instead of the scale of the range take one with which a layer's outputs change
+            less, as far as that can be told without data.
         activation_aware_scale: An addition: scale the input channels of linear and convolutional layers first, as AWQ
             does (arXiv 2306.00978), where the norm or layer before can take up the inverse; `compress` then needs data.
 

@@ -332,7 +332,8 @@ class Search:
                 front.append(choice)
         points = [self._point(choice, choice == chosen) for choice in front]
         notes = list(self.subject.notes)
-        if unreached := [self.subject.items[item].name for item in self.prices.unreached]:
+        unreached = [self.subject.items[item].name for item in self.prices.unreached]
+        if unreached and not self.subject.blind:
             notes.append(f"no output depends on {some(unreached)} in the samples: the damage is guessed from the error")
         return Found(points, front, met, notes)
 

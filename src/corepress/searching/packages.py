@@ -55,6 +55,10 @@ TRIED: dict[str, tuple[str, dict[str, Any]]] = {
     "sparse 50%": ("prune", {"target_sparsity": 0.5}),
 }
 
+_UNSEEN = (
+    "what a Core AI model computes on the way can't be seen: damages are guessed from errors, until they are measured"
+)
+
 
 class PackageSubject:
     """One package: its weights are the items, as `compress --recipe` would take them.
@@ -245,8 +249,13 @@ class PackageSubject:
 
     @property
     def notes(self) -> list[str]:
-        """Sentences on what is left as it is."""
-        return left_alone(self.left)
+        """Sentences on what is left as it is, and on what is not seen."""
+        return [*left_alone(self.left), *([_UNSEEN] if self.blind else [])]
+
+    @property
+    def blind(self) -> bool:
+        """See `Subject`."""
+        return self.model.core_ai
 
     def recipe(self, choice: Choice) -> dict[str, Any]:
         """See `Subject`."""

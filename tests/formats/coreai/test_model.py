@@ -324,3 +324,17 @@ def _flip(path: Path, place: int) -> None:
 def _hashed(path: Path, content: bytes) -> None:
     (path / "main.mlirb").write_bytes(content)
     (path / "main.hash").write_bytes(hashlib.sha256(content).digest())
+
+
+def test_a_search_measures_what_it_can_not_predict(tmp_path: Path) -> None:
+    path = layer(tmp_path / "dense.aimodel")
+    rng = np.random.default_rng(2)
+    samples = [{"x": rng.standard_normal((COLUMNS, COLUMNS)).astype(np.float16)} for _ in range(6)]
+    found = corepress.search(path, samples, bits=4, points=3)
+    assert sum("can't be seen" in note for note in found.notes) == 1
+    assert not any("no output depends on" in note for note in found.notes)
+    saved = found.model.save(tmp_path / "small.aimodel")
+    assert the_weight(saved).compression and the_weight(saved).bits_per_weight <= 4
+    for more in ({"method": "fitted"}, {"activations": True}, {"refine": 3}):
+        with pytest.raises(UnsupportedError, match="fit the package"):
+            corepress.search(path, samples, bits=4, **more)

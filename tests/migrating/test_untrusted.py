@@ -1,0 +1,93 @@
+"""Bad input: one sentence, and nothing is written."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import corepress
+from corepress import runtime
+from corepress.errors import CorepressError, FormatError, UnsupportedError
+from corepress.formats.coreai.kept import KEY
+
+pytest.importorskip("coreai_torch")
+DIGITS = Path("examples/digits.mlpackage")
+
+
+def copied(folder: Path) -> Path:
+    return Path(shutil.copytree(DIGITS, folder / "digits.mlpackage"))
+
+
+def refused(package: Path, folder: Path) -> str:
+    """The sentence with which a package is refused; nothing may lie beside it then."""
+    before = sorted(path.name for path in folder.iterdir())
+    with pytest.raises(CorepressError) as error:
+        corepress.migrate(package, folder / "out.aimodel")
+    assert sorted(path.name for path in folder.iterdir()) == before
+    text = str(error.value)
+    assert text and "\n" not in text and "Traceback" not in text
+    return text
+
+
+@pytest.mark.parametrize("file", ["model.mlmodel", "weights/weight.bin"])
+@pytest.mark.parametrize("part", [0, 0.5, 0.99])
+def test_packages_that_are_cut_off(file: str, part: float, tmp_path: Path) -> None:
+    path = copied(tmp_path) / "Data/com.apple.CoreML" / file
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * part)])
+    refused(tmp_path / "digits.mlpackage", tmp_path)
+
+
+@pytest.mark.slow
+def test_bytes_that_are_changed_at_random(tmp_path: Path) -> None:
+    """A model that can be read all the same is brought over, or is refused in one sentence."""
+    rng = random.Random(0)
+    path = copied(tmp_path) / "Data/com.apple.CoreML/model.mlmodel"
+    data = path.read_bytes()
+    for _ in range(20):
+        changed = bytearray(data)
+        for _ in range(rng.randint(1, 4)):
+            changed[rng.randrange(len(data))] = rng.randrange(256)
+        path.write_bytes(changed)
+        try:
+            corepress.migrate(tmp_path / "digits.mlpackage", tmp_path / "out.aimodel", overwrite=True)
+        except CorepressError as error:
+            assert "\n" not in str(error)
+        assert not [left for left in tmp_path.iterdir() if left.name.endswith(".partial")]
+
+
+def test_what_is_no_network(tmp_path: Path) -> None:
+    spec = corepress.load(DIGITS).spec
+    model = type(spec)()
+    model.specificationVersion = spec.specificationVersion
+    model.description = spec.description
+    (tmp_path / "none.mlmodel").write_bytes(model.SerializeToString())
+    refused(tmp_path / "none.mlmodel", tmp_path)
+    refused(tmp_path / "missing.mlpackage", tmp_path)
+
+
+def test_a_core_ai_model_is_one_already(tmp_path: Path) -> None:
+    corepress.migrate(DIGITS, tmp_path / "digits.aimodel")
+    with pytest.raises(UnsupportedError, match="it is a Core AI model already"):
+        corepress.migrate(tmp_path / "digits.aimodel", tmp_path / "again.aimodel")
+    with pytest.raises(UnsupportedError, match="it is a Core AI model already"):
+        corepress.foresee_migration(tmp_path / "digits.aimodel")
+
+
+def test_metadata_that_were_damaged(tmp_path: Path) -> None:
+    corepress.migrate(DIGITS, tmp_path / "digits.aimodel")
+    path = tmp_path / "digits.aimodel/metadata.json"
+    metadata = json.loads(path.read_text())
+    metadata["creatorDefinedMetadata"][KEY]["main"]["inputs"][0].pop("shape")
+    path.write_text(json.dumps(metadata))
+    with pytest.raises(FormatError, match=f"under {KEY} is damaged"):
+        runtime.load(tmp_path / "digits.aimodel")
+    del metadata["creatorDefinedMetadata"][KEY]
+    path.write_text(json.dumps(metadata))
+    sample = {"image": np.zeros((1, 1, 8, 8), np.float16)}
+    assert runtime.load(tmp_path / "digits.aimodel").predict(sample)["logits"].shape == (1, 10)

@@ -85,6 +85,15 @@ def test_domains_are_read_off_the_program(program) -> None:
     assert domains(program) == EXPECTED
 
 
+def test_indices_know_the_rows_that_they_are_looked_up_in(program) -> None:
+    found = domains(program)
+    for name, rows, first in (("ids", 1000, 0), ("kinds", 2, 0), ("places", 514, 2)):
+        table = np.random.default_rng(rows).normal(size=(rows, 4)).astype(np.float32)
+        np.testing.assert_array_equal(found[name].rows(), table[first:])
+        assert len(found[name].rows()) == found[name].high + 1
+    assert found["digit"].rows is None and found["keep"].rows is None
+
+
 def test_random_inputs_come_from_their_domains(program) -> None:
     samples = list(random_inputs(program.interface, 1, 50, domains(program)))
     found = {name: np.stack([sample[name] for sample in samples]) for name in samples[0]}
@@ -126,4 +135,6 @@ def test_rows_of_the_table_of_a_network(tmp_path) -> None:
     weight = np.random.default_rng(0).normal(size=(4, 300)).astype(np.float32)
     builder.add_embedding_nd("embed", "ids", "y", 300, 4, weight)
     ct.models.utils.save_spec(builder.spec, str(tmp_path / "m.mlmodel"))
-    assert domains(runtime.load(tmp_path / "m.mlmodel")) == {"ids": Domain("index", 299)}
+    found = domains(runtime.load(tmp_path / "m.mlmodel"))
+    assert found == {"ids": Domain("index", 299)}
+    np.testing.assert_array_equal(found["ids"].rows(), weight.T)

@@ -40,9 +40,11 @@ from corepress.verification import Verification, verify
 Given = Iterable[Sample] | Mapping[str, Iterable[Sample]] | str | Path
 
 BATCH = 16
-# So many new samples, made of those held back, are judged by besides: a method that was fitted to all samples knows
-# those held back here, too, and only new ones tell what it makes of others.
-VARIED = 32
+# Of the samples held back at most so many are judged by where new ones can be made, and so many new ones for each: a
+# method that was fitted to all samples knows those held back here, too, and only new ones tell what it makes of others.
+# MiniLM with 2 bits, fitted, then 380 steps: the loss grows by 21 % on those held back, and falls by 18 % on new ones
+# and by 17 % on other sentences.
+JUDGES, NEW = 32, 2
 
 
 def refine(
@@ -188,9 +190,16 @@ def _drawn(pairs: Mapping[str, Pair], augment: bool, seed: int) -> tuple[Iterato
         more = _more(pair.learnt, pair.teacher, seed, notes) if augment else None
         draws[name] = drawn(pair.learnt, np.random.default_rng(seed), more)
         varied = _more(pair.judged, pair.teacher, seed + 1, []) if more is not None and pair.judged else None
-        new = [] if varied is None else islice(varied, min(len(pair.judged), VARIED))
-        judges += [Taken(name, sample) for sample in (*(pair.judged or pair.learnt), *new)]
+        judges += [Taken(name, sample) for sample in _judges(pair.judged or pair.learnt, varied)]
     return alternating(draws), judges, tuple(dict.fromkeys(notes))
+
+
+def _judges(given: Sequence[Sample], more: Iterator[Sample] | None) -> list[Sample]:
+    """Samples to judge by: those given, or some of them, evenly spread, and new ones."""
+    if more is None:
+        return [*given]
+    some = given[:: -(-len(given) // JUDGES)]
+    return [*some, *islice(more, NEW * len(some))]
 
 
 def _more(learnt: Sequence[Sample], teacher: Program, seed: int, notes: list[str]) -> Iterator[Sample] | None:

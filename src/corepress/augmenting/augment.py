@@ -14,16 +14,18 @@ from numpy.typing import NDArray
 from corepress.augmenting.arrays import Ends, cropped, ends_of, mixed, relit
 from corepress.augmenting.texts import Texts
 from corepress.augmenting.tokens import Vocabulary, token_inputs
+from corepress.augmenting.written import logits_of, written
 from corepress.errors import ConfigError
 from corepress.formats.features import Feature
 from corepress.formats.mlprogram import Model
 from corepress.formats.neural_network import Model as Networks
 from corepress.runtime import Runnable, load
 from corepress.runtime.domains import Domain, domains, looks_like_picture
+from corepress.runtime.language import words_of
 from corepress.runtime.load import interface
 from corepress.runtime.samples import checked
 from corepress.runtime.values import to_tensors
-from corepress.sequences import Sample, Step, each_step
+from corepress.sequences import Sample, Step, each_step, like, only_single_steps, steps_of
 
 Array = NDArray[Any]
 # Makes the value of an input in a new sample: of its values in two samples, and how much shall be new.
@@ -37,7 +39,7 @@ def augment(
     *,
     seed: int = 0,
     function: str | None = None,
-) -> list[dict[str, Array]]:
+) -> list[Any]:
     """More samples for a model, made of those that there are, for methods that learn from samples.
 
     What an input holds is read off the program. Of tokens, rows of a table of words, some or all are replaced by such
@@ -48,17 +50,22 @@ def augment(
     colour, and mixed with others; other numbers are mixed. All else, such as positions and whole numbers of unknown
     meaning, stays as it is in the sample that a new one is made of.
 
+    Of sequences that a language model with a state reads, new ones are texts that the model writes itself: a sample
+    begins them, or other words do, and each further token is drawn as the model predicts it. Steps of several tokens,
+    and other inputs, stay.
+
     Such samples resemble no real ones, so that they are good to learn from beside real ones, and not to judge by.
 
     Args:
-        sample_data: Inputs, {input name: array of the input's shape and type}; only what is to be learnt from.
+        sample_data: Inputs, {input name: array of the input's shape and type}, or sequences of such steps; only what
+            is to be learnt from.
         model: A path, a `corepress.Model` or a `corepress.neural_network.Model`.
         count: How many new samples.
         seed: The same one gives the same samples.
         function: Of a model with several, the one that the samples are for.
 
     Returns:
-        The new samples, {input name: array}, without those that were given.
+        The new samples, {input name: array} or sequences of such, without those that were given.
 
     Raises:
         ConfigError: For samples that do not fit the model, and for inputs of which nothing can be varied.
@@ -71,21 +78,40 @@ def augment(
     """
     if count < 0:
         raise ConfigError(f"count, of new samples, must not be below 0: {count}")
-    steps = each_step(checked(sample_data, interface(model, function), finite=True))
-    found = endless(list(steps), load(model, function=function), seed)
+    samples = list(checked(sample_data, interface(model, function), finite=True))
+    found = endless(samples, load(model, function=function), seed)
     return [next(found) for _ in range(count)]
 
 
-def endless(samples: Sequence[Step], program: Runnable, seed: int = 0) -> Iterator[dict[str, Array]]:
+def endless(samples: Sequence[Sample], program: Runnable, seed: int = 0) -> Iterator[Any]:
     """The new samples that `augment` gives, one after the other without end; `samples` are checked already.
 
     Raises ConfigError at once where no input can be varied.
     """
     inputs = program.interface.inputs
-    given = [{name: tensor.numpy() for name, tensor in to_tensors(inputs, sample).items()} for sample in samples]
+    sequences = [like(sample, [_arrays(inputs, step) for step in steps_of(sample)]) for sample in samples]
+    given, random = list(each_step(sequences)), np.random.default_rng(seed)
+    write = None if only_single_steps(sequences) else _writer(program, sequences)
+    if write is not None:
+        return (write(sequences[int(random.integers(len(sequences)))], random) for _ in itertools.count())
     varied, texts = _varied(inputs, domains(program), given)
-    random = np.random.default_rng(seed)
     return (_new(given, varied, texts, random) for _ in itertools.count())
+
+
+def _arrays(inputs: tuple[Feature, ...], step: Step) -> dict[str, Array]:
+    return {name: tensor.numpy() for name, tensor in to_tensors(inputs, step).items()}
+
+
+def _writer(
+    program: Runnable, sequences: Sequence[Sample]
+) -> Callable[[Sample, np.random.Generator], tuple[Step, ...]] | None:
+    """What makes texts that the model writes itself; None if it is none of language."""
+    words = words_of(program.interface, domains(program))
+    logits = None if words is None else logits_of(program, words, sequences[0])
+    if words is None or logits is None:
+        return None
+    first = [steps_of(sequence)[0][words.tokens] for sequence in sequences]
+    return partial(written, program, words._replace(logits=logits), Vocabulary(first, words.vocabulary - 1))
 
 
 def _new(

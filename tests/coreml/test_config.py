@@ -89,7 +89,7 @@ def test_granularities_are_the_peers() -> None:
 MODES = ["kmeans", "KMEANS", "uniform", "unique", "custom", "linear", "", 3]
 COUNTS = [None, -1, 0, 1, 2, 9, 2048, "x", 1.5]
 NUMBERS = [None, -0.1, 0.0, 1e-3, 0.5, 1.0, 1.1, "x"]
-DTYPES = ["int8", "uint8", "int4", "uint4", "int2", "int16", "i8", "INT8", "float", None]
+DTYPES = ["int8", "uint8", "int4", "uint4", "int3", "int16", "i8", "INT8", "float", None]
 DTYPES += [np.int8, np.uint8, np.int16, np.float32, np.dtype("int8"), int, float]
 DTYPES += [PeerType(name) for name in ("int8", "uint8", "int4", "uint4", "uint3", "int16", "fp16", "bool")]
 GRANULARITIES = ["per_tensor", "per_channel", "per_grouped_channel", "per_block", "per_row", 2]

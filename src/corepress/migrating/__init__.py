@@ -9,8 +9,9 @@
 `operations.py`      operations that are exported as one of Core AI; one more is one more entry of its table
 `exporting.py`       `torch.export`, with symbolic shapes; what can't be exported
 `decompositions.py`  operations of PyTorch that coreai-torch does not know; one more is one more entry of its table
-`constants.py`       compressed weights as modules that become Core AI's compressed constants; a form more is one more
-                     case of `compressed` there
+`stored.py`          compressed weights, which `formats.coreai` writes
+`constants.py`       compressed weights as modules that coreai-torch converts by itself: for `torch.for_coreai`,
+                     and even steps of neural networks; a form more is one more case of `compressed` there
 `writing.py`         coreai-torch; what it can't convert; the file and its metadata
 """
 

@@ -15,8 +15,10 @@ from torch.fx.traceback import annotate
 
 from corepress.errors import CorepressError
 from corepress.migrating import blocks
+from corepress.migrating.constants import Constant
 from corepress.migrating.lengths import as_tensor, computed, is_symbolic, lengths, numbers
 from corepress.migrating.operations import EXPORTED
+from corepress.migrating.stored import Stored
 from corepress.runtime.executor import SPECIAL, Executor, Run, Values
 from corepress.runtime.plan import Block, Computed, Held, Step, reads
 
@@ -51,13 +53,13 @@ class Exportable(nn.Module):
 
     Args:
         executor: What `runtime.load` made of the function.
-        compressed: For constants that stay compressed, a module that gives the dense value, by the name of the buffer.
+        compressed: The constants that stay compressed, by the name of the buffer.
         states: The first values of the states, by name.
         without: Steps that can't be exported; without, the first of them is an error.
     """
 
     def __init__(
-        self, executor: Executor, compressed: Mapping[str, nn.Module], states: Mapping[str, Tensor],
+        self, executor: Executor, compressed: Mapping[str, Stored | Constant], states: Mapping[str, Tensor],
         without: Without | None = None,
     ):  # fmt: skip
         super().__init__()
@@ -68,11 +70,13 @@ class Exportable(nn.Module):
         for name, value in self._known.items():
             if _is_weight(value):
                 self.register_buffer(self._named("held", name), value)
-        for name, module in compressed.items():
-            self.add_module(self._named("compressed", name), module)
+        for name, form in compressed.items():
+            if isinstance(form, Constant):
+                self.add_module(self._named("compressed", name), form)
         for name, value in states.items():
             self.register_buffer(self._named("state", name), value)
-        self.states, self.compressed = tuple(states), tuple(compressed)
+        self.states, self.compressed = tuple(states), dict(compressed)
+        self._types = {name: value.dtype for name, value in executor.constants().items() if name in compressed}
         self._without = without
 
     def _named(self, kind: str, name: str) -> str:
@@ -89,7 +93,9 @@ class Exportable(nn.Module):
     def forward(self, *inputs: Tensor) -> tuple[Any, ...]:
         """See the class."""
         held = {name: self._own("held", name) if _is_weight(value) else value for name, value in self._known.items()}
-        held |= {name: self._own("compressed", name)() for name in self.compressed}
+        for name, form in self.compressed.items():
+            dense = form.dense() if isinstance(form, Stored) else self._own("compressed", name)()
+            held[name] = dense.to(self._types[name])
         states = {name: self._own("state", name) for name in self.states}
         run = _Known(held, states, self._known, self._without)
         results = run.block(self.plan, dict(zip(self.plan.inputs, inputs, strict=True)))

@@ -17,15 +17,16 @@ from corepress.formats.kinds import NETWORKS, PIPELINES, kind_of, with_article
 from corepress.formats.kinds import stages as stages_of
 from corepress.formats.mlprogram import Model
 from corepress.formats.neural_network import Model as Networks
+from corepress.formats.neural_network.forms import Linear
 from corepress.formats.neural_network.layers import all_layers, weights_of_layer
 from corepress.migrating.constants import Constant, compressed
+from corepress.migrating.stored import Stored
 from corepress.runtime.networks import load_network
 from corepress.runtime.precision import Precision
 from corepress.runtime.program import Program, load_program
 from corepress.runtime.runnable import Runnable
 from corepress.runtime.stages.pipeline import load_pipeline
 from corepress.runtime.walk import without_labels
-from corepress.weights import Palettized
 
 _CPU = torch.device("cpu")
 
@@ -48,12 +49,12 @@ class Stage:
         classes: The labels of a classifier, in the order of the probabilities.
         forms: The constants that stay compressed, by the name of the buffer that holds the dense value.
         weights: What tells apart the weights that these are: equal for one that functions share.
-        wider: The names of those with indices of 3 bits, which take more.
+        wider: The names of those whose integers take more bits than they did.
     """
 
     program: Program
     classes: tuple[str | int, ...]
-    forms: Mapping[str, Constant]
+    forms: Mapping[str, Stored | Constant]
     weights: tuple[Any, ...]
     wider: tuple[str, ...]
 
@@ -103,7 +104,7 @@ class Function:
 
     @property
     def wider(self) -> list[str]:
-        """The names of weights whose indices take more bits than they did."""
+        """The names of weights whose integers take more bits than they did."""
         return [name for stage in self.stages.values() for name in stage.wider]
 
     def tensors(self, inputs: Mapping[str, Tensor]) -> list[Tensor]:
@@ -164,18 +165,11 @@ def _quantized(spec: Any, program: Program) -> Iterator[_Held]:
 
 def _stage(program: Program, held: Iterable[_Held] = ()) -> Stage:
     read = list(held)
-    forms = {own.buffer: compressed(own.form) for own in read}
+    forms = {own.buffer: compressed(own.form) if isinstance(own.form, Linear) else Stored(own.form) for own in read}
     executor = program.module
     classifying = [step.arguments["classes"] for step in executor.plan.steps if step.kind == "classify"]
     types = dict(zip(executor.plan.output_names, executor.output_types, strict=True))
     executor.plan = without_labels(executor.plan)
     executor.output_types = [types.get(name) for name in executor.plan.output_names]
-    wider = tuple(own.name for own in read if _has_3_bits(own.form))
+    wider = tuple(own.name for own in read if isinstance(own.form, Linear) and own.form.bits not in (4, 8))
     return Stage(program, tuple(classifying[-1]) if classifying else (), forms, tuple(own.key for own in read), wider)
-
-
-def _has_3_bits(form: Any) -> bool:
-    """Whether what is stored, or what it is made of, has indices of 3 bits."""
-    inner = (getattr(form, name, None) for name in ("data", "values"))
-    own = isinstance(form, Palettized) and 4 < form.lut.shape[-2] <= 8
-    return own or any(_has_3_bits(part) for part in inner if part is not None and not isinstance(part, np.ndarray))

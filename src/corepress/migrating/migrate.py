@@ -195,4 +195,4 @@ def _notes(function: Function) -> Iterator[str]:
     if interface.label:
         yield f"the label {interface.label!r} is not given, but the probabilities; the classes stand in the metadata"
     if wider := function.wider:
-        yield f"{some(wider)}: indices of 3 bits take 4, as coreai-torch can't store them"
+        yield f"{some(wider)}: integers take 4 or 8 bits, as Core AI has no others with a scale"

@@ -15,6 +15,7 @@ from corepress.formats.mlprogram import Model
 from corepress.formats.neural_network import Model as Networks
 from corepress.migrating.exporting import Exported, said
 from corepress.migrating.functions import Function
+from corepress.migrating.stored import LOWERED, Stored, writer
 
 _PYTORCHS = re.compile(r"aten\.\w+\.\w+")
 
@@ -35,6 +36,9 @@ def converted(exported: Sequence[Exported]) -> tuple[Any, str]:
     from coreai_torch import TorchConverter
 
     converter = TorchConverter(mode=TorchConverter.Mode.RELEASE)
+    forms = (form for own in exported for stage in own.function.stages.values() for form in stage.forms.values())
+    weights = {form.number: form for form in forms if isinstance(form, Stored)}
+    converter.register_torch_lowering(LOWERED)(writer(weights))
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         try:
             for own in exported:

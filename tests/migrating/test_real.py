@@ -49,7 +49,7 @@ def test_real_packages_answer_the_same_in_float32(name: str, mode: str, tmp_path
     compare(package, tmp_path / "out.aimodel", 2**-11, 1 if "image" in str(found.notes) else 0)
 
 
-@pytest.mark.parametrize(("name", "mode"), zip(NETWORKS, itertools.cycle(MODES), strict=False))
+@pytest.mark.parametrize(("name", "mode"), list(zip(NETWORKS, itertools.cycle(MODES), strict=False)))
 def test_compressed_networks_answer_the_same_in_float32(name: str, mode: str, tmp_path: Path) -> None:
     package, _, inputs, _ = convert(name, tmp_path, "iOS18", "FLOAT32")
     small = MODES[mode](package).save(tmp_path / "small.mlpackage")
@@ -57,3 +57,24 @@ def test_compressed_networks_answer_the_same_in_float32(name: str, mode: str, tm
     assert found.compressed == len({weight.key for weight in small.weights() if weight.compression})
     ours, theirs = (runtime.load(path).predict(inputs)["result"] for path in (small, tmp_path / "out.aimodel"))
     assert distance(theirs, ours) <= 1e-4
+
+
+def test_a_sentence_encoder_of_4_bits_is_as_good_as_its_package(tmp_path: Path) -> None:
+    """MiniLM with its real weights; how near both are to the encoder in float32, in dB."""
+    from tests import minilm
+
+    package = minilm.package(tmp_path)
+    small = MODES["kmeans"](package).save(tmp_path / "small.mlpackage")
+    found = corepress.migrate(small, tmp_path / "small.aimodel")
+    assert found.compressed == len({weight.key for weight in small.weights() if weight.compression}) > 30
+    samples = minilm.samples(["A compiler turns source code into machine code.", "She bought apples and bread."])
+    exact, ours, theirs = (
+        np.concatenate([program.predict(sample)["result"] for sample in samples]).astype(np.float64)
+        for program in (
+            runtime.load(package, precision="float32"),
+            runtime.load(small),
+            runtime.load(tmp_path / "small.aimodel"),
+        )
+    )
+    one, other = (20 * np.log10(np.linalg.norm(exact) / np.linalg.norm(exact - found)) for found in (ours, theirs))
+    assert abs(one - other) < 0.1

@@ -6,7 +6,15 @@ needs `shape`, `dtype`, `nbytes` and `decompress()` here, a reader and a writer 
 what `torch/metadata.py` and `runtime/packed/` make of it.
 """
 
-from corepress.weights.forms import CompressedWeight, Palettized, Quantized, Sparse, decompress, stored_bytes
+from corepress.weights.forms import (
+    CompressedWeight,
+    Palettized,
+    Quantized,
+    Sparse,
+    decompress,
+    index_mask,
+    stored_bytes,
+)
 from corepress.weights.packing import kept_values, pack_bits, packed_size, unpack_bits, worded_bits
 
 __all__ = [
@@ -15,6 +23,7 @@ __all__ = [
     "Quantized",
     "Sparse",
     "decompress",
+    "index_mask",
     "kept_values",
     "pack_bits",
     "packed_size",

@@ -176,3 +176,12 @@ def _kept_bytes(values: Array | Palettized | Quantized, kept: int) -> int:
             return values.nbytes - values.data.nbytes + _kept_bytes(values.data, kept)
         return values.nbytes - values._array_bytes(values.data) + packed_size(kept, values.bits)
     return kept * values.dtype.itemsize
+
+
+def index_mask(mask: NDArray[np.bool_], weight: Palettized) -> NDArray[np.bool_]:
+    """The mask at the granularity of the indices: one entry for each vector."""
+    if weight.vector_axis is None:
+        return mask
+    every = [slice(None)] * mask.ndim
+    every[weight.vector_axis] = slice(None, None, weight.cluster_dim)
+    return np.ascontiguousarray(mask[tuple(every)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from corepress.coreml import (
     palettize_weights,
     prune_weights,
 )
-from corepress.errors import ConfigError, FormatError, OutputError, UnsupportedError
+from corepress.errors import ConfigError, FormatError, MissingDependencyError, OutputError, UnsupportedError
 from corepress.formats.coreai import library
 from corepress.formats.mlprogram import Model
 from corepress.weights import Palettized, Quantized, Sparse
@@ -177,7 +178,7 @@ def test_all_else_stays(tmp_path: Path) -> None:
 
 def test_forms_that_others_write(tmp_path: Path) -> None:
     """Indices of what is kept, looked up before they are spread; tables of integers that are cast before they are
-    scaled; scales that are powers of two in 8 bits: as coreai-opt writes them."""
+    scaled; scales that are powers of two in 8 bits: as coreai-opt writes them; and a number that is added at last."""
     import ml_dtypes
 
     rng = np.random.default_rng(1)
@@ -208,11 +209,26 @@ def test_forms_that_others_write(tmp_path: Path) -> None:
         offset = make(np.zeros(scale.shape, floats.dtype), "float8_e4m3fn")
         return calls.blockwise_shift_scale(make(floats, "float8_e4m3fn"), steps, offset, make(np.zeros_like(scale)))
 
-    for made, label in ((sparse, "sparse+palettized"), (cast, "quantized+palettized"), (powers, "quantized")):
+    def added(make: Any, calls: Any) -> Any:
+        bias = make(rng.standard_normal(scale.shape).astype(np.float16))
+        return calls.blockwise_shift_scale(
+            make(indices, "uint4"), make(scale), make(np.full(scale.shape, 8, np.uint8), "uint4"), bias
+        )
+
+    for made, label in (
+        (sparse, "sparse+palettized"),
+        (cast, "quantized+palettized"),
+        (powers, "quantized"),
+        (added, "quantized"),
+    ):
         path = _with(layer(tmp_path / f"{made.__name__}_dense.aimodel"), made)
         read = the_weight(corepress.load(path))
         assert read.compression == label
-        assert np.array_equal(read.dense(), answered(path))
+        # Of the last one the sum is rounded once here, and maybe more than once there.
+        error = np.abs(read.dense().astype(float) - answered(path))
+        assert (error <= (2 * np.spacing(np.abs(read.dense())) if made is added else 0)).all()
+        dense = decompress_weights(path).save(tmp_path / f"{made.__name__}_again.aimodel")
+        assert np.array_equal(the_weight(dense).dense(), read.dense())
 
 
 def _with(path: Path, make: Any) -> Path:
@@ -338,3 +354,20 @@ def test_a_search_measures_what_it_can_not_predict(tmp_path: Path) -> None:
     for more in ({"method": "fitted"}, {"activations": True}, {"refine": 3}):
         with pytest.raises(UnsupportedError, match="fit the package"):
             corepress.search(path, samples, bits=4, **more)
+
+
+def test_what_is_not_saved_runs_as_well(tmp_path: Path) -> None:
+    path = layer(tmp_path / "dense.aimodel")
+    model = compressed(path, [palettized(nbits=2)])
+    [found] = runtime.load(model).predict({"x": np.eye(COLUMNS, dtype=np.float16)}).values()
+    assert np.array_equal(np.asarray(found).T, the_weight(model).dense())
+    assert not np.array_equal(the_weight(model).dense(), weight())
+    assert [file.name for file in tmp_path.iterdir()] == ["dense.aimodel"]
+
+
+def test_without_the_library_one_sentence_says_what_to_install(tmp_path: Path, monkeypatch: Any) -> None:
+    path = layer(tmp_path / "dense.aimodel")
+    monkeypatch.setitem(sys.modules, "coreai.authoring", None)
+    for load in (corepress.load, corepress.describe, corepress.lint):
+        with pytest.raises(MissingDependencyError, match=r"needs coreai-core: pip install 'corepress\[coreai\]'"):
+            load(path)

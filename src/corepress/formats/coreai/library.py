@@ -231,15 +231,20 @@ def inserting(operation: Any) -> Iterator[None]:
 def replace(operation: Any, value: Any) -> None:
     """Let everything that reads what `operation` gives read `value` instead, and remove it, with what only it reads."""
     operation.results[0].replace_all_uses_with(value)
-    _remove(operation)
+    # Each once, after all that reads it: nothing may be asked of an operation that is gone.
+    for part in reversed(_with_parts(operation, {})):
+        if not list(part.results[0].uses):
+            part.erase()
 
 
-def _remove(operation: Any) -> None:
-    below = [inner for inner in map(owner, operation.operands) if inner is not None]
-    operation.erase()
-    for inner in below:
-        if inner.attached and not list(inner.results[0].uses):
-            _remove(inner)
+def _with_parts(operation: Any, seen: dict[Any, None]) -> list[Any]:
+    """An operation after all those that give what it reads, and what these read."""
+    if operation not in seen:
+        for inner in map(owner, operation.operands):
+            if inner is not None:
+                _with_parts(inner, seen)
+        seen[operation] = None
+    return list(seen)
 
 
 def calls() -> Any:

@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 
 from corepress.formats.coreai.library import calls, make_constant
 from corepress.formats.dtypes import BY_NAME, DType, dtype_of
-from corepress.formats.mlprogram.constexpr import index_mask
-from corepress.weights import CompressedWeight, Palettized, Quantized, Sparse, kept_values
+from corepress.weights import CompressedWeight, Palettized, Quantized, Sparse, index_mask, kept_values
 
 Array = NDArray[Any]
 _MASK = BY_NAME["uint1"]

@@ -32,6 +32,7 @@ from corepress.weights import (
     Quantized,
     Sparse,
     decompress,
+    index_mask,
     kept_values,
     pack_bits,
     unpack_bits,
@@ -160,11 +161,18 @@ def _fitting(node: Node, weight: Quantized) -> Quantized:
     return weight
 
 
-def _read_blockwise_shift_scale(node: Node, blobs: BlobSource) -> Quantized:
-    data = _read_form(node, "data", blobs)
+def _read_blockwise_shift_scale(node: Node, blobs: BlobSource) -> Array | Quantized:
+    data, bias = _read_form(node, "data", blobs), _optional(node, "bias", blobs)
     if isinstance(data, (Sparse, Quantized)):
         data = decompress(data)
-    return _fitting(node, Quantized(data, _scale(node, blobs), _optional(node, "offset", blobs), _bits(node, "data")))
+    scale, offset = _scale(node, blobs), _optional(node, "offset", blobs)
+    form = _fitting(node, Quantized(data, scale, offset, _bits(node, "data")))
+    if bias is None:
+        return form
+    # Core AI's operation adds one more number to each block, for which there is no form here.
+    ones = Quantized(np.ones(form.shape, np.int8), bias.astype(np.float32))
+    dense = Quantized(data, scale.astype(np.float32), offset, form.bits).decompress() + ones.decompress()
+    return dense.astype(scale.dtype)
 
 
 def _scale(node: Node, blobs: BlobSource) -> Array:
@@ -380,15 +388,6 @@ def _write_sparse_values(
     ]
     operations.append(_with_inputs(_operation(kind, f"{name}_{label}", outputs), inputs))
     return values_name, mask_name
-
-
-def index_mask(mask: NDArray[np.bool_], weight: Palettized) -> NDArray[np.bool_]:
-    """The mask at the granularity of the indices: one entry for each vector."""
-    if weight.vector_axis is None:
-        return mask
-    every = [slice(None)] * mask.ndim
-    every[weight.vector_axis] = slice(None, None, weight.cluster_dim)
-    return np.ascontiguousarray(mask[tuple(every)])
 
 
 def _with_inputs(operation: Any, inputs: dict[str, Any]) -> Any:

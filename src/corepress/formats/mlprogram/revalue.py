@@ -8,11 +8,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corepress.errors import UnsupportedError
-from corepress.formats.mlprogram.constexpr import Store, index_mask
+from corepress.formats.mlprogram.constexpr import Store
 from corepress.formats.mlprogram.program import Node
 from corepress.formats.mlprogram.values import tensor_type
 from corepress.formats.mlprogram.weight import Weight
-from corepress.weights import CompressedWeight, Palettized, Quantized, Sparse, decompress, kept_values, pack_bits
+from corepress.weights import (
+    CompressedWeight,
+    Palettized,
+    Quantized,
+    Sparse,
+    decompress,
+    index_mask,
+    kept_values,
+    pack_bits,
+)
 
 Array = NDArray[Any]
 

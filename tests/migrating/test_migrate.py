@@ -135,6 +135,26 @@ def test_a_state_goes_from_step_to_step(tmp_path: Path) -> None:
         runtime.load(tmp_path / "summing.aimodel").predict(steps[0])
 
 
+def test_functions_with_states_of_the_same_names(tmp_path: Path) -> None:
+    import coremltools as ct
+
+    package = summing(tmp_path)
+    description = ct.utils.MultiFunctionDescriptor()
+    for name in ("first", "second"):
+        description.add_function(str(package), src_function_name="main", target_function_name=name)
+    description.default_function_name = "first"
+    several = tmp_path / "several.mlpackage"
+    ct.utils.save_multifunction(description, str(several))
+    corepress.migrate(several, tmp_path / "several.aimodel")
+    steps = [{"ids": np.array([[word]], np.int32)} for word in (3, 14)]
+    ours, *theirs = (
+        runtime.load(path, function=name).run_sequence(steps)
+        for path, name in ((several, "first"), *((tmp_path / "several.aimodel", name) for name in ("first", "second")))
+    )
+    for found in theirs:
+        np.testing.assert_allclose(found[1]["logits"], ours[1]["logits"], rtol=1e-4, atol=1e-4)
+
+
 def test_functions_keep_their_names(tmp_path: Path) -> None:
     from tests.coreml.calibrated.test_functions import package
 

@@ -53,7 +53,7 @@ def rounding(folder: Path, dtype: str) -> Path:
     return saved(program, folder / "rounding.mlpackage")
 
 
-@pytest.mark.parametrize("dtype", ["int8", "uint8"])
+@pytest.mark.parametrize("dtype", ["int8", pytest.param("uint8", marks=pytest.mark.slow)])
 def test_the_same_integers_half_way_and_beyond_the_ends(dtype: str, tmp_path: Path) -> None:
     package = rounding(tmp_path, dtype)
     corepress.migrate(package, tmp_path / "out.aimodel")
@@ -67,7 +67,7 @@ def test_the_same_integers_half_way_and_beyond_the_ends(dtype: str, tmp_path: Pa
         np.testing.assert_array_equal(theirs[name], ours[name], err_msg=name)
 
 
-@pytest.mark.parametrize("mode", ["linear_symmetric", "linear"])
+@pytest.mark.parametrize("mode", [pytest.param("linear_symmetric", marks=pytest.mark.slow), "linear"])
 def test_weights_and_activations_of_8_bits(mode: str, tmp_path: Path) -> None:
     images = np.load("examples/digits_test.npz")["images"][:40, None].astype(np.float16)
     samples = [{"image": image} for image in images]

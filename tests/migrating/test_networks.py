@@ -26,7 +26,9 @@ def test_answers_are_pytorchs(name: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize(("bits", "mode"), [(3, "kmeans_lut"), (3, "linear"), (8, "linear")])
+@pytest.mark.parametrize(
+    ("bits", "mode"), [(3, "kmeans_lut"), (3, "linear"), pytest.param(8, "linear", marks=pytest.mark.slow)]
+)
 def test_quantized_weights_stay_quantized(bits: int, mode: str, tmp_path: Path) -> None:
     inputs, _ = convert("autoencoder", tmp_path / "old.mlmodel")
     small = quantize_weights(tmp_path / "old.mlmodel", nbits=bits, quantization_mode=mode)

@@ -81,6 +81,7 @@ def agree(package: Path, asset: Path, samples: list[dict[str, np.ndarray]]) -> N
             np.testing.assert_allclose(other[name], expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_range_of_sizes(tmp_path: Path) -> None:
     import coremltools as ct
 

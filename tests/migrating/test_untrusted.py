@@ -35,7 +35,9 @@ def refused(package: Path, folder: Path) -> str:
 
 
 @pytest.mark.parametrize("file", ["model.mlmodel", "weights/weight.bin"])
-@pytest.mark.parametrize("part", [0, 0.5, 0.99])
+@pytest.mark.parametrize(
+    "part", [0.5, pytest.param(0, marks=pytest.mark.slow), pytest.param(0.99, marks=pytest.mark.slow)]
+)
 def test_packages_that_are_cut_off(file: str, part: float, tmp_path: Path) -> None:
     path = copied(tmp_path) / "Data/com.apple.CoreML" / file
     data = path.read_bytes()

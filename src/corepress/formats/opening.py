@@ -44,6 +44,6 @@ def needs_package(model: Model) -> None:
     """An UnsupportedError for a Core AI model, which only Apple's runtime runs, and as a whole."""
     if model.core_ai:
         raise UnsupportedError(
-            f"{model.path}: what a Core AI model computes on the way can't be seen, so that nothing is fitted to it: "
-            "fit the package that it was made of, and migrate that"
+            f"{model.path}: corepress doesn't see what a Core AI model computes on the way, so that nothing is fitted "
+            "to it: fit the package that it was made of, and migrate that"
         )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import sys
 import tempfile
 import weakref
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -63,7 +65,8 @@ class Asset:
         except Exception as error:  # of all kinds
             raise FormatError(f"{path}: Core AI can't load it: {first_line(error)}") from error
         self.function = _chosen(path, list(model.function_names), function)
-        self._function = model.load_function(self.function)
+        with _without_its_log():
+            self._function = model.load_function(self.function)
         self._described = _interface(self._function.desc)
         self._kept = from_metadata(metadata, self.function)
         self.interface = self._described if self._kept is None else _as_kept(self._described, self._kept)
@@ -127,6 +130,24 @@ class Asset:
             work.close()
             raise FormatError(f"{self.path}: it was closed; load it again")
         return self._thread.submit(self._loop.run_until_complete, work).result()
+
+
+@contextlib.contextmanager
+def _without_its_log() -> Iterator[None]:
+    """The library says on the standard error stream of the process that it loads a function."""
+    try:
+        own = os.dup(2)
+    except OSError:  # the process has none
+        yield
+        return
+    sys.stderr.flush()
+    try:
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(own, 2)
+        os.close(own)
 
 
 def _close(thread: ThreadPoolExecutor, loop: asyncio.AbstractEventLoop, context: Any) -> None:

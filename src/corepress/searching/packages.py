@@ -56,7 +56,8 @@ TRIED: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 _UNSEEN = (
-    "what a Core AI model computes on the way can't be seen: damages are guessed from errors, until they are measured"
+    "corepress doesn't see what a Core AI model computes on the way: damages are guessed from errors, until they are "
+    "measured"
 )
 
 

@@ -276,11 +276,11 @@ def test_what_concerns_packages_only_is_one_sentence(tmp_path: Path) -> None:
     path = layer(tmp_path / "dense.aimodel")
     samples = [{"x": np.eye(COLUMNS, dtype=np.float16)}]
     config = OptimizationConfig(OpPalettizerConfig(nbits=4, weight_threshold=0))
-    with pytest.raises(UnsupportedError, match=r"can't be seen.*migrate that"):
+    with pytest.raises(UnsupportedError, match=r"doesn't see what.*migrate that"):
         from corepress.coreml import calibrated
 
         calibrated.palettize_weights(path, config, samples)
-    with pytest.raises(UnsupportedError, match="can't be seen"):
+    with pytest.raises(UnsupportedError, match="doesn't see what"):
         corepress.refine(path, path, samples)
     with pytest.raises(UnsupportedError, match="only packages can be rotated"):
         corepress.coreml.rotate(path)
@@ -347,7 +347,7 @@ def test_a_search_measures_what_it_can_not_predict(tmp_path: Path) -> None:
     rng = np.random.default_rng(2)
     samples = [{"x": rng.standard_normal((COLUMNS, COLUMNS)).astype(np.float16)} for _ in range(6)]
     found = corepress.search(path, samples, bits=4, points=3)
-    assert sum("can't be seen" in note for note in found.notes) == 1
+    assert sum("doesn't see what" in note for note in found.notes) == 1
     assert not any("no output depends on" in note for note in found.notes)
     saved = found.model.save(tmp_path / "small.aimodel")
     assert the_weight(saved).compression and the_weight(saved).bits_per_weight <= 4

@@ -72,7 +72,7 @@ ALLOWED: dict[str, set[str]] = {
         "verification", "linting", "coreml", "runtime", "formats", "targets", "metrics", "weights", "tables",
         "json_numbers", "sizes", "errors", "version",
     },
-    "migrating": {"runtime", "formats", "weights", "fields", "errors"},
+    "migrating": {"runtime", "formats", "weights", "engine", "fields", "errors"},
     "recipe": {
         "names", "coreml", "neural_network", "targets", "configuration", "fields", "split", "sequences", "durations",
         "refining", "errors",

@@ -46,15 +46,15 @@ class Stopped(KeyboardInterrupt):
 
 
 @contextmanager
-def silence() -> Iterator[None]:
-    """Nothing is said of models that are made to be measured."""
-    ours = logging.getLogger("corepress")
-    before = ours.level
-    ours.setLevel(logging.ERROR)
+def silence(of: str = "corepress") -> Iterator[None]:
+    """A library says nothing but errors: ours of models that are made to be measured."""
+    logger = logging.getLogger(of)
+    before = logger.level
+    logger.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        ours.setLevel(before)
+        logger.setLevel(before)
 
 
 @contextmanager

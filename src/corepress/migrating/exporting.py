@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import re
 import warnings
@@ -15,6 +14,7 @@ import torch
 from torch.export import Dim
 from torch.fx.traceback import preserve_node_meta
 
+from corepress.engine import silence
 from corepress.formats.features import Feature
 from corepress.migrating.chain import Chain
 from corepress.migrating.decompositions import decompositions
@@ -139,15 +139,9 @@ def _example(function: Function, features: tuple[Feature, ...]) -> dict[str, Any
 @contextmanager
 def _quietly() -> Iterator[None]:
     """PyTorch warns of what it then solves in another way."""
-    logger = logging.getLogger("torch")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
+    with silence("torch"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _seen(function: Function) -> dict[str, Without]:

@@ -23,6 +23,7 @@ from corepress.formats.mlprogram.values import (
     set_tensor_type,
     string_value,
     typed_value,
+    with_inputs,
 )
 from corepress.formats.schema import Operation
 
@@ -98,15 +99,15 @@ class _Reader:
         if operation.name == _LOOKED_UP:
             indices, lut = (self._operand(value, name) for value in operation.operands[:2])
             parts = {"indices": indices, "lut": lut, **_vector_axis(operation)}
-            self._bind(self._add("constexpr_lut_to_dense", name, operation), parts)
+            with_inputs(self._add("constexpr_lut_to_dense", name, operation), parts)
         elif operation.name == _SCALED and (values := self._scaled_values(operation, name)) is None:
             parts = {"data": self._operand(operation.operands[0], name), **self._scales(operation, name)}
-            self._bind(self._add("constexpr_blockwise_shift_scale", name, operation), parts)
+            with_inputs(self._add("constexpr_blockwise_shift_scale", name, operation), parts)
         else:
             if operation.name != _SCALED:
                 values = self._values(library.owner(operation.operands[0]), name)
             assert values is not None
-            self._bind(
+            with_inputs(
                 self._add("constexpr_sparse_to_dense", name, operation), {"nonzero_data": values[0], "mask": values[1]}
             )
         return name
@@ -119,7 +120,7 @@ class _Reader:
             return None
         inner = self._values(library.owner(data.operands[0]), name)
         names = self._add_values(f"{name}_scaled", operation)
-        self._bind(self.made[-1], {"nonzero_data": inner[0], "data_mask": inner[1], **scales})
+        with_inputs(self.made[-1], {"nonzero_data": inner[0], "data_mask": inner[1], **scales})
         self.made[-1].type = "constexpr_sparse_blockwise_shift_scale"
         return names
 
@@ -148,7 +149,7 @@ class _Reader:
             _to_rank(table, rank + 2)
         parts = {"indices_nonzero_data": self._operand(indices, name), "indices_mask": self._operand(mask, name)}
         names = self._add_values(f"{name}_palettized", operation)
-        self._bind(self.made[-1], {**parts, "lut": table, **_vector_axis(looked_up)})
+        with_inputs(self.made[-1], {**parts, "lut": table, **_vector_axis(looked_up)})
         self.made[-1].type = "constexpr_lut_to_sparse"
         return names
 
@@ -186,14 +187,6 @@ class _Reader:
         made = self._add("", f"{name}_mask", operation)
         made.outputs.add(name=f"{name}_values")
         return f"{name}_values", f"{name}_mask"
-
-    def _bind(self, made: Any, parts: Mapping[str, Any]) -> None:
-        for argument, value in parts.items():
-            binding = made.inputs.add(key=argument).value.arguments.add()
-            if isinstance(value, str):
-                binding.name = value
-            else:
-                binding.value.CopyFrom(value)
 
 
 def _uncast(operation: Any) -> Any:

@@ -24,6 +24,7 @@ from corepress.formats.mlprogram.values import (
     set_tensor_type,
     string_value,
     tensor_type,
+    with_inputs,
 )
 from corepress.formats.schema import Operation
 from corepress.weights import (
@@ -330,7 +331,7 @@ def _second_generation(weight: CompressedWeight, name: str, store: Store) -> lis
         if weight.offset is not None:
             inputs["offset"] = _store_offset(weight.offset, weight.bits, store)
     operation = _operation(kind, name, [(name, dtype_of(weight.dtype), weight.shape)])
-    return [*operations, _with_inputs(operation, inputs)]
+    return [*operations, with_inputs(operation, inputs)]
 
 
 def _store_offset(offset: Array, bits: int, store: Store) -> Any:
@@ -353,7 +354,7 @@ def _write_sparse(weight: Sparse, name: str, store: Store) -> list[Any]:
     else:
         values, mask = _write_sparse_values(weight.mask, weight.values, name, operations, store)
     operation = _operation("constexpr_sparse_to_dense", name, [(name, dtype_of(weight.dtype), weight.shape)])
-    return [*operations, _with_inputs(operation, {"nonzero_data": values, "mask": mask})]
+    return [*operations, with_inputs(operation, {"nonzero_data": values, "mask": mask})]
 
 
 def _write_sparse_values(
@@ -386,15 +387,5 @@ def _write_sparse_values(
         (mask_name, BY_NAME["uint1"], mask.shape),
         (values_name, dtype_of(weight.dtype), (int(np.count_nonzero(mask)),)),
     ]
-    operations.append(_with_inputs(_operation(kind, f"{name}_{label}", outputs), inputs))
+    operations.append(with_inputs(_operation(kind, f"{name}_{label}", outputs), inputs))
     return values_name, mask_name
-
-
-def _with_inputs(operation: Any, inputs: dict[str, Any]) -> Any:
-    for key, value in inputs.items():
-        binding = operation.inputs.add(key=key).value.arguments.add()
-        if isinstance(value, str):
-            binding.name = value
-        else:
-            binding.value.CopyFrom(value)
-    return operation

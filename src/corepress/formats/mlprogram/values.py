@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -160,3 +160,14 @@ def scalar(number: int, dtype: str = "int32") -> Any:
     """A rank-0 value."""
     kind = BY_NAME[dtype]
     return immediate_value(np.array(number, kind.numpy))
+
+
+def with_inputs(operation: Any, inputs: Mapping[str, Any]) -> Any:
+    """An operation itself, with more inputs: of each the name of a value, or a message `Value`."""
+    for name, value in inputs.items():
+        binding = operation.inputs.add(key=name).value.arguments.add()
+        if isinstance(value, str):
+            binding.name = value
+        else:
+            binding.value.CopyFrom(value)
+    return operation

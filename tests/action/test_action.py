@@ -75,6 +75,7 @@ def test_a_size_that_is_none_is_told_in_one_sentence(tmp_path: Path) -> None:
     assert run.code == 2 and "Traceback" not in run.errors and "is not a size" in run.errors
 
 
+@pytest.mark.slow
 def test_answers_that_are_too_far_apart_fail(tmp_path: Path) -> None:
     run = Run(tmp_path, **{"command": "palettize --nbits 1", "data": str(SAMPLES), "min-snr": "20"})
     assert run.code == 1

@@ -175,6 +175,7 @@ def test_other_types_and_layouts() -> None:
         np.testing.assert_array_equal(transposed, prune_n_m(weight, 2, 4, dim).mask)
 
 
+@pytest.mark.slow
 def test_more_members_than_the_bits_of_a_value_can_count() -> None:
     m = (1 << 16) + 11
     weight = np.full((2 * m, 1), 0.5, np.float16)

@@ -53,9 +53,8 @@ SMALL = {
 }
 
 
-@pytest.mark.parametrize(
-    "command", [pytest.param(name, marks=[pytest.mark.slow] * (name != "palettize")) for name in SMALL]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("command", SMALL)
 def test_a_command_that_refines_at_last_has_a_recipe_that_makes_the_same(command, folder, tmp_path):
     out, page, data = tmp_path / "small.mlpackage", tmp_path / "page.html", ["--data", folder / "samples.npz"]
     options = [*SMALL[command], "--refine", 6, *data, "--report", page, "--json"]

@@ -64,6 +64,7 @@ def test_what_is_asked_of_all_steps_stands_above_the_recipe() -> None:
         assert text.splitlines()[0] == first and parse(yaml.safe_load(text)).steps[0].config == config
 
 
+@pytest.mark.slow
 def test_a_miss_is_reported_too(tmp_path: Path) -> None:
     out, page = tmp_path / "small.mlpackage", tmp_path / "page.html"
     corepress("palettize", DIGITS, "-o", out, "--nbits", 2)

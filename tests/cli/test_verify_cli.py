@@ -128,6 +128,7 @@ def test_without_torch(command, tmp_path) -> None:
     assert done.stderr == "corepress: running models needs PyTorch: pip install 'corepress[torch]'\n"
 
 
+@pytest.mark.slow
 def test_activations_are_quantized_with_calibration_data(tmp_path) -> None:
     out = tmp_path / "w8a8.mlpackage"
     done = corepress("quantize", DIGITS, "-o", out, "--activations", "--data", IMAGES, "--json")
@@ -138,16 +139,15 @@ def test_activations_are_quantized_with_calibration_data(tmp_path) -> None:
     assert refused.returncode == 2 and "--data" in refused.stderr
 
 
+# One of them quickly, as a step of a recipe: see test_judging_cli.py.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "flags", "method"),
     [
         ("palettize", ["--nbits", 1, "--weight-threshold", 100], "lut-gptq"),
-        pytest.param("palettize", ["--nbits", 2, "--weight-threshold", 100], "skm", marks=pytest.mark.slow),
-        pytest.param(
-            "quantize", ["--dtype", "int4", "--target", "iOS18", "--weight-threshold", 100], "gptq",
-            marks=pytest.mark.slow,
-        ),
-        pytest.param("prune", ["--sparsity", 0.8, "--weight-threshold", 100], "sparsegpt", marks=pytest.mark.slow),
+        ("palettize", ["--nbits", 2, "--weight-threshold", 100], "skm"),
+        ("quantize", ["--dtype", "int4", "--target", "iOS18", "--weight-threshold", 100], "gptq"),
+        ("prune", ["--sparsity", 0.8, "--weight-threshold", 100], "sparsegpt"),
     ],
 )  # fmt: skip
 def test_methods_that_learn_from_data(command: str, flags: list, method: str, tmp_path: Path) -> None:

@@ -140,6 +140,7 @@ def test_a_metric_called_as_one_of_ours_is_another_one(samples):
     assert found.met and found.metric == "your kl" and found.tested["your kl"] >= found.least
 
 
+@pytest.mark.slow
 def test_what_is_measured_for_the_front_may_be_chosen(samples):
     given = {"forms": ["palettized"], "points": 8, "workers": 1}
     found = cto.search(DIGITS, samples, bits=3.5, **given)
@@ -193,6 +194,7 @@ def test_the_recipe_of_what_is_within_the_budget_can_be_run(samples, tmp_path):
     assert again.spec == found.model.spec == cto.load(DIGITS).spec
 
 
+@pytest.mark.slow
 def test_the_smallest_model_there_is_can_be_asked_for(samples, tmp_path):
     with pytest.raises(ConfigError, match="the least is about") as refused:
         cto.search(DIGITS, samples, max_size=20_000, **QUICK)

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from corepress.errors import importing
 from corepress.formats.coreai.kept import KEY, Kept, to_metadata
 from corepress.formats.features import metadata_of
 from corepress.formats.mlprogram import Model
@@ -16,6 +17,8 @@ from corepress.formats.neural_network import Model as Networks
 from corepress.migrating.exporting import Exported, said
 from corepress.migrating.functions import Function
 from corepress.migrating.stored import LOWERED, Stored, writer
+
+_WORK = "a migration to Core AI"
 
 _PYTORCHS = re.compile(r"aten\.\w+\.\w+")
 
@@ -33,7 +36,8 @@ def obstacles(own: Exported) -> Iterator[str]:
 
 def converted(exported: Sequence[Exported]) -> tuple[Any, str]:
     """The program of coreai-torch; or None, and a sentence that says why not."""
-    from coreai_torch import TorchConverter
+    with importing(_WORK):
+        from coreai_torch import TorchConverter
 
     converter = TorchConverter(mode=TorchConverter.Mode.RELEASE)
     forms = (form for own in exported for stage in own.function.stages.values() for form in stage.forms.values())
@@ -58,7 +62,8 @@ def _unknown(own: Exported) -> set[str]:
     It names those of one kind at a time; so what it named is passed for known, and it is asked again. (Not by way of a
     converter, which packs the indices of a program when it is added.)
     """
-    from coreai_torch._validate import validate_exported_program
+    with importing(_WORK):
+        from coreai_torch._validate import validate_exported_program
 
     found = set[str]()
     while True:
@@ -75,7 +80,8 @@ def _unknown(own: Exported) -> set[str]:
 
 def save(program: Any, functions: Sequence[Function], source: Model | Networks, folder: Path) -> None:
     """Write a program of coreai-torch into a folder, with metadata."""
-    from coreai.runtime import AIModelAssetMetadata
+    with importing(_WORK):
+        from coreai.runtime import AIModelAssetMetadata
 
     metadata = AIModelAssetMetadata()
     said_of_it = metadata_of(source.spec)

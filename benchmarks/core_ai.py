@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -23,10 +22,12 @@ from typing import Any
 
 import corepress
 import corepress.coreml as cto
+from corepress.formats.package import bytes_on_disk
 from corepress.metrics import Sums
 from corepress.runtime import load
 from corepress.runtime.domains import domains
 from corepress.runtime.random_inputs import random_inputs
+from elsewhere import elsewhere
 from search_page import machine, put
 from search_tasks import ROOT, TASKS, Sample, answers
 from unseen_networks import NETWORKS as LEARNING
@@ -108,16 +109,9 @@ def main() -> None:
     results = given.folder / "core-ai.json"
     for network in given.networks:
         known = json.loads(results.read_text()) if results.exists() else {}
-        known[network] = _elsewhere(network, given.folder)
+        known[network] = elsewhere(__file__, "--one", "--networks", network, "--folder", given.folder)
         results.write_text(json.dumps(known, indent=1))
         put(OUTPUT, MARKS, page({name: known[name] for name in CASES if name in known}))
-
-
-def _elsewhere(network: str, folder: Path) -> list[dict[str, Any]]:
-    """What `measure` finds, in a process of its own."""
-    command = [sys.executable, __file__, "--one", "--networks", network, "--folder", str(folder)]
-    run = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    return [json.loads(line) for line in run.stdout.splitlines() if line.startswith("{")]
 
 
 def measure(network: str, folder: Path) -> Iterator[dict[str, Any]]:
@@ -134,7 +128,7 @@ def measure(network: str, folder: Path) -> Iterator[dict[str, Any]]:
             ours, apples = answers(small.path, samples), answers(asset, samples)
             yield {
                 "form": form,
-                "sizes": [small.size(), sum(file.stat().st_size for file in asset.rglob("*") if file.is_file())],
+                "sizes": [small.size(), bytes_on_disk(asset)],
                 "to original": [decibels(exact, ours), decibels(exact, apples)],
                 "to each other": decibels(ours, apples),
                 "seconds": seconds,

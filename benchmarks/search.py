@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -25,6 +24,7 @@ from rich.console import Console
 from rich.markdown import Markdown
 
 sys.path.insert(0, str(Path(__file__).parent))
+from elsewhere import elsewhere
 from search_page import page, put
 from search_tasks import ROOT, TASKS
 from search_ways import RANKS, WAYS, Row
@@ -74,10 +74,9 @@ def main() -> None:
 
 def measure(title: str, way: str, rows: Sequence[Row], counts: tuple[int, int], folder: Path) -> list[dict[str, Any]]:
     """What `search_ways.py` finds in a process of its own."""
-    script = str(Path(__file__).with_name("search_ways.py"))
-    arguments = [str(folder), title, *map(str, counts), way, json.dumps([asdict(row) for row in rows])]
-    run = subprocess.run([sys.executable, script, *arguments], stdout=subprocess.PIPE, text=True, check=True)
-    return [json.loads(line) for line in run.stdout.splitlines() if line.startswith("{")]
+    script = Path(__file__).with_name("search_ways.py")
+    arguments = [folder, title, *counts, way, json.dumps([asdict(row) for row in rows])]
+    return elsewhere(script, *arguments)
 
 
 if __name__ == "__main__":

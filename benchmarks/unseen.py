@@ -11,8 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import subprocess
-import sys
 import tempfile
 import time
 import warnings
@@ -22,6 +20,7 @@ from typing import Any
 
 import corepress
 from corepress.coreml import OpPalettizerConfig, OptimizationConfig, calibrated, palettize_weights
+from elsewhere import elsewhere
 from search_page import machine, put
 from search_tasks import Task, answers
 from search_ways import by_peer, mode_of
@@ -88,16 +87,10 @@ def main() -> None:
     for network in given.networks:
         for way in given.ways:
             known = json.loads(results.read_text()) if results.exists() else {}
-            known.setdefault(network, {})[way] = _elsewhere(network, way, given.folder)
+            arguments = ["--one", "--networks", network, "--ways", way, "--folder", given.folder]
+            known.setdefault(network, {})[way] = elsewhere(__file__, *arguments)
             results.write_text(json.dumps(known, indent=1))
             put(OUTPUT, MARKS, page(known))
-
-
-def _elsewhere(network: str, way: str, folder: Path) -> list[dict[str, Any]]:
-    """What `measure` finds, in a process of its own."""
-    command = [sys.executable, __file__, "--one", "--networks", network, "--ways", way, "--folder", str(folder)]
-    run = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    return [json.loads(line) for line in run.stdout.splitlines() if line.startswith("{")]
 
 
 def measure(network: str, way: str, folder: Path) -> Iterator[dict[str, Any]]:

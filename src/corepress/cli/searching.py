@@ -96,13 +96,9 @@ class Among:
 
     def keywords(self) -> dict[str, Any]:
         """As `corepress.search` takes them."""
-        given = {
-            word: value
-            for word, value in vars(self).items()
-            if word not in ("activation_loss", "augment") or value is not None
-        }
-        if (forms := given.pop("forms")) is not None:
-            given["forms"] = [word.strip() for word in forms.split(",")]
+        given = {word: value for word, value in vars(self).items() if value is not None}
+        if self.forms is not None:
+            given["forms"] = [word.strip() for word in self.forms.split(",")]
         return given
 
 

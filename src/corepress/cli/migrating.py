@@ -42,13 +42,14 @@ def _need(purpose: str) -> None:
 def run(source: Path, to: Destination, precision: str, as_json: bool) -> None:
     """Write a Core AI model of a package, and say so."""
     _need("corepress migrate")
+    from corepress.formats.package import bytes_on_disk
     from corepress.formats.read import load
     from corepress.migrating.migrate import migrate
     from corepress.sizes import size
 
     model = load(source)
     found = migrate(model, to.output, precision=precision, overwrite=to.overwrite)
-    sizes = model.size(), sum(path.stat().st_size for path in found.path.rglob("*") if path.is_file())
+    sizes = model.size(), bytes_on_disk(found.path)
     if as_json:
         streams.document({
             "output": str(to.output), "size_before": sizes[0], "size_after": sizes[1],

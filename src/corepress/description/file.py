@@ -17,7 +17,7 @@ from corepress.formats.features import default_function, metadata_of
 from corepress.formats.kinds import NETWORKS, leaves, with_article
 from corepress.formats.mlprogram import Model, Weight
 from corepress.formats.neural_network import LayerWeight
-from corepress.formats.package import Package
+from corepress.formats.package import bytes_on_disk
 from corepress.formats.read import Other, read
 from corepress.weights import worded_bits
 
@@ -123,7 +123,7 @@ def describe(path: str | Path) -> Description:
         str(package.root),
         model,
         _target(model),
-        _size(package),
+        bytes_on_disk(package.root if package.is_folder else package.spec),
         package.spec.stat().st_size,
         _converter(metadata),
         metadata,
@@ -144,7 +144,7 @@ def _core_ai(model: Model) -> Description:
         str(model.path),
         _core_ai_part(model, own),
         targets.CORE_AI.name,
-        _size(model.package),
+        bytes_on_disk(model.path),
         model.package.spec.stat().st_size,
         str(said.get("producer", "")),
         {name: str(text) for name, text in (texts | own).items() if name != KEY},
@@ -178,12 +178,6 @@ def _core_ai_part(model: Model, own: Mapping[str, Any]) -> Part:
         functions=tuple(signature(one, one.name) for one in part.functions),
         labels=tuple(map(str, next((noted.classes for noted in kept.values() if noted.classes), ()))),
     )
-
-
-def _size(package: Package) -> int:
-    """Bytes of all files, links to them included: nothing is read, so that they may lead anywhere."""
-    paths = package.root.rglob("*") if package.is_folder else (package.spec,)
-    return sum(path.stat().st_size for path in paths if path.is_file())
 
 
 def _target(model: Part) -> str:

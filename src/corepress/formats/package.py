@@ -177,3 +177,10 @@ def _inside(folder: Path, relative: str, named_in: Path) -> Path:
     except (OSError, RuntimeError, ValueError) as error:  # too long, a loop of links, no text of the system
         raise FormatError(f"{named_in}: the path {shown} can't be looked up: {error.__class__.__name__}") from error
     return path
+
+
+def bytes_on_disk(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder, links to them included: nothing is read, so that they may lead
+    anywhere."""
+    paths = path.rglob("*") if path.is_dir() else (path,)
+    return sum(file.stat().st_size for file in paths if file.is_file())

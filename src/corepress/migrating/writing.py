@@ -11,6 +11,7 @@ from typing import Any
 
 from corepress.errors import importing
 from corepress.formats.coreai.kept import KEY, Kept, to_metadata
+from corepress.formats.coreai.library import fill
 from corepress.formats.features import metadata_of
 from corepress.formats.mlprogram import Model
 from corepress.formats.neural_network import Model as Networks
@@ -91,8 +92,4 @@ def save(program: Any, functions: Sequence[Function], source: Model | Networks, 
         metadata.set_custom(key, text)
     kept = {function.name: Kept(function.interface, function.classes) for function in functions}
     metadata.set_custom(KEY, to_metadata(kept))
-    inner = folder / "inner.aimodel"
-    program.save_asset(inner, metadata)
-    for part in inner.iterdir():
-        part.rename(folder / part.name)
-    inner.rmdir()
+    fill(folder, program, metadata)

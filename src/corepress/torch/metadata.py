@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from corepress.torch.parameters import Slot
 from corepress.weights import CompressedWeight, Palettized, Quantized, Sparse, decompress
+from corepress.weights.blocks import spread
 
 PREFIX, SEPARATOR = "_COREML_", "/"
 VERSION_BUFFER = f"{PREFIX}{SEPARATOR}metadata_version"
@@ -193,20 +194,13 @@ def _quantized(metadata: CompressionMetadata, dense: NDArray[Any]) -> Quantized:
     bits = int(metadata.quantization_n_bits or 8)
     scale = array_of(metadata.quantization_scale)
     offset = None if metadata.zero_point is None else array_of(metadata.zero_point)
-    spread_scale, spread_offset = (None if part is None else _spread(part, dense.shape) for part in (scale, offset))
+    spread_scale, spread_offset = (None if part is None else spread(part, dense.shape) for part in (scale, offset))
     data = np.rint(dense / spread_scale) + (0 if spread_offset is None else spread_offset)
     unsigned = offset is not None and (offset.dtype == np.uint8 or (offset.dtype.kind == "f" and data.min() >= 0))
     low, high = (0, 2**bits - 1) if unsigned else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
     integer_type = np.uint8 if unsigned else np.int8
     integers = data.clip(low, high).astype(integer_type)
     return Quantized(integers, scale, None if offset is None else offset.astype(integer_type), bits=bits)
-
-
-def _spread(blocks: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
-    """Values of blocks, repeated for every element of them."""
-    for axis, size in enumerate(shape):
-        blocks = np.repeat(blocks, size // blocks.shape[axis], axis)
-    return blocks
 
 
 def array_of(tensor: Tensor) -> NDArray[Any]:

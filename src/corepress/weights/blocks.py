@@ -38,6 +38,13 @@ def from_rows(rows: Array, shape: Sequence[int], counts: Sequence[int]) -> Array
     return np.ascontiguousarray(rows.reshape([grid[axis] for axis in order]).transpose(inverse)).reshape(shape)
 
 
+def spread(blocks: Array, shape: Sequence[int]) -> Array:
+    """Values of blocks, repeated for every element of them: an array of `shape`."""
+    for axis, size in enumerate(shape):
+        blocks = np.repeat(blocks, size // blocks.shape[axis], axis)
+    return blocks
+
+
 def _grid(shape: Sequence[int], counts: Sequence[int]) -> tuple[list[int], list[int]]:
     """Each axis as (blocks, block size), and the order that brings the blocks before their insides."""
     grid = [part for size, count in zip(shape, counts, strict=True) for part in (count, size // count)]

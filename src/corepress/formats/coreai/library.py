@@ -101,11 +101,19 @@ def _check_syntax(path: Path) -> None:
 
 def save(program: Any, source: Path, folder: Path) -> None:
     """Write a program with the metadata of the model at `source` as an `.aimodel` into an empty folder."""
-    inner = folder / "inner.aimodel"
-    program.save_asset(inner)
+    fill(folder, program)
     # Through the library, numbers of what its maker noted would become true where they are 1.
-    noted = metadata(source) | {name: metadata(inner)[name] for name in _NOTED_ANEW}
-    (inner / METADATA).write_text(json.dumps(noted, indent=2), encoding="utf-8")
+    noted = metadata(source) | {name: metadata(folder)[name] for name in _NOTED_ANEW}
+    (folder / METADATA).write_text(json.dumps(noted, indent=2), encoding="utf-8")
+
+
+def fill(folder: Path, program: Any, *noted: Any) -> None:
+    """Write a program into an empty folder, which becomes an `.aimodel`; `noted`: metadata, of the library's own type.
+
+    The library itself writes into no folder that exists.
+    """
+    inner = folder / "inner.aimodel"
+    program.save_asset(inner, *noted)
     for part in inner.iterdir():
         part.rename(folder / part.name)
     inner.rmdir()

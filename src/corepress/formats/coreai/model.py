@@ -21,7 +21,7 @@ from corepress.formats.coreai.writing import constant, storable
 from corepress.formats.dtypes import dtype_of
 from corepress.formats.mlprogram.model import PENDING, Model
 from corepress.formats.mlprogram.weight import Weight, references
-from corepress.formats.package import Package
+from corepress.formats.package import Package, bytes_on_disk
 from corepress.formats.spill import Spill
 from corepress.weights import CompressedWeight
 
@@ -88,7 +88,7 @@ class AssetModel(Model):
 
     def size(self) -> int:
         """Bytes of all files; of a model that is not saved yet what they will be, but for what describes constants."""
-        total = sum(path.stat().st_size for path in self.path.rglob("*") if path.is_file())
+        total = bytes_on_disk(self.path)
         changed = self._changed_weights()
         before = {(weight.function, weight.output): weight.stored_bytes for weight in self._on_disk() if changed}
         return total + sum(weight.stored_bytes - before[weight.function, weight.output] for weight in changed)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from corepress.formats.coreai.library import calls, make_constant
 from corepress.formats.dtypes import BY_NAME, DType, dtype_of
 from corepress.weights import CompressedWeight, Palettized, Quantized, Sparse, index_mask, kept_values
+from corepress.weights.blocks import spread
 
 Array = NDArray[Any]
 _MASK = BY_NAME["uint1"]
@@ -83,7 +84,7 @@ def storable(form: Array | CompressedWeight) -> Array | CompressedWeight:
         return entered if isinstance(entered, Sparse) else replace(values, data=entered)
     if values.offset is None and values.bits == 8:
         return form
-    zero = np.zeros((), values.data.dtype) if values.offset is None else _spread(values.offset, values.shape)
+    zero = np.zeros((), values.data.dtype) if values.offset is None else spread(values.offset, values.shape)
     return replace(values, data=np.where(mask, values.data, zero))
 
 
@@ -100,12 +101,6 @@ def _with_zero_entry(form: Palettized, mask: NDArray[np.bool_]) -> Palettized | 
     widths[-2] = 0, (1 << next(bits for bits in _BITS if entries < 1 << bits)) - entries
     indices = np.where(index_mask(mask, form), form.indices, form.indices.dtype.type(entries))
     return Palettized(indices, np.pad(form.lut, widths), form.vector_axis)
-
-
-def _spread(array: Array, shape: tuple[int, ...]) -> Array:
-    for axis, (size, count) in enumerate(zip(shape, array.shape, strict=True)):
-        array = np.repeat(array, size // count, axis)
-    return array
 
 
 def _scaled(data: Any, form: Quantized, dtype: DType) -> Any:

@@ -42,6 +42,7 @@ ALLOWED: dict[str, set[str]] = {
     "runtime/ops": {"runtime/registry", "runtime/limits", "runtime/dtypes", "runtime/boxes"},
     "runtime/packed": {"weights", "kernels", "threads"},
     "runtime/networks/layers": {"runtime/networks/registry", "runtime/ops", "runtime/registry", "runtime/limits"},
+    "tokenizing": {"runtime", "formats", "language", "sequences", "errors"},
     "augmenting": {"runtime", "formats", "language", "sequences", "errors"},
     "coreml": {*_FACES, "opsets", "algorithms", "threads", "engine"},
     "coreml/activations": {*_FACES, "sequences", "coreml", "runtime", "metrics", "split", "engine"},

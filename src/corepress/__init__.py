@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from corepress.searching.result import Result as Result
     from corepress.searching.search import search as search
     from corepress.split import hold_back as hold_back
+    from corepress.tokenizing.builtin import texts as texts
     from corepress.verification import Verification as Verification
     from corepress.verification import verify as verify
 
@@ -84,6 +85,7 @@ __all__ = [
     "report",
     "runtime",
     "search",
+    "texts",
     "torch",
     "verify",
 ]
@@ -109,6 +111,7 @@ _LAZY = {
     "Result": "corepress.searching.result",
     "search": "corepress.searching.search",
     "hold_back": "corepress.split",
+    "texts": "corepress.tokenizing.builtin",
     "Verification": "corepress.verification",
     "verify": "corepress.verification",
 }

@@ -12,6 +12,7 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -255,6 +256,7 @@ def _with_parts(operation: Any, seen: dict[Any, None]) -> list[Any]:
     return list(seen)
 
 
+@cache
 def calls() -> Any:
     """The library's functions that make an operation each."""
     with importing(_WORK):
@@ -277,6 +279,7 @@ def _context() -> Any:
     return Context()._mlir_context
 
 
+@cache
 def _ir() -> Any:
     with importing(_WORK):
         from coreai._compiler import ir
@@ -284,6 +287,7 @@ def _ir() -> Any:
     return ir
 
 
+@cache
 def _bindings() -> Any:
     with importing(_WORK):
         from coreai._compiler._mlir_libs._coreaiIR import _bindings

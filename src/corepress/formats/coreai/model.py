@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import shutil
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -43,15 +44,38 @@ class AssetModel(Model):
     core_ai = True
 
     def __init__(
-        self, package: Package, program: Any, view: View, spec: Any, spill: Spill, origin: Model | None = None
+        self,
+        package: Package,
+        program: Any,
+        view: View | None = None,
+        spec: Any = None,
+        spill: Spill | None = None,
+        origin: Model | None = None,
     ):
-        super().__init__(package, spec, {}, spill, origin)
-        self._program, self._view = program, view
+        super().__init__(package, spec, {}, spill or Spill(), origin)
+        self._program = program
+        if view is not None:
+            self._view = view
+
+    @cached_property
+    def _view(self) -> View:
+        """Made when it is asked for: of a model that was saved often nothing is."""
+        return view_of(self._program)
+
+    @property
+    def spec(self) -> Any:
+        """See `Model`."""
+        if self._spec is None:
+            self._spec = _copied(self._view.spec)
+        return self._spec
+
+    @spec.setter
+    def spec(self, spec: Any) -> None:
+        self._spec = spec
 
     def copy(self) -> AssetModel:
         """See `Model.copy`."""
-        spec = type(self.spec)()
-        spec.CopyFrom(self.spec)
+        spec = _copied(self.spec)
         copied = AssetModel(self.package, self._program, self._view, spec, self._spill, self.origin or self)
         copied.changed, copied.unfitted, copied.few = self.changed, dict(self.unfitted), dict(self.few)
         return copied
@@ -134,7 +158,10 @@ def load(path: str | Path, *, checked: bool = False) -> AssetModel:
     """Read an `.aimodel`; `checked`: it was written here. Raises FormatError for what is no sound one."""
     root = Path(path)
     program = library.load(root, checked=checked)
-    view = view_of(program)
-    spec = type(view.spec)()
-    spec.CopyFrom(view.spec)
-    return AssetModel(AssetPackage(root, root / PROGRAM), program, view, spec, Spill())
+    return AssetModel(AssetPackage(root, root / PROGRAM), program, None if checked else view_of(program))
+
+
+def _copied(spec: Any) -> Any:
+    copied = type(spec)()
+    copied.CopyFrom(spec)
+    return copied

@@ -38,6 +38,7 @@ class Target:
         quantized_dtypes: Types of stored integers.
         quantized_granularities: What may share a scale: "per_tensor", "per_channel", "per_block".
         float_offset: Whether offsets of quantization need not be integers.
+        exponent_scales: Whether scales of quantization may be powers of two that take 8 bits each (E8M0).
         sparse: Whether zeros need not be stored.
         joint: Whether the other values of a sparse weight may be palettized or quantized.
         activation_quantization: Whether activations may be int8.
@@ -66,6 +67,7 @@ class Target:
     quantized_granularities: tuple[str, ...] = ()
     float_offset: bool = False
     """Offsets of quantization need not be integers."""
+    exponent_scales: bool = False
     sparse: bool = False
     joint: bool = False
     """The non-zero values of a sparse weight can be palettized or quantized."""
@@ -88,6 +90,7 @@ class Target:
             "vector palettization": self.vector_lut,
             "per_channel_scale palettization": self.per_channel_scale,
             "float-offset quantization": self.float_offset,
+            "E8M0-scale quantization": self.exponent_scales,
             "pruning": self.sparse,
             "joint compression": self.joint,
             "activation quantization": self.activation_quantization,
@@ -166,8 +169,10 @@ CORE_AI = replace(
     spec_version=1000,
     opset="CoreAI1",
     aliases=("macOS27", "watchOS27", "tvOS27", "visionOS27"),
+    lut_dtypes=(*_IOS26.lut_dtypes, "fp8_e4m3fn", "fp8_e5m2"),
     quantized_dtypes=(*_IOS26.quantized_dtypes, "int2", "uint2", "fp8_e4m3fn", "fp8_e5m2", "fp4_e2m1fn"),
     float_offset=False,
+    exponent_scales=True,
     activation_quantization=False,
     decompression="-",
     core_ai=True,
@@ -281,11 +286,10 @@ def requirements(form: NDArray[Any] | CompressedWeight) -> list[str]:
 def _palettized(groups: tuple[int, ...], bits: int, cluster_dim: int, lut: Any) -> list[str]:
     from corepress.weights import Quantized
 
-    entries = lut.data.dtype if isinstance(lut, Quantized) else lut.dtype
+    entries = (lut.data if isinstance(lut, Quantized) else lut).dtype.name.replace("float8", "fp8")
     granularity = "per_grouped_channel" if max(groups, default=1) > 1 else "per_tensor"
     vector = ["vector palettization"] if cluster_dim > 1 else []
-    lut_type = [f"{entries.name}-LUT palettization"]
-    return [f"{granularity} palettization", *vector, *lut_type, f"{bits}-bit palettization"]
+    return [f"{granularity} palettization", *vector, f"{entries}-LUT palettization", f"{bits}-bit palettization"]
 
 
 def _quantized(form: Quantized) -> list[str]:
@@ -300,7 +304,8 @@ def _quantized(form: Quantized) -> list[str]:
     offset = ["float-offset quantization"] if float_offset else []
     dtype = form.data.dtype
     numbers = f"{form.bits}-bit" if dtype.kind in "iuf" else _numbers(dtype.name)
-    return [f"{granularity} quantization", *offset, f"{numbers} quantization"]
+    scale = ["E8M0-scale quantization"] if form.exponents else []
+    return [f"{granularity} quantization", *offset, *scale, f"{numbers} quantization"]
 
 
 def minimum_target(form: NDArray[Any] | CompressedWeight) -> Target:
@@ -328,14 +333,13 @@ def check(form: NDArray[Any] | CompressedWeight, target: Target) -> None:
 def require(features: Iterable[str], target: Target) -> None:
     """A ConfigError where the target lacks one of the features; it says which, and which target has all."""
     features = list(features)
-    missing = next((feature for feature in features if feature not in target.features), None)
-    if missing is None:
+    if (missing := next((feature for feature in features if feature not in target.features), None)) is None:
         return
     if target.core_ai:
         raise ConfigError(f"Core AI models ({target}) can't hold {missing}; packages can, for {oldest_for(*features)}")
     since = oldest_for(*features)
     if since.core_ai:
-        raise ConfigError(f"{missing} is for Core AI models ({since}): migrate the package, and quantize the result")
+        raise ConfigError(f"{missing} is for Core AI models ({since}): migrate the package, and compress the result")
     raise ConfigError(
         f"The {missing} is supported since {since}. Please re-convert your model with "
         f"minimum_deployment_target set to at least ct.target.{since}, "
@@ -363,7 +367,10 @@ def table_rows() -> list[tuple[str, ...]]:
             "Core AI" if t.core_ai else f"{t.spec_version} ({t.opset})",
             ", ".join(t.aliases),
             _palettization_cell(t),
-            _cell(", ".join(t.quantized_dtypes), *t.quantized_granularities, "float offset" if t.float_offset else ""),
+            _cell(
+                *(", ".join(t.quantized_dtypes), *t.quantized_granularities),
+                *("float offset" * t.float_offset, "E8M0 scales" * t.exponent_scales),
+            ),
             _cell("sparse" if t.sparse else "", "non-zero values palettized or quantized" if t.joint else ""),
             "int8" if t.activation_quantization else "-",
             t.decompression,

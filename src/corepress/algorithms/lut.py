@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from corepress.algorithms.floats import quantize_to_floats
 from corepress.algorithms.kmeans1d import nearest
 from corepress.algorithms.linear import quantize
 from corepress.weights import Palettized, Quantized, decompress
@@ -16,11 +17,12 @@ from corepress.weights.blocks import from_rows, to_rows
 def quantize_lut(
     palettized: Palettized,
     weight: NDArray[Any] | None,
-    dtype: Literal["int8", "uint8"],
+    dtype: Literal["int8", "uint8", "fp8_e4m3fn", "fp8_e5m2"],
     *,
     mask: NDArray[np.bool_] | None = None,
 ) -> Palettized:
-    """Store the entries of each LUT as "int8" (symmetric) or "uint8" (with an offset), with one scale a LUT.
+    """Store the entries of each LUT as "int8" (symmetric), "uint8" (with an offset) or floating point of 8 bits, with
+    one scale a LUT.
 
     `weight`: what was palettized; with scalar entries each of its elements gets the nearest of the new entries, which
     undoes part of the rounding; None keeps the indices as they are. `mask`: as it was for `palettize`. Raises
@@ -29,7 +31,11 @@ def quantize_lut(
     lut = decompress(palettized.lut)
     counts = lut.shape[:-2]
     blocks = [1] * len(counts) + [0, 0]
-    quantized = quantize(lut, dtype=dtype, mode="linear_symmetric" if dtype == "int8" else "linear", block_sizes=blocks)
+    if dtype == "int8" or dtype == "uint8":
+        mode: Any = "linear_symmetric" if dtype == "int8" else "linear"
+        quantized = quantize(lut, dtype=dtype, mode=mode, block_sizes=blocks)
+    else:
+        quantized = quantize_to_floats(lut, dtype=dtype, block_sizes=blocks)
     indices = palettized.indices
     if palettized.cluster_dim == 1 and weight is not None:
         old = to_rows(indices, counts)

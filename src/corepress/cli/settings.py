@@ -47,7 +47,8 @@ class Palettization:
         False
     )
     lut_dtype: Annotated[
-        Literal["int8", "uint8"] | None, Option(help="Store the entries of the look-up table as integers of this type.")
+        Literal["int8", "uint8", "fp8_e4m3fn", "fp8_e5m2"] | None,
+        Option(help="Store the entries of the look-up table in this type; fp8 is for Core AI models (.aimodel)."),
     ] = None
     smaller_group: Annotated[
         bool,
@@ -102,7 +103,13 @@ class Quantization:
     float_zero_point: Annotated[
         bool, Option(help="Zero points with a fraction, by half-quadratic quantization (HQQ); needs iOS18.")
     ] = False
-
+    scale_dtype: Annotated[
+        Literal["fp8_e8m0fnu"] | None,
+        Option(
+            help="Scales that are powers of two, for int8 and fp numbers in Core AI models; with blocks of 32 the MX "
+            "formats."
+        ),
+    ] = None
     outliers: Annotated[str | None, _OUTLIERS] = None
 
     def config(self, weight_threshold: int) -> OpLinearQuantizerConfig:
@@ -114,7 +121,7 @@ class Quantization:
             mode=self.mode, dtype=dtype, granularity=self.granularity, block_size=self.block_size,
             weight_threshold=weight_threshold, scale_search=self.scale_search,
             smaller_block=self.smaller_block and self.granularity == "per_block",
-            float_zero_point=self.float_zero_point, outlier_fraction=_part(self.outliers),
+            float_zero_point=self.float_zero_point, scale_dtype=self.scale_dtype, outlier_fraction=_part(self.outliers),
         )  # fmt: skip
 
     def of_network(self) -> tuple[int, str]:

@@ -97,7 +97,7 @@ TABLE: dict[str, tuple[Needs, ...]] = {
     "quantize": (
         _no_config(
             *("mode", "dtype", "granularity", "block_size", "scale_search", "smaller_block", "float_zero_point"),
-            "outliers",
+            *("scale_dtype", "outliers"),
         ),
         Needs(
             ("block_size", "smaller_block"), _is("granularity", "per_block"), "it needs --granularity per_block"
@@ -112,7 +112,7 @@ TABLE: dict[str, tuple[Needs, ...]] = {
         ),
         _packages_only(
             *("granularity", "block_size", "scale_search", "smaller_block", "float_zero_point", "outliers", "method"),
-            *("augment", "refine", "activation_aware_scale"),
+            *("scale_dtype", "augment", "refine", "activation_aware_scale"),
             *("activations", "observer", "bias_correction", "equalize", "activation_mode", "config", "joint", "target"),
         ),
         Needs(

@@ -74,6 +74,7 @@ FIELDS = {
     "nbits": "--nbits",
     "outlier_fraction": "--outliers",
     "quantization_mode": "--mode",
+    "scale_dtype": "--scale-dtype",
     "scale_search": "--scale-search",
     "smaller_block": "--smaller-block",
     "smaller_group": "--smaller-group",

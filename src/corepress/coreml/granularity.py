@@ -79,6 +79,16 @@ def dtype_of(value: DtypeName | type | np.dtype[Any] | None) -> WeightDtype:
     return WeightDtype(name)
 
 
+def scale_dtype_of(value: Any) -> str | None:
+    """Read the type of scales: None, or a name or type of E8M0."""
+    if value is None:
+        return None
+    name = _dtype_name(value).removeprefix("torch.").replace("float8_", "fp8_")
+    if name.removesuffix("fnu") != "fp8_e8m0":
+        raise ConfigError(f'scale_dtype must be None or "fp8_e8m0fnu", not {value!r}')
+    return "fp8_e8m0fnu"
+
+
 def _dtype_name(value: Any) -> str:
     if isinstance(value, str):
         return str(value)

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar, get_args
 from attrs import define, field
 
 from corepress import fields
-from corepress.coreml.granularity import CompressionGranularity, WeightDtype, dtype_of, granularity_of
+from corepress.coreml.granularity import CompressionGranularity, WeightDtype, dtype_of, granularity_of, scale_dtype_of
 from corepress.errors import ConfigError
 
 _MAX_RANK = 5  # of a tensor in Core ML
@@ -20,6 +20,7 @@ _MAX_RANK = 5  # of a tensor in Core ML
 C = TypeVar("C", bound="OpCompressorConfig")
 # Words in any case are taken, and kept in capitals.
 LinearMode = Literal["linear_symmetric", "linear", "LINEAR_SYMMETRIC", "LINEAR"]
+LutDtype = Literal["int8", "uint8", "fp8_e4m3fn", "fp8_e5m2"]
 PaletteMode = Literal["kmeans", "uniform", "unique", "custom", "KMEANS", "UNIFORM", "UNIQUE", "CUSTOM"]
 # The modes of palettization that are told how many entries a table has; any other finds the number itself.
 WITH_NBITS = ("kmeans", "uniform")
@@ -78,6 +79,9 @@ class OpLinearQuantizerConfig(OpCompressorConfig):
             instead of leaving the weight alone.
         float_zero_point: An addition, with mode "linear": zero points with a fraction, as half-quadratic quantization
             (HQQ) finds them without data; since iOS18. They take the bits of a scale.
+        scale_dtype: An addition: None (as the weight), or "fp8_e8m0fnu": scales that are powers of two and take 8 bits
+            each, for int8 and floating point in Core AI models. With blocks of 32 these are the OCP's microscaling
+            formats MXFP4, MXFP8 and MXINT8.
         outlier_fraction: An addition: the part of the values, the largest, that is kept apart as they are, such as
             0.005; a second product adds what they give. They cost their own bits, and one bit for each element.
 
@@ -116,6 +120,7 @@ class OpLinearQuantizerConfig(OpCompressorConfig):
     scale_search: bool = fields.flag()
     smaller_block: bool = fields.flag()
     float_zero_point: bool = fields.flag()
+    scale_dtype: str | None = field(default=None, converter=scale_dtype_of)
     outlier_fraction: float = _outlier_fraction()
 
     def __attrs_post_init__(self) -> None:
@@ -126,6 +131,11 @@ class OpLinearQuantizerConfig(OpCompressorConfig):
         if self.dtype.floating and (self.mode == "LINEAR" or self.scale_search):
             given = 'mode="linear"' if self.mode == "LINEAR" else "scale_search=True"
             raise ConfigError(f"dtype {self.dtype} is floating point, which has no {given}: leave that out.")
+        if self.scale_dtype and not (self.dtype.floating or self.dtype is WeightDtype.INT8):
+            raise ConfigError(f"scale_dtype {self.scale_dtype} is for int8 and floating point, not for {self.dtype}.")
+        if self.scale_dtype and (self.mode == "LINEAR" or self.scale_search):
+            given = 'mode="linear"' if self.mode == "LINEAR" else "scale_search=True"
+            raise ConfigError(f"scale_dtype {self.scale_dtype} is symmetric and always searched: leave {given} out.")
         if self.granularity is CompressionGranularity.PER_BLOCK and self.block_size is None:
             raise ConfigError('"block_size" must be set with granularity="per_block". Got None.')
         blocks = self.granularity is CompressionGranularity.PER_BLOCK
@@ -144,8 +154,9 @@ class OpLinearQuantizerConfig(OpCompressorConfig):
     def features(self) -> list[str]:
         numbers = str(self.dtype) if self.dtype.floating else f"{self.nbits}-bit"
         found = [f"{self.granularity.name.lower()} quantization", f"{numbers} quantization"]
-        more = [*(["float-offset quantization"] if self.float_zero_point else []), *_of_outliers(self.outlier_fraction)]
-        return [*more, *found]
+        scale = ["E8M0-scale quantization"] if self.scale_dtype else []
+        offset = ["float-offset quantization"] if self.float_zero_point else []
+        return [*scale, *offset, *_of_outliers(self.outlier_fraction), *found]
 
 
 @fields.suggesting
@@ -162,6 +173,7 @@ class OpActivationLinearQuantizerConfig(OpLinearQuantizerConfig):
         scale_search: Without meaning here.
         smaller_block: Without meaning here.
         float_zero_point: Without meaning here.
+        scale_dtype: Without meaning here.
         outlier_fraction: Without meaning here.
 
     Examples:
@@ -282,7 +294,8 @@ class OpPalettizerConfig(OpCompressorConfig):
         enable_per_channel_scale: Bring every output channel to one range before it is palettized.
         num_kmeans_workers: How many weights or groups to cluster at a time.
         weight_threshold: Only weights of more elements than this are palettized; None for all.
-        lut_dtype: An addition: None (as the weight), "int8" or "uint8": quantize the entries of the LUT.
+        lut_dtype: An addition: None (as the weight), "int8" or "uint8": quantize the entries of the LUT. In Core AI
+            models also "fp8_e4m3fn" and "fp8_e5m2".
         smaller_group: An addition: where `group_size` does not divide the channels, use the largest divisor below it
             instead of leaving the weight alone.
         restarts: An addition: at least 1; vector k-means keeps the best of so many runs.
@@ -324,8 +337,10 @@ class OpPalettizerConfig(OpCompressorConfig):
     enable_per_channel_scale: bool = fields.flag()
     num_kmeans_workers: int = fields.value_of(1, "an integer", fields.whole)
     weight_threshold: int | None = fields.weight_threshold()
-    lut_dtype: Literal["int8", "uint8"] | None = fields.value_of(
-        None, 'None, "int8" or "uint8"', lambda v: v in (None, "int8", "uint8")
+    lut_dtype: LutDtype | None = fields.value_of(
+        None,
+        'None, "int8" or "uint8", or "fp8_e4m3fn" or "fp8_e5m2" for Core AI models',
+        lambda v: v is None or v in get_args(LutDtype),
     )
     smaller_group: bool = fields.flag()
     restarts: int = fields.integer(4, least=1)

@@ -118,12 +118,13 @@ class Quantize(Action):
             sizes = self.block_sizes(values.shape)
             wanted: Any = config.dtype.value
             return quantize_half_quadratic(values, dtype=wanted, block_sizes=sizes, mask=mask)
-        if config.dtype.floating:
+        if config.dtype.floating or config.scale_dtype:
             from corepress.algorithms.floats import quantize_to_floats
 
             kept = values if mask is None else Sparse(mask, values).decompress()
             floating: Any = config.dtype.value
-            return quantize_to_floats(kept, dtype=floating, block_sizes=self.block_sizes(values.shape))
+            sizes = self.block_sizes(values.shape)
+            return quantize_to_floats(kept, dtype=floating, block_sizes=sizes, exponents=bool(config.scale_dtype))
         mode: Any = config.mode.lower()
         integers: Any = config.dtype.value
         return quantize(

@@ -101,12 +101,14 @@ class Quantized:
     LUT holds those integers, or floating-point values that only need a scale.
     `scale`: float16 or float32, of the rank of `data`; each of its dimensions divides that of `data`.
     `offset`: of the shape of `scale` and of the type of `data` (or floating point); None for zero.
+    `exponents`: scales are powers of two, of which the exponents alone are stored, in 8 bits (E8M0).
     """
 
     data: Array | Palettized
     scale: Array
     offset: Array | None = None
     bits: int = 8
+    exponents: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -119,7 +121,16 @@ class Quantized:
     @property
     def nbytes(self) -> int:
         data = self.data.nbytes if isinstance(self.data, Palettized) else self._array_bytes(self.data)
-        return data + self.scale.nbytes + (0 if self.offset is None else self._array_bytes(self.offset))
+        return data + self.stored_scale.nbytes + (0 if self.offset is None else self._array_bytes(self.offset))
+
+    @property
+    def stored_scale(self) -> Array:
+        """The scales in the type in which they are stored."""
+        if not self.exponents:
+            return self.scale
+        import ml_dtypes
+
+        return self.scale.astype(ml_dtypes.float8_e8m0fnu)
 
     def _array_bytes(self, array: Array) -> int:
         return packed_size(array.size, self.bits) if array.dtype.itemsize == 1 else int(array.nbytes)

@@ -50,6 +50,9 @@ TABLES = {
     **{f"{bits} bits, groups": palettized(nbits=bits, **GROUPS) for bits in (1, 3, 4, 6)},
     "int8 tables": palettized(nbits=3, lut_dtype="int8", **GROUPS),
     "uint8 tables": palettized(nbits=4, lut_dtype="uint8", **GROUPS),
+    "fp8_e4m3fn tables": palettized(nbits=4, lut_dtype="fp8_e4m3fn", **GROUPS),
+    "fp8_e5m2 tables": palettized(nbits=3, lut_dtype="fp8_e5m2"),
+    "fp8_e4m3fn tables of vectors": palettized(nbits=4, lut_dtype="fp8_e4m3fn", cluster_dim=2),
     "vectors": palettized(nbits=4, cluster_dim=2),
     "vectors, groups": palettized(nbits=3, cluster_dim=2, **GROUPS),
     "scaled channels": palettized(nbits=2, enable_per_channel_scale=True),
@@ -59,6 +62,14 @@ NUMBERS = {
     for dtype in ("int2", "int4", "int8", "fp4_e2m1fn", "fp8_e4m3fn", "fp8_e5m2")
     for fields in GRANULARITIES
 }
+EXPONENTS = {
+    f"{dtype}, E8M0, {fields.get('granularity', 'per_channel')}": quantized(
+        dtype=dtype, scale_dtype="fp8_e8m0fnu", **fields
+    )
+    for dtype in ("int8", "fp4_e2m1fn", "fp8_e4m3fn", "fp8_e5m2")
+    for fields in GRANULARITIES
+}
+NUMBERS |= EXPONENTS
 OFFSETS = {
     f"{dtype}, {fields.get('granularity', 'per_channel')}": quantized(dtype=dtype, mode="linear", **fields)
     for dtype in ("int2", "uint2", "int4", "uint4", "int8", "uint8")
@@ -75,7 +86,8 @@ EXACT = {
 
 
 QUICK = {
-    "3 bits, groups", "vectors", "int2, per_block", "fp4_e2m1fn, per_block", "fp8_e4m3fn, per_channel", "sparse",
+    "3 bits, groups", "vectors", "fp8_e4m3fn tables", "fp4_e2m1fn, E8M0, per_block",
+    "sparse, int8, E8M0, per_channel", "int2, per_block", "fp4_e2m1fn, per_block", "fp8_e4m3fn, per_channel", "sparse",
     "sparse, 3 bits, groups", "sparse, int8, per_channel", "sparse, vectors, groups", "sparse, scaled channels",
 }  # fmt: skip
 

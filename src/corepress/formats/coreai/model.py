@@ -71,7 +71,7 @@ class AssetModel(Model):
 
     @spec.setter
     def spec(self, spec: Any) -> None:
-        self._spec = spec
+        self._spec: Any = spec
 
     def copy(self) -> AssetModel:
         """See `Model.copy`."""

@@ -185,7 +185,7 @@ class _Reader:
     def _add_values(self, name: str, operation: Any) -> tuple[str, str]:
         """Add an operation that gives the mask and the values of a sparse tensor; returns the names of both."""
         made = self._add("", f"{name}_mask", operation)
-        made.outputs.add(name=f"{name}_values")
+        made.outputs.add(name=f"{name}_values").type.CopyFrom(made.outputs[0].type)
         return f"{name}_values", f"{name}_mask"
 
 

@@ -106,7 +106,7 @@ def _with_zero_entry(form: Palettized, mask: NDArray[np.bool_]) -> Palettized | 
 def _scaled(data: Any, form: Quantized, dtype: DType) -> Any:
     offset = np.zeros(form.scale.shape, dtype.numpy) if form.offset is None else form.offset
     zeros = np.zeros(form.scale.shape, form.scale.dtype)
-    parts = constant(form.scale), make_constant(offset, dtype), constant(zeros)
+    parts = constant(form.stored_scale), make_constant(offset, dtype), constant(zeros)
     return calls().blockwise_shift_scale(data, *parts)
 
 

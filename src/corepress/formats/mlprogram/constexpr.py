@@ -166,8 +166,9 @@ def _read_blockwise_shift_scale(node: Node, blobs: BlobSource) -> Array | Quanti
     data, bias = _read_form(node, "data", blobs), _optional(node, "bias", blobs)
     if isinstance(data, (Sparse, Quantized)):
         data = decompress(data)
-    scale, offset = _scale(node, blobs), _optional(node, "offset", blobs)
-    form = _fitting(node, Quantized(data, scale, offset, _bits(node, "data")))
+    offset = _optional(node, "offset", blobs)
+    scale, exponents = _scale(node, blobs)
+    form = _fitting(node, Quantized(data, scale, offset, _bits(node, "data"), exponents))
     if bias is None:
         return form
     # Core AI's operation adds one more number to each block, for which there is no form here.
@@ -176,13 +177,13 @@ def _read_blockwise_shift_scale(node: Node, blobs: BlobSource) -> Array | Quanti
     return dense.astype(scale.dtype)
 
 
-def _scale(node: Node, blobs: BlobSource) -> Array:
-    """Scales, of the type of the weight where they are stored as powers of two in 8 bits (E8M0, in Core AI)."""
+def _scale(node: Node, blobs: BlobSource) -> tuple[Array, bool]:
+    """Scales; where only exponents are stored (E8M0, in Core AI), in the type of the weight, and True."""
     scale = _read(node, "scale", blobs)
     if scale.dtype.kind == "f":
-        return scale
-    kind = BY_MIL.get(node.op.outputs[0].type.tensorType.dataType)
-    return scale.astype(np.float32 if kind is None else kind.numpy)
+        return scale, False
+    kind = BY_MIL.get(node.op.outputs[-1].type.tensorType.dataType)
+    return scale.astype(np.float32 if kind is None else kind.numpy), True
 
 
 def _read_sparse_to_dense(node: Node, blobs: BlobSource) -> Sparse:
@@ -211,15 +212,16 @@ def _read_sparse_values(node: Node, blobs: BlobSource) -> Sparse:
         if axis is not None:
             mask = np.repeat(mask, lut.shape[-1], axis)
         return Sparse(mask, _checked(node, Palettized(indices, lut, axis)))
-    scale, offset = _read(node, "scale", blobs), _optional(node, "offset", blobs)
+    offset = _optional(node, "offset", blobs)
+    scale, exponents = _scale(node, blobs)
     inner = _need(node, "nonzero_data").node
     if inner is not None and inner.type in _SPARSE_VALUES:
         sparse = _read_sparse_values(inner, blobs)
         data = sparse.values if isinstance(sparse.values, Palettized) else decompress(sparse.values)
-        return Sparse(sparse.mask, _fitting(node, Quantized(data, scale, offset)))
+        return Sparse(sparse.mask, _fitting(node, Quantized(data, scale, offset, exponents=exponents)))
     mask = _read(node, "data_mask", blobs) != 0
     data = _scatter(node, mask, _read(node, "nonzero_data", blobs))
-    return Sparse(mask, _fitting(node, Quantized(data, scale, offset, _bits(node, "nonzero_data"))))
+    return Sparse(mask, _fitting(node, Quantized(data, scale, offset, _bits(node, "nonzero_data"), exponents)))
 
 
 def _scatter(node: Node, mask: NDArray[np.bool_], values: Array) -> Array:
@@ -327,7 +329,7 @@ def _second_generation(weight: CompressedWeight, name: str, store: Store) -> lis
             inputs["data"] = f"{name}_unscaled"
         else:
             inputs["data"] = store(weight.data, weight.bits)
-        inputs["scale"] = store(weight.scale, None)
+        inputs["scale"] = store(weight.stored_scale, None)
         if weight.offset is not None:
             inputs["offset"] = _store_offset(weight.offset, weight.bits, store)
     operation = _operation(kind, name, [(name, dtype_of(weight.dtype), weight.shape)])
@@ -379,7 +381,7 @@ def _write_sparse_values(
         else:
             inputs["data_mask"] = store(mask.view(np.uint8), 1)
             inputs["nonzero_data"] = store(kept_values(weight.data, mask), weight.bits)
-        inputs["scale"] = store(weight.scale, None)
+        inputs["scale"] = store(weight.stored_scale, None)
         if weight.offset is not None:
             inputs["offset"] = _store_offset(weight.offset, weight.bits, store)
     values_name, mask_name = f"{name}_{label}_values", f"{name}_{label}_mask"

@@ -95,9 +95,9 @@ ALLOWED: dict[str, set[str]] = {
     "torch/core_ai": {"migrating", "torch", "weights", "fields", "errors"},
     "torch/searching": {"searching", "torch", "engine", "threads"},
     "cli": {
-        "migrating", "refining", "searching", "description", "linting", "verification", "reports", "recipe", "coreml",
-        "neural_network", "runtime", "formats", "targets", "tables", "names", "json_numbers", "metrics", "split",
-        "sequences", "fields", "errors", "version", "engine", "sizes",
+        "migrating", "refining", "searching", "tokenizing", "description", "linting", "verification", "reports",
+        "recipe", "coreml", "neural_network", "runtime", "formats", "targets", "tables", "names",
+        "json_numbers", "metrics", "split", "sequences", "fields", "errors", "version", "engine", "sizes",
     },
 }  # fmt: skip
 # The package itself hands out names of all parts, on first use.

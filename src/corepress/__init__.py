@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from corepress.searching.search import search as search
     from corepress.split import hold_back as hold_back
     from corepress.tokenizing.builtin import texts as texts
+    from corepress.tokenizing.tokenize import tokenize as tokenize
     from corepress.verification import Verification as Verification
     from corepress.verification import verify as verify
 
@@ -86,6 +87,7 @@ __all__ = [
     "runtime",
     "search",
     "texts",
+    "tokenize",
     "torch",
     "verify",
 ]
@@ -112,6 +114,7 @@ _LAZY = {
     "search": "corepress.searching.search",
     "hold_back": "corepress.split",
     "texts": "corepress.tokenizing.builtin",
+    "tokenize": "corepress.tokenizing.tokenize",
     "Verification": "corepress.verification",
     "verify": "corepress.verification",
 }

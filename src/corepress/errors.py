@@ -181,6 +181,7 @@ EXTRAS = {
     "coremltools": ("coremltools", "convert"),
     "PIL": ("Pillow", "images"),
     "safetensors": ("safetensors", "checkpoints"),
+    "tokenizers": ("tokenizers", "texts"),
     "torchao": ("torchao", "pt2e"),
     "ray": ("Ray", "ray"),
     "altair": ("Altair", "report"),

@@ -16,6 +16,7 @@ from corepress.cli.app import app
 from corepress.coreml.methods import METHODS
 from tests.cli.test_cli import corepress
 from tests.coreml.test_rotating import package
+from tests.tokenizing.packages import reader, tokenizer
 
 ROOT = Path(__file__).parent.parent.parent
 DIGITS = ROOT / "examples/digits.mlpackage"
@@ -115,6 +116,14 @@ def test_rotate(tmp_path: Path) -> None:
     check(json.loads(corepress(*command, "--json").stdout), "`rotate`")
 
 
+def test_tokenize(tmp_path: Path) -> None:
+    model = reader(tmp_path, {"ids": None, "attention_mask": None})
+    tokenizer().save(str(tmp_path / "tokenizer.json"))
+    command = ["tokenize", model, "--tokenizer", tmp_path / "tokenizer.json", "-o", tmp_path / "samples.npz"]
+    document = json.loads(corepress(*command, "--json").stdout)
+    check({**document, "inputs": list(document["inputs"])}, "`tokenize`")
+
+
 def test_migrate(tmp_path: Path) -> None:
     pytest.importorskip("coreai_torch")
     command = ["migrate", DIGITS, "-o", tmp_path / "digits.aimodel"]
@@ -122,7 +131,7 @@ def test_migrate(tmp_path: Path) -> None:
     check(json.loads(corepress("info", DIGITS, "--coreai", "--json").stdout), "`info --coreai`")
 
 
-ALONE = {"verify", "search", "refine", "rotate", "migrate"}
+ALONE = {"verify", "search", "refine", "rotate", "migrate", "tokenize"}
 
 
 @pytest.mark.parametrize("command", sorted(WITH_JSON - COMPRESSING - ALONE))

@@ -271,6 +271,7 @@ COMMANDS: tuple[tuple[Callable[..., None], type[Command]], ...] = (
     (looking.verify, Checked),
     (looking.compare, Checked),
     (looking.run, Checked),
+    (looking.tokenize, Command),
     (looking.lint, Checked),
     (looking.targets, Command),
 )

@@ -71,11 +71,11 @@ class Command(click.Command):
 
 
 class _Positional(click.Argument):
-    """A path; `several`: one or more of them."""
+    """A path; `several`: one or more of them, or any number where none is `required`."""
 
-    def __init__(self, name: str, declared: Argument, several: bool = False):
+    def __init__(self, name: str, declared: Argument, several: bool, required: bool):
         super().__init__(
-            [name], type=_Place(exists=False), metavar=declared.metavar, nargs=-1 if several else 1, required=True
+            [name], type=_Place(exists=False), metavar=declared.metavar, nargs=-1 if several else 1, required=required
         )
         self.declared = declared
 
@@ -150,7 +150,8 @@ def _grouping(function: Callable[..., None]) -> Callable[..., None]:
 def _parameter(parameter: inspect.Parameter) -> click.Parameter:
     annotation, declared = get_args(parameter.annotation)
     if isinstance(declared, Argument):
-        return _Positional(parameter.name, declared, get_origin(annotation) is list)
+        required = parameter.default is parameter.empty
+        return _Positional(parameter.name, declared, get_origin(_kind(annotation)) is list, required)
     return _option(parameter, annotation, declared)
 
 
@@ -182,7 +183,7 @@ def _flag(name: str) -> str:
 
 def _kind(annotation: Any) -> Any:
     """The type of a value that is given: of `X | None` that is X."""
-    if get_origin(annotation) is Literal:
+    if get_origin(annotation) in (Literal, list):
         return annotation
     return next((part for part in get_args(annotation) if part is not type(None)), annotation)
 

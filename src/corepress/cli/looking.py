@@ -108,6 +108,37 @@ def compare(
     show.comparison(result, as_json, page.facts())
 
 
+def tokenize(
+    model: options.Input,
+    texts: Annotated[
+        list[Path] | None,
+        Argument(
+            metavar="[TEXTS]...",
+            help="Texts: .txt (one a line), .md (paragraphs) or .jsonl files.  [default: those of corepress]",
+        ),
+    ] = None,
+    *,
+    tokenizer: Annotated[
+        Path, Option("--tokenizer", exists=True, help="The tokenizer.json of the model, or a folder that holds one.")
+    ],
+    to: options.Destination,
+    length: Annotated[
+        int | None,
+        Option(min=1, help="Tokens of a sample. [default: all that the model takes, up to 128; of steps 64]"),
+    ] = None,
+    prompt: Annotated[
+        int | None, Option(min=1, help="Of a model with a state, tokens of the first step. [default: half of them]")
+    ] = None,
+    count: Annotated[int | None, Option(min=1, help="At most so many samples. [default: all]")] = None,
+    function: options.Function = None,
+    as_json: options.Json = False,
+) -> None:
+    """Make samples of texts for a model of language: what --data of the other commands takes."""
+    from corepress.cli.tokenizing import run as make
+
+    make(model, texts or [], tokenizer, to, as_json, length=length, prompt=prompt, count=count, function=function)
+
+
 def run(
     model: options.Input,
     given: Annotated[

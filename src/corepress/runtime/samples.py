@@ -20,7 +20,7 @@ from corepress.formats.mlprogram import Model
 from corepress.runtime.domains import Domain
 from corepress.runtime.random_inputs import needed, random_inputs
 from corepress.runtime.values import to_tensors
-from corepress.sequences import ALONE, Sample, Step, only_single_steps
+from corepress.sequences import ALONE, Sample, Step, only_single_steps, steps_of
 
 _IMAGES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
 log = logging.getLogger(__name__)
@@ -173,7 +173,22 @@ def write_outputs(path: Path, answers: Sequence[Mapping[str, Any]], *, overwrite
         for place, outputs in zip(places, answers, strict=True)
         for name, value in outputs.items()
     }
-    # Not np.savez: there an output could not be named "file".
+    _write_npz(path, arrays, overwrite)
+
+
+def write_samples(path: Path, samples: Sequence[Sample], *, overwrite: bool = False) -> None:
+    """Write samples of the same shapes to a `.npz` file that `read_samples` reads, with one axis more."""
+    alone = only_single_steps(samples)
+    arrays = {
+        name if alone else f"{number}/{name}": np.stack([np.asarray(step[name]) for step in steps])
+        for number, steps in enumerate(zip(*map(steps_of, samples), strict=True))
+        for name in steps[0]
+    }
+    _write_npz(path, arrays, overwrite)
+
+
+def _write_npz(path: Path, arrays: Mapping[str, NDArray[Any]], overwrite: bool) -> None:
+    # Not np.savez: there an array could not be named "file".
     with replacing(path, NPZ, overwrite=overwrite) as partial, zipfile.ZipFile(partial, "w") as archive:
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w") as entry:

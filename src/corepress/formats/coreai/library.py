@@ -11,7 +11,7 @@ import json
 import math
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from corepress.errors import FormatError, UnsupportedError, first_line, importing
 from corepress.formats.coreai.asset import HASH, METADATA, PROGRAM, is_asset, metadata
+from corepress.formats.coreai.guarded import guarded
 from corepress.formats.dtypes import BY_NAME, DType
 from corepress.formats.mistaken import refuse
 from corepress.formats.mlprogram.values import packed_bytes
@@ -48,26 +49,49 @@ DTYPES = {
     **{f"{'u' if unsigned else 's'}i{bits}": f"{'u' if unsigned else ''}int{bits}"
        for unsigned in (False, True) for bits in (1, 2, 3, 4, 6, 8, 16, 32, 64)},
 }  # fmt: skip
+# Of what the library says of a program, that much is told.
+_LONGEST = 200
 # No number below a byte, on its own in a byte, has this pattern.
 _UNTOUCHED = 0x55
 
 
 def load(path: Path, *, checked: bool = False) -> Any:
-    """The program in an `.aimodel`, of the library's own type; `checked`: `check` has nothing to say of it.
+    """The program in an `.aimodel`, of the library's own type; `checked`: it was written here.
 
     Raises FormatError for what is no sound model.
     """
     asset = _asset()
     if not checked:
-        check(path)
+        _check_files(path)
+    said: list[str] = []
+
+    def listen(told: Any) -> bool:
+        """Or the library would say it on the standard error stream of the process."""
+        with suppress(RuntimeError):  # for what is no UTF-8
+            said.append(told.message)
+        return True
+
+    def read() -> Any:
+        with _context() as context:
+            listening = context.attach_diagnostic_handler(listen)
+            program = asset.load(path).program
+            listening.detach()
+            return program
+
     try:
-        return asset.load(path).program
+        return guarded(read)
     except Exception as error:  # of all kinds
-        raise FormatError(f"{path}: Core AI can't read it: {first_line(error)}") from error
+        reason = first_line(ValueError(said[0]) if said else error)
+        raise FormatError(f"{path}: Core AI can't read it: {reason[:_LONGEST]}") from error
 
 
 def check(path: Path) -> None:
-    """Raise a FormatError for what is no sound `.aimodel`, or of a newer version: the library may crash on such."""
+    """Raise a FormatError for what is no sound `.aimodel`, before a runtime takes it, which would end the process."""
+    load(path)
+
+
+def _check_files(path: Path) -> None:
+    """Raise a FormatError for what is no `.aimodel`, for a newer version, and for what is not as it was written."""
     if not is_asset(path):
         if not os.path.lexists(path):
             refuse(path)
@@ -87,17 +111,6 @@ def check(path: Path) -> None:
         raise UnsupportedError(f"{path}: a Core AI model of version {version[:40]}; corepress reads version {_VERSION}")
     if beginning != _BEGINNING or (noted is not None and noted != digest):
         raise FormatError(f"{path / PROGRAM}: it is damaged or truncated: not what {HASH} was made of")
-    if noted is None:
-        _check_syntax(path)
-
-
-def _check_syntax(path: Path) -> None:
-    """Nothing tells whether a program without a hash is whole, and where the library loads one, it may crash."""
-    ir, context = _ir(), _context()
-    try:
-        ir.Module.parse((path / PROGRAM).read_bytes(), context=context)
-    except Exception as error:  # of all kinds
-        raise FormatError(f"{path}: Core AI can't read it: {first_line(error)}") from error
 
 
 def save(program: Any, source: Path, folder: Path) -> None:

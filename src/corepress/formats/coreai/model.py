@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from corepress.errors import OutputError, first_line
+from corepress.errors import FormatError, OutputError, first_line
 from corepress.formats.atomic import Kind, replacing
 from corepress.formats.blobs import BlobRecord, PendingBlob
 from corepress.formats.coreai import library
@@ -42,6 +42,7 @@ class AssetModel(Model):
     """
 
     core_ai = True
+    _spec: Any
 
     def __init__(
         self,
@@ -71,7 +72,7 @@ class AssetModel(Model):
 
     @spec.setter
     def spec(self, spec: Any) -> None:
-        self._spec: Any = spec
+        self._spec = spec
 
     def copy(self) -> AssetModel:
         """See `Model.copy`."""
@@ -158,7 +159,13 @@ def load(path: str | Path, *, checked: bool = False) -> AssetModel:
     """Read an `.aimodel`; `checked`: it was written here. Raises FormatError for what is no sound one."""
     root = Path(path)
     program = library.load(root, checked=checked)
-    return AssetModel(AssetPackage(root, root / PROGRAM), program, None if checked else view_of(program))
+    model = AssetModel(AssetPackage(root, root / PROGRAM), program)
+    if not checked:
+        try:
+            model.spec  # noqa: B018
+        except RuntimeError as error:  # of the library: a name that is no UTF-8
+            raise FormatError(f"{root}: Core AI can't read it: {first_line(error)}") from error
+    return model
 
 
 def _copied(spec: Any) -> Any:

@@ -296,3 +296,12 @@ def test_what_a_model_takes_and_gives_is_known_before_it_is_loaded(tmp_path: Pat
         corepress.migrate(package, tmp_path / f"{name}.aimodel")
         loaded = runtime.load(tmp_path / f"{name}.aimodel").interface
         assert interface(tmp_path / f"{name}.aimodel") == loaded
+
+
+def test_what_is_told_on_the_way_and_of_what_is_left(tmp_path: Path) -> None:
+    told: list[tuple[int, int, str]] = []
+    corepress.migrate(DIGITS, tmp_path / "digits.aimodel", progress=lambda *state: told.append(state))
+    assert told == [(0, 3, "main"), (1, 3, "converted"), (3, 3, "written")]
+    small = palettize_weights(tmp_path / "digits.aimodel", OptimizationConfig(OpPalettizerConfig(nbits=4)))
+    reasons = set(small.skipped.values())  # in words of Core AI
+    assert "it is a vector, such as a bias: little would be gained" in reasons and "Core ML" not in str(reasons)

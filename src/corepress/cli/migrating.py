@@ -42,13 +42,15 @@ def _need(purpose: str) -> None:
 def run(source: Path, to: Destination, precision: str, as_json: bool) -> None:
     """Write a Core AI model of a package, and say so."""
     _need("corepress migrate")
+    from corepress.cli.show import facts, progress
     from corepress.formats.package import bytes_on_disk
     from corepress.formats.read import load
     from corepress.migrating.migrate import migrate
     from corepress.sizes import size
 
     model = load(source)
-    found = migrate(model, to.output, precision=precision, overwrite=to.overwrite)
+    with progress("migrate") as tell:
+        found = migrate(model, to.output, precision=precision, overwrite=to.overwrite, progress=tell)
     sizes = model.size(), bytes_on_disk(found.path)
     if as_json:
         streams.document({
@@ -56,8 +58,6 @@ def run(source: Path, to: Destination, precision: str, as_json: bool) -> None:
             "functions": list(found.functions), "compressed": found.compressed, "notes": list(found.notes),
         })  # fmt: skip
         return
-    from corepress.cli.show import facts
-
     facts([
         ("written to", str(to.output)),
         ("size", f"{size(sizes[0])} -> {size(sizes[1])}"),

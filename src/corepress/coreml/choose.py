@@ -10,8 +10,13 @@ from corepress.coreml.config import OpCompressorConfig, OptimizationConfig
 from corepress.engine import Skip
 from corepress.formats.mlprogram import Model, Weight
 from corepress.formats.mlprogram.program import nodes
+from corepress.targets import by_opset
 
 FLOATS = ("float16", "float32")
+_VECTOR = "Core ML takes compressed weights of rank 2 and more"
+_CORE_AI_VECTOR = "it is a vector, such as a bias: little would be gained"
+_OUTPUT = "it is an output of the function, where Core ML takes no compressed weight"
+_CORE_AI_OUTPUT = "it is an output of the function: nothing multiplies with it"
 DENSE_FIRST = "decompress_weights makes it dense first"
 
 
@@ -47,7 +52,7 @@ def config_for(weight: Weight, config: OptimizationConfig, joint_forms: Collecti
     if chosen is None:
         raise Skip(LEFT_ALONE, quiet=True)
     if len(weight.shape) < 2:
-        raise Skip("Core ML takes compressed weights of rank 2 and more", quiet=True)
+        raise Skip(_CORE_AI_VECTOR if _is_of_core_ai(weight) else _VECTOR, quiet=True)
     threshold = getattr(chosen, "weight_threshold", None)
     if threshold is not None and weight.size <= threshold:
         raise Skip(f"it has no more than {threshold} elements (weight_threshold)", quiet=True)
@@ -56,5 +61,9 @@ def config_for(weight: Weight, config: OptimizationConfig, joint_forms: Collecti
     if weight.compression and not joint:
         raise Skip(f"it is {weight.compression} already; joint_compression=True compresses it further")
     if weight.is_output:
-        raise Skip("it is an output of the function, where Core ML takes no compressed weight")
+        raise Skip(_CORE_AI_OUTPUT if _is_of_core_ai(weight) else _OUTPUT)
     return chosen
+
+
+def _is_of_core_ai(weight: Weight) -> bool:
+    return by_opset(weight.node.function.opset).core_ai

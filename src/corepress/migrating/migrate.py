@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from corepress.engine import Progress
 from corepress.errors import CorepressError, UnsupportedError
 from corepress.fields import some
 from corepress.formats.atomic import check_destination, replacing
@@ -19,6 +20,9 @@ from corepress.migrating.exporting import exported, said
 from corepress.migrating.functions import Function, functions_of
 from corepress.migrating.writing import converted, obstacles, save
 from corepress.runtime.precision import Precision
+
+# Steps after those of the functions: the conversion, and the file.
+_LAST = 2
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,7 @@ def migrate(
     *,
     precision: str = "as_is",
     overwrite: bool | None = False,
+    progress: Progress | None = None,
 ) -> Migration:
     """Write a Core AI model, for iOS 27 and macOS 27, that answers as a Core ML model does.
 
@@ -86,6 +91,7 @@ def migrate(
         output: The `.aimodel` to write, a folder.
         precision: "as_is" keeps the types of the package; "float32" or "float16" computes in that type instead.
         overwrite: Whether to replace a Core AI model that exists.
+        progress: Called with the number of steps done, of all, and a name: each function, the conversion, the file.
 
     Returns:
         What was written, and what is not as it was.
@@ -103,12 +109,14 @@ def migrate(
         >>> cto.verify("model.mlpackage", "model.aimodel").ok
         True
     """
-    prepared = _prepared(model, precision, Path(output), overwrite)
+    prepared = _prepared(model, precision, Path(output), overwrite, progress)
     if prepared.obstacles:
         raise UnsupportedError(f"{prepared.source.path}: {'; '.join(prepared.obstacles)}")
     destination, sources = Path(output), _sources(prepared.source)
     with replacing(destination, ASSET, overwrite=overwrite, sources=sources) as partial:
         save(prepared.program, prepared.functions, prepared.source, partial)
+    if progress is not None:
+        progress(steps := len(prepared.functions) + _LAST, steps, "written")
     return Migration(destination, prepared.names, prepared.compressed, prepared.notes)
 
 
@@ -155,7 +163,11 @@ class _Prepared:
 
 
 def _prepared(
-    model: str | Path | Model | Networks, precision: str, output: Path | None = None, overwrite: bool | None = None
+    model: str | Path | Model | Networks,
+    precision: str,
+    output: Path | None = None,
+    overwrite: bool | None = None,
+    progress: Progress | None = None,
 ) -> _Prepared:
     know_operations("a migration to Core AI")
     source = model if isinstance(model, Model | Networks) else read_model(model)
@@ -165,7 +177,9 @@ def _prepared(
         raise UnsupportedError(f"{source.path}: it is a Core AI model already")
     functions = tuple(functions_of(source, Precision(precision)))
     notes, missing, found = [], [], []
-    for function in functions:
+    for number, function in enumerate(functions):
+        if progress is not None:
+            progress(number, len(functions) + _LAST, function.name)
         try:
             own = exported(function)
         except CorepressError:
@@ -178,6 +192,8 @@ def _prepared(
         missing += obstacles(own)
     program = None
     if not missing:
+        if progress is not None:
+            progress(len(functions), len(functions) + _LAST, "converted")
         program, reason = converted(found)
         missing += [reason] if reason else []
     return _Prepared(source, functions, program, tuple(dict.fromkeys(notes)), tuple(missing))

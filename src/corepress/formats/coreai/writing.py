@@ -66,9 +66,10 @@ def _sparse(form: Sparse) -> Any:
 def storable(form: Array | CompressedWeight) -> Array | CompressedWeight:
     """A form with the same values that Core AI can store, mostly the form itself.
 
-    There is no mask over integers of 4 bits, and none over offsets, which would move the zeros: there the integers of
-    the zeros are stored, too. Under a mask the runtime has vectors along the last axis only: along another one the
-    zeros get an entry of the table.
+    There is no mask over numbers of 4 bits and fewer, and none over offsets, which would move the zeros: under a mask
+    such numbers, less their offsets, become indices into a table of them. Where they are too many for that, and where
+    it would take more, those of the zeros are stored, too. Under a mask the runtime has vectors along the last axis
+    only: along another one the zeros get an entry of the table.
     """
     if not isinstance(form, Sparse) or isinstance(form.values, np.ndarray):
         return form
@@ -85,7 +86,32 @@ def storable(form: Array | CompressedWeight) -> Array | CompressedWeight:
     if values.offset is None and values.bits == 8:
         return form
     zero = np.zeros((), values.data.dtype) if values.offset is None else spread(values.offset, values.shape)
-    return replace(values, data=np.where(mask, values.data, zero))
+    whole = replace(values, data=np.where(mask, values.data, zero))
+    listed = _in_a_table(values, mask)
+    return whole if listed is None or listed.nbytes >= whole.nbytes else listed
+
+
+def _in_a_table(values: Quantized, mask: NDArray[np.bool_]) -> Sparse | None:
+    """The numbers under a mask as indices into a table of them; None where there are too many."""
+    data: Any = values.data
+    integers = data.dtype.kind in "iu"
+    # Floating point of 4 bits and the differences of integers of 8 are numbers of float16, all of them.
+    kept = data[mask].astype(np.int16 if integers else values.scale.dtype)
+    if values.offset is not None:
+        if values.offset.dtype.kind == "f":
+            return None
+        kept -= spread(values.offset.astype(np.int16), values.shape)[mask]
+    entries, found = np.unique(kept, return_inverse=True)
+    if not 0 < len(entries) <= 1 << _BITS[-1]:
+        return None
+    small = bool(integers and entries[0] >= -128 and entries[-1] <= 127)
+    lut = np.zeros(1 << next(bits for bits in _BITS if len(entries) <= 1 << bits), np.int8 if small else values.dtype)
+    lut[: len(entries)] = entries
+    indices = np.zeros(mask.shape, np.uint8)
+    indices[mask] = found
+    table = Palettized(indices, lut.reshape(*[1] * mask.ndim, -1, 1))
+    # The runtime has scales of 8 bits over integers only.
+    return Sparse(mask, replace(values, data=table, offset=None, bits=8, exponents=values.exponents and small))
 
 
 def _last(form: Palettized) -> bool:

@@ -15,6 +15,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from elsewhere import elsewhere
 from search_page import machine, put
 from search_tasks import Task, answers
 from search_ways import by_peer, mode_of
-from unseen_networks import NETWORKS, Row
+from unseen_networks import NETWORKS, TOKENIZERS, Row
 
 OUTPUT = Path(__file__).resolve().parents[1] / "docs" / "unseen.md"
 CACHE = Path(tempfile.gettempdir(), "corepress-unseen")
@@ -52,6 +53,20 @@ def _refined(task: Task, row: Row, folder: Path) -> Any:
     return corepress.refine(task.package, _augmented(task, row, folder), task.learnt, steps=STEPS).model
 
 
+def _with_texts(task: Task, row: Row, folder: Path) -> Any:
+    return _fitted(_and_texts(task), row, folder)
+
+
+def _refined_with_texts(task: Task, row: Row, folder: Path) -> Any:
+    task = _and_texts(task)
+    return corepress.refine(task.package, _fitted(task, row, folder), task.learnt, steps=STEPS).model
+
+
+def _and_texts(task: Task) -> Task:
+    """It learns from the texts that come with corepress as well."""
+    return replace(task, learnt=[*task.learnt, *corepress.tokenize(task.package, None, TOKENIZERS[task.title]())])
+
+
 def _plain(task: Task, row: Row, folder: Path) -> Any:
     return palettize_weights(task.package, _config(row))
 
@@ -66,7 +81,11 @@ WAYS: Mapping[str, Callable[[Task, Row, Path], Any]] = {
     "corepress, fitted": _fitted,
     "corepress, fitted, more samples made": _augmented,
     "corepress, more samples made, then refined": _refined,
+    "corepress, fitted, texts of corepress": _with_texts,
+    "corepress, texts of corepress, then refined": _refined_with_texts,
 }
+# Ways for models of language alone.
+OF_LANGUAGE = ("corepress, fitted, texts of corepress", "corepress, texts of corepress, then refined")
 
 
 def main() -> None:
@@ -86,6 +105,8 @@ def main() -> None:
     results = given.folder / "unseen.json"
     for network in given.networks:
         for way in given.ways:
+            if way in OF_LANGUAGE and network not in TOKENIZERS:
+                continue
             known = json.loads(results.read_text()) if results.exists() else {}
             arguments = ["--one", "--networks", network, "--ways", way, "--folder", given.folder]
             known.setdefault(network, {})[way] = elsewhere(__file__, *arguments)

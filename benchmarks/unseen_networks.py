@@ -22,7 +22,7 @@ from search_tasks import ROOT, Sample, Task, classifier, encoder, tracker
 from search_ways import Row as Form
 
 sys.path.insert(0, str(ROOT))
-from tests import smollm2
+from tests import minilm, smollm2
 from tests.sentences import TEST
 
 # One number for samples and the outputs of the original and of a compressed model for them.
@@ -112,6 +112,17 @@ def _reader(folder: Path) -> Task:
     learnt, same = (list(itertools.islice(smollm2.samples(texts[start::2]), 16)) for start in (0, 1))
     other = list(itertools.islice(smollm2.samples([" ".join(TEST)]), 8))
     return Task("SmolLM2-135M", path, learnt, same, other, ("other docstrings of Python", "everyday sentences"))
+
+
+def _words_of_smollm2() -> Callable[[str], list[int]]:
+    return lambda text: list(smollm2.tokenizer().encode(text).ids)
+
+
+# The tokenizers of models of language, by the titles of their tasks.
+TOKENIZERS: dict[str, Callable[[], Any]] = {
+    "MiniLM": lambda: minilm._libraries()[1],
+    "SmolLM2-135M": _words_of_smollm2,
+}
 
 
 def docstrings(least: int = 400) -> Iterator[str]:

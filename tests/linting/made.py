@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from corepress import coreml
 from corepress.formats.features import parsed
@@ -278,11 +279,41 @@ def quantized_activation(of_input: bool) -> Build:
     return build
 
 
+# Core AI models.
+
+
+def asset(config: Any = None, dtype: str = "float16") -> Build:
+    """One layer, compressed if there is a configuration."""
+
+    def build(folder: Path) -> Any:
+        pytest.importorskip("coreai")
+        from tests.formats.coreai.made import layer, weight
+
+        path = layer(folder / "made.aimodel", weight(dtype=dtype))
+        return path if config is None else coreml.linear_quantize_weights(path, coreml.OptimizationConfig(config))
+
+    return build
+
+
+def largest_of(dtype: str) -> Build:
+    """The place of the largest of numbers of a type, of a model with more than one operation."""
+
+    def build(folder: Path) -> Any:
+        pytest.importorskip("coreai")
+        from tests.formats.coreai.made import largest
+
+        return largest(folder / "made.aimodel", dtype)
+
+    return build
+
+
 _SIX, _FOUR = coreml.OpPalettizerConfig(nbits=6), coreml.OpPalettizerConfig(nbits=4)
 _BLOCKS = coreml.OpLinearQuantizerConfig(dtype="int4", granularity="per_block", block_size=16)
 _INT8 = coreml.OpLinearQuantizerConfig(mode="linear_symmetric", weight_threshold=0)
 _UINT8 = coreml.OpLinearQuantizerConfig(mode="linear", dtype="uint8", weight_threshold=0)
 _SMALL = coreml.OpPalettizerConfig(nbits=6, weight_threshold=0)
+_ASSET_BLOCKS = coreml.OpLinearQuantizerConfig(granularity="per_block", block_size=16, weight_threshold=0)
+_ASSET_CHANNELS = coreml.OpLinearQuantizerConfig(weight_threshold=0)
 
 # By rule: what triggers it, and what does not.
 CASES: dict[str, tuple[Build, Build]] = {
@@ -311,4 +342,7 @@ CASES: dict[str, tuple[Build, Build]] = {
     "beyond-float16": (cast_mask(np.finfo(np.float32).min), cast_mask(-1e4)),
     "w8a8-elsewhere": (quantized_activation(True), quantized_activation(False)),
     "w8a8-older-chips": (quantized_activation(True), linear),
+    "core-ai-blocks": (asset(_ASSET_BLOCKS), asset(_ASSET_CHANNELS)),
+    "core-ai-argmax": (largest_of("float16"), largest_of("float32")),
+    "core-ai-float32": (asset(dtype="float32"), asset()),
 }

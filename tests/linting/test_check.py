@@ -23,6 +23,7 @@ from tests.linting.made import CASES, DIGITS, LIST, RANGE, described, digits, ne
 from tests.structures import multifunction, nested, pipeline
 
 FOUR = coreml.OptimizationConfig(coreml.OpPalettizerConfig(nbits=4))
+ALONE = "nobody has reported yet how devices take what Core AI alone has:"
 BLOCKS = coreml.OpLinearQuantizerConfig(dtype="int4", granularity="per_block", block_size=16)
 
 
@@ -284,3 +285,24 @@ def test_all_rules_can_be_written_as_sarif() -> None:
 
     items = tuple(Finding(rule, "main", "weight", "it", "found") for rule in RULES)
     check(Findings("", "iOS18", None, items).to_sarif(), "log")
+
+
+def test_a_core_ai_model_has_rules_of_its_own(tmp_path: Path) -> None:
+    pytest.importorskip("coreai")
+    from tests.formats.coreai.made import layer
+
+    dense = layer(tmp_path / "dense.aimodel")
+    for dtype, rules, notes in (
+        ("int8", ["core-ai-blocks"], ()),
+        (
+            "fp4_e2m1fn",
+            [],
+            (f"{ALONE} fp4_e2m1fn quantization",),
+        ),
+    ):
+        blocks = coreml.OpLinearQuantizerConfig(dtype=dtype, granularity="per_block", weight_threshold=0)
+        small = coreml.linear_quantize_weights(dense, coreml.OptimizationConfig(blocks))
+        found = lint(small)
+        assert [item.rule.id for item in found.items] == [group.rule.id for group in of_changed(small)] == rules
+        assert (found.target, found.notes) == ("iOS27", notes)
+    assert not lint(dense).items and not lint(dense).notes

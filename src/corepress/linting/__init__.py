@@ -2,7 +2,7 @@
 
 - `weights.py`, `programs.py`, `constants.py` and `networks.py` hold the rules: about the form of a weight, the inputs,
   states and operations of an ML program (`function.py` is what rules see of it), its constants, a neural network. Each
-  is an entry in a table, with the function that finds the places.
+  is an entry in a table, with the function that finds the places. `core_ai.py` holds those of Core AI models.
 - `rule.py` says what a rule and a finding are, `rules.py` has all of them and asks those about weights, `outline.py`
   tells the form of a stored weight without reading its numbers.
 - `stored.py` asks the rules about the weights of a model, `check.py` all of them: it is `corepress.lint`;

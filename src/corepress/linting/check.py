@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from corepress.formats.features import interface_of
 from corepress.formats.kinds import NETWORKS, kind_of, leaves, models, with_article
-from corepress.formats.mlprogram import Model
+from corepress.formats.mlprogram import Model, Weight
 from corepress.formats.mlprogram.program import Function, Node, nodes
 from corepress.formats.mlprogram.weight import find_weights
 from corepress.formats.neural_network import Model as Networks
 from corepress.formats.read import Other, read
 from corepress.linting.constants import RULES as CONSTANT_RULES
+from corepress.linting.core_ai import PROGRAMS as CORE_AI_RULES
+from corepress.linting.core_ai import notes
 from corepress.linting.findings import Findings
+from corepress.linting.function import Find
 from corepress.linting.function import Function as Subject
 from corepress.linting.networks import RULES as NETWORK_RULES
 from corepress.linting.networks import Network
 from corepress.linting.outline import outlines
 from corepress.linting.programs import RULES as PROGRAM_RULES
-from corepress.linting.rule import Finding, checked_device, ordered
-from corepress.linting.stored import of_layers, of_weights, oldest
+from corepress.linting.rule import Device, Finding, Rule, checked_device, ordered
+from corepress.linting.stored import of_core_ai, of_layers, of_weights, oldest
 from corepress.targets import CORE_AI, Target, system_of
 from corepress.targets import target as named
 from corepress.weights import CompressedWeight
-
-_NOTHING = "no rule speaks of Core AI models: all that was reported is about Core ML"
 
 
 def lint(model: Any, device: str | None = None, target: Any = None) -> Findings:
@@ -57,13 +58,22 @@ def lint(model: Any, device: str | None = None, target: Any = None) -> Findings:
     given = None if target is None else named(target)
     held = _held(model)
     if isinstance(held, Model) and held.core_ai:
-        return Findings(str(held.path), CORE_AI.name, asked, (), (_NOTHING,))
+        return _of_core_ai(held, asked)
     version = held.spec_version if isinstance(held, Model) else int(held.spec.specificationVersion)
     found = _in(held, oldest(version, given))
     path = "" if held.package is None else str(held.package.root)
     items = ordered(item for item in found if item.rule.speaks_of(asked))
     system = system_of(version) if given is None else given.name
     return Findings(path, system, asked, items, tuple(_unspoken(held.spec)))
+
+
+def _of_core_ai(model: Model, device: Device | None) -> Findings:
+    everything = nodes(model.spec)
+    weights = find_weights(model, everything)
+    stored = outlines(weights)
+    found = [*of_core_ai(stored), *_in_functions(model, everything, weights, CORE_AI_RULES)]
+    items = ordered(item for item in found if item.rule.speaks_of(device))
+    return Findings(str(model.path), CORE_AI.name, device, items, tuple(notes(weights, stored)))
 
 
 def _held(model: Any) -> Model | Networks | Other:
@@ -91,8 +101,14 @@ def _in_program(model: Model, system: Target) -> Iterator[Finding]:
     weights = find_weights(model, everything)
     stored = outlines(weights)
     yield from of_weights(stored, system)
+    yield from _in_functions(model, everything, weights, PROGRAM_RULES | CONSTANT_RULES)
+
+
+def _in_functions(
+    model: Model, everything: list[Node], weights: list[Weight], rules: Mapping[Rule, Find]
+) -> Iterator[Finding]:
     forms: dict[str, list[CompressedWeight]] = {}
-    for weight, form in stored:
+    for weight, form in outlines(weights):
         forms.setdefault(weight.function, []).append(form)
     sizes: Counter[str] = Counter()
     for weight in weights:
@@ -104,7 +120,7 @@ def _in_program(model: Model, system: Target) -> Iterator[Finding]:
     for function, inside in by_function.items():
         name, interface = str(function), interface_of(descriptions[function.program], function.name)
         seen = Subject(name, inside, interface, forms.get(name, []), sizes[name], model)
-        for rule, find in (PROGRAM_RULES | CONSTANT_RULES).items():
+        for rule, find in rules.items():
             yield from (Finding(rule, name, *spot) for spot in find(seen))
 
 

@@ -44,6 +44,13 @@ def products(function: Function) -> Iterator[Node]:
     return (node for node in function.nodes if node.type in KNOWN and KNOWN[node.type].sums)
 
 
+def float32_products(function: Function) -> Iterator[Spot]:
+    """Those that do so in float32."""
+    for node in products(function):
+        if "float32" in dtypes(node):
+            yield Spot("operation", node.name, f"{node.type} in float32")
+
+
 def dtypes(node: Node) -> set[str]:
     """The types that an operation gives."""
     return {kind[0].name for kind in map(type_of, node.op.outputs) if kind is not None}

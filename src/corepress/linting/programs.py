@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from corepress.formats.mlprogram.program import Node
 from corepress.linting.features import enumerated, ranges
-from corepress.linting.function import Find, Function, Spot, dtypes, products
+from corepress.linting.function import Find, Function, Spot, dtypes, float32_products, products
 from corepress.linting.outline import quantizes_activation, type_of
 from corepress.linting.rule import Finding, Rule
 from corepress.sizes import size
@@ -70,12 +70,6 @@ def _large(function: Function) -> Iterator[Spot]:
 def _heavy(function: Function) -> Iterator[Spot]:
     if function.stored_bytes > _MOST_BYTES:
         yield Spot("function", function.name, f"{size(function.stored_bytes)} of weights")
-
-
-def _single(function: Function) -> Iterator[Spot]:
-    for node in products(function):
-        if "float32" in dtypes(node):
-            yield Spot("operation", node.name, f"{node.type} in float32")
 
 
 def _log_of_softmax(function: Function) -> Iterator[Spot]:
@@ -235,7 +229,7 @@ RULES: dict[Rule, Find] = {
         devices=("ane",),
         since="iOS 15",
         threads=("https://apple.github.io/coremltools/docs-guides/source/typed-execution-example.html",),
-    ): _single,
+    ): float32_products,
     Rule(
         id="softplus",
         severity="wrong",

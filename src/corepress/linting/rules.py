@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from corepress.formats.mlprogram import Consumer
 from corepress.linting.constants import RULES as CONSTANT_RULES
+from corepress.linting.core_ai import PROGRAMS, WEIGHTS
 from corepress.linting.programs import RULES as PROGRAM_RULES
 from corepress.linting.rule import SEVERITIES, Rule
 from corepress.linting.weights import DEQUANTIZED, Place, applying
@@ -18,7 +19,7 @@ from corepress.weights import CompressedWeight
 
 RULES: tuple[Rule, ...] = tuple(
     sorted(
-        dict.fromkeys([*WEIGHT_RULES, *PROGRAM_RULES, *CONSTANT_RULES, DEQUANTIZED]),
+        dict.fromkeys([*WEIGHT_RULES, *PROGRAM_RULES, *CONSTANT_RULES, DEQUANTIZED, *WEIGHTS, *PROGRAMS]),
         key=lambda rule: SEVERITIES.index(rule.severity),
     )
 )

@@ -13,7 +13,7 @@ from corepress.formats.mlprogram.weight import find_weights
 from corepress.linting.outline import outlines, quantizes_activation
 from corepress.linting.rule import Finding, Group, grouped
 from corepress.linting.weights import DEQUANTIZED, Place, applying, stored_small
-from corepress.targets import TARGETS, Target, system_of
+from corepress.targets import CORE_AI, TARGETS, Target, system_of
 from corepress.weights import CompressedWeight
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def of_changed(model: Model | Networks) -> list[Group]:
     """What the rules find in weights that were written anew since the model was loaded, and in activations that were
     quantized, by rule."""
-    if model.origin is None or (isinstance(model, Model) and model.core_ai):
+    if model.origin is None:
         return []
     if isinstance(model, Model):
         return grouped(_of_changed(model, model.origin))
@@ -36,6 +36,9 @@ def of_changed(model: Model | Networks) -> list[Group]:
 def _of_changed(model: Model, origin: Model) -> Iterator[Finding]:
     everything = nodes(model.spec)
     changed = [w for w in find_weights(model, everything) if (w.function, w.output) in model.changed]
+    if model.core_ai:
+        yield from of_core_ai(outlines(changed))
+        return
     yield from of_weights(outlines(changed), oldest(model.spec_version, None))
     if any(map(quantizes_activation, everything)) and not any(map(quantizes_activation, nodes(origin.spec))):
         from corepress.linting.programs import of_activations
@@ -49,6 +52,15 @@ def of_weights(weights: list[tuple[Weight, CompressedWeight]], system: Target) -
     for weight, form in weights:
         place = Place(weight.consumers, opsets.get(weight.node.function.opset, TARGETS[-1]), system)
         for rule, found in applying(form, place):
+            yield Finding(rule, weight.function, "weight", weight.name, found)
+
+
+def of_core_ai(weights: list[tuple[Weight, CompressedWeight]]) -> Iterator[Finding]:
+    """The same for weights of a Core AI model."""
+    from corepress.linting.core_ai import WEIGHTS
+
+    for weight, form in weights:
+        for rule, found in applying(form, Place(weight.consumers, CORE_AI, CORE_AI), WEIGHTS):
             yield Finding(rule, weight.function, "weight", weight.name, found)
 
 

@@ -6,7 +6,7 @@ where the weight stands. It says what it found in a few words, or nothing where 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -53,9 +53,12 @@ def _one_table_of_4_bits(form: CompressedWeight, place: Place) -> str:
     return "one table of 16 entries" if form.bits == 4 and not _groups(form) else ""
 
 
-def _blocks(form: CompressedWeight, place: Place) -> str:
+def in_blocks(form: CompressedWeight, place: Place) -> str:
+    """The sizes of the blocks of integers that have a scale each; nothing for another form."""
     inner = form.values if isinstance(form, Sparse) else form
     if "per_block quantization" not in requirements(form) or not isinstance(inner, Quantized):
+        return ""
+    if inner.data.dtype.kind not in "iu":  # of floating point in blocks nobody has reported anything
         return ""
     sizes = [size // count for size, count in zip(inner.shape, inner.scale.shape, strict=True)]
     return f"{inner.bits}-bit integers in blocks of {'x'.join(map(str, sizes))}"
@@ -145,7 +148,7 @@ RULES: dict[Rule, Find] = {
             "https://github.com/apple/coremltools/issues/2510",
             "https://github.com/apple/coreai-models/issues/279",
         ),
-    ): _blocks,
+    ): in_blocks,
     Rule(
         id="signed-int8-before-ios18",
         severity="wrong",
@@ -221,10 +224,12 @@ DEQUANTIZED = Rule(
 """The rule about a weight of a network: `stored_small` tells whether it applies."""
 
 
-def applying(value: NDArray[Any] | CompressedWeight | None, place: Place) -> Iterator[tuple[Rule, str]]:
+def applying(
+    value: NDArray[Any] | CompressedWeight | None, place: Place, rules: Mapping[Rule, Find] = RULES
+) -> Iterator[tuple[Rule, str]]:
     """The rules that apply to a weight in its place, each with what it found."""
     if value is None or isinstance(value, np.ndarray):
         return
-    for rule, find in RULES.items():
+    for rule, find in rules.items():
         if found := find(value, place):
             yield rule, found

@@ -33,3 +33,20 @@ def layer(path: Path, dense: NDArray[Any] | None = None) -> Path:
 
     author.AIProgram(module).save_asset(path)
     return path
+
+
+def largest(path: Path, dtype: str) -> Path:
+    """y, the place of the largest number in each row of relu(x); x: (4, 8), of a type such as "float16"."""
+    import coreai.authoring as author
+
+    module = author.Module.create()
+    given = Annotated[author.Value, author.TensorType((4, 8), getattr(author, dtype), name="x")]
+    found = Annotated[author.Value, author.TensorType((4, 1), author.int32, name="y")]
+    with module:
+
+        @author.graph
+        def main(x: given) -> found:  # type: ignore[valid-type]
+            return author.argmax(author.relu(x), 1)
+
+    author.AIProgram(module).save_asset(path)
+    return path

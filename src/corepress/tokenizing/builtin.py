@@ -14,7 +14,7 @@ def texts(count: int | None = None) -> list[str]:
     """Texts of many kinds to calibrate models of language with, written for corepress.
 
     They are news, letters, talk, recipes, contracts, medical notes, mathematics, program code, documentation, logs,
-    tables, poems and more, of two words to a hundred and fifty; most are in English, some in twenty-six other languages.
+    tables, poems and more, of two words to a hundred and fifty; most are in English, some in 26 other languages.
     A model that is fitted to texts of one kind alone answers worse on others. Texts of your own, such as the model will
     meet, are better still: put them before these.
 

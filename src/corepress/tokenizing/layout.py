@@ -61,11 +61,6 @@ class Layout:
         shape = _shape(self.tokens, {_axis(self.tokens): count})
         return None if shape is None else shape[_axis(self.tokens)]
 
-    @property
-    def most(self) -> int | None:
-        """The most tokens that the model takes at once; None for any number."""
-        return _most(self.tokens, _axis(self.tokens))
-
 
 def layout_of(program: Runnable) -> Layout:
     """The layout of a model's inputs. ConfigError where none holds tokens, or it isn't known what another one holds."""

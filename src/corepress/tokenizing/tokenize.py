@@ -146,9 +146,8 @@ def _padded(layout: Layout, tokens: list[int], length: int, padding: int) -> Sam
 
 def _steps(layout: Layout, tokens: Sequence[int], prompt: int | None) -> Sample:
     """The steps in which a model with a state reads so many tokens: the prompt, then as few at a time as it takes."""
-    most, fewest = layout.most, layout.size(1) or 1
-    first = prompt if prompt is not None else min(most or len(tokens), max(fewest, len(tokens) // 2))
-    first = first if prompt is not None else _taken(layout, first)
+    fewest = layout.size(1) or 1
+    first = prompt if prompt is not None else _taken(layout, max(fewest, len(tokens) // 2))
     if first < 1 or first > len(tokens) or layout.size(first) != first:
         raise ConfigError(
             f"prompt={first}: a step of the model takes {layout.tokens.describe()} tokens, a sample has {len(tokens)}"

@@ -65,10 +65,13 @@ def branch(step: Step, condition: Tensor, given: Outside, values: Mapping[str, A
 
 
 def loop(step: Step, variables: Sequence[Any], given: Outside, values: Mapping[str, Any], run: RunBlock) -> list[Any]:
-    """A loop whose condition is computed before each round. Raises UnsupportedError for variables that are lists."""
+    """A loop whose condition is computed before each round. Raises UnsupportedError for variables that are lists, and
+    for those of a flexible length: Apple's runtime read beyond their memory in what coremltools makes of a GRU."""
     condition, body = step.blocks
     if not all(isinstance(variable, Tensor) for variable in variables):
         raise UnsupportedError(f"{step} carries a list, which Core AI has no form for")
+    if any(isinstance(size, torch.SymInt) for variable in variables for size in variable.shape):
+        raise UnsupportedError(f"{step} carries a value of a flexible length")
     count = len(variables)
 
     def of(block: Block, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:

@@ -46,13 +46,42 @@ def _forward_in_time(x: Tensor, direction: str) -> Tensor:
     return x if direction == "forward" else x.flip(0)
 
 
-def _scan(step: Callable[[Tensor, State], State], inputs: Tensor, state: State) -> tuple[Tensor, State]:
-    """The first part of the state after each step, and the last state."""
+def _scan(step: Callable[..., State], inputs: Tensor, state: State, *held: Tensor | None) -> tuple[Tensor, State]:
+    """The first part of the state after each step, and the last state; `held`: what all steps read besides."""
+    if isinstance(inputs.shape[0], torch.SymInt):
+        return _loop(step, inputs, state, held)
     outputs = []
     for given in inputs:
-        state = step(given, state)
+        state = step(given, state, *held)
         outputs.append(state[0])
     return torch.stack(outputs), state
+
+
+def _loop(
+    step: Callable[..., State], inputs: Tensor, state: State, held: tuple[Tensor | None, ...]
+) -> tuple[Tensor, State]:
+    """The same of a length that only an input tells, in a program that is exported: a loop of that program, which may
+    read nothing but what it is handed."""
+
+    def goes_on(number: Tensor, outputs: Tensor, *tensors: Tensor) -> Tensor:
+        return number < outputs.shape[0]
+
+    def body(number: Tensor, outputs: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
+        given, rest = tensors[len(state)], iter(tensors[len(state) + 1 :])
+        own = (None if one is None else next(rest) for one in held)
+        found = step(given.index_select(0, number.view(1)).squeeze(0), tensors[: len(state)], *own)
+        places = number.view(1, 1, 1).expand(1, *found[0].shape)
+        return number + 1, outputs.scatter(0, places, found[0].unsqueeze(0)), *map(_own, found)
+
+    begun = torch.tensor(0), inputs.new_zeros(inputs.shape[0], *state[0].shape), *map(_own, state)
+    read = inputs, *(one for one in held if one is not None)
+    _, outputs, *last = torch.ops.higher_order.while_loop(goes_on, body, begun, read)
+    return outputs, tuple(last)
+
+
+def _own(part: Tensor) -> Tensor:
+    """With memory of its own, in one piece, as PyTorch wants what a loop hands on."""
+    return part.clone(memory_format=torch.contiguous_format)
 
 
 @operation
@@ -68,10 +97,10 @@ def rnn(
 ) -> tuple[Tensor, Tensor]:
     act = _activation(activation)
 
-    def step(given: Tensor, state: State) -> State:
+    def step(given: Tensor, state: State, weight_hh: Tensor) -> State:
         return (act(given + F.linear(state[0], weight_hh)),)
 
-    outputs, (h,) = _scan(step, F.linear(_forward_in_time(x, direction), weight_ih, bias), (initial_h,))
+    outputs, (h,) = _scan(step, F.linear(_forward_in_time(x, direction), weight_ih, bias), (initial_h,), weight_hh)
     return outputs if output_sequence else h.unsqueeze(0), h
 
 
@@ -95,10 +124,10 @@ def gru(
     `bias`, which is why the bias of the input is apart.
     """
     gate, act = _activation(recurrent_activation), _activation(activation)
-    weight_r, weight_o, weight_z = weight_hh.chunk(3)
-    bias_r, bias_o, bias_z = (None, None, None) if bias is None else bias.chunk(3)
 
-    def step(given: Tensor, state: State) -> State:
+    def step(given: Tensor, state: State, weight_hh: Tensor, bias: Tensor | None) -> State:
+        weight_r, weight_o, weight_z = weight_hh.chunk(3)
+        bias_r, bias_o, bias_z = (None, None, None) if bias is None else bias.chunk(3)
         given_r, given_o, given_z = given.chunk(3, -1)
         (h,) = state
         r = gate(given_r + F.linear(h, weight_r, bias_r))
@@ -106,7 +135,8 @@ def gru(
         inner = r * F.linear(h, weight_o, bias_o) if reset_after else F.linear(r * h, weight_o, bias_o)
         return ((1 - z) * act(given_o + inner) + z * h,)
 
-    outputs, (h,) = _scan(step, F.linear(_forward_in_time(x, direction), weight_ih, input_bias), (initial_h,))
+    inputs = F.linear(_forward_in_time(x, direction), weight_ih, input_bias)
+    outputs, (h,) = _scan(step, inputs, (initial_h,), weight_hh, bias)
     return outputs if output_sequence else h.unsqueeze(0), h
 
 
@@ -136,17 +166,16 @@ def lstm(
     def run(
         x: Tensor, state: State, weight_ih: Tensor, weight_hh: Tensor, bias: Tensor | None, peephole: Tensor | None
     ) -> tuple[Tensor, State]:
-        look_i, look_f, look_o = (None, None, None) if peephole is None else peephole.chunk(3)
-
-        def step(given: Tensor, state: State) -> State:
+        def step(given: Tensor, state: State, weight_hh: Tensor, peephole: Tensor | None) -> State:
             h, c = state
+            look_i, look_f, look_o = (None, None, None) if peephole is None else peephole.chunk(3)
             i, f, o, z = (given + F.linear(h, weight_hh)).chunk(4, -1)
             c = gate(_peep(f, look_f, c)) * c + gate(_peep(i, look_i, c)) * cell(z)
             if clip is not None:
                 c = c.clamp(-clip, clip)
             return gate(_peep(o, look_o, c)) * act(c), c
 
-        return _scan(step, F.linear(x, weight_ih, bias), state)
+        return _scan(step, F.linear(x, weight_ih, bias), state, weight_hh, peephole)
 
     if direction != "bidirectional":
         x = _forward_in_time(x, direction)

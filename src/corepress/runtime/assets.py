@@ -179,6 +179,17 @@ def asset_interface(source: str | Path | AssetModel, function: str | None = None
     return described if kept is None else _as_kept(described, kept)
 
 
+def interface_within(model: AssetModel, function: str) -> Interface:
+    """What a function takes and gives where its program is run by corepress: inputs as its package had them, such as
+    images, in the types of the program, and outputs as the program gives them."""
+    actual, kept = model.interface(function), model.kept(function)
+    if kept is None:
+        return actual
+    types = {feature.name: feature.dtype for feature in actual.inputs}
+    inputs = _as_kept(actual, kept).inputs
+    return replace(actual, inputs=tuple(replace(feature, dtype=types[feature.name]) for feature in inputs))
+
+
 def _chosen(path: Path, names: list[str], function: str | None) -> str:
     if function is not None and function not in names:
         raise ConfigError(f"{path}: there is no function {function!r}; it has {', '.join(sorted(names))}")

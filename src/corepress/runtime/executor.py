@@ -145,7 +145,10 @@ class Run:
         condition, body = step.blocks
         variables = self.value(step.arguments["loop_vars"], values)
         for _ in range(MAX_ITERATIONS):
-            if not self.holds(self.inner(condition, variables, values)[0]):
+            holds, *changed = self.inner(condition, variables, values)
+            if changed:  # in Core AI, the condition also says what the body gets, and what comes out
+                variables = changed
+            if not self.holds(holds):
                 return variables  # type: ignore[no-any-return]
             variables = self.inner(body, variables, values)
         raise FormatError(f"while_loop {step.name!r} does not end within {MAX_ITERATIONS:,} rounds")
@@ -161,6 +164,11 @@ class Run:
             for name, value in given.items():
                 self.observe(name, value)
         return self.block(block, values | given)
+
+    def invoke(self, step: Step, values: Values) -> Sequence[Any]:
+        """Run another function, which knows no values but those that it is given."""
+        [block] = step.blocks
+        return self.inner(block, self.value(step.arguments["values"], values), {})
 
     def read_state(self, step: Step, values: Values) -> Sequence[Any]:
         return (self.read(step.arguments["input"].name),)
@@ -231,6 +239,7 @@ SPECIAL: dict[str, Callable[[Run, Step, Values], Sequence[Any]]] = {
     # By their names, as runs of another kind do them in their own way.
     "cond": lambda run, step, values: run.cond(step, values),
     "while_loop": lambda run, step, values: run.loop(step, values),
+    "invoke": lambda run, step, values: run.invoke(step, values),
     "read_state": Run.read_state,
     "write_state": Run.write_state,
     "coreml_update_state": Run.write_state,

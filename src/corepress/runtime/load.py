@@ -36,8 +36,9 @@ def load(
     """Make a model callable, with PyTorch, on any machine.
 
     Args:
-        source: A path, a `corepress.Model` or a `corepress.neural_network.Model`, saved or not; or the path of a Core
-            AI model (`.aimodel`), which Apple's own runtime runs as it is.
+        source: A path, a `corepress.Model` or a `corepress.neural_network.Model`, saved or not. A Core AI model
+            (`.aimodel`) is run by Apple's own runtime as it is, on a CPU; with another device, precision or kind of
+            weights corepress runs it, as it runs packages.
         device: "cpu", "cuda" or "mps".
         precision: "as_is", or "float32" or "float16" to compute all floating-point work in that type. What is float16
             holds float16 values after each operation; on a CPU, products are computed in float32 and then rounded.
@@ -50,8 +51,8 @@ def load(
             parameters of these names, it also gets `parameters`, a dictionary, and `weights`, a list.
 
     Returns:
-        A `Program`, of a pipeline a `Pipeline`, of a Core AI model an `Asset`; all are called in the same way:
-        `predict` runs them.
+        A `Program`, of a pipeline a `Pipeline`, of a Core AI model that Apple's runtime runs an `Asset`; all are called
+        in the same way: `predict` runs them.
 
     Raises:
         FormatError: For a model that the runtime can't run; the message names the operation.
@@ -62,19 +63,19 @@ def load(
         >>> answers["logits"].shape
         (1, 10)
     """
-    if (asset := _as_asset(source)) is not None:
-        if device != "cpu" or custom:
-            raise ConfigError(f"{source}: a Core AI model runs on a CPU, and has no layers of its own")
+    asset = _as_asset(source)
+    if asset is not None and (device, precision, weights) == ("cpu", "as_is", "ahead_of_time") and not custom:
         return Asset(asset, function)
     if weights not in ("ahead_of_time", "on_the_fly", "streamed"):
         raise ConfigError(f'weights must be "ahead_of_time", "on_the_fly" or "streamed", not {weights!r}')
-    model = opened(source)
+    model = source if isinstance(source, Model | Networks) else read_model(source)
     place = _device(device)
     kind = model.spec.WhichOneof("Type")
     if isinstance(model, Model) and kind == "mlProgram":
         if custom:
             raise ConfigError(f"{model.path}: custom= is for neural networks with custom layers, not for ML programs")
-        return load_program(model, model.spec, place, Precision(precision), function, weights)
+        precise = Precision(precision, signed=model.core_ai)
+        return load_program(model, model.spec, place, precise, function, weights)
     if function is not None:
         raise ConfigError(f"{model.path}: a {kind} has no functions to choose from")
     if kind in NETWORKS:

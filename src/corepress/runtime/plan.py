@@ -14,16 +14,17 @@ from torch import Tensor
 
 import corepress.runtime.ops  # noqa: F401 - fills the registry
 from corepress.errors import CorepressError, FormatError, UnsupportedError
+from corepress.formats.coreai.view import OWN_NAME
 from corepress.formats.mlprogram import Model
 from corepress.formats.mlprogram.constexpr import read_weight
-from corepress.formats.mlprogram.program import Node, Operand
-from corepress.formats.mlprogram.values import read_tensor, tensor_type
+from corepress.formats.mlprogram.program import MAX_DEPTH, Node, Operand, block_nodes
+from corepress.formats.mlprogram.values import read_string, read_tensor, tensor_type
 from corepress.formats.mlprogram.weight import release
 from corepress.formats.schema import ListValue
 from corepress.runtime.forms import ANY, TENSOR, Form, fitted, form_of
 from corepress.runtime.packed import Packed, pack, product
 from corepress.runtime.precision import Precision
-from corepress.runtime.registry import FAULTS, OPERATIONS, Operation
+from corepress.runtime.registry import CORE_AI, FAULTS, OPERATIONS, Operation
 from corepress.runtime.streamed import KEPT_BYTES, Streamed, streamed
 from corepress.weights import CompressedWeight, decompress
 
@@ -31,6 +32,7 @@ from corepress.weights import CompressedWeight, decompress
 CONTROL: Mapping[str, Mapping[str, Form]] = {
     "cond": {"pred": ANY},
     "while_loop": {"loop_vars": Form((object,), many=True)},
+    "invoke": {"values": Form((object,), many=True), "function": Form((str,))},
     "read_state": {"input": ANY},
     "write_state": {"input": ANY, "data": ANY},
     "coreml_update_state": {"state": ANY, "value": ANY},
@@ -132,6 +134,7 @@ class Planner:
         self.stream_to = (device or torch.device("cpu")) if weights == "streamed" else None
         self.held: dict[str, Tensor | Packed | Streamed] = {}
         self.buffers: dict[str, str] = {}  # of constants, by the name of their value
+        self.depth = 0  # of functions that are called by others
         self._kept: dict[int, Held] = {}  # by the id of the node
         self._dense: set[int] = set()  # the ids of the nodes that "on_the_fly" must not keep packed
 
@@ -187,7 +190,7 @@ class Planner:
             raise FormatError(f"{node} can't be read: {error}") from error
 
     def _step(self, node: Node) -> Step:
-        known = OPERATIONS.get(node.type)
+        known = _known(node)
         if known is None and node.type not in CONTROL:
             raise UnsupportedError(
                 f"{node}: the runtime does not know this operation (of {node.function.opset}); "
@@ -197,11 +200,26 @@ class Planner:
         if (state := STATES.get(node.type)) is not None and not isinstance(arguments.get(state), Computed):
             raise FormatError(f"{node}: it names no state")
         blocks = tuple(self.block(inner, proto) for inner, proto in zip(node.inner, node.op.blocks, strict=True))
+        if node.type == "invoke":
+            blocks = (self._invoked(node, str(arguments["function"])),)
         outputs = tuple(output.name for output in node.op.outputs)
         function = None if known is None else known.function
         if any(isinstance(a, Held) and isinstance(self.held[a.name], Packed) for a in arguments.values()):
             function = partial(product, node.type)
         return Step(node.type, node.name, arguments, outputs, blocks, function)
+
+    def _invoked(self, node: Node, name: str) -> Block:
+        """The plan of another function, as a block."""
+        if self.depth > MAX_DEPTH:
+            raise UnsupportedError(f"{node}: functions call each other more than {MAX_DEPTH} deep")
+        chosen = next((f for f in self.model.spec.mlProgram.functions if f.key == name), None)
+        if chosen is None:
+            raise FormatError(f"{node}: there is no function {name!r}")
+        [found] = chosen.value.block_specializations
+        inner = Planner(self.model, self.precision)
+        # Values of different functions may have the same names.
+        inner.held, inner.depth = self.held, self.depth + 1
+        return inner.block(block_nodes(node.function._replace(name=name), found.value), found.value)
 
     def _arguments(self, node: Node, known: Operation | None) -> dict[str, Any]:
         """The arguments of an operation, each in its form; those of control flow (`known` is None) as they are."""
@@ -293,6 +311,12 @@ class Planner:
                 for item in items
             ]  # fmt: skip
         raise UnsupportedError(f"{what}: a constant of a kind that the runtime does not know")
+
+
+def _known(node: Node) -> Operation | None:
+    """The operation in the registry; those of Core AI's programs go by names of their own."""
+    own = node.operand(OWN_NAME)
+    return OPERATIONS.get(node.type) if own is None else CORE_AI.get(str(read_string(own.value)))
 
 
 def _dense(precision: Precision, weight: NDArray[Any] | CompressedWeight) -> Tensor:

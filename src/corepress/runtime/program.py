@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from corepress.errors import ConfigError, FormatError, UnsupportedError
+from corepress.formats.coreai.model import AssetModel
 from corepress.formats.dtypes import BY_MIL
 from corepress.formats.features import Interface, default_function, interface_of
 from corepress.formats.mlprogram import Model
 from corepress.formats.mlprogram.program import Function, block_nodes
-from corepress.formats.opening import needs_package
+from corepress.runtime.assets import interface_within
 from corepress.runtime.dtypes import torch_dtype
 from corepress.runtime.executor import Executor
 from corepress.runtime.plan import Planner, check_names
@@ -143,7 +144,6 @@ def load_program(
     widens: bool = True,
 ) -> Program:
     """The program that `spec` is: that of `model`, or of one stage of it. `widens`: as in `wide.py`."""
-    needs_package(model)
     name = function or default_function(spec.description)
     entries = {entry.key: entry.value for entry in spec.mlProgram.functions}
     if name not in entries:
@@ -154,7 +154,12 @@ def load_program(
         raise UnsupportedError(f"{model.path}: function {name!r} has no code for its opset {chosen.opset}")
     planner = Planner(model, precision, weights, device)
     plan = planner.function(block_nodes(Function("", name, chosen.opset), block), block)
-    interface = interface_of(spec.description, name)
+    if isinstance(model, AssetModel):
+        interface = interface_within(model, name)
+        # Values within have names of their own.
+        plan.output_names = tuple(feature.name for feature in interface.outputs)
+    else:
+        interface = interface_of(spec.description, name)
     states = {feature.name for feature in interface.states}
     plan.inputs = tuple(i.name for i in chosen.inputs if i.name not in states)
     check_names(plan, states)

@@ -44,15 +44,33 @@ class Operation:
 
 
 OPERATIONS: dict[str, Operation] = {}
+CORE_AI: dict[str, Operation] = {}
+"""The operations of Core AI programs, by Core AI's own names (`ops/core_ai`)."""
 
 
 def operation(function: F) -> F:
     """Register a function as the operation of its name (a trailing underscore is dropped), which `opsets.py` knows."""
     name = function.__name__.rstrip("_")
     assert name not in OPERATIONS, name
+    OPERATIONS[name] = _described(name, function, product=bool(KNOWN[name].sums))
+    return function
+
+
+def core_ai(*names: str, product: bool = False) -> Callable[[F], F]:
+    """Register a function as those operations of Core AI."""
+
+    def register(function: F) -> F:
+        for name in names:
+            assert name not in CORE_AI, name
+            CORE_AI[name] = _described(name, function, product)
+        return function
+
+    return register
+
+
+def _described(name: str, function: Callable[..., Any], product: bool) -> Operation:
     hints = typing.get_type_hints(function)
     parameters = inspect.signature(function).parameters
     forms = {key: form_of(hints[key]) for key in parameters}
     required = tuple(key for key, parameter in parameters.items() if parameter.default is parameter.empty)
-    OPERATIONS[name] = Operation(name, function, forms, required, product=bool(KNOWN[name].sums))
-    return function
+    return Operation(name, function, forms, required, product)

@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -51,6 +52,8 @@ DTYPES = {
 }  # fmt: skip
 # Of what the library says of a program, that much is told.
 _LONGEST = 200
+# In an attribute as MLIR prints it.
+_WORD = re.compile(r'([\w.$-]+)[>"]')
 # No number below a byte, on its own in a byte, has this pattern.
 _UNTOUCHED = 0x55
 
@@ -146,6 +149,20 @@ def operations(program: Any) -> list[Any]:
 def within(operation: Any) -> list[list[Any]]:
     """The operations of each block inside an operation."""
     return [[inner.operation for inner in block.operations] for region in operation.regions for block in region.blocks]
+
+
+def blocks(operation: Any) -> list[tuple[list[Any], list[Any]]]:
+    """Of each block inside an operation the values that go in, and the operations."""
+    found = [block for region in operation.regions for block in region.blocks]
+    return [(list(block.arguments), [inner.operation for inner in block.operations]) for block in found]
+
+
+def text(operation: Any, attribute: str) -> str | None:
+    """The word or the name that an attribute holds, such as "constant" of a `#coreai.padding_mode<constant>`."""
+    if attribute not in operation.attributes:
+        return None
+    found = _WORD.search(str(operation.attributes[attribute]))
+    return None if found is None else found[1]
 
 
 def plain(operation: Any) -> Any:

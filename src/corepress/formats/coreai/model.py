@@ -15,11 +15,13 @@ from corepress.errors import FormatError, OutputError, first_line
 from corepress.formats.atomic import Kind, replacing
 from corepress.formats.blobs import BlobRecord, PendingBlob
 from corepress.formats.coreai import library
-from corepress.formats.coreai.asset import ASSET, HASH, METADATA, PROGRAM
+from corepress.formats.coreai.asset import ASSET, HASH, METADATA, PROGRAM, metadata
+from corepress.formats.coreai.kept import Kept, from_metadata
 from corepress.formats.coreai.reading import CONSTANTS
 from corepress.formats.coreai.view import View, view_of
 from corepress.formats.coreai.writing import constant, storable
 from corepress.formats.dtypes import dtype_of
+from corepress.formats.features import Interface
 from corepress.formats.mlprogram.model import PENDING, Model
 from corepress.formats.mlprogram.weight import Weight, references
 from corepress.formats.package import Package, bytes_on_disk
@@ -80,6 +82,14 @@ class AssetModel(Model):
         copied = AssetModel(self.package, self._program, self._view, spec, self._spill, self.origin or self)
         copied.changed, copied.unfitted, copied.few = self.changed, dict(self.unfitted), dict(self.few)
         return copied
+
+    def interface(self, function: str) -> Interface:
+        """What a function that is called from outside takes and gives, in Core AI's own words."""
+        return self._view.interfaces[function]
+
+    def kept(self, function: str) -> Kept | None:
+        """What a migration noted of a function, if one did."""
+        return from_metadata(metadata(self.path).get("creatorDefinedMetadata") or {}, function)
 
     def record(self, file: str, offset: int) -> BlobRecord | PendingBlob:
         """See `Model.record`."""

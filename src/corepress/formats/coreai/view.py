@@ -1,22 +1,26 @@
 """A Core AI program, seen as the ML program that everything which compresses knows.
 
 Each operation stands under the name that ML programs have for it (`words.py`), and a compressed constant as the
-`constexpr_*` operations that mean the same (`reading.py`). The view is never run and never written: what becomes of a
-weight in it is carried into Core AI's own program (`writing.py`).
+`constexpr_*` operations that mean the same (`reading.py`). An attribute keeps Core AI's own name, by which the runtime
+knows what it does (`runtime/ops/core_ai`). The view is never written: what becomes of a weight in it is carried into Core
+AI's own program (`writing.py`).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 from corepress.errors import UnsupportedError
 from corepress.formats.coreai import library
 from corepress.formats.coreai.reading import Constants, constexpr, is_part
-from corepress.formats.coreai.words import PRODUCTS, words
+from corepress.formats.coreai.words import PRODUCTS, plain_name, words
 from corepress.formats.dtypes import DType
+from corepress.formats.features import Feature, Interface
 from corepress.formats.mlprogram.program import MAX_DEPTH
 from corepress.formats.mlprogram.values import set_tensor_type, string_value
 from corepress.formats.schema import Model as ModelProto
@@ -25,8 +29,20 @@ from corepress.formats.schema import ModelDescription, Operation
 # The name of Core AI's operations as a set, beside "CoreML8" and the like; the version is that of no package.
 OPSET = "CoreAI1"
 VERSION = 1000
+# The attribute of an operation in the view that holds Core AI's own name of it.
+OWN_NAME = "core_ai"
 # By `dtypes`, of the enumeration in Apple's FeatureTypes.proto.
 _ARRAY_TYPES = {"float16": 65552, "float32": 65568, "float64": 65600, "int8": 131080, "int32": 131104}
+# The types that operations name by an argument, in the short form of ML programs.
+_SHORT = {"float16": "fp16", "float32": "fp32", "float64": "fp64"}
+# The end of a block, whose operands are what the block gives.
+_ENDS = frozenset({"coreai.output", "coreai.yield", "coreai.condition"})
+# They order what is done with states, as the view does by the order of its operations.
+_TOKENS = frozenset({"coreai.create_token", "coreai.join_token"})
+# Operations with blocks that are run; in those of others a word says as much.
+_CONTROL = frozenset({"cond", "while_loop"})
+# What the block of a `scatter_nd` does, by the one operation in it, where it does not only pass on the new value.
+_COMBINES = {"add": "add", "sub": "sub", "mul": "mul", "divide": "div", "maximum": "max", "minimum": "min"}
 # In the debugging information of an operation: the name by which the converter knew it.
 _SOURCE = re.compile(r'identifiers = \["([^"]+)"')
 
@@ -34,9 +50,10 @@ _SOURCE = re.compile(r'identifiers = \["([^"]+)"')
 @dataclass
 class View:
     """`spec`: the message `Model`. `constants`: what it refers to. `places`: by function and output, the number of the
-    operation that makes a weight."""
+    operation that makes a weight. `interfaces`: of the functions that are called from outside."""
 
     spec: Any
+    interfaces: dict[str, Interface] = field(default_factory=dict)
     constants: Constants = field(default_factory=Constants)
     places: dict[tuple[str, str], int] = field(default_factory=dict)
 
@@ -53,8 +70,10 @@ def view_of(program: Any) -> View:
         entry.value.opset = OPSET
         block = entry.value.block_specializations.add(key=OPSET).value
         _Function(view, name, numbers).fill(block, graph)
+        for given in block.inputs:
+            entry.value.inputs.add().CopyFrom(given)
         if not library.is_private(graph):
-            _describe(graph, description.functions.add(name=name))
+            view.interfaces[name] = _describe(graph, description.functions.add(name=name))
     if len(description.functions) == 1:
         _as_only(description)
     view.spec.description = description.SerializeToString()
@@ -71,9 +90,7 @@ class _Function:
         self.values: dict[Any, str] = {}
 
     def fill(self, block: Any, graph: Any) -> None:
-        for index, (value, name) in enumerate(library.arguments(graph)):
-            self.values[value] = self._fresh(name or f"input_{index}")
-            block.inputs.add(name=self.values[value])
+        self._take(block, {value: name or f"input_{i}" for i, (value, name) in enumerate(library.arguments(graph))})
         [operations] = library.within(graph)
         # Readers first: a constant is called after the operation that reads it.
         computed = [one for one in _flat(operations) if one.name != "coreai.constant" and not is_part(one)]
@@ -87,12 +104,18 @@ class _Function:
         if depth > MAX_DEPTH:
             raise UnsupportedError(f"function {self.function}: blocks are nested deeper than {MAX_DEPTH}")
         for operation in operations:
-            if operation.name in ("coreai.output", "coreai.yield"):
+            if operation.name in _ENDS:
                 block.outputs.extend(self.values[value] for value in operation.operands if value in self.values)
             elif operation.name == "coreai.constant" or is_part(operation):
                 self._weight(block, operation)
-            elif not _is_turned_weight(operation):
+            elif operation.name not in _TOKENS and not _is_turned_weight(operation):
                 block.operations.append(self._operation(operation, depth))
+
+    def _take(self, block: Any, names: Mapping[Any, str]) -> None:
+        """Let a block take values, under these names or others like them."""
+        for value, name in names.items():
+            self.values[value] = self._fresh(name)
+            _set_type(block.inputs.add(name=self.values[value]).type, value)
 
     def _weight(self, block: Any, operation: Any) -> None:
         """A constant, compressed or not; nothing for one that is only a part of a compressed one."""
@@ -119,28 +142,32 @@ class _Function:
         return f"{self.names[reader]}_{_argument(reader, index)}"
 
     def _operation(self, operation: Any, depth: int) -> Any:
-        kind, operands = words(operation.name).type, list(operation.operands)
-        arguments = {_argument(operation, index): value for index, value in enumerate(operands)}
-        if kind == "matmul" and _is_turned_weight(library.owner(operands[1])):
-            kind, weight = "linear", library.owner(operands[1]).operands[0]
-            arguments = {"x": operands[0], "weight": weight}
-        made = Operation(type=kind)
+        known, arguments = words(operation.name), _arguments(operation)
+        made, own = Operation(type=known.type), plain_name(operation.name)
+        if known.type == "matmul" and _is_turned_weight(library.owner(operation.operands[1])):
+            made.type = own = "linear"
+            arguments = {"x": [operation.operands[0]], "weight": [library.owner(operation.operands[1]).operands[0]]}
         _set_name(made, self.names[operation])
-        for argument, value in arguments.items():
-            if value in self.values:
-                made.inputs.add(key=argument).value.arguments.add().name = self.values[value]
-        for value in operation.results:
-            output = made.outputs.add(name=self.values[value])
-            found = library.tensor(value.type)
-            if found is not None and found.dtype is not None and found.is_fixed:
-                set_tensor_type(output.type, found.dtype, found.shape)
-        for inner in library.within(operation):
-            self._fill(made.blocks.add(), inner, depth + 1)
+        made.attributes.add(key=OWN_NAME).value.CopyFrom(string_value(own))
+        for argument, values in arguments.items():
+            names = [self.values[value] for value in values if value in self.values]
+            if names or not values:
+                bindings = made.inputs.add(key=argument).value.arguments
+                for name in names:
+                    bindings.add().name = name
+        for argument, text in _texts(operation).items():
+            made.inputs.add(key=argument).value.arguments.add().value.CopyFrom(string_value(text))
+        for value in _results(operation):
+            _set_type(made.outputs.add(name=self.values[value]).type, value)
+        for values, inner in library.blocks(operation) if known.type in _CONTROL else ():
+            block = made.blocks.add()
+            self._take(block, {value: f"{self.names[operation]}_value" for value in values})
+            self._fill(block, inner, depth + 1)
         return made
 
     def _name(self, operation: Any, name: str) -> None:
         self.names[operation] = own = self._fresh(name)
-        for index, value in enumerate(operation.results):
+        for index, value in enumerate(_results(operation)):
             self.values[value] = own if index == 0 else self._fresh(f"{own}_{index}")
 
     def _fresh(self, name: str) -> str:
@@ -163,9 +190,56 @@ def _source(operation: Any) -> str:
     return found[-1] if found else words(operation.name).type
 
 
+def _results(operation: Any) -> list[Any]:
+    """What an operation gives, but for tokens."""
+    return [value for value in operation.results if library.tensor(value.type) is not None]
+
+
 def _argument(operation: Any, index: int) -> str:
     known = words(operation.name).arguments
+    last = known[-1] if known else ""
+    if last.startswith("*") and index >= len(known) - 1:
+        return last[1:]
     return known[index] if index < len(known) else f"input_{index}"
+
+
+def _arguments(operation: Any) -> dict[str, list[Any]]:
+    """The operands by argument."""
+    found: dict[str, list[Any]] = {}
+    if (last := words(operation.name).arguments[-1:]) and last[0].startswith("*"):
+        found[last[0][1:]] = []
+    for index, value in enumerate(operation.operands):
+        found.setdefault(_argument(operation, index), []).append(value)
+    found.pop("", None)
+    return found
+
+
+def _texts(operation: Any) -> dict[str, str]:
+    """The arguments that are words."""
+    known, found = words(operation.name), {}
+    for attribute, argument in known.texts:
+        if (text := library.text(operation, attribute)) is not None:
+            found[argument] = text
+    if known.dtype:
+        result = library.type_of(operation).dtype
+        name = "" if result is None else result.name
+        found[known.dtype] = _SHORT.get(name, name)
+    if known.type == "scatter_nd":
+        found["mode"] = _combination(operation)
+    return found
+
+
+def _combination(operation: Any) -> str:
+    """What is done with the two values that meet, by the block that says so."""
+    [(_, operations)] = library.blocks(operation)
+    inner = [plain_name(one.name) for one in operations if one.name not in _ENDS]
+    return "update" if not inner else _COMBINES.get(inner[0], inner[0]) if len(inner) == 1 else "a block"
+
+
+def _set_type(kind: Any, value: Any) -> None:
+    found = library.tensor(value.type)
+    if found is not None and found.dtype is not None and found.is_fixed:
+        set_tensor_type(kind, found.dtype, found.shape)
 
 
 def _is_turned_weight(operation: Any) -> bool:
@@ -188,28 +262,32 @@ def _set_name(operation: Any, name: str) -> None:
     operation.attributes.add(key="name").value.CopyFrom(string_value(name))
 
 
-def _describe(graph: Any, function: Any) -> None:
-    """What a function takes and gives, as the description of a model says it."""
+def _describe(graph: Any, function: Any) -> Interface:
+    """What a function takes and gives, written as the description of a model says it."""
+    inputs, states, outputs = [], [], []
     for index, (value, name) in enumerate(library.arguments(graph)):
-        features = function.state if library.is_state(value.type) else function.input
-        _feature(features.add(name=name or f"input_{index}"), value.type, library.is_state(value.type))
+        state = library.is_state(value.type)
+        described = (function.state if state else function.input).add(name=name or f"input_{index}")
+        (states if state else inputs).append(_feature(described, value.type, state))
     for index, (kind, name) in enumerate(library.outputs(graph)):
         if library.tensor(kind) is not None:
-            _feature(function.output.add(name=name or f"output_{index}"), kind, False)
+            outputs.append(_feature(function.output.add(name=name or f"output_{index}"), kind, False))
+    return Interface(tuple(inputs), tuple(outputs), tuple(states))
 
 
-def _feature(feature: Any, kind: Any, state: bool) -> None:
+def _feature(feature: Any, kind: Any, state: bool) -> Feature:
     found = library.tensor(kind)
     if found is None:
-        return
+        return Feature(feature.name, "value")
     array = feature.type.stateType.arrayType if state else feature.type.multiArrayType
     name = found.dtype.name if isinstance(found.dtype, DType) else ""
     array.dataType = _ARRAY_TYPES.get(name, 0)
     array.shape.extend(max(size, 1) for size in found.shape)
-    if not found.is_fixed:
-        for size in found.shape:
-            limits = array.shapeRange.sizeRanges.add()
-            limits.lowerBound, limits.upperBound = (1, -1) if size < 0 else (size, size)
+    ranges = () if found.is_fixed else tuple((1, -1) if size < 0 else (size, size) for size in found.shape)
+    for low, high in ranges:
+        array.shapeRange.sizeRanges.add(lowerBound=low, upperBound=high)
+    dtype = found.dtype.numpy if isinstance(found.dtype, DType) else "float32"
+    return Feature(feature.name, "array", tuple(array.shape), np.dtype(dtype), ranges=ranges)
 
 
 def _as_only(description: Any) -> None:

@@ -21,7 +21,6 @@ from corepress.errors import ConfigError, Missed
 from corepress.fields import some, warn_or_raise
 from corepress.formats.mlprogram import Model, Weight
 from corepress.formats.mlprogram.program import nodes
-from corepress.formats.opening import needs_package
 
 log = logging.getLogger(__name__)
 
@@ -110,8 +109,6 @@ class Method(NamedTuple):
         if fitted is not None and fitted not in tuple(self.fitted):
             names = " or ".join(f'"{name}"' for name in self.fitted)
             raise ConfigError(f"method must be {names}, not {fitted!r}")
-        if fitted is not None:
-            needs_package(model)
         config = check_kinds(config, self.function, *self.kinds)
         _warn_of_zeros(config)
         result = prepared(model, config, joint, target)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from corepress import runtime
@@ -30,6 +32,51 @@ def converted(module: nn.Module, inputs: Sequence[Tensor], path: Path, **export:
         )
         converter.to_coreai().save_asset(path)
     return path
+
+
+class _Known(Exception):  # noqa: N818 - it is no error
+    pass
+
+
+def built(path: Path, build: Callable[..., Any], *arrays: NDArray[Any]) -> Path:
+    """Write an `.aimodel` that `build` makes of values like these arrays by Apple's authoring functions."""
+    import coreai.authoring as author
+
+    def kind(array: NDArray[Any], name: str) -> Any:
+        return author.TensorType(array.shape, getattr(author, array.dtype.name.replace("bool", "bool_")), name=name)
+
+    given = {f"x{i}": Annotated[author.Value, kind(array, f"x{i}")] for i, array in enumerate(arrays)}
+    parameters = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in given]
+
+    def module(results: Any, body: Callable[..., Any]) -> Any:
+        def main(*values: Any) -> Any:
+            return body(*values)
+
+        main.__annotations__ = {**given, "return": results}
+        main.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        found = author.Module.create()
+        with found:
+            author.graph(main)
+        return found
+
+    types: list[Any] = []
+
+    def probe(*values: Any) -> Any:
+        found = build(*values)
+        types.extend(value.type for value in (found if isinstance(found, (list, tuple)) else [found]))
+        raise _Known
+
+    # The types of what comes out must be declared beforehand: they are those of a first try.
+    with contextlib.suppress(_Known):
+        module(next(iter(given.values())), probe)
+    named = [Annotated[author.Value, one.with_name(f"y{i}")] for i, one in enumerate(types)]
+    results = named[0] if len(named) == 1 else tuple[tuple(named)]
+    author.AIProgram(module(results, lambda *v: _one(build(*v)))).save_asset(path)
+    return path
+
+
+def _one(found: Any) -> Any:
+    return tuple(found) if isinstance(found, list) and len(found) > 1 else found[0] if isinstance(found, list) else found
 
 
 class Calls(nn.Module):

@@ -54,6 +54,8 @@ DTYPES = {
 _LONGEST = 200
 # In an attribute as MLIR prints it.
 _WORD = re.compile(r'([\w.$-]+)[>"]')
+# Of attributes that it prints as numbers, what these mean.
+_NUMBERED = {"scan_op": ("sum", "product", "min", "max")}
 # No number below a byte, on its own in a byte, has this pattern.
 _UNTOUCHED = 0x55
 
@@ -161,7 +163,10 @@ def text(operation: Any, attribute: str) -> str | None:
     """The word or the name that an attribute holds, such as "constant" of a `#coreai.padding_mode<constant>`."""
     if attribute not in operation.attributes:
         return None
-    found = _WORD.search(str(operation.attributes[attribute]))
+    printed = str(operation.attributes[attribute])
+    if attribute in _NUMBERED:
+        return _NUMBERED[attribute][int(printed.partition(" ")[0])]
+    found = _WORD.search(printed)
     return None if found is None else found[1]
 
 

@@ -10,8 +10,8 @@ from corepress.runtime.dtypes import torch_dtype
 from corepress.runtime.limits import broadcasts
 from corepress.runtime.registry import core_ai
 
-# Of unsigned integers that PyTorch computes little with: what is kept of an int64.
-_UNSIGNED = {"uint16": (1 << 16) - 1, "uint32": (1 << 32) - 1, "uint64": -1}
+# Of unsigned integers that PyTorch computes little with, the largest that an int64 holds.
+_UNSIGNED = {"uint16": (1 << 16) - 1, "uint32": (1 << 32) - 1, "uint64": (1 << 63) - 1}
 
 
 @core_ai("acosh")
@@ -68,5 +68,5 @@ def gelu(x: Tensor, mode: str = "none") -> Tensor:
 @core_ai("cast")
 def cast(x: Tensor, dtype: str) -> Tensor:
     if dtype in _UNSIGNED:
-        return x.long() & _UNSIGNED[dtype]
+        return x.long().clamp(0, _UNSIGNED[dtype])  # as Apple's runtime does
     return x.to(torch_dtype(dtype))

@@ -44,17 +44,17 @@ def get_shape(x: Tensor) -> Tensor:
 
 @core_ai("slice")
 def slice_(x: Tensor, begin: Ints, end: Ints, stride: Ints) -> Tensor:
-    return tensor_transformation.slice_by_index(x, begin, end, stride, end_mask=_to_first(end, stride))
+    return tensor_transformation.slice_by_index(x, begin, _within(x, end), stride)
 
 
 @core_ai("slice_update")
 def slice_update(x: Tensor, begin: Ints, end: Ints, stride: Ints, update: Tensor) -> Tensor:
-    return tensor_transformation.slice_update(x, update, begin, end, stride, end_mask=_to_first(end, stride))
+    return tensor_transformation.slice_update(x, update, begin, _within(x, end), stride)
 
 
-def _to_first(end: Ints, stride: Ints) -> list[bool]:
-    """Backwards, the end -1 is not the last element but lies before the first."""
-    return [step < 0 and last == -1 for last, step in zip(end, stride, strict=True)]
+def _within(x: Tensor, end: Ints) -> list[int]:
+    """Ends that lie before the first element are brought to it, so that Apple's runtime never takes it backwards."""
+    return [max(last, -size) for last, size in zip(end, x.shape, strict=True)]
 
 
 @core_ai("split")

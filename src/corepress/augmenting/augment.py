@@ -79,7 +79,7 @@ def augment(
     if count < 0:
         raise ConfigError(f"count, of new samples, must not be below 0: {count}")
     samples = list(checked(sample_data, interface(model, function), finite=True))
-    found = endless(samples, load(model, function=function), seed)
+    found = endless(samples, load(model, precision="float32", function=function), seed)
     return [next(found) for _ in range(count)]
 
 

@@ -154,7 +154,7 @@ def _core_ai(model: Model) -> Description:
             "compress": Ability(True, "palettize, quantize, prune, decompress"),
             "run": with_library,
             "verify": with_library,
-            "calibrate": Ability(False, "corepress doesn't see what it computes on the way; fit its package"),
+            "calibrate": Ability(True, "with the runtime of corepress"),
         },
     )
 

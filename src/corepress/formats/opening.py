@@ -41,9 +41,9 @@ def load(path: str | Path | os.PathLike[str]) -> Model:
 
 
 def needs_package(model: Model) -> None:
-    """An UnsupportedError for a Core AI model, which only Apple's runtime runs, and as a whole."""
+    """An UnsupportedError for a Core AI model, in which only constants are replaced."""
     if model.core_ai:
         raise UnsupportedError(
-            f"{model.path}: corepress doesn't see what a Core AI model computes on the way, so that nothing is fitted "
-            "to it: fit the package that it was made of, and migrate that"
+            f"{model.path}: corepress replaces the weights of a Core AI model, and puts no operations into it, so that "
+            "its activations stay as they are: quantize those of the package that it was made of, and migrate that"
         )

@@ -19,7 +19,6 @@ from corepress.formats.handed import handed
 from corepress.formats.mlprogram import Model
 from corepress.formats.mlprogram.model import DEFAULT_WEIGHT_FILE
 from corepress.formats.mlprogram.revalue import revalue
-from corepress.formats.opening import needs_package
 from corepress.peer import is_mlmodel
 from corepress.refining.functions import Pair, Taken, alternating, batched, pairs_of
 from corepress.refining.ranges import Range, ranges_of
@@ -114,8 +113,6 @@ def refine(
         True
     """
     exact, given = as_model(original), as_model(small)
-    for model in (exact, given):
-        needs_package(model)
     asked = (steps, time, batch, augment, held_back, function, device, seed)
     settings = settings_of(steps, time, batch, seed)
     check_interface(interface(exact, function), interface(given, function), given.path)

@@ -55,6 +55,7 @@ _MOVING = {name for name, known in KNOWN.items() if known.moves} | MOVING | {"im
 _TABLES = {
     "gather": ("indices", "x"),
     "gather_along_axis": ("indices", "x"),
+    "gather_nd": ("indices", "x"),
     "gatherAlongAxis": ("indices", "x"),
     "embedding": ("x", "weights"),
     "embeddingND": ("x", "weights"),
@@ -164,6 +165,8 @@ def _rows(step: Step, origins: Mapping[str, _Origin], held: Mapping[str, Any]) -
     axis = -1 if step.kind.startswith("embedding") else step.arguments.get("axis", 0)  # of those: outputs by inputs
     shape = tuple(held[table.name].shape)
     if not isinstance(axis, int) or not -len(shape) <= axis < len(shape):
+        return
+    if step.kind == "gather_nd" and len(shape) != 2:  # its indices may be those of several axes
         return
     known = isinstance(held[table.name], Tensor | Streamed)
     for origin in _origins(step.arguments.get(index), origins):

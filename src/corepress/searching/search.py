@@ -155,7 +155,7 @@ def search(
     how = None if refine is None else at_last(refine, function)
     source = _opened(model)
     if isinstance(source, Model):
-        if method == "fitted" or activations or how is not None:
+        if activations:
             needs_package(source)
         # Ranges of activations are learnt from samples, too.
         fits = method == "fitted" or activations or how is not None

@@ -34,8 +34,8 @@ def converted(module: nn.Module, inputs: Sequence[Tensor], path: Path, **export:
     return path
 
 
-class _Known(Exception):  # noqa: N818 - it is no error
-    pass
+class _Known(Exception):
+    """Ends a try."""
 
 
 def built(path: Path, build: Callable[..., Any], *arrays: NDArray[Any]) -> Path:
@@ -76,7 +76,9 @@ def built(path: Path, build: Callable[..., Any], *arrays: NDArray[Any]) -> Path:
 
 
 def _one(found: Any) -> Any:
-    return tuple(found) if isinstance(found, list) and len(found) > 1 else found[0] if isinstance(found, list) else found
+    if not isinstance(found, list):
+        return found
+    return tuple(found) if len(found) > 1 else found[0]
 
 
 class Calls(nn.Module):

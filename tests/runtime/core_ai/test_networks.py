@@ -34,7 +34,7 @@ def test_networks_answer_the_same(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_float16_agrees_as_far_as_it_can(tmp_path: Path) -> None:
-    """Each runtime rounds after every operation: 2^-11 of the largest number, and a few operations behind each other."""
+    """Each runtime rounds after every operation, by 2^-11 of the largest number, and there are a dozen of them."""
     corepress.migrate("examples/digits.mlpackage", tmp_path / "one.aimodel")
     image = np.random.default_rng(0).random((1, 1, 8, 8)).astype("f2")
     [(exact, found)] = both(tmp_path / "one.aimodel", {"image": image})

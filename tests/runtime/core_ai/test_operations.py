@@ -40,15 +40,20 @@ def sizes(*values: int) -> NDArray[Any]:
 
 X, IMAGE = numbers(0, 3, 4, 5), numbers(1, 2, 4, 9, 8)
 UNARY = (
-    "abs_ asin acos atan atanh asinh cos cosh erf exp relu round_ sigmoid silu sin sinh tan tanh gelu"
-).split()  # fmt: skip
-BINARY = "add sub mul divide floor_divide modulo maximum minimum equal not_equal greater".split()
+    "abs_", "asin", "acos", "atan", "atanh", "asinh", "cos", "cosh", "erf", "exp", "relu", "round_", "sigmoid", "silu",
+    "sin", "sinh", "tan", "tanh", "gelu",
+)  # fmt: skip
+BINARY = (
+    "add", "sub", "mul", "divide", "floor_divide", "modulo", "maximum", "minimum", "equal", "not_equal", "greater",
+)  # fmt: skip
 LOGICAL = ("and", "or", "xor")
 
 # By name: what makes values of values, and the arrays that these are like.
 CASES: dict[str, Any] = {
     "elements": (lambda x: [getattr(author, name)(x) for name in UNARY], numbers(2, 3, 7, low=-0.9, high=0.9)),
-    "elements above 1": (lambda x: [author.acosh(x), author.log(x), author.rsqrt(x), author.sqrt(x)], numbers(3, 40, low=1, high=9)),
+    "elements above 1": (
+        lambda x: [author.acosh(x), author.log(x), author.rsqrt(x), author.sqrt(x)], numbers(3, 40, low=1, high=9),
+    ),
     "halves are rounded to even": (author.round_, np.array([-1.5, -0.5, 0.5, 1.5, 2.5], "f4")),
     "gelu, approximated": (lambda x: [author.gelu(x, approximate=how) for how in ("tanh", "sigmoid")], X),
     "two": (lambda x, y: [getattr(author, f"broadcasting_{name}")(x, y) for name in BINARY], X, numbers(4, 4, 1)),
@@ -155,7 +160,8 @@ CASES: dict[str, Any] = {
     "range": (lambda x: author.add(author.range_(ints(3)[0], ints(12)[0], ints(2)[0]), x), ints(0, 0, 0, 0, 0)),
     "convolutions": (
         lambda x, w, v: [
-            author.conv2d(x, w, sizes(2, 1), sizes(1, 2), np.uint32(1)), author.conv2d(x, v, sizes(1, 1), sizes(1, 1), np.uint32(4)),
+            author.conv2d(x, w, sizes(2, 1), sizes(1, 2), np.uint32(1)),
+            author.conv2d(x, v, sizes(1, 1), sizes(1, 1), np.uint32(4)),
         ],
         IMAGE, numbers(29, 3, 4, 3, 2), numbers(30, 8, 1, 2, 2),
     ),
@@ -187,7 +193,10 @@ CASES: dict[str, Any] = {
         numbers(39, 1, 2, 4, 5, 6),
     ),
     "sums of windows": (
-        lambda x: [author.sumpool2d(x, sizes(3, 2), sizes(2, 1), constant(sizes(*gaps))) for gaps in ((1, 1), (2, 3))], IMAGE,
+        lambda x: [
+            author.sumpool2d(x, sizes(3, 2), sizes(2, 1), constant(sizes(*gaps))) for gaps in ((1, 1), (2, 3))
+        ],
+        IMAGE,
     ),
     "largest of windows": (
         lambda x: author.maxpool2d(
@@ -198,7 +207,8 @@ CASES: dict[str, Any] = {
     "images of other sizes": (
         lambda x: [
             author.interpolate(
-                x, ints(2, 4, h, w), np.array([1, 1, *scale], "f4"), np.array([0, 0, *shift], "f4"), interpolation_mode=how
+                x, ints(2, 4, h, w), np.array([1, 1, *scale], "f4"), np.array([0, 0, *shift], "f4"),
+                interpolation_mode=how,
             )
             for h, w, scale, shift in (
                 (18, 16, (2, 2), (0, 0)), (5, 4, (5 / 9, 0.5), (0, 0)), (17, 15, (2, 2), (-0.5, -0.5)),

@@ -340,6 +340,14 @@ def make_constant(array: Array, dtype: DType) -> Any:
     return calls().ConstantOp(value=attribute).result
 
 
+def reshaped(value: Any, shape: tuple[int, ...]) -> Any:
+    """A value in a shape, which it mostly has: the view has biases as vectors."""
+    found = tensor(value.type)
+    if found is None or found.shape == shape:
+        return value
+    return calls().reshape(value, make_constant(np.array(shape, np.int32), BY_NAME["int32"]))
+
+
 def _element_type(dtype: DType) -> Any:
     ir = _ir()
 

@@ -142,7 +142,7 @@ class AssetModel(Model):
             for weight in changed:
                 operation = places[self._view.places[weight.function, weight.output]]
                 with library.inserting(operation):
-                    value = constant(weight.read())
+                    value = library.reshaped(constant(weight.read()), library.type_of(operation).shape)
                 library.replace(operation, value)
             try:
                 library.save(program, self.path, partial)

@@ -6,6 +6,7 @@ sparse tensors. Numbers stay where they are until somebody reads a weight.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corepress.formats.coreai import library
-from corepress.formats.dtypes import DType
+from corepress.formats.dtypes import BY_MIL, DType
 from corepress.formats.mlprogram.values import (
     MIN_BLOB_ELEMENTS,
     elements,
@@ -187,6 +188,15 @@ class _Reader:
         made = self._add("", f"{name}_mask", operation)
         made.outputs.add(name=f"{name}_values").type.CopyFrom(made.outputs[0].type)
         return f"{name}_values", f"{name}_mask"
+
+
+def as_vector(made: list[Any]) -> None:
+    """Let a constant, as `constexpr` gives it, have one axis only."""
+    for one in made:
+        for kind in (one.attributes[-1].value.type, one.outputs[0].type):
+            sizes = [dimension.constant.size for dimension in kind.tensorType.dimensions]
+            del kind.tensorType.dimensions[:]
+            set_tensor_type(kind, BY_MIL[kind.tensorType.dataType], [math.prod(sizes)])
 
 
 def _uncast(operation: Any) -> Any:

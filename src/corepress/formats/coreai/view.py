@@ -1,9 +1,9 @@
 """A Core AI program, seen as the ML program that everything which compresses knows.
 
 Each operation stands under the name that ML programs have for it (`words.py`), and a compressed constant as the
-`constexpr_*` operations that mean the same (`reading.py`). An attribute keeps Core AI's own name, by which the runtime
-knows what it does (`runtime/ops/core_ai`). The view is never written: what becomes of a weight in it is carried into Core
-AI's own program (`writing.py`).
+`constexpr_*` operations that mean the same (`reading.py`). A bias, which Core AI adds to a product, is an argument of
+the product. An attribute keeps Core AI's own name, by which the runtime knows the operation (`runtime/ops/core_ai`). The
+view is never written: what becomes of a weight in it is carried into Core AI's own program (`writing.py`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 
 from corepress.errors import UnsupportedError
 from corepress.formats.coreai import library
-from corepress.formats.coreai.reading import Constants, constexpr, is_part
+from corepress.formats.coreai.reading import Constants, as_vector, constexpr, is_part
 from corepress.formats.coreai.words import PRODUCTS, plain_name, words
 from corepress.formats.dtypes import DType
 from corepress.formats.features import Feature, Interface
@@ -88,12 +88,20 @@ class _Function:
         self.taken: set[str] = set()
         self.names: dict[Any, str] = {}  # of operations
         self.values: dict[Any, str] = {}
+        # Of sums with a bias the product, which has it as an argument; and the other way round.
+        self.products: dict[Any, Any] = {}
+        self.sums: dict[Any, Any] = {}
 
     def fill(self, block: Any, graph: Any) -> None:
         self._take(block, {value: name or f"input_{i}" for i, (value, name) in enumerate(library.arguments(graph))})
         [operations] = library.within(graph)
+        self.sums = dict(_with_bias(operations))
+        self.products = {total: product for product, total in self.sums.items()}
         # Readers first: a constant is called after the operation that reads it.
-        computed = [one for one in _flat(operations) if one.name != "coreai.constant" and not is_part(one)]
+        computed = [
+            one for one in _flat(operations)
+            if one.name != "coreai.constant" and one not in self.products and not is_part(one)
+        ]  # fmt: skip
         for operation in sorted(computed, key=lambda one: words(one.name).type not in PRODUCTS):
             source = _source(operation)
             free = source not in self.taken
@@ -108,7 +116,9 @@ class _Function:
                 block.outputs.extend(self.values[value] for value in operation.operands if value in self.values)
             elif operation.name == "coreai.constant" or is_part(operation):
                 self._weight(block, operation)
-            elif operation.name not in _TOKENS and not _is_turned_weight(operation):
+            elif not (operation.name in _TOKENS or operation in self.products or _is_turned_weight(operation)):
+                if operation in self.sums:  # whose bias may come later
+                    self._weight(block, library.owner(_bias(self.sums[operation])))
                 block.operations.append(self._operation(operation, depth))
 
     def _take(self, block: Any, names: Mapping[Any, str]) -> None:
@@ -124,10 +134,12 @@ class _Function:
             ((use.owner, use.operand_number) for use in value.uses), key=lambda use: self.numbers[library.plain(use[0])]
         )
         outside = [(library.plain(reader), index) for reader, index in readers if not is_part(library.plain(reader))]
-        if readers and not outside:
+        if value in self.values or (readers and not outside):
             return
         self._name(operation, self._called_after(outside))
         made = constexpr(operation, self.values[value], self.view.constants, self.numbers)
+        if outside and outside[0][0] in self.products:
+            as_vector(made)
         if made:
             _set_name(made[-1], self.names[operation])
             block.operations.extend(made)
@@ -137,6 +149,8 @@ class _Function:
         if not readers:
             return "unused"
         reader, index = readers[0]
+        if reader in self.products:
+            return f"{self.names[self.products[reader]]}_bias"
         if index == 0 and _is_turned_weight(reader):
             return f"{self.names[library.plain(next(iter(reader.results[0].uses)).owner)]}_weight"
         return f"{self.names[reader]}_{_argument(reader, index)}"
@@ -147,6 +161,8 @@ class _Function:
         if known.type == "matmul" and _is_turned_weight(library.owner(operation.operands[1])):
             made.type = own = "linear"
             arguments = {"x": [operation.operands[0]], "weight": [library.owner(operation.operands[1]).operands[0]]}
+        if operation in self.sums:
+            arguments["bias"] = [_bias(self.sums[operation])]
         _set_name(made, self.names[operation])
         made.attributes.add(key=OWN_NAME).value.CopyFrom(string_value(own))
         for argument, values in arguments.items():
@@ -161,7 +177,7 @@ class _Function:
             _set_type(made.outputs.add(name=self.values[value]).type, value)
         for values, inner in library.blocks(operation) if known.type in _CONTROL else ():
             block = made.blocks.add()
-            self._take(block, {value: f"{self.names[operation]}_value" for value in values})
+            self._take(block, dict.fromkeys(values, f"{self.names[operation]}_value"))
             self._fill(block, inner, depth + 1)
         return made
 
@@ -169,6 +185,8 @@ class _Function:
         self.names[operation] = own = self._fresh(name)
         for index, value in enumerate(_results(operation)):
             self.values[value] = own if index == 0 else self._fresh(f"{own}_{index}")
+        if operation in self.sums:
+            self.values[self.sums[operation].results[0]] = own
 
     def _fresh(self, name: str) -> str:
         candidate, number = name, 1
@@ -252,6 +270,37 @@ def _is_turned_weight(operation: Any) -> bool:
     readers = [(library.plain(use.owner), use.operand_number) for use in operation.results[0].uses]
     products = all(words(reader.name).type == "matmul" and index == 1 for reader, index in readers)
     return found is not None and len(found.shape) == 2 and bool(readers) and products
+
+
+def _with_bias(operations: list[Any]) -> Iterator[tuple[Any, Any]]:
+    """Products with the sums that add a constant vector of their channels to what they give, and nothing else does."""
+    here = set(operations)
+    for operation in operations:
+        for inner in library.within(operation):
+            yield from _with_bias(inner)
+        if plain_name(operation.name) != "add":
+            continue
+        product, bias = library.owner(operation.operands[0]), library.owner(_bias(operation))
+        if product in here and bias is not None and bias.name == "coreai.constant":
+            result, added, value = (library.tensor(one.results[0].type) for one in (operation, bias, product))
+            axis = _channels(product)
+            alone = all(len(list(one.results[0].uses)) == 1 for one in (product, bias))
+            if axis is not None and alone and result is not None and added is not None and result == value:
+                shape = [result.shape[axis] if at == axis else 1 for at in range(-len(added.shape), 0)]
+                if added.dtype == result.dtype and tuple(shape) == added.shape and -axis <= len(shape):
+                    yield product, operation
+
+
+def _bias(total: Any) -> Any:
+    return total.operands[1]
+
+
+def _channels(product: Any) -> int | None:
+    """The axis, from the end, of what a product gives along which a bias lies; None for what has none."""
+    kind = words(product.name).type
+    if kind in ("conv", "conv_transpose"):
+        return 1 - len(library.type_of(product).shape)
+    return -1 if kind == "matmul" and _is_turned_weight(library.owner(product.operands[1])) else None
 
 
 def _set_name(operation: Any, name: str) -> None:

@@ -98,8 +98,8 @@ _WORDS = {
     **{
         name: Words(name, _ONE)
         for name in (
-            "abs", "acos", "acosh", "asin", "asinh", "atan", "atanh", "cos", "cosh", "erf", "exp", "log", "relu", "round",
-            "rsqrt", "sigmoid", "silu", "sin", "sinh", "sqrt", "tan", "tanh",
+            "abs", "acos", "acosh", "asin", "asinh", "atan", "atanh", "cos", "cosh", "erf", "exp", "log", "relu",
+            "round", "rsqrt", "sigmoid", "silu", "sin", "sinh", "sqrt", "tan", "tanh",
         )
     },
 }  # fmt: skip

@@ -12,12 +12,19 @@ from corepress.runtime.registry import Floats, Ints, core_ai
 
 @core_ai("conv_transpose2d", "conv_transpose3d", product=True)
 def conv_transpose(
-    x: Tensor, weight: Tensor, strides: Ints, pad: Ints, dilations: Ints, output_padding: Ints, groups: int
+    x: Tensor,
+    weight: Tensor,
+    strides: Ints,
+    pad: Ints,
+    dilations: Ints,
+    output_padding: Ints,
+    groups: int,
+    bias: Tensor | None = None,
 ) -> Tensor:
     windows = zip(x.shape[2:], weight.shape[2:], strides, dilations, output_padding, strict=True)
     sizes = [(size - 1) * step + (kernel - 1) * gap + 1 + more for size, kernel, step, gap, more in windows]
     limits.check(len(x), weight.shape[1] * groups, *sizes)
-    return torch.convolution(x, weight, None, strides, pad, dilations, True, output_padding, groups)
+    return torch.convolution(x, weight, bias, strides, pad, dilations, True, output_padding, groups)
 
 
 @core_ai("max_pool_2d", "max_pool_3d")

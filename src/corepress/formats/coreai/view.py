@@ -2,8 +2,8 @@
 
 Each operation stands under the name that ML programs have for it (`words.py`), and a compressed constant as the
 `constexpr_*` operations that mean the same (`reading.py`). A bias, which Core AI adds to a product, is an argument of
-the product. An attribute keeps Core AI's own name, by which the runtime knows the operation (`runtime/ops/core_ai`). The
-view is never written: what becomes of a weight in it is carried into Core AI's own program (`writing.py`).
+the product. An attribute keeps Core AI's own name, by which the runtime knows the operation (`runtime/ops/core_ai`).
+The view is never written: what becomes of a weight in it is carried into Core AI's own program (`writing.py`).
 """
 
 from __future__ import annotations

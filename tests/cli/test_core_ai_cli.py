@@ -48,20 +48,29 @@ def test_commands_take_and_give_core_ai_models(tmp_path: Path) -> None:
     assert verified["ok"] and verified["outputs"][0]["max_abs"] == 0
     assert "no rule speaks of anything in the model" in corepress("lint", small).stdout
     searched = corepress("search", dense, "-o", tmp_path / "found.aimodel", "--bits", 4, "--points", 1, *data).stdout
-    assert "damages are guessed" in searched and "--method fitted" not in searched
+    assert "--method fitted learns from --data" in searched
+    fitted, better = tmp_path / "fitted.aimodel", tmp_path / "better.aimodel"
+    corepress("quantize", dense, *out, fitted, "--method", "gptq", *data, "--dtype", "int4")
+    refined = json.loads(corepress("refine", dense, fitted, "-o", better, *data, "--steps", 3, "--json").stdout)
+    assert refined["after"][0]["name"] == "y" and better.exists()
     assert "iOS27" in corepress("targets").stdout
 
 
 def test_what_they_refuse(tmp_path: Path) -> None:
     dense = layer(tmp_path / "dense.aimodel")
     np.savez(tmp_path / "data.npz", x=np.zeros((2, COLUMNS, COLUMNS), "f2"))
+    np.savez(tmp_path / "wrong.npz", x=np.zeros((2, 4, 4), "f2"))
     before = sorted(path.name for path in tmp_path.iterdir())
     for command, sentence in (
         (["palettize", dense, "-o", tmp_path / "x.mlpackage"], "give it a name with the ending .aimodel"),
         (["palettize", dense, "-o", dense], "it exists already"),
         (
-            ["quantize", dense, "-o", tmp_path / "x.aimodel", "--method", "gptq", "--data", tmp_path / "data.npz"],
-            "fit the package that it was made of, and migrate that",
+            ["quantize", dense, "-o", tmp_path / "x.aimodel", "--activations", "--data", tmp_path / "data.npz"],
+            "quantize those of the package that it was made of, and migrate that",
+        ),
+        (
+            ["quantize", dense, "-o", tmp_path / "x.aimodel", "--method", "gptq", "--data", tmp_path / "wrong.npz"],
+            "input 'x' has the shape 4x4, but must be 96x96",
         ),
         (["palettize", dense, "-o", tmp_path / "x.aimodel", "--target", "iOS18"], "can't be lowered"),
         (["quantize", dense, "-o", tmp_path / "x.aimodel", "--dtype", "float16"], "float16"),

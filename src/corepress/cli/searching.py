@@ -259,7 +259,7 @@ def _hints(result: Result, hazards: Sequence[Group], safe: bool, plain: bool) ->
         return
     if not safe and any(rule.severity != "no gain" for rule, _ in hazards):
         yield "--safe leaves out forms that devices are reported to get wrong, or to be slow with"
-    if plain and not result.model.core_ai and result.chosen.bits < _COARSE:
+    if plain and result.chosen.bits < _COARSE:
         yield "--method fitted learns from --data, which takes longer and at few bits keeps more of the answers"
 
 

@@ -137,8 +137,7 @@ def _unseen(command: str, original: Model | Networks, result: Report) -> str:
     """What to do about a result that nobody compared, where so little is left of weights that answers often suffer."""
     if not any(row.bits_per_weight < _FEW_BITS or "sparse" in row.compression for row in result.compressed):
         return ""
-    alone = holds_networks(original) or original.core_ai
-    fit = "" if alone else f", and {_fitting(command)} fits the weights to such"
+    fit = "" if holds_networks(original) else f", and {_fitting(command)} fits the weights to such"
     return (
         "the answers were not compared, and without data 4 bits and fewer, or zeros, cost many networks much of them: "
         f"--data compares them on inputs like those of the app{fit}"

@@ -333,7 +333,7 @@ class Search:
         points = [self._point(choice, choice == chosen) for choice in front]
         notes = list(self.subject.notes)
         unreached = [self.subject.items[item].name for item in self.prices.unreached]
-        if unreached and not self.subject.blind:
+        if unreached:
             notes.append(f"no output depends on {some(unreached)} in the samples: the damage is guessed from the error")
         return Found(points, front, met, notes)
 

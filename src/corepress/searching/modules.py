@@ -148,11 +148,6 @@ class ModuleSubject:
         return None
 
     @property
-    def blind(self) -> bool:
-        """See `Subject`."""
-        return False
-
-    @property
     def notes(self) -> Sequence[str]:
         """Sentences on what is left as it is, and why."""
         return left_alone(self.left)

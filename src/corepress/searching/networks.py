@@ -198,11 +198,6 @@ class NetworkSubject:
         return None
 
     @property
-    def blind(self) -> bool:
-        """See `Subject`."""
-        return False
-
-    @property
     def notes(self) -> list[str]:
         """See `Subject`."""
         return left_alone(self.left)

@@ -55,11 +55,6 @@ TRIED: dict[str, tuple[str, dict[str, Any]]] = {
     "sparse 50%": ("prune", {"target_sparsity": 0.5}),
 }
 
-_UNSEEN = (
-    "corepress doesn't see what a Core AI model computes on the way: damages are guessed from errors, until they are "
-    "measured"
-)
-
 
 class PackageSubject:
     """One package: its weights are the items, as `compress --recipe` would take them.
@@ -250,13 +245,8 @@ class PackageSubject:
 
     @property
     def notes(self) -> list[str]:
-        """Sentences on what is left as it is, and on what is not seen."""
-        return [*left_alone(self.left), *([_UNSEEN] if self.blind else [])]
-
-    @property
-    def blind(self) -> bool:
-        """See `Subject`."""
-        return self.model.core_ai
+        """Sentences on what is left as it is."""
+        return left_alone(self.left)
 
     def recipe(self, choice: Choice) -> dict[str, Any]:
         """See `Subject`."""

@@ -136,11 +136,6 @@ class Subject(Protocol):
         ...
 
     @property
-    def blind(self) -> bool:
-        """Whether nothing that it computes on the way can be seen, so that all damages are guessed from errors."""
-        ...
-
-    @property
     def notes(self) -> Sequence[str]:
         """Sentences on what is left as it is, and why."""
         ...

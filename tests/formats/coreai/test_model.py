@@ -25,6 +25,7 @@ from corepress.coreml import (
     palettize_weights,
     prune_weights,
 )
+from corepress.coreml.experimental import OpActivationLinearQuantizerConfig, linear_quantize_activations
 from corepress.errors import ConfigError, FormatError, MissingDependencyError, OutputError, UnsupportedError
 from corepress.formats.coreai import library
 from corepress.formats.mlprogram import Model
@@ -307,12 +308,8 @@ def test_what_concerns_packages_only_is_one_sentence(tmp_path: Path) -> None:
     path = layer(tmp_path / "dense.aimodel")
     samples = [{"x": np.eye(COLUMNS, dtype=np.float16)}]
     config = OptimizationConfig(OpPalettizerConfig(nbits=4, weight_threshold=0))
-    with pytest.raises(UnsupportedError, match=r"doesn't see what.*migrate that"):
-        from corepress.coreml import calibrated
-
-        calibrated.palettize_weights(path, config, samples)
-    with pytest.raises(UnsupportedError, match="doesn't see what"):
-        corepress.refine(path, path, samples)
+    with pytest.raises(UnsupportedError, match=r"puts no operations into it.*migrate that"):
+        linear_quantize_activations(path, OptimizationConfig(OpActivationLinearQuantizerConfig()), samples)
     with pytest.raises(UnsupportedError, match="only packages can be rotated"):
         corepress.coreml.rotate(path)
     with pytest.raises(UnsupportedError, match="a Core AI model already"):
@@ -373,18 +370,16 @@ def _hashed(path: Path, content: bytes) -> None:
     (path / "main.hash").write_bytes(hashlib.sha256(content).digest())
 
 
-def test_a_search_measures_what_it_can_not_predict(tmp_path: Path) -> None:
+def test_a_search_knows_what_outputs_depend_on(tmp_path: Path) -> None:
     path = layer(tmp_path / "dense.aimodel")
     rng = np.random.default_rng(2)
     samples = [{"x": rng.standard_normal((COLUMNS, COLUMNS)).astype(np.float16)} for _ in range(6)]
     found = corepress.search(path, samples, bits=4, points=3)
-    assert sum("doesn't see what" in note for note in found.notes) == 1
     assert not any("no output depends on" in note for note in found.notes)
     saved = found.model.save(tmp_path / "small.aimodel")
     assert the_weight(saved).compression and the_weight(saved).bits_per_weight <= 4
-    for more in ({"method": "fitted"}, {"activations": True}, {"refine": 3}):
-        with pytest.raises(UnsupportedError, match="fit the package"):
-            corepress.search(path, samples, bits=4, **more)
+    with pytest.raises(UnsupportedError, match="quantize those of the package"):
+        corepress.search(path, samples, bits=4, activations=True)
 
 
 def test_what_is_not_saved_runs_as_well(tmp_path: Path) -> None:

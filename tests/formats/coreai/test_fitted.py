@@ -1,0 +1,119 @@
+"""Core AI models fitted to samples, refined and searched. The oracle is the package that each was migrated from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import corepress
+from corepress.coreml import (
+    OpLinearQuantizerConfig,
+    OpMagnitudePrunerConfig,
+    OpPalettizerConfig,
+    OptimizationConfig,
+    calibrated,
+    palettize_weights,
+)
+from corepress.errors import ConfigError
+from tests.decoder import sequences, summing
+
+pytest.importorskip("coreai_torch")
+DIGITS = "examples/digits.mlpackage"
+Samples = list[dict[str, np.ndarray]]
+
+
+def images(first: int, last: int) -> Samples:
+    with np.load("examples/digits_test.npz") as data:
+        return [{"image": image[None]} for image in data["images"][first:last]]
+
+
+@pytest.fixture(scope="module")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("migrated") / "digits.aimodel"
+    corepress.migrate(DIGITS, path)
+    return path
+
+
+def dense(model: Any) -> list[np.ndarray]:
+    """The values of all weights and biases, in an order that names have no part in."""
+    found = [weight.dense() for weight in model.weights()]
+    return sorted(found, key=lambda array: (array.shape, array.tobytes()))
+
+
+WAYS: dict[str, tuple[Callable[..., Any], Any, dict[str, Any]]] = {
+    "lut-gptq": (calibrated.palettize_weights, OpPalettizerConfig(nbits=3), {}),
+    "skm": (calibrated.palettize_weights, OpPalettizerConfig(nbits=2), {"method": "skm"}),
+    "gptq": (calibrated.linear_quantize_weights, OpLinearQuantizerConfig(dtype="int4"), {}),
+    "awq": (
+        calibrated.linear_quantize_weights, OpLinearQuantizerConfig(dtype="int4"), {"activation_aware_scale": True}
+    ),
+    "sparsegpt": (calibrated.prune_weights, OpMagnitudePrunerConfig(target_sparsity=0.6), {}),
+    "sparsegpt-global": (
+        calibrated.prune_weights, OpMagnitudePrunerConfig(target_sparsity=0.7), {"method": "sparsegpt-global"}
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WAYS)
+def test_what_is_fitted_is_what_its_package_gets(name: str, migrated: Path, tmp_path: Path) -> None:
+    """The same operations in the same order: so every weight and every bias is the same, to the number. (Float16 holds
+    what is stored, so that sums in another order do not show.)"""
+    compress, config, options = WAYS[name]
+    config.weight_threshold = 0
+    of_package, of_asset = (
+        compress(str(path), OptimizationConfig(config), images(0, 120), **options) for path in (DIGITS, migrated)
+    )
+    saved = of_asset.save(tmp_path / "small.aimodel")
+    assert not saved.unfitted and saved.changed
+    package, asset = dense(of_package), dense(saved)
+    assert len(package) == len(asset)
+    assert all(np.array_equal(one, other) for one, other in zip(package, asset, strict=True))
+    answers = corepress.verify(DIGITS, saved.path, images(120, 200)).worst.snr
+    assert answers == pytest.approx(
+        corepress.verify(DIGITS, of_package.save(tmp_path / "small.mlpackage").path, images(120, 200)).worst.snr, abs=1
+    )
+
+
+@pytest.mark.slow
+def test_a_refined_model_is_better_on_images_that_nothing_learnt_from(migrated: Path, tmp_path: Path) -> None:
+    config = OptimizationConfig(OpPalettizerConfig(nbits=2, weight_threshold=0))
+    small = palettize_weights(str(migrated), config).save(tmp_path / "small.aimodel")
+    refined = corepress.refine(str(migrated), str(small.path), images(0, 120), steps=40).model
+    saved = refined.save(tmp_path / "better.aimodel")
+    before, after = (corepress.verify(migrated, model.path, images(200, 360)).worst.snr for model in (small, saved))
+    assert after > before + 3
+    assert abs(saved.size() - small.size()) < 0.02 * small.size()
+    assert [weight.shape for weight in saved.weights()] == [weight.shape for weight in small.weights()]
+
+
+@pytest.mark.slow
+def test_a_search_with_fitted_forms_chooses_what_it_does_for_the_package(migrated: Path) -> None:
+    found = [
+        corepress.search(str(path), images(0, 60), bits=3, method="fitted", points=2) for path in (DIGITS, migrated)
+    ]
+    package, asset = (sorted((weight.shape, weight.form) for weight in one.chosen.weights) for one in found)
+    assert package == asset
+
+
+@pytest.mark.slow
+def test_a_decoder_is_fitted_to_sequences(tmp_path: Path) -> None:
+    package = summing(tmp_path)
+    corepress.migrate(package, tmp_path / "dense.aimodel")
+    config = OptimizationConfig(OpLinearQuantizerConfig(dtype="int4", weight_threshold=0))
+    given = sequences(12)
+    made = [
+        calibrated.linear_quantize_weights(str(path), config, given) for path in (package, tmp_path / "dense.aimodel")
+    ]
+    for one, other in zip(*(dense(model) for model in made), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_samples_that_do_not_fit_are_refused(migrated: Path) -> None:
+    config = OptimizationConfig(OpPalettizerConfig(nbits=3))
+    with pytest.raises(ConfigError, match="sample 1 of sample_data: input 'image' has the shape 8x8"):
+        calibrated.palettize_weights(str(migrated), config, [*images(0, 1), {"image": np.zeros((8, 8), "f2")}])

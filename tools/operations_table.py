@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections import Counter
 from pathlib import Path
 
 import corepress.runtime.ops  # noqa: F401 - fills the registry
 from corepress.opsets import BY_INTERPRETER, KNOWN, SYSTEMS
-from corepress.runtime.registry import OPERATIONS
+from corepress.runtime.registry import CORE_AI, OPERATIONS
 
 PAGE = Path(__file__).parent.parent / "docs/operations.md"
 INTRODUCTION = """# The operations that the runtime runs
 
 Written by `make docs` from `corepress/opsets.py`. The operation sets are those of coremltools 9.0; one function serves
 them all. "By the interpreter": control flow, states and compressed weights, which are no functions of tensors.
+
+"""
+CORE_AI_MODELS = """
+## Of Core AI models
+
+By Core AI's names, without what says only where an operation comes from (`broadcasting_`); the oracle of each is Apple's
+own runtime. Besides: control flow, states, calls of other functions, and compressed constants. Missing are above all
+complex numbers, images as such, and kernels of Metal.
 
 """
 
@@ -33,7 +42,14 @@ def page() -> str:
         rows.append(" | ".join([f"`{name}`", KNOWN[name].group, *marks, status(name)]))
     counts = Counter(map(status, KNOWN))
     summary = ", ".join(f"{count} {what}" for what, count in sorted(counts.items()))
-    return f"{INTRODUCTION}{len(KNOWN)} operations: {summary}.\n\n" + "".join(f"| {row} |\n" for row in rows)
+    table = "".join(f"| {row} |\n" for row in rows)
+    return f"{INTRODUCTION}{len(KNOWN)} operations: {summary}.\n\n{table}{CORE_AI_MODELS}{core_ai()}\n"
+
+
+def core_ai() -> str:
+    """The operations of Core AI's programs."""
+    names = sorted(set(CORE_AI) - {"linear"})  # which only the view of a program has
+    return "\n".join(textwrap.wrap(", ".join(f"`{name}`" for name in names) + ".", 120))
 
 
 if __name__ == "__main__":

@@ -20,9 +20,9 @@ them all. "By the interpreter": control flow, states and compressed weights, whi
 CORE_AI_MODELS = """
 ## Of Core AI models
 
-By Core AI's names, without what says only where an operation comes from (`broadcasting_`); the oracle of each is Apple's
-own runtime. Besides: control flow, states, calls of other functions, and compressed constants. Missing are above all
-complex numbers, images as such, and kernels of Metal.
+By Core AI's names, without what says only where an operation comes from (`broadcasting_`); the oracle of each is
+Apple's own runtime. Besides: control flow, states, calls of other functions, and compressed constants. Missing are
+above all complex numbers, images as such, and kernels of Metal.
 
 """
 

@@ -313,7 +313,9 @@ def _set_name(operation: Any, name: str) -> None:
 
 def _describe(graph: Any, function: Any) -> Interface:
     """What a function takes and gives, written as the description of a model says it."""
-    inputs, states, outputs = [], [], []
+    inputs: list[Feature] = []
+    states: list[Feature] = []
+    outputs: list[Feature] = []
     for index, (value, name) in enumerate(library.arguments(graph)):
         state = library.is_state(value.type)
         described = (function.state if state else function.input).add(name=name or f"input_{index}")

@@ -70,7 +70,7 @@ def test_what_they_refuse(tmp_path: Path) -> None:
         ),
         (
             ["quantize", dense, "-o", tmp_path / "x.aimodel", "--method", "gptq", "--data", tmp_path / "wrong.npz"],
-            "input 'x' has the shape 4x4, but must be 96x96",
+            "array 'x' is 2x4x4, but the input is 96x96",
         ),
         (["palettize", dense, "-o", tmp_path / "x.aimodel", "--target", "iOS18"], "can't be lowered"),
         (["quantize", dense, "-o", tmp_path / "x.aimodel", "--dtype", "float16"], "float16"),

@@ -63,7 +63,7 @@ _WORDS = {
     "scan": Words("scan", ("x", "axis", "reverse"), (("scan_op", "mode"),)),
     "sort": Words("sort", _ORDER),
     "argsort": Words("argsort", _ORDER),
-    "argmax": Words("reduce_argmax", ("x", "axis")),
+    "argmax": Words("argmax", ("x", "axis")),
     "softmax": Words("softmax", ("x", "axis")),
     "gelu": Words("gelu", _ONE, (("approximate", "mode"),)),
     "divide": Words("real_div", _TWO),

@@ -46,11 +46,11 @@ class Stopped(KeyboardInterrupt):
 
 
 @contextmanager
-def silence(of: str = "corepress") -> Iterator[None]:
-    """A library says nothing but errors: ours of models that are made to be measured."""
+def silence(of: str = "corepress", least: int = logging.ERROR) -> Iterator[None]:
+    """A library says nothing below a level: ours nothing but errors, of models that are made to be measured."""
     logger = logging.getLogger(of)
     before = logger.level
-    logger.setLevel(logging.ERROR)
+    logger.setLevel(least)
     try:
         yield
     finally:

@@ -6,6 +6,7 @@ import json
 import random
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -93,3 +94,50 @@ def test_metadata_that_were_damaged(tmp_path: Path) -> None:
     path.write_text(json.dumps(metadata))
     sample = {"image": np.zeros((1, 1, 8, 8), np.float16)}
     assert runtime.load(tmp_path / "digits.aimodel").predict(sample)["logits"].shape == (1, 10)
+
+
+def distorted(spec: Any, rng: random.Random) -> Any:
+    """The program with one to three operations that are not what they were: the protobuf itself is sound."""
+    changed = type(spec).FromString(spec.SerializeToString())
+    [function] = changed.mlProgram.functions
+    operations = function.value.block_specializations[0].value.operations
+    names = [output.name for operation in operations for output in operation.outputs]
+    types = sorted({operation.type for operation in operations})
+    for _ in range(rng.randint(1, 3)):
+        operation = rng.choice([one for one in operations if one.type != "const"])
+        held, outputs = list(operation.inputs), list(operation.outputs)
+        dimensions = [dimension for output in outputs for dimension in output.type.tensorType.dimensions]
+        change = rng.randrange(7)
+        if change == 0 and held:
+            del operation.inputs[rng.randrange(len(held))]
+        elif change == 1 and held:
+            binding = rng.choice(held).value
+            if binding.arguments:
+                binding.arguments[0].name = rng.choice([*names, "nothing"])
+        elif change == 2:
+            operation.type = rng.choice([*types, "nothing", "reshape", "while_loop", "lstm", "constexpr_lut_to_dense"])
+        elif change == 3 and dimensions:
+            rng.choice(dimensions).constant.size = rng.choice([0, 1, 3, 1 << 40])
+        elif change == 4:
+            operations.remove(operation)
+        elif change == 5 and outputs:
+            outputs[0].name = rng.choice(names)
+        elif held:
+            rng.choice(held).key = rng.choice(["x", "y", "weight", "nothing"])
+    return changed
+
+
+@pytest.mark.parametrize("seeds", [range(25, 30), pytest.param(range(30, 120), marks=pytest.mark.slow)], ids=str)
+def test_operations_that_are_not_what_they_were(seeds: range, tmp_path: Path, capfd: Any) -> None:
+    """Such a program is brought over, or refused in one sentence, and then nothing is left of it."""
+    spec, package = corepress.load(DIGITS).spec, copied(tmp_path)
+    for seed in seeds:
+        changed = distorted(spec, random.Random(seed))
+        (package / "Data/com.apple.CoreML/model.mlmodel").write_bytes(changed.SerializeToString())
+        shutil.rmtree(tmp_path / "out.aimodel", ignore_errors=True)
+        try:
+            corepress.migrate(package, tmp_path / "out.aimodel")
+        except CorepressError as error:
+            assert "\n" not in str(error) and "Traceback" not in str(error)
+            assert [path.name for path in tmp_path.iterdir()] == [package.name]
+    assert "Traceback" not in capfd.readouterr().err  # PyTorch says nothing besides

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 import warnings
@@ -138,8 +139,8 @@ def _example(function: Function, features: tuple[Feature, ...]) -> dict[str, Any
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """PyTorch warns of what it then solves in another way."""
-    with silence("torch"), warnings.catch_warnings():
+    """PyTorch warns of what it then solves in another way, and logs with a traceback what it also raises."""
+    with silence("torch", logging.CRITICAL), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 

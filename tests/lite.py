@@ -91,7 +91,7 @@ def samples(names: Iterable[str], count: int, seed: int = 0) -> list[dict[str, n
     """Random crops, some of them mirrored, taken from each of the pictures in turn."""
     pictures = [_picture(name) for name in names]
     random = np.random.default_rng(seed)
-    return [{"image": _crop(pictures[number % len(pictures)], random)} for number in range(count)]
+    return [{"image": crop(pictures[number % len(pictures)], random)} for number in range(count)]
 
 
 def _picture(name: str) -> np.ndarray:
@@ -107,7 +107,7 @@ def _picture(name: str) -> np.ndarray:
     return (picture[..., :3] - 127) / 128
 
 
-def _crop(picture: np.ndarray, random: np.random.Generator) -> np.ndarray:
+def crop(picture: np.ndarray, random: np.random.Generator) -> np.ndarray:
     """A square with sides of 45 to 100 % of the picture's shorter one, in the network's size."""
     side = int(min(picture.shape[:2]) * random.uniform(0.45, 1))
     top, left = (random.integers(length - side + 1) for length in picture.shape[:2])

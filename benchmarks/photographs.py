@@ -73,7 +73,8 @@ def pictures(folder: Path) -> tuple[Pictures, Pictures]:
     """Those to learn from, and those that are held out; packages are fetched to a folder, if they are not there."""
     for package in PACKAGES:
         _fetch(package, folder)
-    scenes = [path.read_bytes() for package, places in _SCENES.items() for path in sorted((folder / package).glob(places))]
+    backgrounds = [path for package, places in _SCENES.items() for path in sorted((folder / package).glob(places))]
+    scenes = [path.read_bytes() for path in backgrounds]
     stamps = [path.read_bytes() for path in _cut_out(folder / "tuxpaint-stamps-default" / _STAMPS)]
     whole = [
         found

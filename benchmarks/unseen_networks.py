@@ -1,6 +1,6 @@
 """The networks of `unseen.py`: real ones, with samples of two kinds that nothing learnt from, and what is asked.
 
-The samples are those of `search_tasks.py`; a language model is added here.
+The samples are those of `search_tasks.py`; a language model is added here, and a classifier has more varied ones.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from typing import Any
 import numpy as np
 
 import search_crepe
-from search_tasks import ROOT, Sample, Task, classifier, encoder, tracker
+from photographs import pictures
+from search_tasks import ROOT, Sample, Task, encoder, tracker
 from search_ways import Row as Form
 
 sys.path.insert(0, str(ROOT))
-from tests import minilm, smollm2
+from tests import lite, minilm, smollm2
 from tests.sentences import TEST
 
 # One number for samples and the outputs of the original and of a compressed model for them.
@@ -103,6 +104,19 @@ def _singer(folder: Path) -> Task:
     return replace(task, same=kinds[0], other=kinds[1])
 
 
+def _observer(folder: Path) -> Task:
+    """EfficientNet-Lite1. It learns from varied photographs; nothing learns from those of scikit-image any more."""
+    path = folder / "lite1.mlpackage"
+    if not path.exists():
+        lite.package(folder)
+    learnt, held_out = pictures(folder / "photographs")
+    others = lite.samples((*lite.PHOTOGRAPHS, *lite.FRESH, *lite.LEARNT), 280, seed=1)
+    return Task(
+        *("EfficientNet-Lite1", path, learnt.samples(128), held_out.samples(300, seed=1), others),
+        ("other photographs", "photographs of other libraries"),
+    )
+
+
 def _reader(folder: Path) -> Task:
     """SmolLM2-135M. It learns from what half of Python's library says of itself."""
     path = folder / "smollm2.mlpackage"
@@ -142,7 +156,7 @@ NETWORKS = {
         (Row(3, 16, goals=(0.98, 0.96)), Row(2, 16, goals=(0.94, 0.90))),
     ),
     "EfficientNet-Lite1": Network(
-        lambda folder: classifier(folder, 128, 96), agreement, "same first class as the original",
+        _observer, agreement, "same first class as the original",
         (Row(4, 0, goals=(0.99, None)), Row(3, 0, goals=(0.97, None)), Row(2, 16, goals=(0.88, None))),
     ),
     "CREPE tiny": Network(

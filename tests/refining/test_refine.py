@@ -9,6 +9,7 @@ import corepress
 import corepress.coreml as cto
 from corepress.engine import Stopped
 from corepress.errors import ConfigError
+from corepress.refining.training import Training
 from corepress.weights import decompress
 from tests import structures
 from tests.lazy import lazy
@@ -129,6 +130,24 @@ def test_rates_that_are_too_large_become_smaller(monkeypatch):
     monkeypatch.setattr("corepress.refining.training._TOO_MUCH", np.inf)
     without = corepress.refine(DIGITS, small, SAMPLES, steps=40)
     assert found.improved and found.loss[1] < 0.5 * min(found.loss[0], without.loss[1])
+
+
+def test_after_it_went_back_it_starts_with_small_steps(monkeypatch):
+    """Those of Adam are largest at first: what fell to pieces by them would do so again, with a third of the rates."""
+    rates, step = [], Training.step
+
+    def seen(self, done, part, rate):
+        rates.append(rate)
+        return step(self, done, part, rate)
+
+    monkeypatch.setattr(Training, "step", seen)
+    for name in ("LATENT_RATE", "RATE", "LATENT_WAY", "WAY"):
+        monkeypatch.setattr(f"corepress.refining.training.{name}", 30.0)
+    corepress.refine(DIGITS, compressed("tables"), SAMPLES, steps=40, augment=False)
+    back = next(number for number, rate in enumerate(rates) if rate < 1)
+    assert rates[0] == 1 and rates[back] < 0.05
+    again = next((n for n in range(back + 1, len(rates)) if rates[n] < rates[n - 1]), len(rates))
+    assert rates[back:again] == sorted(rates[back:again]) and max(rates[back:]) <= 1 / 3
 
 
 def test_the_inputs_stay_as_they_are():

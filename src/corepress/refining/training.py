@@ -64,8 +64,9 @@ class Course:
     """How a refinement went: the distance on the samples held back before, at best and now; the steps done, and that
     of the best state; why it ended: "steps", "time", "no gain" or "stopped", by `stop`.
 
-    `rate`: what learning rates are multiplied with. `seconds`: so long it took. `look`: the number of the last look at
-    the samples held back; `looked`: how many there were since the best.
+    `rate`: what learning rates are multiplied with. `back`: the step at which it last went back to the best state, 0
+    for never. `seconds`: so long it took. `look`: the number of the last look at the samples held back; `looked`: how
+    many there were since the best.
     """
 
     before: float
@@ -76,6 +77,7 @@ class Course:
     ended: str = "steps"
     stop: BaseException | None = None
     rate: float = 1.0
+    back: int = 0
     seconds: float = 0.0
     look: int = 0
     looked: int = 0
@@ -142,7 +144,7 @@ class Training:
 
         try:
             while course.ended != "no gain" and (done := part_done()) < 1:
-                self.step(done, done / course.steps if course.steps else 1 / settings.steps, course.rate)
+                self.step(done, done / course.steps if course.steps else 1 / settings.steps, _eased(course))
                 course.steps += 1
                 done = part_done()
                 if self.progress is not None:
@@ -175,6 +177,7 @@ class Training:
             course.ended = "no gain"
         if not course.now <= _TOO_MUCH * course.after:
             course.rate /= 3
+            course.back = course.steps
             self._put(self._best)
             self.optimizer.state.clear()
 
@@ -241,6 +244,12 @@ class Training:
 
     def _state(self) -> list[dict[str, Tensor]]:
         return [copy.deepcopy(part.module.state_dict()) for part in self.parts.learning]
+
+
+def _eased(course: Course) -> float:
+    """What learning rates are multiplied with. The first steps of Adam go as far as if all gradients agreed, and only
+    the mean of several makes later ones short; what just fell to pieces would do so again."""
+    return course.rate * (1 - _BETAS[0] ** (course.steps - course.back + 1) if course.back else 1)
 
 
 def drawn(samples: Sequence[Sample], random: np.random.Generator, more: Iterator[Sample] | None) -> Iterator[Sample]:

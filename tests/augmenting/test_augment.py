@@ -16,6 +16,8 @@ from corepress.augmenting.arrays import ends_of, relit
 from corepress.augmenting.texts import Texts
 from corepress.augmenting.tokens import Vocabulary
 from corepress.errors import ConfigError
+from corepress.runtime import load
+from tests import structures
 
 ROOT = Path(__file__).resolve().parents[2]
 DIGITS = ROOT / "examples/digits.mlpackage"
@@ -187,3 +189,36 @@ def test_another_light_keeps_the_ends_and_what_is_where(seed, last, levels) -> N
         before, after = ((p[0, ..., channel] if last else p[0, channel]).ravel() for p in (pictures[0], found))
         assert ends.low[channel] <= after.min() and after.max() <= ends.high[channel]
         assert (np.diff(after[np.argsort(before, kind="stable")].astype(np.float64)) >= -1e-3).all()
+
+
+def test_all_steps_of_a_sequence_are_varied_alike(tmp_path):
+    path = structures.stateful(tmp_path)
+    (feature,) = load(path).interface.inputs
+    random = np.random.default_rng(0)
+    given = [[{feature.name: random.normal(size=feature.shape).astype("f2")} for _ in range(3)] for _ in range(2)]
+    made = augment(given, path, 24)
+    found = set()
+    for sequence in made:
+        assert len(sequence) == 3
+        for one, other in (given, given[::-1], (given[0], given[0]), (given[1], given[1])):
+            shares = [share_of(step, *pair) for step, *pair in zip(sequence, one, other, strict=True)]
+            if None not in shares:
+                # Each step rounds to float16, by 2^-11 of values of about 1 that differ by about 1.
+                assert max(shares) - min(shares) < 0.01
+                found.add(round(min(shares), 1))
+                break
+        else:
+            raise AssertionError("a sequence that is no mean of two")
+    assert len(found) > 2
+
+
+def share_of(step, one, other):
+    """How much of a step is one, and the rest another; None if it is no mean of the two."""
+    made, first, second = (
+        np.concatenate([value.ravel() for value in part.values()]).astype(float) for part in (step, one, other)
+    )
+    if np.array_equal(made, first):
+        return 1.0
+    along = first - second
+    share = float(along @ (made - second) / max(along @ along, 1e-9))
+    return share if np.allclose(made, second + share * along, atol=0.01) else None

@@ -50,9 +50,9 @@ def augment(
     colour, and mixed with others; other numbers are mixed. All else, such as positions and whole numbers of unknown
     meaning, stays as it is in the sample that a new one is made of.
 
-    Of sequences that a language model with a state reads, new ones are texts that the model writes itself: a sample
-    begins them, or other words do, and each further token is drawn as the model predicts it. Steps of several tokens,
-    and other inputs, stay.
+    New ones of sequences are sequences. A language model with a state writes their texts itself: a sample begins them,
+    or other words do, and each further token is drawn as the model predicts it; steps of several tokens, and other
+    inputs, stay. Of other models with a state all steps of a sequence are varied alike.
 
     Such samples resemble no real ones, so that they are good to learn from beside real ones, and not to judge by.
 
@@ -95,7 +95,9 @@ def endless(samples: Sequence[Sample], program: Runnable, seed: int = 0) -> Iter
     if write is not None:
         return (write(sequences[int(random.integers(len(sequences)))], random) for _ in itertools.count())
     varied, texts = _varied(inputs, domains(program), given)
-    return (_new(given, varied, texts, random) for _ in itertools.count())
+    if only_single_steps(sequences):
+        return (_new(given, varied, texts, random) for _ in itertools.count())
+    return (_new_sequence(sequences, varied, random) for _ in itertools.count())
 
 
 def _arrays(inputs: tuple[Feature, ...], step: Step) -> dict[str, Array]:
@@ -120,6 +122,20 @@ def _new(
     one, other = (given[int(random.integers(len(given)))] for _ in range(2))
     if texts is not None:
         one = texts.longer(one, random)
+    return _between(one, other, varied, random)
+
+
+def _new_sequence(given: Sequence[Sample], varied: Mapping[str, Vary], random: np.random.Generator) -> Any:
+    """One of the sequences, with each step varied by a step of another in the same way, as one scene goes on."""
+    one, other = (given[int(random.integers(len(given)))] for _ in range(2))
+    seed = int(random.integers(2**32))
+    pairs = zip(steps_of(one), itertools.cycle(steps_of(other)), strict=False)
+    return like(one, [_between(step, beside, varied, np.random.default_rng(seed)) for step, beside in pairs])
+
+
+def _between(
+    one: Mapping[str, Array], other: Mapping[str, Array], varied: Mapping[str, Vary], random: np.random.Generator
+) -> dict[str, Array]:
     share = float(random.random()) ** 2  # mostly few: then more of a text stays
     return {
         name: varied[name](value, other[name], share, random) if name in varied else value.copy()

@@ -31,7 +31,7 @@ from corepress.resuming import digest_of
 from corepress.runtime.load import interface
 from corepress.runtime.program import Program
 from corepress.runtime.samples import checked, folders_of_functions, read_samples
-from corepress.sequences import Sample, each_step, only_single_steps
+from corepress.sequences import Sample
 from corepress.split import HELD_BACK, hold_back
 from corepress.verification import Verification, verify
 
@@ -200,11 +200,8 @@ def _judges(given: Sequence[Sample], more: Iterator[Sample] | None) -> list[Samp
 
 
 def _more(learnt: Sequence[Sample], teacher: Program, seed: int, notes: list[str]) -> Iterator[Sample] | None:
-    if not only_single_steps(learnt):
-        notes.append("no new samples are made of sequences")
-        return None
     try:
-        return endless([*each_step(learnt)], teacher, seed)
+        return endless(learnt, teacher, seed)
     except ConfigError as error:
         notes.append(f"no new samples are made of those given: {error}")
         return None

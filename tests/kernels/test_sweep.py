@@ -47,7 +47,8 @@ def settled_twin(target: Array, inverse: Array, kept: Array | None, n_m: tuple[i
                 level = (ratio[:, None] > (grid.palette[:-1] + grid.palette[1:]) / F(2)).sum(1)
                 target[i] = scale * grid.palette[level]
             else:
-                level = np.minimum(np.maximum(np.rint(ratio) + zero, F(0)), F(grid.top))
+                whole = np.rint(zero)
+                level = np.minimum(np.maximum(np.rint(ratio + (zero - whole)) + whole, F(0)), F(grid.top))
                 target[i] = scale * (level - zero)
             levels[i] = np.where(np.isnan(level), 0, level).astype(np.uint8)
         share = inverse[i, i + 1 :] / inverse[i, i]
@@ -60,7 +61,9 @@ def a_grid(rng: np.random.Generator, kind: str, columns: int, rows: int) -> Leve
         return None
     blocks = int(rng.integers(1, 4))
     scale = rng.uniform(0.05, 0.5, (blocks, rows)).astype(F)
-    zero = rng.integers(0, 16, (blocks, rows)).astype(F)
+    zero = rng.integers(0, 16, (blocks, rows)).astype(F) + (rng.random() < 0.5) * rng.normal(
+        size=(blocks, rows)
+    ).astype(F)
     palette = np.array(NORMAL_FLOAT[int(kind[-1])] if kind.startswith("normal") else (), F)
     return Levels(scale, zero, rng.integers(0, blocks, columns), 15 if kind == "4 bits" else 255, palette)
 

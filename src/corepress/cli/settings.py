@@ -101,7 +101,8 @@ class Quantization:
         Option(help="Use smaller blocks where the size does not divide the channels, or leave those weights alone."),
     ] = True
     float_zero_point: Annotated[
-        bool, Option(help="Zero points with a fraction, by half-quadratic quantization (HQQ); needs iOS18.")
+        bool,
+        Option(help="Zero points with a fraction, without data by half-quadratic quantization (HQQ); needs iOS18."),
     ] = False
     scale_dtype: Annotated[
         Literal["fp8_e8m0fnu"] | None,

@@ -103,7 +103,6 @@ TABLE: dict[str, tuple[Needs, ...]] = {
             ("block_size", "smaller_block"), _is("granularity", "per_block"), "it needs --granularity per_block"
         ),
         Needs(("float_zero_point",), _is("mode", "linear"), "it needs --mode linear"),
-        Needs(("method",), lambda given: not given["float_zero_point"], "--float-zero-point is found without data"),
         _AUGMENT,
         Needs(("activation_aware_scale",), _set("method"), "it needs --method gptq and --data"),
         Needs(

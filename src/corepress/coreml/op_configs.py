@@ -78,7 +78,7 @@ class OpLinearQuantizerConfig(OpCompressorConfig):
         smaller_block: An addition: where a block size does not divide its axis, use the largest divisor below it
             instead of leaving the weight alone.
         float_zero_point: An addition, with mode "linear": zero points with a fraction, as half-quadratic quantization
-            (HQQ) finds them without data; since iOS18. They take the bits of a scale.
+            (HQQ) finds them without data, and GPTQ by the range; since iOS18. They take the bits of a scale.
         scale_dtype: An addition: None (as the weight), or "fp8_e8m0fnu": scales that are powers of two and take 8 bits
             each, for int8 and floating point in Core AI models. With blocks of 32 these are the OCP's microscaling
             formats MXFP4, MXFP8 and MXINT8.

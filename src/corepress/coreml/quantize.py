@@ -188,7 +188,7 @@ class Gptq(Quantize):
         config, layout, hessian = self.config, statistics.layout, statistics.hessian
         per_tensor = config.granularity is Granularity.PER_TENSOR
         dense = value.values if isinstance(value, Sparse) else value
-        if not isinstance(dense, np.ndarray) or config.float_zero_point:
+        if not isinstance(dense, np.ndarray):
             return None
         block = None
         if config.granularity is Granularity.PER_BLOCK:
@@ -204,6 +204,7 @@ class Gptq(Quantize):
                 hessian.matrix,
                 bits=4 if few else 8,
                 symmetric=symmetric,
+                float_zero=config.float_zero_point,
                 per_tensor=per_tensor,
                 block_size=block,
                 by_activation=True,

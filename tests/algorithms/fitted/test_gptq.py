@@ -52,7 +52,8 @@ def to_grid(form):
     def round_column(weight, c):
         scale, zero = spread[0][:, c].astype(np.float64), spread[1][:, c].astype(np.float64)
         top = 15 if form.bits == 4 else 255
-        return scale * (np.clip(np.rint(weight[:, c] / scale) + zero, 0, top) - zero)
+        whole = np.rint(zero)
+        return scale * (np.clip(np.rint(weight[:, c] / scale + zero - whole) + whole, 0, top) - zero)
 
     return round_column
 
@@ -96,6 +97,31 @@ def test_normal_float_is_what_the_equations_say() -> None:
 
         assert np.isclose(form.decompress(), literal(weight, hessian, nearest), atol=1e-6).mean() > 0.98
         np.testing.assert_allclose(scale, weight.abs().amax(dim=1))
+
+
+@pytest.mark.parametrize("options", [{}, {"block_size": 12, "static_blocks": True}, {"scale_search": True}], ids=str)
+def test_zero_points_with_a_fraction_are_what_the_equations_say(options) -> None:
+    weight, _, hessian = layer()
+    form = gptq(weight + 0.3 * weight.std(), hessian, bits=4, symmetric=False, float_zero=True, **options)
+    assert form.offset.dtype == np.float32 and (form.offset != np.rint(form.offset)).mean() > 0.9
+    wanted = literal(weight + 0.3 * weight.std(), hessian, to_grid(form), None)
+    assert np.isclose(form.decompress(), wanted, atol=1e-6).mean() > 0.98
+
+
+def test_weights_that_were_quantized_before_come_back() -> None:
+    """Each block of 16 on a grid of its own, of 16 values that 0 is not among, as in GGUF's Q4_1."""
+    _, inputs, hessian = layer(columns=64)
+    random = np.random.default_rng(0)
+    levels = random.integers(0, 16, (24, 4, 16))
+    levels[..., 0], levels[..., 1] = 0, 15
+    scale, low = (random.uniform(*ends, (24, 4, 1)).astype(np.float16) for ends in ((0.01, 0.1), (-1, 0.5)))
+    weight = torch.from_numpy((levels * scale.astype(np.float32) + low).reshape(24, 64))
+    how = {"bits": 4, "symmetric": False, "block_size": 16, "by_activation": True, "scale_search": True}
+    form = gptq(weight.half(), hessian, float_zero=True, **how)
+    np.testing.assert_array_equal(form.data.reshape(levels.shape), levels)
+    # A weight of up to 2, and an offset of up to 100 steps of up to 0.1: each rounded to a float16.
+    np.testing.assert_allclose(form.decompress(), weight, atol=2**-11 * 2 + 2**-5 * 0.1)
+    assert output_error(weight, form, inputs) < 1e-3 * output_error(weight, gptq(weight, hessian, **how), inputs)
 
 
 def test_blocks_get_the_range_of_what_is_to_be_rounded() -> None:

@@ -28,6 +28,7 @@ def gptq(
     *,
     bits: int = 8,
     symmetric: bool = True,
+    float_zero: bool = False,
     per_tensor: bool = False,
     block_size: int | None = None,
     normal_float: bool = False,
@@ -43,7 +44,8 @@ def gptq(
 
     `hessian`: (columns, columns) float32, see `hessian.Hessian`. Of a grouped convolution both may have an axis of
     groups before these, and what is said of a tensor is so of all groups together. `bits`: 1 to 8. `symmetric`: the
-    zero point is the middle level, else wherever the range of a block wants it. `per_tensor`: all rows have the same
+    zero point is the middle level, else wherever the range of a block wants it; with `float_zero` between levels, too.
+    `per_tensor`: all rows have the same
     scale, which is stored for each. `block_size`: so many columns share a scale; None, all. `normal_float`: the levels
     are quantiles of the normal distribution instead of evenly spaced, 3 or 4 bits. `by_activation`: the columns of the
     largest inputs first. `static_blocks`: take the scales of blocks from the weight as given, not as it is when a block
@@ -65,6 +67,7 @@ def gptq(
             values.flatten(0, -2),
             bits=bits,
             symmetric=symmetric,
+            float_zero=float_zero,
             per_tensor=per_tensor,
             block_size=block_size,
             normal_float=normal_float,
@@ -145,5 +148,7 @@ def integers(form: Any, *, signed: bool, symmetric: bool, one_scale: bool) -> An
     data, scale, offset = form.data, form.scale[first], form.offset[first]
     if signed:
         middle = 2 ** (form.bits - 1)
-        data, offset = ((part.astype(np.int16) - middle).astype(np.int8) for part in (data, offset))
+        data = (data.astype(np.int16) - middle).astype(np.int8)
+        whole = offset.dtype.kind == "u"
+        offset = (offset.astype(np.int16) - middle).astype(np.int8) if whole else offset - offset.dtype.type(middle)
     return Quantized(data, scale, None if signed and symmetric else offset, bits=form.bits)

@@ -22,6 +22,8 @@ NORMAL_FLOAT = {
         0.24611230194568634, 0.33791524171829224, 0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0,
     ),
 }  # fmt: skip
+# A range lies so many times its own width off 0 at most if its zero point has a fraction: then a float16 holds this.
+_FAR = 128.0
 _TRIES = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.55, 0.5, 0.45, 0.4)
 
 
@@ -39,6 +41,7 @@ class Grid:
         *,
         bits: int,
         symmetric: bool = True,
+        float_zero: bool = False,
         per_tensor: bool = False,
         block_size: int | None = None,
         normal_float: bool = False,
@@ -48,9 +51,10 @@ class Grid:
     ):
         """The range of each block of `weight`, (rows, columns) float32.
 
-        `block_size`: columns to a block, None for all. `per_tensor`: all rows share the scales. `share`: so much of the
-        range is taken, what is beyond is clipped. `importance`: (columns,) or (rows, columns), look for the scales of
-        least squared error, weighed by it, instead. `scale_type`: float16 or float32, to which scales are rounded.
+        `float_zero`: zero points have a fraction, and ranges need not hold 0. `block_size`: columns to a block, None
+        for all. `per_tensor`: all rows share the scales. `share`: so much of the range is taken, the rest is clipped.
+        `importance`: (columns,) or (rows, columns), look for the scales of least squared error, weighed by it, instead.
+        `scale_type`: float16 or float32, to which scales, and zero points with a fraction, are rounded.
         Raises ConfigError if blocks don't divide the columns, or for a normal float of other than 3 or 4 bits.
         """
         if normal_float and bits not in NORMAL_FLOAT:
@@ -61,7 +65,7 @@ class Grid:
             raise ConfigError(f"blocks of {size} don't divide its {columns} input columns")
         self.bits, self.top, self.symmetric, self.per_tensor, self.size = bits, 2**bits - 1, symmetric, per_tensor, size
         self.palette = weight.new_tensor(NORMAL_FLOAT[bits] if normal_float else ())
-        self.importance, self.share, self.scale_type = importance, share, scale_type
+        self.importance, self.share, self.scale_type, self.float_zero = importance, share, scale_type, float_zero
         self.scale, self.zero = self._fit(weight.reshape(rows, -1, size), importance)
         self.block_of = torch.arange(columns, device=weight.device) // size
 
@@ -102,19 +106,35 @@ class Grid:
             middles = (self.palette[1:] + self.palette[:-1]) / 2
             level = torch.bucketize((values / scale).contiguous(), middles)
             return scale * self.palette[level], level
-        level = torch.clamp(torch.round(values / scale) + zero, 0, self.top)
+        whole = torch.round(zero)
+        level = torch.clamp(torch.round(values / scale + (zero - whole)) + whole, 0, self.top)
         return scale * (level - zero), level
 
     def _fit(self, blocks: Tensor, importance: Tensor | None) -> tuple[Tensor, Tensor]:
         """(rows, blocks, columns of a block) -> scales and zero points: (blocks, rows)."""
-        low, high = blocks.amin(2).clamp(max=0), blocks.amax(2).clamp(min=0)
-        if self.per_tensor:
-            low, high = low.amin(0).expand_as(low), high.amax(0).expand_as(high)
+        low, high = self._ends(blocks.amin(2), blocks.amax(2))
         if importance is None:
-            scale, zero = self._scale(low * self.share, high * self.share)
+            scale, zero = self._scale(*self._shrunk(low, high, self.share))
         else:
             scale, zero = self._search(blocks, low, high, importance.reshape(-1, *blocks.shape[1:]))
         return scale.T.contiguous(), zero.T.contiguous()
+
+    def _ends(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+        """Of the ranges that are taken: with 0 in them, but where zero points have a fraction and no other limits."""
+        if self.per_tensor:
+            low, high = low.amin(0).expand_as(low), high.amax(0).expand_as(high)
+        held = low.clamp(max=0), high.clamp(min=0)
+        if not self.float_zero:
+            return held
+        near = torch.maximum(low.abs(), high.abs()) <= _FAR * (high - low)
+        return torch.where(near, low, held[0]), torch.where(near, high, held[1])
+
+    def _shrunk(self, low: Tensor, high: Tensor, share: Tensor | float) -> tuple[Tensor, Tensor]:
+        """So much of a range, around 0, or around its middle where zero points have a fraction."""
+        if not self.float_zero:
+            return low * share, high * share
+        clipped = (high - low) * (1 - share) / 2
+        return low + clipped, high - clipped
 
     def _scale(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
         # coremltools takes half the scale for a symmetric block without negative values, and clips its upper half.
@@ -130,6 +150,8 @@ class Grid:
         middle = torch.full_like(scale, (self.top + 1) / 2)
         if self.symmetric or len(self.palette):
             return scale, middle
+        if self.float_zero:
+            return scale, torch.where(flat, middle.floor(), -low / scale).to(self.scale_type).float()
         return scale, torch.where(flat, middle.floor(), torch.round(-low / scale)).clamp(0, self.top)
 
     def _search(self, blocks: Tensor, low: Tensor, high: Tensor, importance: Tensor) -> tuple[Tensor, Tensor]:
@@ -138,13 +160,13 @@ class Grid:
         tries = [torch.full_like(low, share) for share in _TRIES]
         for step in (0, 0.025, -0.025):
             for share in [factor + step] if step else tries:
-                scale, zero = self._scale(low * share, high * share)
+                scale, zero = self._scale(*self._shrunk(low, high, share))
                 rounded, _ = self._round(blocks, scale[..., None], zero[..., None])
                 error = ((rounded - blocks).square_() * importance).sum(2)
                 error = error.sum(0).expand_as(error) if self.per_tensor else error
                 better = error < best
                 best, factor = torch.where(better, error, best), torch.where(better, share, factor)
-        return self._scale(low * factor, high * factor)
+        return self._scale(*self._shrunk(low, high, factor))
 
     def form(self, levels: Tensor) -> Quantized:
         """The compressed weight of these levels: (rows, columns) uint8."""
@@ -152,8 +174,9 @@ class Grid:
         if len(self.palette):
             lut = numpy_of(self.palette.to(self.scale_type)).reshape(1, 1, -1, 1)
             return Quantized(Palettized(data, lut), scale)
+        zero = numpy_of(self.zero.T.to(self.scale_type)) if self.float_zero else numpy_of(self.zero.T).astype(np.uint8)
         # Three bits are stored in four: Core ML has no integers of three.
-        return Quantized(data, scale, numpy_of(self.zero.T).astype(np.uint8), bits=4 if self.bits <= 4 else 8)
+        return Quantized(data, scale, zero, bits=4 if self.bits <= 4 else 8)
 
 
 def numpy_of(tensor: Tensor) -> NDArray[Any]:

@@ -18,12 +18,13 @@ struct group {
     float top;
 };
 
-/* values -> scale * (level - zero), with the nearest level from 0 to `top`. */
+/* values -> scale * (level - zero), with the nearest level from 0 to `top`. The integer part of `zero` is added last, so
+ * that of two levels equally near the even one is taken where `zero` is an integer, too. */
 INLINE void round_to_levels(float *restrict values, const float *restrict scale, const float *restrict zero, float top,
                             uint8_t *restrict levels, int64_t lanes) {
     for (int64_t lane = 0; lane < lanes; lane++) {
-        const float size = scale[lane], shift = zero[lane];
-        const float nearest = round_even(values[lane] / size) + shift;
+        const float size = scale[lane], shift = zero[lane], whole = round_even(shift);
+        const float nearest = round_even(values[lane] / size + (shift - whole)) + whole;
         const float level = MIN(MAX(nearest, 0.0f), top);
         values[lane] = size * (level - shift);
         levels[lane] = (uint8_t)(int32_t)MAX(0.0f, level); /* 0 for NaN */

@@ -70,7 +70,8 @@ def _to_the_largest(rows: Rows, dtype: str, kind: np.dtype[Any]) -> NDArray[Any]
     peaks = np.abs(rows).max(axis=1)
     scale = (np.where(peaks > 0, peaks, largest) / largest).astype(kind)
     # Scales that are too small for their type would be zero.
-    return np.maximum(scale, np.finfo(kind).smallest_subnormal)
+    held: NDArray[Any] = np.maximum(scale, np.finfo(kind).smallest_subnormal)
+    return held
 
 
 def _powers_of_two(rows: Rows, dtype: str, kind: np.dtype[Any]) -> NDArray[Any]:

@@ -5,6 +5,8 @@ scale is that of the range of a block. The zero point z makes the sum of |w - s 
 that few large errors count for little and most errors become small: in turn the proximal step says which part of each
 error is an outlier, and z becomes the mean of what is left.
 
+Blocks that lie on even steps already, as they were quantized before, keep these.
+
 Three things differ from the paper's program. It ends with the first round that gains nothing, where here the best of
 all rounds is kept. Errors are counted in steps of the grid, so that a weight in other units
 gives the same integers. And p is 3/4 where the paper has 0.7: |x|^(p - 1) then is made of two square roots, which every
@@ -23,6 +25,7 @@ from corepress.algorithms.linear import RANGES, IntegerType, block_counts, quant
 from corepress.kernels.linear import shift_scale_rows
 from corepress.weights.blocks import from_rows, to_rows
 from corepress.weights.forms import Quantized, Sparse
+from corepress.weights.lattice import steps_of
 
 Array = NDArray[Any]
 Floats = NDArray[np.float32]
@@ -59,11 +62,12 @@ def quantize_half_quadratic(
     assert plain.offset is not None and isinstance(plain.data, np.ndarray)
     data = to_rows(plain.data, counts)
     scale, offset = plain.scale.reshape(-1).copy(), plain.offset.reshape(-1).astype(stored)
-    step = max(1, _TILE // rows.shape[1])
-    for first in range(0, len(rows), step):
-        part = slice(first, first + step)
+    known = None if kept is not None else steps_of(rows, stored, highest - lowest)
+    count = max(1, _TILE // rows.shape[1])
+    for first in range(0, len(rows), count):
+        part = slice(first, first + count)
         keep = None if kept is None else kept[part]
-        found = _settled(rows[part], keep, lowest, highest, stored)
+        found = _settled(rows[part], keep, None if known is None else known[part], lowest, highest, stored)
         before = _loss(rows[part], shift_scale_rows(data[part], scale[part], offset[part]), scale[part], keep)
         after = _loss(rows[part], shift_scale_rows(*found), scale[part], keep)
         better = after < before  # not where a float16 can't hold the zero point of a range far from 0
@@ -76,12 +80,14 @@ def quantize_half_quadratic(
 
 
 def _settled(
-    rows: Floats, kept: NDArray[np.bool_] | None, lowest: int, highest: int, stored: np.dtype[Any]
+    rows: Floats, kept: NDArray[np.bool_] | None, known: Array | None, lowest: int, highest: int, stored: np.dtype[Any]
 ) -> tuple[Array, Array, Array]:
-    """Integers, scales and zero points of blocks, (rows, size)."""
+    """Integers, scales and zero points of blocks, (rows, size). `known`: the steps that these lie on already, or 0."""
     bottom, top = _range(rows, kept)
     limits, span = np.finfo(stored), top - bottom
     step = np.maximum(span / np.float32(highest - lowest), limits.smallest_subnormal)
+    if known is not None:
+        step = np.where(known > 0, known, step)
     scale = np.where(span > 0, step, 1).astype(stored)
     steps = rows / scale.astype(np.float32)[:, None]
     start: Floats = np.clip(lowest - bottom / scale.astype(np.float32), float(limits.min), float(limits.max))

@@ -63,6 +63,10 @@ def _lines(described: Description) -> Iterator[tuple[str, str]]:
     if described.weights:
         forms = "; ".join(f"{count} {form}" for form, count in sorted(described.forms.items()))
         yield "weights", f"{len(described.weights)} in {size(described.stored_bytes)}: {forms}"
+    if described.quantized_before:
+        from corepress.cli.before import told
+
+        yield "quantized before", told(described.quantized_before.values())
     for name, ability in described.abilities.items():
         yield name, f"{'yes' if ability.possible else 'no'}: {ability.text}"
 

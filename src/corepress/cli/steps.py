@@ -94,7 +94,8 @@ def run_step(
     what the step made learns at last, if it does.
     Raises Missed where the result is worse than `check` asks for.
     """
-    from corepress.cli import refining, show
+    from corepress.cli import before, refining, show
+    from corepress.formats.mlprogram import Model
     from corepress.formats.package import check_output
     from corepress.linting.stored import of_changed
     from corepress.reports import report
@@ -126,6 +127,8 @@ def run_step(
         answers=watch, recipe=recipe() if callable(recipe) else recipe,
     )  # fmt: skip
     hint = "" if judgement or fits else _unseen(title, original, result)
+    if isinstance(original, Model) and (lost := before.lost(original, result)):
+        hint = f"{lost}. Else {hint}" if hint else lost
     found = told[0] if told else None
     show.summary(result, to.output, running.as_json, judgement, hazards, page.facts(), found, refined, hint)
     refining.give_up(stop, refined, to.output)

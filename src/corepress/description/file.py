@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from corepress.formats.neural_network import LayerWeight
 from corepress.formats.package import bytes_on_disk
 from corepress.formats.read import Other, read
 from corepress.weights import worded_bits
+from corepress.weights.lattice import columns_of_a_scale
 
 _COREMLTOOLS = "com.github.apple.coremltools."
 _CREATE_ML = "com.apple.createml."
@@ -52,6 +53,8 @@ class Description:
             `formats/neural_network`.
         forms: How many of them are stored how, such as {"float16": 10}.
         abilities: Of "compress", "run", "verify" and "calibrate": whether it is possible, and how or why not.
+        quantized_before: Of each dense weight that had 4 bits or fewer before it came into the model, such as one of a
+            GGUF file, how many columns shared a scale.
 
     Examples:
         >>> found = cto.describe("model.mlpackage")
@@ -69,6 +72,7 @@ class Description:
     weights: tuple[Weight | LayerWeight, ...]
     forms: Mapping[str, int]
     abilities: Mapping[str, Ability]
+    quantized_before: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def stored_bytes(self) -> int:
@@ -88,6 +92,7 @@ class Description:
             "forms": dict(self.forms),
             "abilities": {name: {"possible": a.possible, "text": a.text} for name, a in self.abilities.items()},
             "weights": [_plain(weight) for weight in self.weights],
+            "quantized_before": dict(self.quantized_before),
         }
 
     def to_json(self) -> str:
@@ -130,7 +135,20 @@ def describe(path: str | Path) -> Description:
         weights,
         Counter(map(_form, weights)),
         dict(_abilities(model, kinds)),
+        quantized_before(found.weights()) if isinstance(found, Model) else {},
     )
+
+
+def quantized_before(weights: Iterable[Weight]) -> dict[str, int]:
+    """By the names of dense weights that had 4 bits or fewer before, how many columns shared a scale."""
+    found: dict[str, int] = {}
+    for weight in weights:
+        if not weight.compression and len(weight.shape) > 1 and weight.dtype in ("float16", "float32"):
+            columns = columns_of_a_scale(weight.dense())
+            weight.release()
+            if columns is not None:
+                found[weight.name] = columns
+    return found
 
 
 def _core_ai(model: Model) -> Description:

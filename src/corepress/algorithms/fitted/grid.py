@@ -11,6 +11,7 @@ from torch import Tensor
 
 from corepress.errors import ConfigError
 from corepress.weights.forms import Palettized, Quantized
+from corepress.weights.lattice import steps_of
 
 # Quantiles of the normal distribution, scaled to -1..1: 4 bits from QLoRA (arXiv 2305.14314, appendix E), 3 bits as
 # coremltools and bitsandbytes have them.
@@ -114,7 +115,7 @@ class Grid:
         """(rows, blocks, columns of a block) -> scales and zero points: (blocks, rows)."""
         low, high = self._ends(blocks.amin(2), blocks.amax(2))
         if importance is None:
-            scale, zero = self._scale(*self._shrunk(low, high, self.share))
+            scale, zero = self._scale(*self._shrunk(low, high, self.share), self._known(blocks))
         else:
             scale, zero = self._search(blocks, low, high, importance.reshape(-1, *blocks.shape[1:]))
         return scale.T.contiguous(), zero.T.contiguous()
@@ -136,7 +137,15 @@ class Grid:
         clipped = (high - low) * (1 - share) / 2
         return low + clipped, high - clipped
 
-    def _scale(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+    def _known(self, blocks: Tensor) -> Tensor | None:
+        """The steps that blocks lie on already, as they were quantized before, (rows, blocks); 0 where unknown."""
+        if not self.float_zero or self.per_tensor or self.share != 1:
+            return None
+        stored = np.dtype(np.float16 if self.scale_type is torch.float16 else np.float32)
+        steps = steps_of(numpy_of(blocks.flatten(0, 1)), stored, self.top)
+        return None if steps is None else torch.from_numpy(steps).to(blocks.device).reshape(blocks.shape[:2])
+
+    def _scale(self, low: Tensor, high: Tensor, known: Tensor | None = None) -> tuple[Tensor, Tensor]:
         # coremltools takes half the scale for a symmetric block without negative values, and clips its upper half.
         peak = torch.maximum(-low, high)
         flat = peak == 0
@@ -145,6 +154,7 @@ class Grid:
         else:
             span = 2 * peak if self.symmetric else high - low
             scale = span.masked_fill(flat, 2) / self.top
+            scale = scale if known is None else torch.where(known > 0, known, scale)
         if self.scale_type is torch.float16:
             scale = scale.half().clamp(min=2.0**-24, max=65504).float()
         middle = torch.full_like(scale, (self.top + 1) / 2)

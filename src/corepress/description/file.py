@@ -174,6 +174,7 @@ def _core_ai(model: Model) -> Description:
             "verify": with_library,
             "calibrate": Ability(True, "with the runtime of corepress"),
         },
+        quantized_before(weights),
     )
 
 

@@ -32,7 +32,7 @@ def told(blocks: Collection[int]) -> str:
 
 def lost(original: Model, result: Report) -> str:
     """The same of those that a compression has changed; empty if there are none."""
-    from corepress.description.file import quantized_before
+    from corepress.formats.mlprogram.before import quantized_before
 
     changed = {row.name for row in result.compressed if row.snr is None or row.snr < _KEPT}
     found = quantized_before(weight for weight in original.weights() if weight.name in changed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,11 @@ from corepress.formats.coreai.kept import KEY, from_metadata
 from corepress.formats.features import default_function, metadata_of
 from corepress.formats.kinds import NETWORKS, leaves, with_article
 from corepress.formats.mlprogram import Model, Weight
+from corepress.formats.mlprogram.before import quantized_before
 from corepress.formats.neural_network import LayerWeight
 from corepress.formats.package import bytes_on_disk
 from corepress.formats.read import Other, read
 from corepress.weights import worded_bits
-from corepress.weights.lattice import columns_of_a_scale
 
 _COREMLTOOLS = "com.github.apple.coremltools."
 _CREATE_ML = "com.apple.createml."
@@ -137,18 +137,6 @@ def describe(path: str | Path) -> Description:
         dict(_abilities(model, kinds)),
         quantized_before(found.weights()) if isinstance(found, Model) else {},
     )
-
-
-def quantized_before(weights: Iterable[Weight]) -> dict[str, int]:
-    """By the names of dense weights that had 4 bits or fewer before, how many columns shared a scale."""
-    found: dict[str, int] = {}
-    for weight in weights:
-        if not weight.compression and len(weight.shape) > 1 and weight.dtype in ("float16", "float32"):
-            columns = columns_of_a_scale(weight.dense())
-            weight.release()
-            if columns is not None:
-                found[weight.name] = columns
-    return found
 
 
 def _core_ai(model: Model) -> Description:

@@ -54,6 +54,8 @@ def steps_of(blocks: Array, stored: np.dtype[Any], most: int) -> Array | None:
 
 
 def _on_steps(blocks: Array, stored: np.dtype[Any], most: int = _STEPS) -> bool:
+    if not _steps(blocks[:_FEW_BLOCKS], stored, most)[1].all():  # most weights end here
+        return False
     steps, found = _steps(blocks, stored, most)
     told = int((steps > 0).sum())
     return bool(found.all()) and told > 0 and told >= min(_FEW_BLOCKS, len(blocks))

@@ -3,7 +3,7 @@
 - `model.py` is the `Model`: loaded, checked, copied, saved. The protobuf is the one truth, and is edited in place.
 - `program.py` is the graph view: nodes, what they read, who reads them; `edit` writes changes back.
 - `values.py` turns MIL values into arrays and back, `constexpr.py` compressed operations into the values of
-  `corepress.weights` and back, `weight.py` lists the weights of a model.
+  `corepress.weights` and back, `weight.py` lists the weights of a model, `before.py` those that were quantized before.
 
 What may be imported is what `formats` may. One more compressed operation: a reader in `_READERS` of `constexpr.py`, a
 writer beside it, its form in `_COMPRESSION` of `weight.py`, and a line in `tests/coreml/test_grid.py`.

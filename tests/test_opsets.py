@@ -70,7 +70,8 @@ def test_every_operation_can_be_carried_out() -> None:
 
     functions = {name for name, known in KNOWN.items() if known.group not in BY_INTERPRETER}
     assert functions == set(OPERATIONS)
-    assert set(KNOWN) - functions == {*CONTROL, *_READERS, *_SPARSE_VALUES, "const"}
+    # Core AI alone calls other functions.
+    assert set(KNOWN) - functions == {*CONTROL, *_READERS, *_SPARSE_VALUES, "const"} - {"invoke"}
 
 
 def test_a_function_stands_in_the_file_of_its_group() -> None:

@@ -64,7 +64,8 @@ def load(
         (1, 10)
     """
     asset = _as_asset(source)
-    if asset is not None and (device, precision, weights) == ("cpu", "as_is", "ahead_of_time") and not custom:
+    as_it_is = (device, precision) == ("cpu", "as_is") and weights in ("ahead_of_time", "streamed")
+    if asset is not None and as_it_is and not custom:
         return Asset(asset, function)
     if weights not in ("ahead_of_time", "on_the_fly", "streamed"):
         raise ConfigError(f'weights must be "ahead_of_time", "on_the_fly" or "streamed", not {weights!r}')
@@ -96,6 +97,11 @@ def interface(source: str | Path | Model | Networks, function: str | None = None
 def takes_custom(source: str | Path | Model | Networks) -> bool:
     """Whether functions of custom layers can be given for a model: for all but an ML program."""
     return _as_asset(source) is None and str(opened(source).spec.WhichOneof("Type")) != "mlProgram"
+
+
+def is_core_ai(source: Any) -> bool:
+    """Whether it is a Core AI model, or the path of one."""
+    return _as_asset(source) is not None
 
 
 def _as_asset(source: Any) -> str | Path | AssetModel | None:

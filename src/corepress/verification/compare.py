@@ -97,16 +97,15 @@ def verify(
     if data is None and samples < 1:
         raise ConfigError(f"samples must be at least 1, not {samples}")
     from corepress import runtime
-    from corepress.runtime.load import opened
+    from corepress.runtime.load import is_core_ai, opened
 
     original, compressed = opened(original), opened(compressed)
     _check_outputs(original, compressed, function)
 
     def load(source: Source) -> Runnable:
         functions = _custom_of(source, compressed if source is original else original, custom)
-        program = runtime.load(
-            source, device, precision=precision, function=function, weights="streamed", custom=functions
-        )
+        kept = "as_is" if is_core_ai(source) else precision  # so that Apple's own runtime is asked
+        program = runtime.load(source, device, precision=kept, function=function, weights="streamed", custom=functions)
         return _showing(program, stage)
 
     def inputs(program: Runnable) -> Iterable[Sample]:

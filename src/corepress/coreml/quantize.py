@@ -190,6 +190,8 @@ class Gptq(Quantize):
         dense = value.values if isinstance(value, Sparse) else value
         if not isinstance(dense, np.ndarray):
             return None
+        if config.dtype.floating or config.dtype.nbits not in (4, 8) or config.scale_dtype:  # it rounds to integers
+            return None
         block = None
         if config.granularity is Granularity.PER_BLOCK:
             if not isinstance(config.block_size, int):

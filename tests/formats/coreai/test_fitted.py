@@ -59,6 +59,27 @@ WAYS: dict[str, tuple[Callable[..., Any], Any, dict[str, Any]]] = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    "form",
+    [{"dtype": "int2"}, {"dtype": "fp8_e4m3fn"}, {"dtype": "fp4_e2m1fn"}, {"scale_dtype": "fp8_e8m0fnu"}],
+    ids=str,
+)
+@pytest.mark.parametrize("aware", [False, True])
+def test_forms_that_gptq_has_not_stay_what_was_asked_for(migrated: Path, form: dict[str, Any], aware: bool) -> None:
+    """They are made without samples, and that is said; none becomes integers of another width or scale."""
+    config = OptimizationConfig(OpLinearQuantizerConfig(**form))
+    plain = linear_quantize_weights(corepress.load(migrated), config)
+    found = calibrated.linear_quantize_weights(
+        migrated, config, images(0, 20), held_back=0, activation_aware_scale=aware
+    )
+    forms = [[weight.read() for weight in model.weights() if weight.compression] for model in (plain, found)]
+    assert len(forms[0]) == len(forms[1]) == len(found.unfitted) > 0
+    for one, other in zip(*forms, strict=True):
+        assert (one.data.dtype, one.bits, one.exponents) == (other.data.dtype, other.bits, other.exponents)
+        if not aware:
+            np.testing.assert_array_equal(one.decompress(), other.decompress())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", WAYS)
 def test_what_is_fitted_is_what_its_package_gets(name: str, migrated: Path, tmp_path: Path) -> None:

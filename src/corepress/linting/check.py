@@ -71,7 +71,7 @@ def _of_core_ai(model: Model, device: Device | None) -> Findings:
     everything = nodes(model.spec)
     weights = find_weights(model, everything)
     stored = outlines(weights)
-    found = [*of_core_ai(stored), *_in_functions(model, everything, weights, CORE_AI_RULES)]
+    found = [*of_core_ai(stored), *_in_functions(model, everything, weights, stored, CORE_AI_RULES)]
     items = ordered(item for item in found if item.rule.speaks_of(device))
     return Findings(str(model.path), CORE_AI.name, device, items, tuple(notes(weights, stored)))
 
@@ -101,14 +101,18 @@ def _in_program(model: Model, system: Target) -> Iterator[Finding]:
     weights = find_weights(model, everything)
     stored = outlines(weights)
     yield from of_weights(stored, system)
-    yield from _in_functions(model, everything, weights, PROGRAM_RULES | CONSTANT_RULES)
+    yield from _in_functions(model, everything, weights, stored, PROGRAM_RULES | CONSTANT_RULES)
 
 
 def _in_functions(
-    model: Model, everything: list[Node], weights: list[Weight], rules: Mapping[Rule, Find]
+    model: Model,
+    everything: list[Node],
+    weights: list[Weight],
+    stored: list[tuple[Weight, CompressedWeight]],
+    rules: Mapping[Rule, Find],
 ) -> Iterator[Finding]:
     forms: dict[str, list[CompressedWeight]] = {}
-    for weight, form in outlines(weights):
+    for weight, form in stored:
         forms.setdefault(weight.function, []).append(form)
     sizes: Counter[str] = Counter()
     for weight in weights:

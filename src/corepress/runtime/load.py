@@ -96,7 +96,7 @@ def interface(source: str | Path | Model | Networks, function: str | None = None
 
 def takes_custom(source: str | Path | Model | Networks) -> bool:
     """Whether functions of custom layers can be given for a model: for all but an ML program."""
-    return _as_asset(source) is None and str(opened(source).spec.WhichOneof("Type")) != "mlProgram"
+    return not is_core_ai(source) and str(opened(source).spec.WhichOneof("Type")) != "mlProgram"
 
 
 def is_core_ai(source: Any) -> bool:
@@ -116,7 +116,7 @@ def _as_asset(source: Any) -> str | Path | AssetModel | None:
 def opened(source: str | Path | Model | Networks) -> Any:
     """The model at a path, or that was given: who needs it more than once reads it once. (The path of a Core AI model
     stays a path: nothing but Apple's library reads one.)"""
-    return source if isinstance(source, Model | Networks) or _as_asset(source) is not None else read_model(source)
+    return source if isinstance(source, Model | Networks) or is_core_ai(source) else read_model(source)
 
 
 def _device(name: str) -> torch.device:

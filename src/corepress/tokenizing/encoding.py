@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from corepress.errors import ConfigError, DataError, FormatError, first_line, importing
+from corepress.errors import ConfigError, FormatError, first_line, importing
+from corepress.tokenizing.files import content_of
 
 # What a place without a word holds, by the names that vocabularies have for it.
 _PADDING = ("[PAD]", "<pad>", "<|pad|>", "<|endoftext|>", "</s>")
@@ -58,12 +59,7 @@ def _read(path: Path) -> Any:
     with importing("reading a tokenizer.json"):
         from tokenizers import Tokenizer
     file = path / "tokenizer.json" if path.is_dir() else path
-    try:
-        content = file.read_text("utf-8")
-    except FileNotFoundError as error:
-        raise DataError(f"{file}: no such file") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise FormatError(f"{file}: it can't be read as a text in UTF-8") from error
+    content = content_of(file)
     try:
         return Tokenizer.from_str(content)
     except Exception as error:  # the library raises nothing narrower

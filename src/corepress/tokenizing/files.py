@@ -20,15 +20,20 @@ def read_texts(paths: Iterable[str | Path]) -> list[str]:
     return [text for path in paths for text in _read(Path(path))]
 
 
-def _read(path: Path) -> list[str]:
-    if path.suffix.lower() not in (".txt", ".md", ".jsonl"):
-        raise FormatError(f"{path}: texts are read from .txt (one a line), .md (paragraphs) and .jsonl files")
+def content_of(path: Path, encoding: str = "utf-8") -> str:
+    """All of a file. DataError where it is missing, FormatError where it holds no text."""
     try:
-        content = path.read_text("utf-8-sig")
+        return path.read_text(encoding)
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file") from error
     except (OSError, UnicodeDecodeError) as error:
         raise FormatError(f"{path}: it can't be read as a text in UTF-8") from error
+
+
+def _read(path: Path) -> list[str]:
+    if path.suffix.lower() not in (".txt", ".md", ".jsonl"):
+        raise FormatError(f"{path}: texts are read from .txt (one a line), .md (paragraphs) and .jsonl files")
+    content = content_of(path, "utf-8-sig")
     if path.suffix.lower() == ".jsonl":
         parts = _of_json(path, content)
     elif path.suffix.lower() == ".md":

@@ -45,13 +45,12 @@ def gptq(
     `hessian`: (columns, columns) float32, see `hessian.Hessian`. Of a grouped convolution both may have an axis of
     groups before these, and what is said of a tensor is so of all groups together. `bits`: 1 to 8. `symmetric`: the
     zero point is the middle level, else wherever the range of a block wants it; with `float_zero` between levels, too.
-    `per_tensor`: all rows have the same
-    scale, which is stored for each. `block_size`: so many columns share a scale; None, all. `normal_float`: the levels
-    are quantiles of the normal distribution instead of evenly spaced, 3 or 4 bits. `by_activation`: the columns of the
-    largest inputs first. `static_blocks`: take the scales of blocks from the weight as given, not as it is when a block
-    is reached; by default with `by_activation`, which needs it. `scale_search`: of several scales those of least error
-    in each row, see `best_of`; six times the work. `keep`: bool, of the weight's shape, False for what is and stays
-    zero. `factor`: of this Hessian, if it is known already.
+    `per_tensor`: all rows have the same scale, which is stored for each. `block_size`: so many columns share a scale;
+    None, all. `normal_float`: the levels are quantiles of the normal distribution instead of evenly spaced, 3 or 4
+    bits. `by_activation`: the columns of the largest inputs first. `static_blocks`: take the scales of blocks from the
+    weight as given, not as it is when a block is reached; by default with `by_activation`, which needs it.
+    `scale_search`: of several scales those of least error in each row, see `best_of`; six times the work. `keep`: bool,
+    of the weight's shape, False for what is and stays zero. `factor`: of this Hessian, if it is known already.
 
     Gives uint8 levels (rows of all groups, columns) with scale and zero point (rows, blocks), or for a normal float
     indices into one palette under a scale; scales in float16 for a float16 weight, else in float32. Columns whose input

@@ -150,7 +150,7 @@ def operations(program: Any) -> list[Any]:
 
 def within(operation: Any) -> list[list[Any]]:
     """The operations of each block inside an operation."""
-    return [[inner.operation for inner in block.operations] for region in operation.regions for block in region.blocks]
+    return [operations for _, operations in blocks(operation)]
 
 
 def blocks(operation: Any) -> list[tuple[list[Any], list[Any]]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -9,29 +11,21 @@ from corepress.runtime.ops import reduction
 from corepress.runtime.registry import Ints, core_ai
 
 
-@core_ai("reduce_max")
-def reduce_max(x: Tensor, axes: Ints) -> Tensor:
-    return reduction.reduce_max(x, axes, True)
+def _keeping(reduce: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def reduced(x: Tensor, axes: Ints) -> Tensor:
+        return reduce(x, axes, True)
+
+    return reduced
 
 
-@core_ai("reduce_min")
-def reduce_min(x: Tensor, axes: Ints) -> Tensor:
-    return reduction.reduce_min(x, axes, True)
-
-
-@core_ai("reduce_mean")
-def reduce_mean(x: Tensor, axes: Ints) -> Tensor:
-    return reduction.reduce_mean(x, axes, True)
-
-
-@core_ai("reduce_sum")
-def reduce_sum(x: Tensor, axes: Ints) -> Tensor:
-    return reduction.reduce_sum(x, axes, True)
-
-
-@core_ai("reduce_product")
-def reduce_product(x: Tensor, axes: Ints) -> Tensor:
-    return reduction.reduce_prod(x, axes, True)
+for _name, _reduce in {
+    "reduce_max": reduction.reduce_max,
+    "reduce_mean": reduction.reduce_mean,
+    "reduce_min": reduction.reduce_min,
+    "reduce_product": reduction.reduce_prod,
+    "reduce_sum": reduction.reduce_sum,
+}.items():
+    core_ai(_name)(_keeping(_reduce))
 
 
 @core_ai("all")

@@ -94,15 +94,15 @@ def test_a_fit_to_the_samples_of_all_is_that_to_their_sum(functions) -> None:
     original = Statistics.add
 
     def add(self, vectors, *arguments):
-        seen.append((id(self), vectors.clone()))
+        seen.append((self, vectors.clone()))  # kept, or another one could get its id
         return original(self, vectors, *arguments)
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(Statistics, "add", add)
         calibrated.palettize_weights(functions, CONFIG, {"prefill": PREFILL, "decode": DECODE}, held_back=0)
     gathered: dict[int, list[np.ndarray]] = {}
-    for place, vectors in seen:
-        gathered.setdefault(place, []).append(vectors.numpy().reshape(-1, 64))
+    for statistics, vectors in seen:
+        gathered.setdefault(id(statistics), []).append(vectors.numpy().reshape(-1, 64))
     expected = np.concatenate([sample["x"] for sample in [*PREFILL, *DECODE]])
     assert any(len(own) == 240 and np.array_equal(np.concatenate(own), expected) for own in gathered.values())
     assert sorted(len(own) for own in gathered.values()) == [120, 120, 240]

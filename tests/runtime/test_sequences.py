@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+import corepress
 from corepress import runtime
 from corepress.errors import ConfigError
 from corepress.runtime.walk import outputs_in_steps, values_of, walk, what_if
@@ -130,13 +131,21 @@ def places(count: int) -> list[list[dict[str, np.ndarray]]]:
     return [[{"x": rng.normal(size=(1, 8)), "place": np.array([at])} for at in range(4)] for _ in range(count)]
 
 
-@pytest.mark.parametrize("kind", ["cache", "sum", "chain"])
+MADE = {"cache": decoder.package, "sum": decoder.summing, "chain": chained}
+
+
+@pytest.mark.parametrize("kind", ["cache", "sum", "chain", "sum, migrated", "cache, migrated"])
 def test_each_constant_meets_the_states_that_the_constants_before_it_make(kind, program, tmp_path) -> None:
-    """Beside brute force: for each product a run of the whole sequences with all products before it changed."""
-    sequences = decoder.sequences(2, length=7)
-    if kind != "cache":
-        made, sequences = (decoder.summing, texts(2, 7)) if kind == "sum" else (chained, places(2))
-        program = runtime.load(made(tmp_path), precision="float32")
+    """Beside brute force: for each product a run of the whole sequences with all products before it changed. (In what
+    is migrated, states are read before everything and written after everything.)"""
+    name, _, migrated = kind.partition(", ")
+    sequences = {"cache": decoder.sequences(2, length=7), "sum": texts(2, 7), "chain": places(2)}[name]
+    if migrated:
+        pytest.importorskip("coreai_torch")
+        corepress.migrate(MADE[name](tmp_path), tmp_path / "model.aimodel")
+        program = runtime.load(tmp_path / "model.aimodel", precision="float32")
+    elif name != "cache":
+        program = runtime.load(MADE[name](tmp_path), precision="float32")
     products, seen, changed = _products(program), {}, {}
 
     def visit(step, arguments):

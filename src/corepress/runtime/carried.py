@@ -27,6 +27,7 @@ from corepress.runtime import aside
 from corepress.runtime.aside import Store
 from corepress.runtime.executor import Run
 from corepress.runtime.plan import STATES, Block, Step
+from corepress.runtime.threaded import is_weight
 
 Values = dict[str, Any]
 
@@ -274,7 +275,7 @@ def in_turns(steps: Sequence[Step], held: Mapping[str, Any]) -> list[list[Step]]
     for step in steps:
         groups.append([step])
         name = step.arguments[STATES[step.kind]].name if step.kind in STATES else ""
-        if any(_is_weight(held[buffer]) for _, buffer in step.held):
+        if any(is_weight(held[buffer]) for _, buffer in step.held):
             reading.clear()
         elif step.kind == "read_state":
             reading.setdefault(name, len(groups) - 1)
@@ -283,10 +284,6 @@ def in_turns(steps: Sequence[Step], held: Mapping[str, Any]) -> list[list[Step]]
             groups[first:] = [[one for group in groups[first:] for one in group]]
             reading = {other: min(place, first) for other, place in reading.items()}
     return groups
-
-
-def _is_weight(value: Any) -> bool:
-    return not isinstance(value, Tensor) or sum(size > 1 for size in value.shape) > 1
 
 
 def going_on(pairs: Sequence[tuple[Run, Values]]) -> Iterator[tuple[Run, Values]]:

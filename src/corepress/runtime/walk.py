@@ -19,6 +19,7 @@ from corepress.runtime.program import Program
 from corepress.runtime.runnable import Observe, Runnable, State
 from corepress.runtime.samples import finite_tensors
 from corepress.runtime.stages.pipeline import Pipeline
+from corepress.runtime.threaded import written_at_once
 from corepress.sequences import Sample, like, steps_of
 
 # Called before each operation with the arguments that it has in each step of each sample; may return new values for
@@ -108,15 +109,16 @@ def walk(program: Program, samples: Samples, visit: Visit, *, originals: Samples
 def walking(program: Program, samples: Samples, *, originals: Samples | None = None) -> Walking:
     """A walk that waits at each operation, for those who take several programs with them: gives the operation and its
     arguments, in the samples and maybe in the originals, and is sent what a `visit` of `walk` returns."""
-    plan, held = program.module.plan, program.module.constants()
+    held = program.module.constants()
+    plan = written_at_once(program.module.plan, held)
     known = dict(held)
     store, given = Store(), list(samples)
-    pairs = _begin(program, held, given, store)
+    pairs = _begin(program, plan, held, given, store)
     streams = [pairs]
     if originals is not None:
         originals = list(originals)
         same = len(originals) == len(given) and all(one is other for one, other in zip(originals, given, strict=True))
-        streams.append(_begin(program, known, originals, store, pairs if same else ()))
+        streams.append(_begin(program, plan, known, originals, store, pairs if same else ()))
     changes: dict[str, Tensor] = {}
     for group in _groups(plan.steps, pairs):
         alone = group[0] if len(group) == 1 and group[0].function is not None else None
@@ -203,8 +205,9 @@ def what_if(program: Program, samples: Samples, names: Collection[str], visit: C
     It gets the name, and a function that tells what the program would answer, as `outputs_of` does, if the value were
     another; what came before is not computed again. Inputs of the program are values, too.
     """
-    plan, held = without_labels(program.module.plan), program.module.constants()
-    pairs = _begin(program, held, samples)
+    held = program.module.constants()
+    plan = written_at_once(without_labels(program.module.plan), held)
+    pairs = _begin(program, plan, held, samples)
 
     def answers(name: str, first: int, change: Callable[[Tensor], Tensor]) -> Iterator[Sequence[Any]]:
         for rest, values in going_on(pairs):
@@ -230,8 +233,9 @@ def what_if(program: Program, samples: Samples, names: Collection[str], visit: C
 @torch.no_grad()
 def values_of(program: Program, samples: Samples, names: Collection[str]) -> Iterator[tuple[str, list[Tensor]]]:
     """The values of these names that are computed outside of loops and branches, in order: in each step."""
-    plan = program.module.plan
-    pairs = _begin(program, program.module.constants(), samples, Store())
+    held = program.module.constants()
+    plan = written_at_once(program.module.plan, held)
+    pairs = _begin(program, plan, held, samples, Store())
     for group in _groups(plan.steps, pairs) if pairs else ():
         found: dict[str, list[Tensor]] = {}
         for run, own in pairs:
@@ -244,14 +248,18 @@ def values_of(program: Program, samples: Samples, names: Collection[str]) -> Ite
 
 
 def _begin(
-    program: Program, held: Mapping[str, Any], samples: Samples, store: Store | None = None, like: Pairs = ()
+    program: Program,
+    plan: Block,
+    held: Mapping[str, Any],
+    samples: Samples,
+    store: Store | None = None,
+    like: Pairs = (),
 ) -> list[tuple[Run, dict[str, Any]]]:
-    """A run for each step of each sample, with the values that it begins with.
+    """A run for each step of each sample through a plan of the program, with the values that it begins with.
 
     `store`: keeps their values. `like`: the runs of the same samples with the same constants, at their beginning.
     """
     pairs: list[tuple[Run, dict[str, Any]]] = []
-    plan = program.module.plan
     for number, sample in enumerate(samples):
         given = (program.tensors(_tensors(program, step, number)) for step in steps_of(sample))
         steps = [dict(zip(plan.inputs, own, strict=True)) for own in given]

@@ -123,16 +123,24 @@ def test_a_search_with_fitted_forms_chooses_what_it_does_for_the_package(migrate
 
 
 @pytest.mark.slow
-def test_a_decoder_is_fitted_to_sequences(tmp_path: Path) -> None:
-    """Better than without data on sequences that nothing learnt from, by Apple's runtime. (Its operations are not those
-    of the package, one by one, so that the numbers differ a little.)"""
-    corepress.migrate(summing(tmp_path), tmp_path / "dense.aimodel")
-    path = str(tmp_path / "dense.aimodel")
+def test_a_decoder_is_fitted_to_sequences_as_its_package_is(tmp_path: Path) -> None:
+    """It reads its state before everything and writes it after everything, where the package does so between layers:
+    the same integers all the same, under scales that differ by what float32 rounds. By Apple's runtime it is better
+    than without data on sequences that nothing learnt from."""
+    package, path = str(summing(tmp_path)), str(tmp_path / "dense.aimodel")
+    corepress.migrate(package, path)
     words = np.random.default_rng(0).integers(0, 10, (32, 6, 1, 1)).astype(np.int32)
     given = [[{"ids": word} for word in sequence] for sequence in words]
     config = OptimizationConfig(OpLinearQuantizerConfig(dtype="int4", weight_threshold=0))
     plain = linear_quantize_weights(path, config).save(tmp_path / "plain.aimodel")
-    fitted = calibrated.linear_quantize_weights(path, config, given[:20]).save(tmp_path / "fitted.aimodel")
+    found = [calibrated.linear_quantize_weights(one, config, given[:20], held_back=0) for one in (package, path)]
+    forms = [[weight.read() for weight in one.weights() if weight.compression] for one in found]
+    forms = [sorted(own, key=lambda form: (form.shape, form.data.tobytes())) for own in forms]
+    assert len(forms[0]) == len(forms[1]) == 4
+    for one, other in zip(*forms, strict=True):
+        assert np.array_equal(one.data, other.data)
+        np.testing.assert_allclose(one.scale, other.scale, rtol=1e-4)
+    fitted = found[1].save(tmp_path / "fitted.aimodel")
     before, after = (corepress.verify(path, model.path, given[20:]).worst.snr for model in (plain, fitted))
     assert after > before + 10
 

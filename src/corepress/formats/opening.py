@@ -38,12 +38,3 @@ def load(path: str | Path | os.PathLike[str]) -> Model:
         assert found.package is not None  # it was read from a path
         raise UnsupportedError(f"{found.package.root}: {refusal(found.spec)}")
     return found
-
-
-def needs_package(model: Model) -> None:
-    """An UnsupportedError for a Core AI model, in which only constants are replaced."""
-    if model.core_ai:
-        raise UnsupportedError(
-            f"{model.path}: corepress replaces the weights of a Core AI model, and puts no operations into it, so that "
-            "its activations stay as they are: quantize those of the package that it was made of, and migrate that"
-        )

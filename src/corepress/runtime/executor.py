@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from typing import Any
 
@@ -166,9 +167,12 @@ class Run:
         return self.block(block, values | given)
 
     def invoke(self, step: Step, values: Values) -> Sequence[Any]:
-        """Run another function, which knows no values but those that it is given."""
+        """Run another function, which knows no values but those that it is given, and whose own nobody asked for: they
+        may have the same names."""
         [block] = step.blocks
-        return self.inner(block, self.value(step.arguments["values"], values), {})
+        unseen = copy.copy(self)
+        unseen.observe = None
+        return unseen.inner(block, self.value(step.arguments["values"], values), {})
 
     def read_state(self, step: Step, values: Values) -> Sequence[Any]:
         return (self.read(step.arguments["input"].name),)

@@ -84,6 +84,14 @@ def load(
     return load_pipeline(model, model.spec, place, Precision(precision), weights, custom)
 
 
+def observable(model: Model, device: str, function: str | None = None) -> Runnable:
+    """A model as it is, by our runtime, which shows values on the way: Apple's, which runs Core AI models, does not."""
+    if not model.core_ai:
+        return load(model, device, function=function)
+    precise = Precision("as_is", signed=True)
+    return load_program(model, model.spec, _device(device), precise, function, "ahead_of_time")
+
+
 def interface(source: str | Path | Model | Networks, function: str | None = None) -> Interface:
     """The inputs, outputs and states of a model, or of one of its functions, without loading its weights."""
     if (asset := _as_asset(source)) is not None:

@@ -13,7 +13,6 @@ from corepress.formats.handed import Files, Handed, handed, opened
 from corepress.formats.kinds import leaves
 from corepress.formats.mlprogram import Model
 from corepress.formats.neural_network import Model as Networks
-from corepress.formats.opening import needs_package
 from corepress.neural_network.interop import as_model as network_of
 from corepress.peer import is_mlmodel
 from corepress.refining.options import at_last
@@ -155,8 +154,6 @@ def search(
     how = None if refine is None else at_last(refine, function)
     source = _opened(model)
     if isinstance(source, Model):
-        if activations:
-            needs_package(source)
         # Ranges of activations are learnt from samples, too.
         fits = method == "fitted" or activations or how is not None
         split = split_of(source, data, test_data, function, fits=fits)

@@ -25,7 +25,6 @@ from corepress.coreml import (
     palettize_weights,
     prune_weights,
 )
-from corepress.coreml.experimental import OpActivationLinearQuantizerConfig, linear_quantize_activations
 from corepress.errors import ConfigError, FormatError, MissingDependencyError, OutputError, UnsupportedError
 from corepress.formats.coreai import library
 from corepress.formats.mlprogram import Model
@@ -306,10 +305,7 @@ def test_masks_that_there_is_no_form_for(tmp_path: Path) -> None:
 
 def test_what_concerns_packages_only_is_one_sentence(tmp_path: Path) -> None:
     path = layer(tmp_path / "dense.aimodel")
-    samples = [{"x": np.eye(COLUMNS, dtype=np.float16)}]
     config = OptimizationConfig(OpPalettizerConfig(nbits=4, weight_threshold=0))
-    with pytest.raises(UnsupportedError, match=r"puts no operations into it.*migrate that"):
-        linear_quantize_activations(path, OptimizationConfig(OpActivationLinearQuantizerConfig()), samples)
     with pytest.raises(UnsupportedError, match="only packages can be rotated"):
         corepress.coreml.rotate(path)
     with pytest.raises(UnsupportedError, match="a Core AI model already"):
@@ -378,8 +374,6 @@ def test_a_search_knows_what_outputs_depend_on(tmp_path: Path) -> None:
     assert not any("no output depends on" in note for note in found.notes)
     saved = found.model.save(tmp_path / "small.aimodel")
     assert the_weight(saved).compression and the_weight(saved).bits_per_weight <= 4
-    with pytest.raises(UnsupportedError, match="quantize those of the package"):
-        corepress.search(path, samples, bits=4, activations=True)
 
 
 def test_what_is_not_saved_runs_as_well(tmp_path: Path) -> None:

@@ -20,9 +20,9 @@ def runnable(model: Model, function: str | None, device: str) -> tuple[Runnable,
     """The model ready to run, and the names of the functions that run: that of each stage of a pipeline, as nodes and
     weights have it."""
     with importing("calibration, which runs the model,"):
-        from corepress.runtime import load
+        from corepress.runtime.load import observable
         from corepress.runtime.walk import each_program
-    program = load(model, device, function=function)
+    program = observable(model, device, function)
     return program, [name for name, _, _ in each_program(program, [])]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from corepress.coreml.activations.patterns import CORE, Chosen, Types, gets_pair, name_of, type_of
+from corepress.coreml.activations.patterns import Chosen, Types, activations, gets_pair, name_of, type_of
 from corepress.coreml.op_configs import OpLinearQuantizerConfig
 from corepress.coreml.rewrite import fresh
 from corepress.formats.dtypes import BY_MIL, BY_NAME, DType
@@ -116,15 +116,18 @@ def write(
         output = node.op.outputs[0]
         chosen = parameters_of(output.name, output.type, config)
         behind[node] = writer.after(node, chosen), chosen
+    wanting = {
+        (reading.reader, reading.argument): config for node, config in before.items() for reading in activations(node)
+    }
     for node in nodes:
         for entry in node.op.inputs:
             for operand, binding in zip(node.operands[entry.key], entry.value.arguments, strict=True):
                 source, held = binding.name, None
                 if operand.node in behind and operand.output == 0 and node not in exceptions:
                     source, held = behind[operand.node]
-                if node in before and entry.key in CORE[node.type] and gets_pair(operand):
+                if (node, entry.key) in wanting and gets_pair(operand):
                     kind = type_of(operand, inputs)
-                    wanted = parameters_of(name_of(operand), kind, before[node])
+                    wanted = parameters_of(name_of(operand), kind, wanting[node, entry.key])
                     if wanted != held:
                         source = writer.before(node, source, kind, wanted)
                 if source != binding.name:

@@ -14,8 +14,8 @@ from typing import Any
 from corepress.coreml.activations.observers import Fixed, Observer
 from corepress.coreml.activations.pairs import Limits, write
 from corepress.coreml.activations.patterns import (
-    CORE,
     Chosen,
+    activations,
     after,
     before,
     concat_groups,
@@ -59,8 +59,7 @@ class Part:
         shared = set().union(*self.groups)
         found: dict[str, tuple[OpLinearQuantizerConfig, DType]] = {}
         for node, config in self.chosen.items():
-            for argument in CORE[node.type]:
-                operand = node.operands[argument][0]
+            for _, _, operand in activations(node):
                 kind = BY_MIL[type_of(operand, self.inputs).tensorType.dataType]
                 found.setdefault(name_of(operand), (config, kind))
         for node, config in after(self.chosen).items():
@@ -160,5 +159,5 @@ def parts_of(model: Model, config: OptimizationConfig) -> Iterator[Part]:
 
 def _values(chosen: Chosen) -> set[str]:
     """The names of all values that get a pair."""
-    read = {name_of(node.operands[argument][0]) for node in chosen for argument in CORE[node.type]}
+    read = {name_of(reading.operand) for node in chosen for reading in activations(node)}
     return read | {str(node.op.outputs[0].name) for node in after(chosen)}

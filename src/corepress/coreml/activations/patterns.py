@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 from corepress.coreml.op_configs import OpLinearQuantizerConfig
+from corepress.formats.coreai.view import OWN_NAME
 from corepress.formats.dtypes import BY_MIL
 from corepress.formats.mlprogram.program import Node, Operand
 
@@ -18,9 +19,37 @@ ACTIVATIONS = frozenset({"relu", "relu6", "clip", "leaky_relu", "sigmoid", "sigm
 # What only moves numbers: an activation function behind it may as well be computed before it.
 MOVES = frozenset({"reshape", "transpose", "expand_dims", "squeeze", "pad"})
 _FLOATS = ("float16", "float32")
+# Of those, what works on windows: in Core AI another operation pads for it.
+_WINDOWS = frozenset({"conv", "avg_pool", "max_pool"})
 
 Chosen = dict[Node, OpLinearQuantizerConfig]
 Types = dict[str, Any]
+
+
+class Reading(NamedTuple):
+    """Where an operation gets an activation from: which operation reads it, as which argument, and what it is."""
+
+    reader: Node
+    argument: str
+    operand: Operand
+
+
+def activations(node: Node) -> Iterator[Reading]:
+    """Of an operation of `CORE` what it works on."""
+    for argument in CORE[node.type]:
+        operand = node.operand(argument)
+        if operand is not None:
+            padded = operand.node if operand.node is not None and _pads_for(operand.node) is node else None
+            inner = padded.operand("x") if padded is not None else None
+            yield Reading(node, argument, operand) if padded is None or inner is None else Reading(padded, "x", inner)
+
+
+def _pads_for(node: Node) -> Node | None:
+    """Of a `pad` of Core AI the operation that it is a part of; None for anything else."""
+    if node.type != "pad" or node.operand(OWN_NAME) is None or len(node.uses) != 1:
+        return None
+    [use] = node.uses
+    return use.node if use.node is not None and use.node.type in _WINDOWS else None
 
 
 def input_types(function: Any) -> Types:
@@ -75,8 +104,9 @@ def before(
     for node in nodes:
         if node.type not in CORE:
             continue
-        operands = [node.operand(argument) for argument in CORE[node.type]]
-        if all(o is not None and _is_activation(o, inputs) and usable(name_of(o)) for o in operands):
+        operands = [reading.operand for reading in activations(node)]
+        known = len(operands) == len(CORE[node.type])
+        if known and all(_is_activation(o, inputs) and usable(name_of(o)) for o in operands):
             config = config_for(node)
             if config is not None:
                 found[node] = config
@@ -136,7 +166,7 @@ def spared(view: Iterable[Node], exceptions: Collection[str]) -> set[Node]:
 
 def _readers(node: Node, chosen: Chosen) -> list[Node]:
     """The operations that read a result, those that are chosen themselves at the end."""
-    readers = list(dict.fromkeys(use.node for use in node.uses if use.node is not None))
+    readers = list(dict.fromkeys(_pads_for(use.node) or use.node for use in node.uses if use.node is not None))
     return sorted(readers, key=lambda reader: reader in chosen)
 
 

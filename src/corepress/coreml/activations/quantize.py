@@ -22,7 +22,6 @@ from corepress.errors import ConfigError, Missed
 from corepress.fields import warn_or_raise
 from corepress.formats.mlprogram import Model
 from corepress.formats.mlprogram.program import nodes
-from corepress.formats.opening import needs_package
 from corepress.sequences import Sample
 
 if TYPE_CHECKING:
@@ -144,7 +143,6 @@ def quantized(
     `min_snr` and `min_cosine`; for `always` and `value_of` see `exceptions.find`. `compress`: what is done to the
     weights first, but after channels are equalized.
     """
-    needs_package(model)
     config = check_kinds(config, "linear_quantize_activations", OpLinearQuantizerConfig)
     for op_config in config.configs():
         assert isinstance(op_config, OpLinearQuantizerConfig)

@@ -272,6 +272,26 @@ def inserting(operation: Any) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def behind(value: Any) -> Iterator[None]:
+    """New operations are put behind what gives a value, so that all that reads it can read them."""
+    ir, maker = _ir(), owner(value)
+    if maker is None:
+        block = ir.BlockArgument(value).owner
+        with block.owner.context, block.owner.location, ir.InsertionPoint.at_block_begin(block):
+            yield
+    else:
+        with maker.context, maker.location, ir.InsertionPoint.after(maker):
+            yield
+
+
+def reread(operation: Any, value: Any, other: Any) -> None:
+    """Let an operation read `other` wherever it reads `value`."""
+    for index, operand in enumerate(operation.operands):
+        if operand == value:
+            operation.operands[index] = other
+
+
 def replace(operation: Any, value: Any) -> None:
     """Let everything that reads what `operation` gives read `value` instead, and remove it, with what only it reads."""
     operation.results[0].replace_all_uses_with(value)

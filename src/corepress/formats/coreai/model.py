@@ -16,6 +16,7 @@ from corepress.formats.atomic import Kind, replacing
 from corepress.formats.blobs import BlobRecord, PendingBlob
 from corepress.formats.coreai import library
 from corepress.formats.coreai.asset import ASSET, HASH, METADATA, PROGRAM, metadata
+from corepress.formats.coreai.inserting import insert, pairs
 from corepress.formats.coreai.kept import Kept, from_metadata
 from corepress.formats.coreai.reading import CONSTANTS
 from corepress.formats.coreai.view import View, view_of
@@ -40,7 +41,8 @@ class AssetPackage(Package):
 class AssetModel(Model):
     """A `.aimodel` as a `Model`: its program seen as an ML program, in which weights are compressed.
 
-    Only constants change. `save` puts them into a copy of Core AI's own program, and leaves all else as it is.
+    Constants change, and pairs of `quantize` and `dequantize` are put in. `save` puts them into a copy of Core AI's own
+    program, and leaves all else as it is.
     """
 
     core_ai = True
@@ -119,7 +121,7 @@ class AssetModel(Model):
     @property
     def is_saved(self) -> bool:
         """Whether the model on disk, from which it was read, is the same."""
-        return not self._changed_weights()
+        return not (self._changed_weights() or pairs(self.spec, self._view))
 
     def size(self) -> int:
         """Bytes of all files; of a model that is not saved yet what they will be, but for what describes constants."""
@@ -133,10 +135,12 @@ class AssetModel(Model):
         return storable(form)
 
     def save(self, path: str | Path, *, overwrite: bool | None = None) -> AssetModel:
-        """See `Model.save`; all that is no constant stays as it is, and the metadata, too."""
+        """See `Model.save`; all else stays as it is, and the metadata, too."""
         destination = Path(path)
         program = copy.deepcopy(self._program)
         places = library.operations(program)
+        if pairs(self.spec, self._view):
+            insert(self.spec, view_of(program), self)
         changed = self._changed_weights()
         with replacing(destination, ASSET, overwrite=overwrite, sources=self._sources()) as partial:
             for weight in changed:

@@ -50,12 +50,15 @@ _SOURCE = re.compile(r'identifiers = \["([^"]+)"')
 @dataclass
 class View:
     """`spec`: the message `Model`. `constants`: what it refers to. `places`: by function and output, the number of the
-    operation that makes a weight. `interfaces`: of the functions that are called from outside."""
+    operation that makes a weight. `interfaces`: of the functions that are called from outside. `values`: those of the
+    program, by function and name; `operations`: what reads for the one that gives such a value."""
 
     spec: Any
     interfaces: dict[str, Interface] = field(default_factory=dict)
     constants: Constants = field(default_factory=Constants)
     places: dict[tuple[str, str], int] = field(default_factory=dict)
+    values: dict[tuple[str, str], Any] = field(default_factory=dict)
+    operations: dict[tuple[str, str], Any] = field(default_factory=dict)
 
 
 def view_of(program: Any) -> View:
@@ -107,6 +110,8 @@ class _Function:
             free = source not in self.taken
             self._name(operation, source if free else f"{source}_{words(operation.name).type}")
         self._fill(block, operations, 0)
+        # Of a product and its sum with a bias, which have the same name, the latter.
+        self.view.values.update({(self.function, name): value for value, name in self.values.items()})
 
     def _fill(self, block: Any, operations: list[Any], depth: int) -> None:
         if depth > MAX_DEPTH:
@@ -175,6 +180,7 @@ class _Function:
             made.inputs.add(key=argument).value.arguments.add().value.CopyFrom(string_value(text))
         for value in _results(operation):
             _set_type(made.outputs.add(name=self.values[value]).type, value)
+            self.view.operations.setdefault((self.function, self.values[value]), operation)
         for values, inner in library.blocks(operation) if known.type in _CONTROL else ():
             block = made.blocks.add()
             self._take(block, dict.fromkeys(values, f"{self.names[operation]}_value"))
@@ -256,7 +262,7 @@ def _combination(operation: Any) -> str:
 
 def _set_type(kind: Any, value: Any) -> None:
     found = library.tensor(value.type)
-    if found is not None and found.dtype is not None and found.is_fixed:
+    if found is not None and found.dtype is not None:
         set_tensor_type(kind, found.dtype, found.shape)
 
 

@@ -127,13 +127,17 @@ def typed_value(dtype: DType, shape: Sequence[int]) -> Any:
 
 
 def set_tensor_type(kind: Any, dtype: DType, shape: Sequence[int]) -> None:
-    """Make `kind` (a `ValueType`) the type of a tensor."""
+    """Make `kind` (a `ValueType`) the type of a tensor; a size below 0 is not fixed."""
     tensor = kind.tensorType
     tensor.dataType = dtype.mil
     if shape:
         tensor.rank = len(shape)
     for size in shape:
-        tensor.dimensions.add().constant.size = size
+        dimension = tensor.dimensions.add()
+        if size < 0:
+            dimension.unknown = b""
+        else:
+            dimension.constant.size = size
 
 
 def immediate_value(array: Array, bits: int | None = None, dtype: DType | None = None) -> Any:

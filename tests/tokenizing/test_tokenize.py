@@ -11,6 +11,7 @@ import pytest
 import corepress
 from corepress.errors import ConfigError, DataError
 from corepress.runtime import load
+from corepress.runtime.domains import domains
 from corepress.runtime.samples import read_samples, write_samples
 from tests import decoder, minilm
 from tests.tokenizing.packages import LENGTH, reader, text, tokenizer
@@ -196,3 +197,18 @@ def test_samples_of_a_real_encoder_are_those_of_transformers(tmp_path: Path) -> 
         found = corepress.tokenize(path, texts, given)
         for ours, name in (("ids", "input_ids"), ("mask", "attention_mask")):
             assert np.array_equal(np.concatenate([sample[ours] for sample in found]), expected[name])
+
+
+def test_a_core_ai_model_gets_the_samples_of_the_package_that_it_was_made_of(stateful: Path, tmp_path: Path) -> None:
+    """Its program keeps tokens within their table, by a remainder, before it looks them up."""
+    pytest.importorskip("coreai_torch")
+    corepress.migrate(stateful, tmp_path / "model.aimodel")
+    given = [text(*range(1, 40))], letters
+    package, asset = (corepress.tokenize(path, *given, length=12) for path in (stateful, tmp_path / "model.aimodel"))
+    assert len(package) == len(asset) > 0
+    for one, other in zip(package, asset, strict=True):
+        for own, theirs in zip(one, other, strict=True):
+            assert own.keys() == theirs.keys()
+            assert all(np.array_equal(own[name], theirs[name]) for name in own)
+    # Whoever makes random inputs knows of the table, too, also where Apple's runtime runs the model.
+    assert domains(load(tmp_path / "model.aimodel"))["ids"] == domains(load(stateful))["ids"]

@@ -21,6 +21,7 @@ from corepress.errors import ConfigError, FormatError, UnsupportedError, first_l
 from corepress.formats.coreai.kept import Kept, from_metadata, own_metadata
 from corepress.formats.coreai.library import check
 from corepress.formats.coreai.model import AssetModel
+from corepress.formats.coreai.model import load as read_model
 from corepress.formats.features import Feature, Interface
 from corepress.runtime.ops.classify import classify
 from corepress.runtime.runnable import Observe, State, given_state, in_steps
@@ -45,6 +46,7 @@ class Asset:
             from coreai.authoring import AIModelAsset
             from coreai.runtime import NDArray
         self._array = NDArray
+        self._source = source
         self.path = path = Path(source.path if isinstance(source, AssetModel) else source)
         lies = path
         if isinstance(source, AssetModel) and not source.is_saved:
@@ -74,6 +76,10 @@ class Asset:
     def close(self) -> None:
         """Let go of the model, its thread and its files; what nobody holds any more closes by itself."""
         self._closing()
+
+    def opened(self) -> AssetModel:
+        """The model as it was given, or read again."""
+        return self._source if isinstance(self._source, AssetModel) else read_model(self.path)
 
     def make_state(self) -> State:
         """The states, all zero, to be passed to every `predict` of one sequence."""

@@ -7,7 +7,8 @@ kind of such operations is a function of `_READERS`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -16,11 +17,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from corepress.errors import CorepressError
 from corepress.formats.features import Feature
 from corepress.formats.neural_network.constants import MOVING
 from corepress.opsets import KNOWN
+from corepress.runtime.assets import Asset
 from corepress.runtime.plan import Computed, Held, Step
-from corepress.runtime.program import Program
+from corepress.runtime.precision import Precision
+from corepress.runtime.program import Program, load_program
 from corepress.runtime.runnable import Runnable
 from corepress.runtime.stages.pipeline import Pipeline
 from corepress.runtime.streamed import Streamed
@@ -43,10 +47,12 @@ class Domain:
 
 @dataclass(frozen=True)
 class _Origin:
-    """A value that is the input `feature`, moved, with `shift` added."""
+    """A value that is the input `feature`, moved, with `shift` added; or, where `whole`, as many times a number as go
+    into it, which, taken off it, leave the remainder: so Core AI keeps indices within their table."""
 
     feature: str
     shift: float = 0
+    whole: bool = False
 
 
 # Operations of ML programs, layers and first steps of networks that only move the numbers of their first argument.
@@ -73,9 +79,18 @@ def domains(model: Runnable) -> dict[str, Domain]:
             read = domains(stage)
             found |= {name: read[name] for name in read if name not in computed and name not in found}
             computed |= {feature.name for feature in stage.interface.outputs}
+    elif isinstance(model, Asset):
+        with suppress(CorepressError):  # an operation that our runtime does not know
+            found = _of_program(_as_program(model))
     elif isinstance(model, Program):
         found = _of_program(model)
     return {feature.name: found[feature.name] for feature in model.interface.inputs if feature.name in found}
+
+
+def _as_program(asset: Asset) -> Program:
+    """A Core AI model as our runtime has it, which knows its operations; large weights are not read."""
+    model, precise = asset.opened(), Precision("as_is", signed=True)
+    return load_program(model, model.spec, torch.device("cpu"), precise, asset.function, "streamed")
 
 
 def looks_like_picture(feature: Feature) -> bool:
@@ -114,6 +129,8 @@ def _named_mask(feature: Feature) -> bool:
 
 def _moved(step: Step, origins: Mapping[str, _Origin], held: Mapping[str, Any]) -> _Origin | None:
     """What the outputs of a step are, if they are an input."""
+    if step.kind in ("floor_div", "mul", "sub"):
+        return _remainder(step, origins, held)
     if step.kind in _MOVING:
         return next((origin for argument in step.arguments.values() for origin in _origins(argument, origins)), None)
     if step.kind == "add":
@@ -129,9 +146,20 @@ def _moved(step: Step, origins: Mapping[str, _Origin], held: Mapping[str, Any]) 
     return None
 
 
-def _origins(argument: Any, origins: Mapping[str, _Origin]) -> Iterator[_Origin]:
+def _remainder(step: Step, origins: Mapping[str, _Origin], held: Mapping[str, Any]) -> _Origin | None:
+    """Of x - (x // n) * n, which is x within a table of n rows, the three steps."""
+    origin = next(_origins(step.arguments.get("x"), origins, whole=step.kind == "mul"), None)
+    if origin is None:
+        return None
+    if step.kind == "sub":
+        taken = next(_origins(step.arguments.get("y"), origins, whole=True), None)
+        return origin if taken == replace(origin, whole=True) else None
+    return replace(origin, whole=True)
+
+
+def _origins(argument: Any, origins: Mapping[str, _Origin], *, whole: bool = False) -> Iterator[_Origin]:
     for item in argument if isinstance(argument, list) else [argument]:
-        if isinstance(item, Computed) and item.name in origins:
+        if isinstance(item, Computed) and item.name in origins and origins[item.name].whole is whole:
             yield origins[item.name]
 
 

@@ -140,11 +140,15 @@ class Planner:
 
     def function(self, nodes: Sequence[Node], proto: Any) -> Block:
         """Plan a function of `nodes`, whose message is `proto`."""
-        if self.on_the_fly:
-            self._dense.update(self._read_dense(nodes, proto))
-        plan = self.block(nodes, proto)
+        plan = self._own(nodes, proto)
         _mark_updates(plan.steps)
         return plan
+
+    def _own(self, nodes: Sequence[Node], proto: Any) -> Block:
+        """Plan the block of a whole function."""
+        if self.on_the_fly:
+            self._dense.update(self._read_dense(nodes, proto))
+        return self.block(nodes, proto)
 
     def _read_dense(self, nodes: Sequence[Node], proto: Any) -> Iterator[int]:
         """The ids of the constants that something reads in another way than as the weight of a product."""
@@ -217,9 +221,10 @@ class Planner:
             raise FormatError(f"{node}: there is no function {name!r}")
         [found] = chosen.value.block_specializations
         inner = Planner(self.model, self.precision)
+        inner.on_the_fly, inner.stream_to = self.on_the_fly, self.stream_to
         # Values of different functions may have the same names.
         inner.held, inner.depth = self.held, self.depth + 1
-        return inner.block(block_nodes(node.function._replace(name=name), found.value), found.value)
+        return inner._own(block_nodes(node.function._replace(name=name), found.value), found.value)
 
     def _arguments(self, node: Node, known: Operation | None) -> dict[str, Any]:
         """The arguments of an operation, each in its form; those of control flow (`known` is None) as they are."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import ml_dtypes  # noqa: F401 - NumPy knows its types by name
 import numpy as np
 import pytest
 import torch
@@ -29,6 +32,13 @@ def integers(scales=(32, 3), bits=4, dtype="i1", offset=None):
     return Quantized(RNG.integers(low, high, (32, 48)).astype(dtype), scale, offset, bits)
 
 
+def floating(kind: str, exponents=False):
+    bits = int(kind[5])
+    found = RNG.normal(size=(32, 48)).clip(-3, 3).astype(kind)
+    scale = 2.0 ** RNG.integers(-3, 3, (32, 3)) if exponents else RNG.random((32, 3)) + 0.1
+    return Quantized(found, scale.astype("f2"), None, bits, exponents)
+
+
 MASK = np.random.default_rng(1).random((32, 48)) > 0.5
 PAIRS = np.repeat(MASK[:, ::2], 2, 1)
 FORMS = {
@@ -49,6 +59,11 @@ FORMS = {
     "blocks": integers(),
     "per channel": integers((1, 48), 8, "u1", RNG.integers(0, 255, (1, 48)).astype("u1")),
     "a float offset": integers((32, 3), 4, "u1", RNG.random((32, 3)).astype("f2")),
+    "fp8": floating("float8_e4m3fn"),
+    "fp8 with a wide range": floating("float8_e5m2"),
+    "fp4": floating("float4_e2m1fn"),
+    "microscaling": floating("float4_e2m1fn", exponents=True),
+    "int8 under powers of two": replace(integers(bits=8), scale=np.full((32, 3), 0.25, "f2"), exponents=True),
     "sparse": Sparse(MASK, RNG.normal(size=(32, 48)).astype("f2")),
     "sparse tables": Sparse(MASK, tables()),
     "sparse vectors": Sparse(PAIRS, tables((2, 1), 16, 2, 1)),
@@ -66,6 +81,7 @@ def test_the_start_is_what_was_stored(name, toward):
     stored = module.stored()
     assert type(stored) is type(form)
     assert (stored.shape, stored.dtype, stored.nbytes) == (form.shape, form.dtype, form.nbytes)
+    assert getattr(stored, "exponents", False) == getattr(form, "exponents", False)
     np.testing.assert_array_equal(decompress(stored), decompress(form))
 
 

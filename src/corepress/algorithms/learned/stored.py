@@ -92,6 +92,65 @@ class LearnedNumbers(Learned):
         return found
 
 
+class Kept(Learned):
+    """Numbers that stay as they are, such as scales that are powers of two: a step of one doubles a block."""
+
+    def __init__(self, value: Array):
+        super().__init__()
+        self.value = value
+        self.numbers: Tensor
+        self.register_buffer("numbers", _tensor(value))
+
+    @property
+    def latent(self) -> list[nn.Parameter]:
+        return []
+
+    def forward(self) -> Tensor:
+        return self.numbers
+
+    def stored(self) -> Array:
+        return self.value
+
+
+class LearnedLevels(Learned):
+    """Floating point of 4 or 8 bits: its numbers lie the closer the smaller they are, so that places among them learn.
+
+    `wanted`: the numbers that stand behind those that are stored.
+    """
+
+    def __init__(self, value: Array, wanted: Array | None):
+        super().__init__()
+        self.dtype = value.dtype
+        found = np.arange(1 << 8 if value.dtype.name.startswith("float8") else 1 << 4, dtype=np.uint8).view(value.dtype)
+        levels = np.unique(found.astype(np.float32))
+        levels = levels[np.isfinite(levels)]
+        self.levels: Tensor
+        self.gaps: Tensor
+        self.register_buffer("levels", torch.from_numpy(levels))
+        self.register_buffer("gaps", torch.from_numpy(np.gradient(levels)))
+        start = np.searchsorted(levels, value.astype(np.float32)).astype(np.float32)
+        if wanted is not None:
+            places = np.interp(wanted, levels, np.arange(len(levels))).astype(np.float32)
+            start += (places - start).clip(-_INSIDE / 2, _INSIDE / 2)
+        self.places = nn.Parameter(torch.from_numpy(start))
+
+    @property
+    def latent(self) -> list[nn.Parameter]:
+        return [self.places]
+
+    def forward(self) -> Tensor:
+        taken = self._taken()
+        # No other value, but its derivative: a step leads to the next number.
+        return self.levels[taken] + (self.places - self.places.detach()) * self.gaps[taken]
+
+    def stored(self) -> Array:
+        found: Array = self.levels[self._taken()].cpu().numpy().astype(self.dtype)
+        return found
+
+    def _taken(self) -> Tensor:
+        return self.places.detach().round().long().clamp(0, len(self.levels) - 1)
+
+
 class LearnedTables(Learned):
     """Indices into look-up tables: each vector of the weight takes the entry that its latent vector is nearest to."""
 
@@ -159,7 +218,8 @@ class LearnedIntegers(Learned):
         self.value = value
         scale = _tensor(value.scale)
         # In steps of each scale itself.
-        self.scale = LearnedNumbers(value.scale, scale.abs().clamp_min(1e-12))
+        steps = scale.abs().clamp_min(1e-12)
+        self.scale: Learned = Kept(value.scale) if value.exponents else LearnedNumbers(value.scale, steps)
         floating = value.offset is not None and value.offset.dtype.kind == "f"
         self.offset = LearnedNumbers(value.offset, torch.ones(())) if floating and value.offset is not None else None
         zero = torch.zeros(()) if value.offset is None else _tensor(value.offset)
@@ -171,6 +231,9 @@ class LearnedIntegers(Learned):
             wanted = None if wanted is None else _by_block(wanted, zero.expand(scale.shape), torch.add)
         if isinstance(value.data, Palettized):
             self.inner: Learned | None = LearnedTables(value.data, None if wanted is None else wanted.numpy())
+            return
+        if value.data.dtype.kind not in "iu":
+            self.inner = LearnedLevels(value.data, None if wanted is None else wanted.numpy())
             return
         self.inner = None
         start = _tensor(value.data)
@@ -200,7 +263,8 @@ class LearnedIntegers(Learned):
             rounded(self.numbers, self.low, self.high).cpu().numpy().astype(value.data.dtype)  # type: ignore[union-attr]
         )  # fmt: skip
         offset = value.offset if self.offset is None else self.offset.stored()
-        return Quantized(data, self.scale.stored(), offset, value.bits)
+        scale: Any = self.scale.stored()
+        return Quantized(data, scale, offset, value.bits, value.exponents)
 
 
 class LearnedSparse(Learned):

@@ -68,9 +68,9 @@ def _tables(node: Node, form: Palettized) -> list[Place]:
 def _integers(node: Node, form: Quantized) -> list[Place]:
     if node.type == "constexpr_affine_dequantize":
         assert isinstance(form.data, np.ndarray)
-        return [_place(node, "quantized_data", form.data), _place(node, "scale", form.scale)]
+        return [_place(node, "quantized_data", form.data), _place(node, "scale", form.stored_scale)]
     _expect(node, "constexpr_blockwise_shift_scale")
-    found = [*_below(node, "data", form.data), _place(node, "scale", form.scale)]
+    found = [*_below(node, "data", form.data), _place(node, "scale", form.stored_scale)]
     return found + _offset(node, form)
 
 
@@ -91,7 +91,7 @@ def _sparse_values(node: Node, mask: NDArray[np.bool_], form: Palettized | Quant
         data = _sparse_values(_node_of(node, "nonzero_data"), mask, form.data)
     else:
         data = [_place(node, "nonzero_data", kept_values(form.data, mask))]
-    return [*data, _place(node, "scale", form.scale), *_offset(node, form)]
+    return [*data, _place(node, "scale", form.stored_scale), *_offset(node, form)]
 
 
 def _offset(node: Node, form: Quantized) -> list[Place]:

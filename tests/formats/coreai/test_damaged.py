@@ -1,13 +1,13 @@
-"""Programs that are damaged, with a hash that fits: one sentence, and the process goes on.
-
-Not at seed 685: there an attribute contains itself, and the library runs out of stack.
-"""
+"""Programs that are damaged, with a hash that fits: one sentence, and the process goes on."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 import random
 import shutil
+import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ import pytest
 
 import corepress
 from corepress import runtime
-from corepress.errors import CorepressError
+from corepress.errors import CorepressError, FormatError
+from corepress.formats.coreai.guarded import outlived
 from tests.formats.coreai.made import COLUMNS, layer
 
 pytest.importorskip("coreai")
@@ -50,13 +51,35 @@ def taken(path: Path) -> bool:
     return True
 
 
-@pytest.mark.parametrize("seeds", [range(30), pytest.param(range(30, 600), marks=pytest.mark.slow)], ids=str)
+@pytest.mark.parametrize("seeds", [range(30), pytest.param(range(30, 700), marks=pytest.mark.slow)], ids=str)
 def test_the_process_goes_on(seeds: range, tmp_path: Path, capfd: Any) -> None:
     source = layer(tmp_path / "dense.aimodel")
     found = [taken(path) for path in damaged(source, tmp_path / "damaged.aimodel", seeds)]
     assert 0 < sum(found) < len(found)
     assert capfd.readouterr().err == ""  # the library itself says nothing
     assert taken(source)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a copy of the process is cheap on Linux alone")
+@pytest.mark.parametrize(("place", "byte"), [(122, 83), (125, 19), (144, 7), (164, 7)])
+def test_an_attribute_that_contains_itself_is_one_sentence(place: int, byte: int, tmp_path: Path, capfd: Any) -> None:
+    """The library runs out of stack, in a copy of the process."""
+    path = layer(tmp_path / "dense.aimodel")
+    changed = bytearray((path / "main.mlirb").read_bytes())
+    changed[place] = byte
+    (path / "main.mlirb").write_bytes(changed)
+    (path / "main.hash").write_bytes(hashlib.sha256(changed).digest())
+    with pytest.raises(FormatError, match="Core AI can't read it: it is damaged"):
+        corepress.load(path)
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a copy of the process is cheap on Linux alone")
+def test_a_copy_of_the_process_goes_first() -> None:
+    assert outlived(lambda: None)
+    assert outlived(lambda: 1 / 0)  # an error is no end
+    assert not outlived(lambda: os.kill(os.getpid(), signal.SIGSEGV))
+    assert not outlived(os.abort)
 
 
 @pytest.mark.parametrize("seeds", [range(6), pytest.param(range(6, 120), marks=pytest.mark.slow)], ids=str)

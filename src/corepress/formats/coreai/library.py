@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from corepress.errors import FormatError, UnsupportedError, first_line, importing
 from corepress.formats.coreai.asset import HASH, METADATA, PROGRAM, is_asset, metadata
-from corepress.formats.coreai.guarded import guarded
+from corepress.formats.coreai.guarded import guarded, outlived
 from corepress.formats.dtypes import BY_NAME, DType
 from corepress.formats.mistaken import refuse
 from corepress.formats.mlprogram.values import packed_bytes
@@ -83,6 +83,9 @@ def load(path: Path, *, checked: bool = False) -> Any:
             listening.detach()
             return program
 
+    _context()  # imports the library, once
+    if not checked and not outlived(read):
+        raise FormatError(f"{path}: Core AI can't read it: it is damaged")
     try:
         return guarded(read)
     except Exception as error:  # of all kinds

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from corepress.coreml.metadata import CoreMLOpMetaData as CoreMLOpMetaData
     from corepress.coreml.metadata import CoreMLWeightMetaData as CoreMLWeightMetaData
     from corepress.coreml.metadata import get_weights_metadata as get_weights_metadata
+    from corepress.coreml.narrow import narrow_indices as narrow_indices
     from corepress.coreml.palettize import palettize_weights as palettize_weights
     from corepress.coreml.prune import prune_weights as prune_weights
     from corepress.coreml.quantize import linear_quantize_weights as linear_quantize_weights
@@ -40,6 +41,7 @@ __all__ = [
     "get_weights_metadata",
     "linear_quantize_activations",
     "linear_quantize_weights",
+    "narrow_indices",
     "palettize_weights",
     "prune_weights",
     "rotate",
@@ -55,6 +57,7 @@ _LAZY = {
     "get_weights_metadata": "corepress.coreml.metadata",
     "linear_quantize_activations": "corepress.coreml.experimental",
     "linear_quantize_weights": "corepress.coreml.quantize",
+    "narrow_indices": "corepress.coreml.narrow",
     "palettize_weights": "corepress.coreml.palettize",
     "prune_weights": "corepress.coreml.prune",
     "rotate": "corepress.coreml.rotating",

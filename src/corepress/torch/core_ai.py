@@ -89,7 +89,11 @@ def for_coreai(model: nn.Module) -> nn.Module:
     for module in result.modules():
         forget(module)
     if wide:
-        log.warning("%s: indices of 3 bits take 4, as coreai-torch can't store them", some(wide))
+        log.warning(
+            "%s: indices of 3 bits take 4, as coreai-torch can't store them: corepress.coreml.narrow_indices makes 3 "
+            "of them in the .aimodel",
+            some(wide),
+        )
     return result
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -16,8 +16,9 @@ from corepress.formats.mlprogram import Model, Weight
 from corepress.formats.mlprogram.revalue import places
 from corepress.opsets import KNOWN
 from corepress.runtime.executor import Run
+from corepress.runtime.ops.core_ai import ranges
 from corepress.runtime.ops.quantization import along, quantize
-from corepress.runtime.plan import Block
+from corepress.runtime.plan import Block, Step
 from corepress.runtime.program import Program
 from corepress.runtime.samples import finite_tensors
 from corepress.runtime.walk import without_labels
@@ -177,22 +178,40 @@ class Batched:
 
 def straight(plan: Block) -> Block:
     """A plan in which the rounding of activations has a derivative, that of no rounding."""
-    steps = [replace(step, function=_quantized) if step.kind == "quantize" else step for step in plan.steps]
+    steps = [replace(step, function=_straight(step)) if step.kind == "quantize" else step for step in plan.steps]
     return replace(plan, steps=steps)
+
+
+def _straight(step: Step) -> Callable[..., Tensor]:
+    """What computes a `quantize`; that of Core AI has other arguments."""
+    return _core_ai_quantized if "offset" in step.arguments else _quantized
 
 
 def _quantized(
     input: Tensor, scale: Tensor, output_dtype: str, zero_point: Tensor | None = None, axis: int | None = None
 ) -> Tensor:
-    """The integers that `quantize` gives, as floating-point numbers. What is cut off has no derivative."""
-    whole = quantize(input, scale, output_dtype, zero_point, axis)
-    ends = torch.iinfo(whole.dtype)
+    """The integers that `quantize` gives, as floating-point numbers."""
     moving = input / along(axis, scale, input)
     if zero_point is not None:
         moving = moving + along(axis, zero_point, input).to(moving.dtype)
+    return _through(quantize(input, scale, output_dtype, zero_point, axis), moving)
+
+
+def _core_ai_quantized(
+    input: Tensor, scale: Tensor, offset: Tensor, minimum: Tensor, axis: Sequence[int], output_dtype: str
+) -> Tensor:
+    """The same of Core AI's."""
+    spread = ranges.spread_over(input, axis)
+    moving = (input - spread(minimum)) / spread(scale) + spread(offset).to(input.dtype)
+    return _through(ranges.quantize(input, scale, offset, minimum, axis, output_dtype), moving)
+
+
+def _through(whole: Tensor, moving: Tensor) -> Tensor:
+    """Integers as floating-point numbers with the derivative of what was rounded; what is cut off has none."""
+    ends = torch.iinfo(whole.dtype)
     inside = (moving > ends.min - 0.5) & (moving < ends.max + 0.5)
     through = moving - moving.detach()
-    return whole.to(input.dtype) + torch.where(inside, through, torch.zeros_like(through))
+    return whole.to(moving.dtype) + torch.where(inside, through, torch.zeros_like(through))
 
 
 def check_interface(original: Interface, small: Interface, path: Any) -> None:

@@ -118,6 +118,18 @@ def test_a_search_with_activations_chooses_what_it_does_for_the_package(migrated
 
 
 @pytest.mark.slow
+def test_weights_between_rounded_activations_are_refined(migrated: Path, tmp_path: Path, caplog: Any) -> None:
+    weights = OptimizationConfig(OpLinearQuantizerConfig(dtype="int4", weight_threshold=0))
+    small = linear_quantize_weights(quantized(migrated, images(0, 60)), weights).save(tmp_path / "small.aimodel")
+    refined = corepress.refine(str(migrated), str(small.path), images(0, 120), steps=40).model
+    saved = refined.save(tmp_path / "better.aimodel")
+    before, after = (corepress.verify(migrated, model.path, images(200, 360)).worst.snr for model in (small, saved))
+    assert after > before + 1
+    assert computed(saved.path) == computed(small.path)
+    assert "ranges of activations stay as they are" in caplog.text
+
+
+@pytest.mark.slow
 def test_a_decoder_of_any_length_is_quantized_over_its_sequences(tmp_path: Path) -> None:
     """Lengths that are not fixed, a state, residual sums, and functions that are called, whose values may have the
     names of others."""

@@ -13,7 +13,7 @@ from corepress.runtime.registry import Ints, core_ai
 
 @core_ai("quantize")
 def quantize(input: Tensor, scale: Tensor, offset: Tensor, minimum: Tensor, axis: Ints, output_dtype: str) -> Tensor:
-    spread = _spread(input, axis)
+    spread = spread_over(input, axis)
     steps = (input - spread(minimum)) / spread(scale).to(input.dtype)
     shift, limits = spread(offset).to(steps.dtype), range_of(output_dtype)
     steps = steps + shift if limits is None else (steps.round() + shift).clamp(*limits)
@@ -22,11 +22,11 @@ def quantize(input: Tensor, scale: Tensor, offset: Tensor, minimum: Tensor, axis
 
 @core_ai("dequantize")
 def dequantize(input: Tensor, scale: Tensor, offset: Tensor, minimum: Tensor, axis: Ints) -> Tensor:
-    spread = _spread(input, axis)
+    spread = spread_over(input, axis)
     steps = input.to(minimum.dtype) - spread(offset).to(minimum.dtype)
     return steps * spread(scale).to(minimum.dtype) + spread(minimum)
 
 
-def _spread(data: Tensor, axis: Ints) -> Callable[[Tensor], Tensor]:
+def spread_over(data: Tensor, axis: Ints) -> Callable[[Tensor], Tensor]:
     """Lets parameters, which are single numbers or vectors along one axis, broadcast to the data."""
     return lambda parameter: along(axis[0] if len(axis) == 1 else None, parameter, data)

@@ -132,7 +132,7 @@ def main() -> None:
 
 def page(results: Mapping[str, Mapping[str, Any]]) -> str:
     """Markdown: a line for each row."""
-    heads = "weights, bits, texts, dB, cosine, docstrings: dB, cosine, CPU seconds"
+    heads = "weights, bits, texts, dB, cosine, docstrings: dB, cosine, seconds"
     lines = [machine(), f"| {heads.replace(', ', ' | ')} |", "| --- |" + " ---: |" * 7]
     for name, row in results.items():
         same, other = (f"{snr:.1f} | {cosine:.4f}" for snr, cosine in zip(row["snr"], row["cosine"], strict=True))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import corepress
 from corepress.algorithms.fitted.layout import Layout
-from corepress.algorithms.fitted.statistics import _DAMPENING, Shrinkage, Statistics
+from corepress.algorithms.fitted.statistics import _BULK, _DAMPENING, Shrinkage, Statistics, joined
 from corepress.coreml import OpPalettizerConfig, OptimizationConfig, calibrated
 from corepress.coreml.calibrated.sensitivity import of_vectors
 from corepress.runtime import load
@@ -55,6 +55,25 @@ def test_sums_do_not_depend_on_how_the_vectors_come(seen) -> None:
         )
         change = 2 / COUNT * (original - own)[0].T @ weighed
         torch.testing.assert_close(found.drift[0].double(), change, rtol=1e-4, atol=1e-4)
+
+
+@given(st.lists(st.integers(1, 2 * _BULK), max_size=8), st.booleans(), st.booleans())
+@settings(max_examples=30, deadline=None)
+def test_small_parts_are_joined_and_nothing_is_lost_or_moved(sizes: list[int], originals: bool, counted: bool) -> None:
+    numbers = torch.arange(float(sum(sizes)))[None, :, None].expand(2, -1, 3)
+    parts = [
+        (own, own + 1 if originals else None, own[0, :, 0] + 2 if counted else None) for own in numbers.split(sizes, 1)
+    ] if sizes else []  # fmt: skip
+    found = [*joined(parts)]
+    assert all(own.shape[1] >= _BULK for own, _, _ in found[:-1])
+    assert torch.equal(torch.cat([numbers[:, :0], *(own for own, _, _ in found)], 1), numbers)
+    assert all(
+        (other is not None and torch.equal(other, own + 1)) if originals else other is None for own, other, _ in found
+    )
+    assert all(
+        (count is not None and torch.equal(count, own[0, :, 0] + 2)) if counted else count is None
+        for own, _, count in found
+    )
 
 
 def test_the_refitted_weight_solves_the_damped_regression(seen) -> None:

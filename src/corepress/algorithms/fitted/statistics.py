@@ -13,7 +13,7 @@ need only be near for vectors less their mean (the intercept of a regression).
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -28,6 +28,12 @@ from corepress.weights import Sparse
 
 # Of the mean of the Hessian's diagonal: a few thousand vectors say little about most directions.
 _DAMPENING = 0.1
+
+
+# What is added to sums at once: Y, (groups, vectors, columns), X, and how much each vector counts, if these are known.
+Part = tuple[Tensor, Tensor | None, Tensor | None]
+# So many vectors make one product of matrices at least: of fewer, most of the time goes into reading and writing sums.
+_BULK = 512
 
 
 class Shrinkage(NamedTuple):
@@ -183,6 +189,32 @@ class Statistics:
             return weight
         matrices = self.layout.matrices(weight).float()
         return self.layout.weight((matrices + matrices @ correction.to(matrices.device)).to(weight.dtype))
+
+
+def joined(parts: Iterable[Part]) -> Iterator[Part]:
+    """The same vectors in the same order, small parts put together."""
+    waiting: list[Part] = []
+    count = 0
+    for part in parts:
+        waiting.append(part)
+        count += part[0].shape[1]
+        if count >= _BULK:
+            yield _as_one(waiting)
+            waiting, count = [], 0
+    if waiting:
+        yield _as_one(waiting)
+
+
+def _as_one(parts: list[Part]) -> Part:
+    """Of all parts the same is known."""
+    if len(parts) == 1:
+        return parts[0]
+    vectors, originals, counts = zip(*parts, strict=True)
+    return (
+        torch.cat(vectors, 1),
+        None if originals[0] is None else torch.cat(originals, 1),
+        None if counts[0] is None else torch.cat(counts),
+    )
 
 
 class _Once:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import repeat
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from corepress.algorithms.fitted.layout import Layout
-from corepress.algorithms.fitted.statistics import Statistics
+from corepress.algorithms.fitted.statistics import Part, Statistics, joined
 from corepress.coreml.calibrated.layers import counted_vectors, layout_of, vectors_of
 from corepress.formats.mlprogram import Weight
 from corepress.runtime.plan import Step
@@ -103,13 +103,21 @@ class Reached:
 
     def _add(self, known: Known, step: Step, argument: str, arguments: Arguments, originals: Arguments | None) -> None:
         layout, counting = known[0].layout, self.counting.get(step.name)
-        for number, own in enumerate(arguments):
-            statistics = known[number >= self.learnt]
-            others = repeat(None) if originals is None else vectors_of(step.kind, argument, originals[number], layout)
-            counts = None if counting is None else counting[number]
-            parts = counted_vectors(step.kind, argument, own, layout, counts)
-            for (vectors, count), original in zip(parts, others, strict=False):
-                statistics.add(vectors, original, count)
+
+        def parts(numbers: range) -> Iterator[Part]:
+            for number in numbers:
+                counts = None if counting is None else counting[number]
+                own = counted_vectors(step.kind, argument, arguments[number], layout, counts)
+                others: Iterable[Tensor | None] = repeat(None)
+                if originals is not None:
+                    others = vectors_of(step.kind, argument, originals[number], layout)
+                for (vectors, count), original in zip(own, others, strict=False):
+                    yield vectors, original, count
+
+        learnt = min(self.learnt, len(arguments))
+        for statistics, numbers in zip(known, (range(learnt), range(learnt, len(arguments))), strict=True):
+            for part in joined(parts(numbers)):
+                statistics.add(*part)
 
     @property
     def bias(self) -> Weight | None:

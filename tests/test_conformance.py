@@ -55,6 +55,7 @@ def test_passes(): pass
 """
 
 
+@pytest.mark.slow
 def test_a_failure_with_another_text_is_a_failure(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent.parent))
     pytester.makepyfile(CASES)

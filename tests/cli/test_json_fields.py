@@ -93,6 +93,7 @@ def test_verify(small: tuple[Path, dict[str, Any]]) -> None:
     check(document, "`verify`", "report")
 
 
+@pytest.mark.slow
 def test_search(tmp_path: Path) -> None:
     np.savez(tmp_path / "samples.npz", image=np.random.default_rng(0).random((12, 1, 1, 8, 8), np.float32))
     command = ["search", DIGITS, "-o", tmp_path / "small.mlpackage", "--bits", 6, "--points", 1, "--forms", "quantized"]
@@ -111,6 +112,7 @@ def test_refine(small: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     check(json.loads(corepress(*command, "--steps", 2, "--json").stdout), "`refine`", "report")
 
 
+@pytest.mark.slow
 def test_rotate(tmp_path: Path) -> None:
     command = ["rotate", package(tmp_path), "-o", tmp_path / "rotated.mlpackage"]
     check(json.loads(corepress(*command, "--json").stdout), "`rotate`")
@@ -124,6 +126,7 @@ def test_tokenize(tmp_path: Path) -> None:
     check({**document, "inputs": list(document["inputs"])}, "`tokenize`")
 
 
+@pytest.mark.slow
 def test_migrate(tmp_path: Path) -> None:
     pytest.importorskip("coreai_torch")
     command = ["migrate", DIGITS, "-o", tmp_path / "digits.aimodel"]

@@ -146,6 +146,7 @@ def test_activations_are_raised_to_the_target(tmp_path) -> None:
         assert library.load(tmp_path / "out.mlpackage").spec_version == version
 
 
+@pytest.mark.slow
 def test_steps_of_a_recipe_learn_from_data(tmp_path) -> None:
     recipe, out = tmp_path / "recipe.yaml", tmp_path / "out.mlpackage"
     recipe.write_text("steps:\n  - palettize: {nbits: 1, weight_threshold: 100}\n    method: lut-gptq\n")
@@ -161,6 +162,7 @@ def test_steps_of_a_recipe_learn_from_data(tmp_path) -> None:
     assert "step 1 (prune): method must be " in said and "sparsegpt" in said and "Got 'gptq'" in said
 
 
+@pytest.mark.slow
 def test_w8a8_with_a_goal_finds_what_stays_in_floating_point(tmp_path) -> None:
     options = ["--activations", "--data", data(tmp_path, *range(30)), "--json"]
     done = corepress("quantize", DIGITS, "-o", tmp_path / "a.mlpackage", "--min-snr", 30, *options)
@@ -175,6 +177,7 @@ def test_w8a8_with_a_goal_finds_what_stays_in_floating_point(tmp_path) -> None:
     assert "can't be reached" in missed.stderr
 
 
+@pytest.mark.slow
 def test_a_recipe_with_activations_learns_from_data(tmp_path) -> None:
     recipe, out = tmp_path / "recipe.yaml", tmp_path / "out.mlpackage"
     recipe.write_text("steps: [{activations: {mode: linear}}, {quantize: {}}]\n")

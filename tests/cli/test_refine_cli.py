@@ -70,6 +70,7 @@ def test_a_command_that_refines_at_last_has_a_recipe_that_makes_the_same(command
     assert tree(tmp_path / "again.mlpackage") == tree(out)
 
 
+@pytest.mark.slow
 def test_a_recipe_may_be_refined_at_last(folder, tmp_path):
     recipe, data = tmp_path / "recipe.yaml", ["--data", folder / "samples.npz"]
     recipe.write_text("steps: [{palettize: {nbits: 2}}]")

@@ -44,6 +44,7 @@ def test_what_a_command_did_and_measured(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_what_exists_is_replaced_only_if_that_is_asked_for(tmp_path: Path) -> None:
     out, page = tmp_path / "small.mlpackage", tmp_path / "page.html"
     page.write_text("mine")

@@ -194,6 +194,7 @@ def test_what_is_no_terminal_gets_no_padding_and_no_colours(command: str, tmp_pa
     assert "\x1b" not in done.stdout + done.stderr and "1 bits" not in done.stdout
 
 
+@pytest.mark.slow
 def test_settings_of_activations_for_another_model_are_one_sentence(tmp_path) -> None:
     config, recipe = tmp_path / "config.yaml", tmp_path / "recipe.yaml"
     config.write_text("config_type: OpLinearQuantizerConfig\nop_name_configs: {enc.0: {}, enc.1: {}}\n")

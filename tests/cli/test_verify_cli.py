@@ -29,6 +29,7 @@ def small(tmp_path_factory) -> dict[int, Path]:
     return {bits: folder / f"{bits}.mlpackage" for bits in (1, 4)}
 
 
+@pytest.mark.slow
 def test_exit_codes(small) -> None:
     good = corepress("verify", DIGITS, small[4], "--data", IMAGES)
     assert "360 samples" in good.stdout and good.stderr == ""

@@ -37,7 +37,16 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", listed())
+# What a search gives: its examples search first, as that of `corepress.search` does.
+LONG = {
+    f"corepress.{name}"
+    for name in ("Result", *(f"searching.result.{part}" for part in ("Activations", "Chosen", "Point")))
+}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in LONG else []) for name in listed()]
+)
 def test_the_examples_of_a_public_name_run(
     name: str, given: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

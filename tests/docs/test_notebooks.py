@@ -13,11 +13,8 @@ NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 
 
 # The quickest on every run; the others take minutes.
-@pytest.mark.parametrize(
-    "path",
-    [pytest.param(path, marks=[] if path.stem == "from-coremltools" else pytest.mark.slow) for path in NOTEBOOKS],
-    ids=lambda path: path.stem,
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs(path: Path) -> None:
     pytest.importorskip("nbclient")
     if "transformers" in path.read_text():

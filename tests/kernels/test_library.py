@@ -88,6 +88,7 @@ def test_the_command_line_says_it_without_a_traceback(tmp_path) -> None:
     assert not (tmp_path / "out.mlpackage").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", library.levels()[:-1])
 def test_the_kernels_give_the_same_bytes_at_every_level(level) -> None:
     check_kernels("test_same_bytes.py", COREPRESS_CPU=level)

@@ -106,6 +106,7 @@ def test_enumerated_sizes(tmp_path: Path) -> None:
         runtime.load(tmp_path / "net.aimodel").predict({"x": np.zeros((1, 3, 16, 8), "f")})
 
 
+@pytest.mark.slow
 def test_shapes_that_the_program_computes_of_a_length(tmp_path: Path) -> None:
     import coremltools as ct
 

@@ -121,6 +121,7 @@ def test_biases_learn_too():
     assert len(biases) == 5 and all((one.dense() != other.dense()).any() for one, other in biases)
 
 
+@pytest.mark.slow
 def test_rates_that_are_too_large_become_smaller(monkeypatch):
     """Instead of going on from where all fell to pieces, it goes back to the best state, and on with a third."""
     for name in ("LATENT_RATE", "RATE", "LATENT_WAY", "WAY"):

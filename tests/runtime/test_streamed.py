@@ -76,6 +76,7 @@ def test_a_streamed_constant_is_read_only_when_it_is_needed(package, monkeypatch
     assert len(reads) == 2 * len(program.module.streamed)
 
 
+@pytest.mark.slow
 def test_verify_streams(monkeypatch) -> None:
     plain = verify(DIGITS, DIGITS, IMAGES, per_op=True)
     loaded: list[runtime.Program] = []

@@ -85,6 +85,7 @@ def test_plain_data_has_what_was_left(found) -> None:
     assert told["alone"]["snr"] >= 20
 
 
+@pytest.mark.slow
 def test_the_same_search_gives_the_same(found, package, tmp_path) -> None:
     """Also where it goes on from a folder, in which the weights are kept and activations are measured again."""
     for _ in range(2):

@@ -48,6 +48,7 @@ def test_a_decoder_is_searched_by_what_it_predicts(package, metric) -> None:
     assert getattr(row, metric) == pytest.approx(found.tested[metric], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_search_among_single_steps_says_so(package) -> None:
     alone = [sequence[0] for sequence in decoder.sequences(8)]
     found = cto.search(package, alone, bits=4, forms=("palettized",), points=1, min_group=16)

@@ -62,6 +62,7 @@ def test_outliers_may_be_chosen_and_are_counted(samples, tmp_path):
     assert "outlier_fraction" in str(found.recipe)
 
 
+@pytest.mark.slow
 def test_what_the_recipe_makes_has_the_same_bytes(samples, tmp_path):
     found = cto.search(DIGITS, samples, bits=2.7, forms=["palettized", "joint"], min_group=16, points=1, workers=1)
     found.save_recipe(tmp_path / "recipe.yaml")

@@ -112,6 +112,7 @@ def test_activations_of_the_function_or_the_stages_that_samples_run_through(tmp_
     assert same_bytes(again.save(tmp_path / "a.mlpackage"), found.model.save(tmp_path / "b.mlpackage"))
 
 
+@pytest.mark.slow
 def test_weights_are_fitted_to_the_function_that_samples_run_through(tmp_path: Path) -> None:
     path = two_functions(tmp_path)
     given = inputs("x", 400)

@@ -56,6 +56,7 @@ def here() -> list[tuple[int, float]]:
         return list(workers.each(power, TASKS))
 
 
+@pytest.mark.slow
 def test_processes_give_the_same_in_order() -> None:
     with crew(None, plan, jobs=2) as workers:
         assert list(workers.each(power, TASKS)) == here()

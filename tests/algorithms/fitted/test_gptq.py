@@ -173,6 +173,7 @@ def test_scale_search_makes_no_row_worse_and_most_better(options, seed) -> None:
     assert searched.sum() < 0.95 * plain.sum()
 
 
+@pytest.mark.slow
 def test_uncorrelated_inputs_mean_rounding_to_nearest_on_the_grid_of_coremltools() -> None:
     from coremltools.optimize.torch.layerwise_compression._quant import Quantizer
 

@@ -34,6 +34,7 @@ def brute(costs: dict[str, np.ndarray], zeros: int) -> dict[str, int]:
         left = {key: own for key, own in left.items() if key not in few}
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), sizes=st.lists(st.integers(16, 60), min_size=1, max_size=4),
        part=st.sampled_from([0.2, 0.5, 0.75]))  # fmt: skip

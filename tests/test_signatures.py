@@ -31,7 +31,8 @@ OURS = {
     "torch": {"for_coreai", "refine", "search"},
     "torch.layerwise_compression": {"LUTGPTQ", "ModuleLUTGPTQConfig", "lut_gptq"},
     "torch.quantization": {"CoreMLQuantizer"},  # not in its `__init__`
-    "coreml": {"CompressionGranularity", "to_coremltools", "calibrated", "rotate"},  # the first is in its `_config`
+    "coreml": {"CompressionGranularity", "to_coremltools", "calibrated", "narrow_indices", "rotate"},  # the first is
+    # in its `_config`
 }
 # Defaults that differ on purpose: by default all cores work, and layers stay where they are.
 DEFAULTS = {

@@ -135,6 +135,7 @@ def test_a_state_goes_from_step_to_step(tmp_path: Path) -> None:
         runtime.load(tmp_path / "summing.aimodel").predict(steps[0])
 
 
+@pytest.mark.slow
 def test_functions_with_states_of_the_same_names(tmp_path: Path) -> None:
     import coremltools as ct
 

@@ -36,7 +36,8 @@ def test_the_command_line_takes_names_and_files() -> None:
         Aim(metric="none.py:accuracy").keywords()
 
 
-@pytest.mark.parametrize("metric", ["kl", pytest.param("perplexity", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("metric", ["kl", "perplexity"])
 def test_a_decoder_is_searched_by_what_it_predicts(package, metric) -> None:
     sequences, others = decoder.sequences(8, length=8), decoder.sequences(4, length=8, seed=1)
     search = partial(cto.search, package, sequences, test_data=others, forms=("palettized",), points=1, min_group=32)

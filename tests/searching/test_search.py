@@ -133,6 +133,7 @@ def test_a_metric_of_the_caller_decides(samples, whole):
         assert found.least == pytest.approx(before - 0.5)
 
 
+@pytest.mark.slow
 def test_a_metric_called_as_one_of_ours_is_another_one(samples):
     def kl(outputs, sample):
         return float(outputs["logits"].max())  # more is better, as always

@@ -145,6 +145,7 @@ def test_it_answers_the_same_and_only_what_can_be_scaled_changes(
     assert "7 of 15 weights" in caplog.text
 
 
+@pytest.mark.slow
 def test_int4_answers_better_at_the_same_size_and_coremltools_agrees(half: Path, tmp_path: Path) -> None:
     files = {path: path.read_bytes() for path in half.rglob("*") if path.is_file()}
     one, other = (

@@ -15,22 +15,19 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-import torch
 
 import corepress
 import corepress.coreml as cto
 from coreai_modules import Way, by_peer
-from corepress.runtime import load
-from corepress.tokenizing.builtin import texts
 from elsewhere import elsewhere
 from quality_methods import Result
-from quality_tasks import _tokens as tokens
 from quality_tasks import encoder as module
+from quality_tasks import signed, tokens
 from search_page import machine, put
-from search_tasks import ROOT, TASKS, Sample, minilm, score
+from search_tasks import ROOT, TASKS, answers, minilm, score
 
 OUTPUT = ROOT / "docs" / "core_ai.md"
 CACHE = Path(tempfile.gettempdir(), "corepress-core-ai")
@@ -48,14 +45,16 @@ def fitted(bits: int, more: bool) -> Callable[..., dict[str, Any]]:
         asset = folder / "minilm.aimodel"
         if not asset.exists():
             corepress.migrate(task.package, asset)
-        learnt = [*task.learnt, *(minilm.samples(texts()) if more else ())]
+        learnt = [*task.learnt, *(minilm.samples(corepress.texts()) if more else ())]
         start = time.process_time()
         found = cto.calibrated.palettize_weights(asset, config(corepress.load(asset), bits), learnt)
         saved = found.save(Path(tempfile.mkdtemp(dir=folder)) / "small.aimodel")
         seconds = time.process_time() - start
-        kinds = [score(answers(asset, kind), answers(saved.path, kind)) for kind in (task.same, task.other)]
-        small = [weight for weight in saved.weights() if weight.compression]
-        stored = 8 * sum(weight.stored_bytes for weight in small) / sum(weight.dense().size for weight in small)
+        # By our runtime, in float32: Apple's takes many seconds for a sentence on a CPU.
+        exact, small = (partial(answers, path, precision="float32") for path in (asset, saved.path))
+        kinds = [score(exact(kind), small(kind)) for kind in (task.same, task.other)]
+        held = [weight for weight in saved.weights() if weight.compression]
+        stored = 8 * sum(weight.stored_bytes for weight in held) / sum(weight.dense().size for weight in held)
         return _row([one.snr for one in kinds], [one.cosine for one in kinds], stored, seconds, len(learnt))
 
     return row
@@ -67,10 +66,7 @@ def theirs(bits: int, more: bool) -> Callable[..., dict[str, Any]]:
     def row(folder: Path, python: str) -> dict[str, Any]:
         task = module(folder / "module", SENTENCES, TESTS)
         if more:
-            samples = minilm.samples(texts())
-            random = torch.Generator().manual_seed(1)
-            signs = [torch.randint(0, 2, (1, 384), generator=random) * 2.0 - 1 for _ in samples]
-            task.labelled.extend(zip(map(tokens, samples), signs, strict=True))
+            task.labelled.extend(signed([tokens(sample) for sample in minilm.samples(corepress.texts())], 1))
         asked = {"kind": "palettized", "bits": bits, "group": GROUP, "sensitive": True}
         [found] = by_peer(task, [Way(None, asked)], python)  # type: ignore[arg-type]
         assert isinstance(found, Result), found
@@ -84,12 +80,6 @@ def config(model: Any, bits: int) -> cto.OptimizationConfig:
     own = cto.OpPalettizerConfig(nbits=bits, granularity="per_grouped_channel", group_size=GROUP, smaller_group=True)
     left = {weight.name: None for weight in model.weights() if weight.shape[0] in EMBEDDINGS}
     return cto.OptimizationConfig(own, op_name_configs=left)
-
-
-def answers(path: Path, samples: Sequence[Sample]) -> list[Mapping[str, Any]]:
-    """By our runtime, in float32: Apple's takes many seconds for a sentence on a CPU."""
-    program = load(path, precision="float32")
-    return [dict(program.predict(sample)) for sample in samples]
 
 
 def _row(snrs: Sequence[float], cosines: Sequence[float], bits: float, seconds: float, texts: int) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,16 +93,14 @@ def encoder(folder: Path, calibration: int, tests: int) -> Task:
     if not package.exists():
         minilm.package(folder)
     samples = minilm.samples(CALIBRATION[:calibration])
-    batches = [_tokens(sample) for sample in samples]
-    random = torch.Generator().manual_seed(0)
-    signs = [torch.randint(0, 2, (1, 384), generator=random) * 2.0 - 1 for _ in batches]
+    batches = [tokens(sample) for sample in samples]
     return Task(
         title="MiniLM",
         model=model,
         package=package,
         batches=batches,
         layers=[r"bert\.encoder\.layer\.\d+"],
-        labelled=list(zip(batches, signs, strict=True)),
+        labelled=signed(batches, 0),
         loss=projection_loss,
         samples=samples,
         tests=(_reading(model, TEST[:tests]), _reading(model, prose(tests))),
@@ -111,7 +109,7 @@ def encoder(folder: Path, calibration: int, tests: int) -> Task:
 
 def _reading(model: nn.Module, texts: list[str]) -> Test:
     test = minilm.samples(texts)
-    ids = [_tokens(sample) for sample in test]
+    ids = [tokens(sample) for sample in test]
 
     @torch.no_grad()
     def embed(model: nn.Module) -> np.ndarray:
@@ -126,7 +124,13 @@ def _reading(model: nn.Module, texts: list[str]) -> Test:
     )
 
 
-def _tokens(sample: minilm.Sample) -> Tensor:
+def signed(batches: Sequence[Tensor], seed: int) -> list[tuple[Tensor, Tensor]]:
+    """Each with the signs of a random sum of the embedding, which stands for a loss."""
+    random = torch.Generator().manual_seed(seed)
+    return [(batch, torch.randint(0, 2, (1, 384), generator=random) * 2.0 - 1) for batch in batches]
+
+
+def tokens(sample: minilm.Sample) -> Tensor:
     return torch.from_numpy(sample["ids"][:, : sample["mask"].sum()]).long()
 
 

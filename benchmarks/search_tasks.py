@@ -51,9 +51,9 @@ class Score:
     agreement: float
 
 
-def answers(model: Any, samples: Sequence[Sample]) -> list[dict[str, np.ndarray]]:
+def answers(model: Any, samples: Sequence[Sample], precision: str = "as_is") -> list[dict[str, np.ndarray]]:
     """The outputs for each sample."""
-    program = load(model)
+    program = load(model, precision=precision)
     return [dict(program.predict(sample)) for sample in samples]
 
 

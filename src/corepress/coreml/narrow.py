@@ -10,12 +10,9 @@ from corepress.coreml.interop import takes_any_model
 from corepress.coreml.rewrite import Outcome, rewrite
 from corepress.engine import Progress, Skip
 from corepress.formats.mlprogram import Model, Weight
-from corepress.weights import CompressedWeight, Palettized, Quantized, Sparse
+from corepress.weights import CompressedWeight, Palettized, Quantized, Sparse, index_bits
 
 log = logging.getLogger(__name__)
-
-# Of an index, in Core ML and in Core AI.
-_BITS = (1, 2, 3, 4, 6, 8)
 
 
 @takes_any_model
@@ -73,8 +70,7 @@ def _narrow(form: Any) -> Any:
         return form if values is form.values else replace(form, values=values)
     if not isinstance(form, Palettized):
         return form
-    most = int(form.indices.max(initial=0))
-    entries = 1 << next(bits for bits in _BITS if most < 1 << bits)
+    entries = 1 << index_bits(int(form.indices.max(initial=0)) + 1)
     return form if entries >= form.lut.shape[-2] else replace(form, lut=_cut(form.lut, entries))
 
 

@@ -23,8 +23,7 @@ from corepress.formats.neural_network.constants import MOVING
 from corepress.opsets import KNOWN
 from corepress.runtime.assets import Asset
 from corepress.runtime.plan import Computed, Held, Step
-from corepress.runtime.precision import Precision
-from corepress.runtime.program import Program, load_program
+from corepress.runtime.program import Program, own_program
 from corepress.runtime.runnable import Runnable
 from corepress.runtime.stages.pipeline import Pipeline
 from corepress.runtime.streamed import Streamed
@@ -89,8 +88,7 @@ def domains(model: Runnable) -> dict[str, Domain]:
 
 def _as_program(asset: Asset) -> Program:
     """A Core AI model as our runtime has it, which knows its operations; large weights are not read."""
-    model, precise = asset.opened(), Precision("as_is", signed=True)
-    return load_program(model, model.spec, torch.device("cpu"), precise, asset.function, "streamed")
+    return own_program(asset.opened(), torch.device("cpu"), function=asset.function, weights="streamed")
 
 
 def looks_like_picture(feature: Feature) -> bool:

@@ -19,7 +19,7 @@ from corepress.formats.read import load as read_model
 from corepress.runtime.assets import Asset, asset_interface
 from corepress.runtime.networks import load_network
 from corepress.runtime.precision import Precision
-from corepress.runtime.program import load_program
+from corepress.runtime.program import own_program
 from corepress.runtime.runnable import Runnable
 from corepress.runtime.stages.pipeline import load_pipeline, pipeline_interface
 
@@ -75,8 +75,7 @@ def load(
     if isinstance(model, Model) and kind == "mlProgram":
         if custom:
             raise ConfigError(f"{model.path}: custom= is for neural networks with custom layers, not for ML programs")
-        precise = Precision(precision, signed=model.core_ai)
-        return load_program(model, model.spec, place, precise, function, weights)
+        return own_program(model, place, precision, function, weights)
     if function is not None:
         raise ConfigError(f"{model.path}: a {kind} has no functions to choose from")
     if kind in NETWORKS:
@@ -88,8 +87,7 @@ def observable(model: Model, device: str, function: str | None = None) -> Runnab
     """A model as it is, by our runtime, which shows values on the way: Apple's, which runs Core AI models, does not."""
     if not model.core_ai:
         return load(model, device, function=function)
-    precise = Precision("as_is", signed=True)
-    return load_program(model, model.spec, _device(device), precise, function, "ahead_of_time")
+    return own_program(model, _device(device), function=function)
 
 
 def interface(source: str | Path | Model | Networks, function: str | None = None) -> Interface:

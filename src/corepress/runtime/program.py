@@ -134,6 +134,17 @@ def _full_float32(device: torch.device) -> Iterator[None]:
         torch.backends.cudnn.allow_tf32 = allowed
 
 
+def own_program(
+    model: Model,
+    device: torch.device,
+    precision: str = "as_is",
+    function: str | None = None,
+    weights: str = "ahead_of_time",
+) -> Program:
+    """The program of a model, of a Core AI model, too, by our runtime."""
+    return load_program(model, model.spec, device, Precision(precision, signed=model.core_ai), function, weights)
+
+
 def load_program(
     model: Model,
     spec: Any,

@@ -7,22 +7,26 @@ what `torch/metadata.py` and `runtime/packed/` make of it.
 """
 
 from corepress.weights.forms import (
+    INDEX_BITS,
     CompressedWeight,
     Palettized,
     Quantized,
     Sparse,
     decompress,
+    index_bits,
     index_mask,
     stored_bytes,
 )
 from corepress.weights.packing import kept_values, pack_bits, packed_size, unpack_bits, worded_bits
 
 __all__ = [
+    "INDEX_BITS",
     "CompressedWeight",
     "Palettized",
     "Quantized",
     "Sparse",
     "decompress",
+    "index_bits",
     "index_mask",
     "kept_values",
     "pack_bits",

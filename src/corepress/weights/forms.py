@@ -29,6 +29,14 @@ from corepress.weights.packing import packed_size
 Array = NDArray[Any]
 CompressedWeight = Union["Palettized", "Quantized", "Sparse"]
 
+# Of an index into a look-up table, in Core ML and in Core AI.
+INDEX_BITS = (1, 2, 3, 4, 6, 8)
+
+
+def index_bits(entries: int) -> int:
+    """The fewest bits that indices into a table of so many entries, up to 256, can have."""
+    return next(bits for bits in INDEX_BITS if entries <= 1 << bits)
+
 
 def decompress(weight: Array | CompressedWeight) -> Array:
     """The dense value of a weight in any form; an array is its own dense value."""

@@ -15,22 +15,9 @@ from corepress.coreml import OpLinearQuantizerConfig, OptimizationConfig, linear
 from corepress.coreml.experimental import OpActivationLinearQuantizerConfig, linear_quantize_activations
 from corepress.formats.coreai import library
 from tests import decoder
+from tests.formats.coreai.digits import DIGITS, Samples, images
 
 pytest.importorskip("coreai_torch")
-DIGITS = "examples/digits.mlpackage"
-Samples = list[dict[str, np.ndarray]]
-
-
-def images(first: int, last: int) -> Samples:
-    with np.load("examples/digits_test.npz") as data:
-        return [{"image": image[None]} for image in data["images"][first:last]]
-
-
-@pytest.fixture(scope="module")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("migrated") / "digits.aimodel"
-    corepress.migrate(DIGITS, path)
-    return path
 
 
 def quantized(path: Any, samples: Any, options: Any = None, **fields: Any) -> Any:

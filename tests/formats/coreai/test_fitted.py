@@ -21,22 +21,9 @@ from corepress.coreml import (
 )
 from corepress.errors import ConfigError
 from tests.decoder import summing
+from tests.formats.coreai.digits import DIGITS, images
 
 pytest.importorskip("coreai_torch")
-DIGITS = "examples/digits.mlpackage"
-Samples = list[dict[str, np.ndarray]]
-
-
-def images(first: int, last: int) -> Samples:
-    with np.load("examples/digits_test.npz") as data:
-        return [{"image": image[None]} for image in data["images"][first:last]]
-
-
-@pytest.fixture(scope="module")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("migrated") / "digits.aimodel"
-    corepress.migrate(DIGITS, path)
-    return path
 
 
 def dense(model: Any) -> list[np.ndarray]:

@@ -42,7 +42,7 @@ def insert(spec: Any, view: View, blobs: BlobSource) -> None:
             scales[output] = numbers
     before = {(name, own.outputs[0].name): own for name, own in _operations(view.spec) if own.outputs}
     for name, operation in _operations(spec):
-        place = (name, operation.outputs[0].name) if operation.outputs else (name, "")
+        place = (name, operation.outputs[0].name if operation.outputs else "")
         if (reader := view.operations.get(place)) is not None:
             for old, new in _changes(before[place], operation):
                 library.reread(reader, view.values[name, old], values[name, new])

@@ -16,13 +16,20 @@ from numpy.typing import NDArray
 
 from corepress.formats.coreai.library import calls, make_constant
 from corepress.formats.dtypes import BY_NAME, DType, dtype_of
-from corepress.weights import CompressedWeight, Palettized, Quantized, Sparse, index_mask, kept_values
+from corepress.weights import (
+    INDEX_BITS,
+    CompressedWeight,
+    Palettized,
+    Quantized,
+    Sparse,
+    index_bits,
+    index_mask,
+    kept_values,
+)
 from corepress.weights.blocks import spread
 
 Array = NDArray[Any]
 _MASK = BY_NAME["uint1"]
-# Of an index.
-_BITS = (1, 2, 3, 4, 6, 8)
 
 
 @singledispatch
@@ -102,10 +109,10 @@ def _in_a_table(values: Quantized, mask: NDArray[np.bool_]) -> Sparse | None:
             return None
         kept -= spread(values.offset.astype(np.int16), values.shape)[mask]
     entries, found = np.unique(kept, return_inverse=True)
-    if not 0 < len(entries) <= 1 << _BITS[-1]:
+    if not 0 < len(entries) <= 1 << INDEX_BITS[-1]:
         return None
     small = bool(integers and entries[0] >= -128 and entries[-1] <= 127)
-    lut = np.zeros(1 << next(bits for bits in _BITS if len(entries) <= 1 << bits), np.int8 if small else values.dtype)
+    lut = np.zeros(1 << index_bits(len(entries)), np.int8 if small else values.dtype)
     lut[: len(entries)] = entries
     indices = np.zeros(mask.shape, np.uint8)
     indices[mask] = found
@@ -121,10 +128,10 @@ def _last(form: Palettized) -> bool:
 def _with_zero_entry(form: Palettized, mask: NDArray[np.bool_]) -> Palettized | Sparse:
     """A table with zeros as a further entry, and no mask; a mask over dense values where the table is full."""
     entries = form.lut.shape[-2]
-    if entries == 1 << _BITS[-1] or not isinstance(form.lut, np.ndarray):
+    if entries == 1 << INDEX_BITS[-1] or not isinstance(form.lut, np.ndarray):
         return Sparse(mask, form.decompress())
     widths = [(0, 0)] * form.lut.ndim
-    widths[-2] = 0, (1 << next(bits for bits in _BITS if entries < 1 << bits)) - entries
+    widths[-2] = 0, (1 << index_bits(entries + 1)) - entries
     indices = np.where(index_mask(mask, form), form.indices, form.indices.dtype.type(entries))
     return Palettized(indices, np.pad(form.lut, widths), form.vector_axis)
 

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import ast
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from corepress.errors import EXTRAS, MissingDependencyError, importing
+from tests.process import python
 from tests.test_release import PROJECT
 
 ROOT = Path(__file__).parent.parent
@@ -60,10 +59,6 @@ IMPORTS = [
         "CoreMLQuantizer needs torchao: pip install 'corepress[pt2e]'",
     ),
 ]
-
-
-def python(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=folder, check=False)
 
 
 @pytest.mark.parametrize(("module", "use", "sentence"), IMPORTS, ids=[f"{one}-{use[:40]}" for one, use, _ in IMPORTS])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import corepress
-from tests.cli.process import run as process
+from tests.process import run as process
 
 DIGITS = "examples/digits.mlpackage"
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from corepress.formats.mlprogram import load
-from tests.cli import process
+from tests import process
 from tests.formats.mlprogram.test_model import tree
 from tests.oracle import peer_weights
 

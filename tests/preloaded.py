@@ -1,0 +1,21 @@
+"""What the process that waits for commands has imported: others' packages, nothing of corepress (`process.py`)."""
+
+# ruff: noqa: F401
+import contextlib
+import gc
+
+import attrs
+import cattrs
+import click
+import google.protobuf.descriptor_pb2
+import google.protobuf.message_factory
+import ml_dtypes
+import rich.console
+import rich.progress
+import rich.table
+import yaml
+
+with contextlib.suppress(ImportError):  # it isn't everywhere installed
+    import torch
+
+gc.freeze()  # so no command searches all this for garbage

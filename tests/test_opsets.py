@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 
 import pytest
 
 from corepress.opsets import BY_INTERPRETER, KNOWN, SYSTEMS
 from corepress.targets import TARGETS, target
+from tests.process import python
 
 # Neither is an operation of programs that are being built; files hold the second for the first.
 IN_FILES = ("coreml_update_state", "write_state")
@@ -87,5 +87,4 @@ def test_a_function_stands_in_the_file_of_its_group() -> None:
 def test_the_table_and_the_runtime_need_no_coremltools() -> None:
     pytest.importorskip("torch")
     script = "import sys, corepress.runtime.ops, corepress.opsets; print('coremltools' in sys.modules)"
-    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert ran.stdout.strip() == "False"
+    assert python(script).stdout.strip() == "False"

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.process import python
+
 ROOT = Path(__file__).parent.parent
 EXAMPLES = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.S)
 # What an example takes for granted.
@@ -62,9 +64,7 @@ def test_there_are_examples() -> None:
 @pytest.mark.parametrize("number", range(len(EXAMPLES)))
 def test_an_example_runs(number: int, tmp_path: Path) -> None:
     shutil.copytree(ROOT / "examples/digits.mlpackage", tmp_path / "model.mlpackage")
-    done = subprocess.run(
-        [sys.executable, "-c", example(EXAMPLES[number])], capture_output=True, text=True, cwd=tmp_path
-    )
+    done = python(example(EXAMPLES[number]), tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout
 

@@ -16,6 +16,7 @@ import pytest
 from corepress.cli.guard import Terminated, failure_of
 from corepress.errors import ConfigError, CorepressError, FormatError, Missed
 from tests.cli.test_cli import corepress
+from tests.process import python
 
 ROOT = Path(__file__).parent.parent.parent
 DIGITS = ROOT / "examples/digits.mlpackage"
@@ -36,15 +37,14 @@ def test_every_error_has_its_kind_and_exit_code(error: BaseException, kind: str,
     assert bool(failure.message) == (kind != "pipe")
 
 
-def raising(statement: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+def raising(statement: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     """The command, where reading a model raises."""
     code = (
         f"import sys; sys.argv = {['corepress', *map(str, arguments)]!r}\n"
         f"import corepress.formats.read as m\ndef read(path):\n {statement}\nm.read = read\n"
         "from corepress.cli import main; main()"
     )
-    command = [sys.executable, "-c", code]
-    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment})
+    return python(code)
 
 
 @pytest.mark.parametrize("statement,sentence,code", [
@@ -62,8 +62,9 @@ def test_no_traceback(statement: str, sentence: str, code: int) -> None:
     assert error["exit_code"] == code and sentence in error["message"]
 
 
-def test_the_traceback_is_there_for_who_asks() -> None:
-    done = raising("1 / 0", "info", DIGITS, COREPRESS_TRACEBACK="1")
+def test_the_traceback_is_there_for_who_asks(monkeypatch) -> None:
+    monkeypatch.setenv("COREPRESS_TRACEBACK", "1")
+    done = raising("1 / 0", "info", DIGITS)
     assert "Traceback" in done.stderr and "COREPRESS_TRACEBACK=1" in done.stderr and done.returncode == 3
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from corepress import runtime
 from corepress.formats.mlprogram import load
 from tests import decoder
 from tests.cli.test_cli import corepress, fails
+from tests.process import python
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 DIGITS, IMAGES = EXAMPLES / "digits.mlpackage", EXAMPLES / "digits_test.npz"
@@ -124,7 +123,7 @@ def test_without_torch(command, tmp_path) -> None:
         f"import sys; sys.modules['torch'] = None; sys.argv = {['corepress', *map(str, command)]!r}\n"
         "from corepress.cli import main; main()"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    done = python(code, tmp_path)
     assert done.returncode == 3 and done.stdout == "" and list(tmp_path.iterdir()) == []
     assert done.stderr == "corepress: running models needs PyTorch: pip install 'corepress[torch]'\n"
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 
 import corepress.coreml as cto
@@ -12,6 +9,7 @@ from corepress.coreml.experimental import OpActivationLinearQuantizerConfig
 from corepress.errors import ConfigError
 from tests.lazy import lazy
 from tests.packages import make_package
+from tests.process import python
 
 PEER = "coremltools.optimize.coreml"
 peer = lazy(PEER)
@@ -67,4 +65,4 @@ def test_our_own_need_no_coremltools() -> None:
     pytest.importorskip("torch")
     code = "import sys, corepress as c; c.coreml.OptimizationConfig(c.coreml.OpPalettizerConfig(nbits=4)); "
     code += "import corepress.torch; sys.exit('coremltools' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+    assert python(code).returncode == 0

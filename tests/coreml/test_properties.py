@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -16,6 +14,7 @@ import corepress.coreml as cto
 from corepress.algorithms.linear import quantize
 from corepress.algorithms.palettize import palettize
 from corepress.formats.mlprogram import load
+from tests.process import python
 
 FLOATS = st.floats(-1000, 1000, width=16)
 WEIGHTS = hnp.arrays(np.float16, st.tuples(st.integers(2, 12), st.integers(2, 12)), elements=FLOATS)
@@ -74,7 +73,7 @@ import corepress.coreml as cto
 config = cto.OptimizationConfig(cto.OpPalettizerConfig(nbits=4, cluster_dim=2))
 cto.palettize_weights({str(package())!r}, config).save({str(tmp_path / "out.mlpackage")!r})
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = python(code)
     assert done.returncode == 0, done.stderr
     assert any(w.compression for w in load(tmp_path / "out.mlpackage").weights())
 

@@ -15,6 +15,7 @@ import corepress
 import corepress.coreml as cto
 from corepress.formats.mlprogram import load
 from corepress.reports.rows import Report, between
+from tests.process import python
 from tests.reports.made import rows as made_rows
 
 ROOT = Path(__file__).parent.parent.parent
@@ -87,15 +88,14 @@ def test_an_mlmodel_that_was_made_here_is_compared_with_what_it_was_made_from(pa
 
 
 def test_parts_are_imported_on_first_use() -> None:
-    def said(code: str) -> str:
-        return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip()
-
-    light = "import sys, corepress.coreml as c; print({'torch', 'coremltools'} & {*sys.modules} or 'light'"
+    light = "import sys, corepress.coreml; assert not {'torch', 'coremltools'} & {*sys.modules}"
+    subprocess.run([sys.executable, "-c", light], check=True)
     parts = "c.experimental.linear_quantize_activations.__name__, c.calibrated.palettize_weights.__name__"
-    assert said(f"{light}, {parts})") == "light linear_quantize_activations palettize_weights"
+    said = python(f"import corepress.coreml as c; print({parts})").stdout
+    assert said == "linear_quantize_activations palettize_weights\n"
     without = "import sys; sys.modules['torch'] = None\nimport corepress.coreml as c\n"
-    wanted = "corepress.coreml.calibrated needs PyTorch: pip install 'corepress[torch]'"
-    assert said(f"{without}try: c.calibrated\nexcept Exception as error: print(error)") == wanted
+    wanted = "corepress.coreml.calibrated needs PyTorch: pip install 'corepress[torch]'\n"
+    assert python(f"{without}try: c.calibrated\nexcept Exception as error: print(error)").stdout == wanted
 
 
 def test_two_models_are_compared_by_the_names_of_their_weights(package, tmp_path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import subprocess
 import sys
 import types
 import warnings
@@ -20,6 +19,7 @@ from corepress.errors import CorepressError
 from corepress.runtime import load
 from corepress.torch.quantization import LinearQuantizerConfig
 from tests.lazy import lazy
+from tests.process import python
 from tests.torch.pt2e import (
     IMAGE,
     PATTERNS,
@@ -373,10 +373,9 @@ def test_where_export_quantization_is_looked_for(monkeypatch) -> None:
     assert _coreml_quantizer._find_kit() is None
 
 
-@pytest.mark.slow
 def test_torchao_is_not_imported_before_it_is_needed() -> None:
     code = "import sys, corepress.torch as torch; dir(torch.quantization); assert 'torchao' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    assert python(code).returncode == 0
 
 
 def test_long_chains_of_sums_take_no_time() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +26,7 @@ from tests.coreml.activations.activation_nets import (
     structure,
 )
 from tests.oracle import peer_program
+from tests.process import python
 
 torch.set_num_threads(1)
 EXAMPLES = Path(__file__).parents[3] / "examples"
@@ -154,8 +153,7 @@ try:
 except MissingDependencyError as error:
     print(error)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "calibration, which runs the model, needs PyTorch: pip install 'corepress[torch]'\n"
+    assert python(code).stdout == "calibration, which runs the model, needs PyTorch: pip install 'corepress[torch]'\n"
 
 
 def test_the_input_stays_as_it_is_and_a_second_call_adds_nothing(tmp_path) -> None:

@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-import corepress.runtime.ops.scatter_gather  # noqa: F401 - fills the registry
+from corepress.runtime.ops.scatter_gather import gather
 from tests.runtime.oracle_ops import check, numbers, run, same
 
 SHAPES = st.lists(st.integers(1, 4), min_size=1, max_size=4)
@@ -175,3 +178,25 @@ def test_validated_indices_are_in_bounds(bad):
         with pytest.raises(ValueError, match=f"index {bad} is out of bounds"):
             run(name, **arguments, validate_indices=True)
         run(name, **{**arguments, "indices": np.array([0, 2], np.int32)}, validate_indices=True)
+
+
+class Sizes(TorchDispatchMode):
+    """Notes how many numbers the largest tensor has that any operation gives."""
+
+    largest = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+        given = function(*arguments, **(keywords or {}))
+        self.largest = max([self.largest, *(t.numel() for t in tree_leaves(given) if isinstance(t, torch.Tensor))])
+        return given
+
+
+def test_samples_that_are_taken_together_share_a_table() -> None:
+    # As refinement does: a table of a language model is most of its weights, and a batch had a copy for each sample.
+    table, indices = torch.randn(1000, 4, requires_grad=True), torch.randint(1000, (8, 16))
+    with Sizes() as sizes:
+        rows = torch.vmap(lambda given: gather(table, given))(indices)
+        rows.sum().backward()
+    assert torch.equal(rows, table[indices])
+    assert sizes.largest == table.numel()
+    assert torch.equal(table.grad[:, 0], torch.bincount(indices.flatten(), minlength=1000).float())

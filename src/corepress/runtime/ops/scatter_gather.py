@@ -26,7 +26,10 @@ def gather(x: Tensor, indices: Tensor, axis: int = 0, batch_dims: int = 0, valid
     shape = (*before, *index.shape[batch_dims:], *after)
     limits.check(*shape)
     if batch_dims == 0:
-        return like(signed(x).index_select(axis, index.flatten()), x).reshape(shape)
+        # Where samples are taken together, `index_select` makes a copy of a table for each of them; on other axes than
+        # the first it is twice as fast.
+        taken = signed(x)[index.flatten()] if axis == 0 else signed(x).index_select(axis, index.flatten())
+        return like(taken, x).reshape(shape)
     batches = math.prod(x.shape[:batch_dims])
     rows = x.reshape(batches, math.prod(x.shape[batch_dims:axis]), x.shape[axis], math.prod(after))
     batch = torch.arange(batches, device=x.device)[:, None]

@@ -136,8 +136,8 @@ def test_a_search_with_fitted_forms_chooses_what_it_does_for_the_package(migrate
 @pytest.mark.slow
 def test_a_decoder_is_fitted_to_sequences_as_its_package_is(tmp_path: Path) -> None:
     """It reads its state before everything and writes it after everything, where the package does so between layers:
-    the same integers all the same, under scales that differ by what float32 rounds. By Apple's runtime it is better
-    than without data on sequences that nothing learnt from."""
+    the same integers all the same, but for those near half way, since the two round differently in float32. By Apple's
+    runtime it is better than without data on sequences that nothing learnt from."""
     package, path = str(summing(tmp_path)), str(tmp_path / "dense.aimodel")
     corepress.migrate(package, path)
     words = np.random.default_rng(0).integers(0, 10, (32, 6, 1, 1)).astype(np.int32)
@@ -149,8 +149,15 @@ def test_a_decoder_is_fitted_to_sequences_as_its_package_is(tmp_path: Path) -> N
     forms = [sorted(own, key=lambda form: (form.shape, form.data.tobytes())) for own in forms]
     assert len(forms[0]) == len(forms[1]) == 4
     for one, other in zip(*forms, strict=True):
-        assert np.array_equal(one.data, other.data)
         np.testing.assert_allclose(one.scale, other.scale, rtol=1e-4)
+        # A value of up to 8 steps moves by 8 times what its scale does, and so many lie that near half way by chance.
+        # Where one goes the other way, by one step, the rest of its row makes up for that.
+        moved = 8 * np.abs(one.scale / other.scale - 1).max() + 8 * np.finfo(np.float32).eps
+        near = 2 * moved * one.data.size
+        apart = one.data.astype(int) - other.data
+        rows = apart[apart.any(1)]
+        assert len(rows) <= near + 5 * np.sqrt(near)
+        assert (np.abs(rows[np.arange(len(rows)), (rows != 0).argmax(1)]) == 1).all()
     fitted = found[1].save(tmp_path / "fitted.aimodel")
     before, after = (corepress.verify(path, model.path, given[20:]).worst.snr for model in (plain, fitted))
     assert after > before + 10

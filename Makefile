@@ -4,6 +4,7 @@ BIN := .venv/bin
 WORKERS ?= 2
 CONFORMANCE ?=
 LOWEST ?=
+SANITIZE ?=
 TORCH ?= 1
 
 KERNELS := $(wildcard src/corepress/kernels/c/*) tools/build_kernels.py
@@ -29,7 +30,7 @@ sanitize: .venv/dev.stamp
 	$(BIN)/python tools/build_kernels.py --sanitize build/sanitize/libcorepress.so
 	COREPRESS_LIBRARY=$$PWD/build/sanitize/libcorepress.so ASAN_OPTIONS=detect_leaks=0 \
 		LD_PRELOAD="$$($${CC:-cc} -print-file-name=libasan.so)" \
-		$(BIN)/python -m pytest -q -n $(WORKERS) -p no:cacheprovider --ignore=tests/kernels/test_library.py tests/kernels
+		$(BIN)/python -m pytest -q -n $(WORKERS) -p no:cacheprovider --ignore=tests/kernels/test_library.py $(SANITIZE) tests/kernels
 
 # The tests of the kernels on an emulated ARM processor. Needs Debian's qemu-user.
 test-aarch64: .venv/wheels.stamp

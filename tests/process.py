@@ -29,13 +29,21 @@ def python(code: str, cwd: Path | None = None) -> subprocess.CompletedProcess[st
     return _copied(_program, ["-c", code], cwd)
 
 
+def starting() -> str:
+    """How `multiprocessing` starts a process, where it is a copy of the one that waits."""
+    if sys.platform != "linux":
+        return "spawn"
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["tests.preloaded"])
+    return "forkserver"
+
+
 def _copied(
     begin: Callable[[Sequence[str]], None], arguments: Sequence[str], cwd: Path | None
 ) -> subprocess.CompletedProcess[str]:
-    if sys.platform != "linux":
+    way = starting()
+    if way == "spawn":
         return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, cwd=cwd)
-    forks = multiprocessing.get_context("forkserver")
-    forks.set_forkserver_preload(["tests.preloaded"])
+    forks = multiprocessing.get_context(way)
     with tempfile.TemporaryDirectory() as folder:
         for name in _STREAMS:
             Path(folder, name).touch()

@@ -151,6 +151,7 @@ def test_equal_values_have_equal_digests_and_others_others() -> None:
         fingerprint.of_values([(i for i in range(3))])
 
 
+@pytest.mark.slow  # two processes begin anew, each with hashes of its own
 def test_a_digest_is_the_same_in_another_process() -> None:
     code = """
 import torch

@@ -24,6 +24,7 @@ from corepress.torch.metadata import PREFIX
 from corepress.torch.palettization import DKMPalettizer, DKMPalettizerConfig
 from corepress.torch.pruning import MagnitudePruner, MagnitudePrunerConfig
 from corepress.torch.quantization import LinearQuantizer, LinearQuantizerConfig
+from tests.process import starting
 from tests.torch.models import mlp
 
 STEPS = 6
@@ -76,6 +77,7 @@ LEARNED = "quantizer of learned scales"
 # A batch norm has the statistics of what its own process sees.
 SOME = ("pruner and palettizer", "quantizer")
 ALIKE = ("quantizer of batch norms",)
+OTHERS = tuple(case for case in CASES if case not in SOME)
 BOTH = [(case, way) for case in CASES for way in ("copies", "parts") if (case, way) != (LEARNED, "parts")]
 
 
@@ -115,19 +117,21 @@ def result(model: nn.Module, methods: list[Method], wrapped: nn.Module | None = 
     }
 
 
-# What the two processes do, each case after the other, so that they start but once.
+# What two processes do, each case after the other, so that they start but once; and once more for what is slow.
 
 
-def work(rank: int, folder: str) -> None:
+def work(rank: int, folder: str, cases: tuple[str, ...]) -> None:
     torch.set_num_threads(1)
     meeting = f"file://{folder}/meeting"
     dist.init_process_group("gloo", meeting, rank=rank, world_size=2, timeout=timedelta(seconds=60))
     for case, way in BOTH:
-        _save(f"{folder}/{case} {way} {rank}.pt", lambda case=case, way=way: _trained(case, way, rank))
-    for case in SOME:
-        _save(f"{folder}/{case} halves {rank}.pt", lambda case=case: _in_bfloat16(case, rank))
-        _save(f"{folder}/{case} resumed {rank}.pt", lambda case=case: _resumed(case))
-    _save(f"{folder}/errors {rank}.pt", _errors)
+        if case in cases:
+            _save(f"{folder}/{case} {way} {rank}.pt", lambda case=case, way=way: _trained(case, way, rank))
+    if cases == SOME:
+        for case in SOME:
+            _save(f"{folder}/{case} halves {rank}.pt", lambda case=case: _in_bfloat16(case, rank))
+            _save(f"{folder}/{case} resumed {rank}.pt", lambda case=case: _resumed(case))
+        _save(f"{folder}/errors {rank}.pt", _errors)
     dist.destroy_process_group()
 
 
@@ -216,20 +220,25 @@ def _error(call: Callable[[], Any]) -> str:
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
-    """Where they are, made once for all workers of xdist."""
+def results(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Callable[[tuple[str, ...]], Path]:
+    """Where those of some cases are, made once for all workers of xdist."""
     base = tmp_path_factory.getbasetemp()
-    folder = (base if worker_id == "master" else base.parent) / "processes"
-    with FileLock(f"{folder}.lock"):
-        if not folder.exists():
-            folder.mkdir()
-            torch.multiprocessing.spawn(work, (str(folder),), nprocs=2)
-    return folder
+    base = base if worker_id == "master" else base.parent
+
+    def made(cases: tuple[str, ...]) -> Path:
+        folder = base / ("some processes" if cases == SOME else "other processes")
+        with FileLock(f"{folder}.lock"):
+            if not folder.exists():
+                folder.mkdir()
+                torch.multiprocessing.start_processes(work, (str(folder), cases), nprocs=2, start_method=starting())
+        return folder
+
+    return made
 
 
-def read(results: Path, name: str) -> list[Any]:
+def read(results: Callable[[tuple[str, ...]], Path], name: str, cases: tuple[str, ...] = SOME) -> list[Any]:
     """What both processes gave."""
-    found = [torch.load(results / f"{name} {rank}.pt", weights_only=False) for rank in range(2)]
+    found = [torch.load(results(cases) / f"{name} {rank}.pt", weights_only=False) for rank in range(2)]
     for each in found:
         assert not isinstance(each, str), each
     return found
@@ -238,9 +247,11 @@ def read(results: Path, name: str) -> list[Any]:
 # What must be so.
 
 
-@pytest.mark.parametrize("case, way", BOTH)
-def test_two_processes_train_as_one(case: str, way: str, results: Path) -> None:
-    first, second = read(results, f"{case} {way}")
+@pytest.mark.parametrize(
+    "case, way", [pytest.param(*each, marks=[] if each[0] in SOME else pytest.mark.slow) for each in BOTH]
+)
+def test_two_processes_train_as_one(case: str, way: str, results) -> None:
+    first, second = read(results, f"{case} {way}", SOME if case in SOME else OTHERS)
     torch.manual_seed(1)
     model, methods = prepared(case)
     torch.manual_seed(2)
@@ -262,7 +273,7 @@ def test_two_processes_train_as_one(case: str, way: str, results: Path) -> None:
 
 
 @pytest.mark.parametrize("case", SOME)
-def test_parts_may_compute_in_bfloat16(case: str, results: Path) -> None:
+def test_parts_may_compute_in_bfloat16(case: str, results) -> None:
     first, second = read(results, f"{case} halves")
     model, methods = prepared(case)
     train(model, methods, range(STEPS))
@@ -275,7 +286,7 @@ def test_parts_may_compute_in_bfloat16(case: str, results: Path) -> None:
 
 
 @pytest.mark.parametrize("case", SOME)
-def test_a_split_model_resumes_bit_for_bit(case: str, results: Path) -> None:
+def test_a_split_model_resumes_bit_for_bit(case: str, results) -> None:
     for whole_training, resumed in read(results, f"{case} resumed"):
         assert whole_training.keys() == resumed.keys()
         for name, value in whole_training.items():
@@ -291,6 +302,6 @@ def test_a_split_model_resumes_bit_for_bit(case: str, results: Path) -> None:
         ("inplace", "let finalize() copy it"),
     ],
 )
-def test_what_can_not_work_says_so(what: str, message: str, results: Path) -> None:
+def test_what_can_not_work_says_so(what: str, message: str, results) -> None:
     for errors in read(results, "errors"):
         assert message in errors[what]

@@ -46,7 +46,7 @@ def by_hand(model: nn.Module, data) -> dict[str, torch.Tensor]:
     return {name: value / value.max() for name, value in sums.items()}
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_sensitivities_are_sums_of_squared_gradients(workers) -> None:
     model = model_of().eval()
     found = skm(model, count=3).compute_sensitivity(samples(), loss_fn, num_sensitivity_workers=workers)

@@ -69,8 +69,10 @@ def products_do_not() -> bool:
 @pytest.mark.parametrize(
     "config",
     [
-        {"algorithm": "gptq", "weight_dtype": "uint4"},
-        {"algorithm": "gptq", "weight_dtype": "uint4", "granularity": "per_block", "block_size": 32},
+        *(
+            pytest.param({"algorithm": "gptq", "weight_dtype": "uint4", **blocks}, marks=pytest.mark.slow)
+            for blocks in ({}, {"granularity": "per_block", "block_size": 32})
+        ),
         {"algorithm": "gptq", "weight_dtype": "uint4", "use_activation_order_heuristic": True, "scale_search": True},
         {"algorithm": "sparse_gpt"},
         {"algorithm": "lut_gptq", "n_bits": 3},

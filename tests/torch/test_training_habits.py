@@ -30,8 +30,8 @@ KINDS: dict[str, Callable[[nn.Module], Methods]] = {
     "quantizer and pruner": lambda model: (first := quantizer(model)) + pruner(first[0]._model),
 }
 every_kind = pytest.mark.parametrize("kind", KINDS)
-# To compile these takes long; that of a plain quantizer is among the others.
-LONG = ("quantizer of learned scales", "quantizer and pruner")
+# To compile these takes long; `test_linear_quantizer.py` has a compiled quantizer, too.
+LONG = ("quantizer", "quantizer of learned scales", "quantizer and pruner", "palettizer of groups")
 
 
 def prepared(kind: str, seed: int = 0) -> tuple[nn.Module, Methods]:

@@ -277,7 +277,10 @@ def test_a_classifier(tmp_path) -> None:
     assert all(abs(scores[0][label] - scores[1][label]) < 0.02 for label in "abc")
 
 
-@pytest.mark.parametrize("observer", OBSERVERS)
+@pytest.mark.parametrize(
+    "observer",
+    [name if name in ("min_max", "mse") else pytest.param(name, marks=pytest.mark.slow) for name in OBSERVERS],
+)
 def test_w8a8_on_digits_is_as_good_as_float16(tmp_path, observer) -> None:
     data = np.load(EXAMPLES / "digits_test.npz")
     images, labels = data["images"][:, None], data["labels"]

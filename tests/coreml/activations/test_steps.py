@@ -45,7 +45,10 @@ def test_ranges_of_single_steps_are_far_too_narrow_and_those_of_sequences_are_no
 @pytest.mark.parametrize("options", [
     {"observer": "output"},
     {"bias_correction": True},
-    {"exceptions": "auto", "min_snr": 25, "observer": "auto", "bias_correction": None, "equalize": "auto"},
+    pytest.param(
+        {"exceptions": "auto", "min_snr": 25, "observer": "auto", "bias_correction": None, "equalize": "auto"},
+        marks=pytest.mark.slow,
+    ),
 ])  # fmt: skip
 def test_what_ranges_are_refined_by_takes_sequences(package, options, caplog) -> None:
     found = cto.coreml.experimental.linear_quantize_activations(package, CONFIG, texts(6, 0), **options)

@@ -126,7 +126,7 @@ def changes(path: Path, model: corepress.Model) -> set[str]:
     }
 
 
-@pytest.mark.parametrize("precision", ["package", "half"])
+@pytest.mark.parametrize("precision", ["package", pytest.param("half", marks=pytest.mark.slow)])
 def test_it_answers_the_same_and_only_what_can_be_scaled_changes(
     precision: str, request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture
 ) -> None:

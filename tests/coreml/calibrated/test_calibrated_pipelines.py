@@ -158,15 +158,15 @@ def test_detectors_that_suppress_boxes_at_their_end(tmp_path: Path) -> None:
     path, rng = detector(tmp_path), np.random.default_rng(0)
     # Pictures of few colours, and the thresholds from the model.
     given = [
-        {"image": rng.integers(0, 256, (1, 3, 4, 4)).repeat(8, 2).repeat(8, 3).astype(np.float32)} for _ in range(40)
+        {"image": rng.integers(0, 256, (1, 3, 4, 4)).repeat(8, 2).repeat(8, 3).astype(np.float32)} for _ in range(16)
     ]
     config = OptimizationConfig(OpPalettizerConfig(nbits=2, weight_threshold=1))
     plain = palettize_weights(path, config, spare_constants=True)
-    model = calibrated.palettize_weights(path, config, given[:30], spare_constants=True)
+    model = calibrated.palettize_weights(path, config, given[:12], spare_constants=True)
     assert len(model.changed) == 1 and not model.unfitted
     errors = []
     for one in (plain, model):
-        rows = {row.name: row for row in corepress.verify(path, one, given[30:]).rows}
+        rows = {row.name: row for row in corepress.verify(path, one, given[12:]).rows}
         errors.append(rows["suppression/raw_confidence"].snr)
     assert errors[1] > errors[0] + 3
     rounded = linear_quantize_activations(path, OptimizationConfig(OpActivationLinearQuantizerConfig()), given[:5])

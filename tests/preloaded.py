@@ -15,7 +15,12 @@ import rich.progress
 import rich.table
 import yaml
 
-with contextlib.suppress(ImportError):  # it isn't everywhere installed
+# These aren't everywhere installed.
+with contextlib.suppress(ImportError):
+    import altair
+    import jinja2
+with contextlib.suppress(ImportError):
     import torch
+    import torch._dynamo  # which an optimizer imports
 
 gc.freeze()  # so no command searches all this for garbage

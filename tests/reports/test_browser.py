@@ -23,7 +23,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, browser: Any) -> Path:
     return tmp_path_factory.mktemp("pages")
 
 
-@pytest.fixture(scope="module", params=[10, 2000])
+@pytest.fixture(scope="module", params=[10, pytest.param(2000, marks=pytest.mark.slow)])
 def path(request: pytest.FixtureRequest, folder: Path) -> Path:
     return written(folder, request.param)
 
@@ -52,7 +52,9 @@ def test_it_draws_without_an_error_or_a_request(browser: Any, path: Path, width:
         assert page.evaluate("document.querySelectorAll('.chart svg .mark-symbol path').length") > 20
 
 
-@pytest.mark.parametrize("snr", [math.inf, math.nan, -math.inf, 30.0])
+@pytest.mark.parametrize(
+    "snr", [math.inf, 30.0, *(pytest.param(snr, marks=pytest.mark.slow) for snr in (math.nan, -math.inf))]
+)
 def test_numbers_that_can_not_be_drawn_are_no_error(browser: Any, folder: Path, snr: float) -> None:
     """Such as those of a model that answers exactly the same: then nothing breaks, and nothing is lost."""
     few = tuple(replace(row, snr=snr) for row in rows(3))

@@ -134,7 +134,9 @@ def places(count: int) -> list[list[dict[str, np.ndarray]]]:
 MADE = {"cache": decoder.package, "sum": decoder.summing, "chain": chained}
 
 
-@pytest.mark.parametrize("kind", ["cache", "sum", "chain", "sum, migrated", "cache, migrated"])
+@pytest.mark.parametrize(
+    "kind", ["cache", "sum", "chain", "sum, migrated", pytest.param("cache, migrated", marks=pytest.mark.slow)]
+)
 def test_each_constant_meets_the_states_that_the_constants_before_it_make(kind, program, tmp_path) -> None:
     """Beside brute force: for each product a run of the whole sequences with all products before it changed. (In what
     is migrated, states are read before everything and written after everything.)"""

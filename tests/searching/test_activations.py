@@ -134,7 +134,7 @@ def test_before_ios18_weights_are_int8_and_that_is_said(tmp_path) -> None:
     assert any('target="iOS18" has tables of integers' in note for note in found.notes) and found.activations.quantized
 
 
-@pytest.mark.parametrize("when", ["activations", "weights"])
+@pytest.mark.parametrize("when", [pytest.param("activations", marks=pytest.mark.slow), "weights"])
 def test_ctrl_c_keeps_the_weights(package, monkeypatch, when) -> None:
     def stop(*given, **words):
         raise KeyboardInterrupt
@@ -149,6 +149,7 @@ def test_ctrl_c_keeps_the_weights(package, monkeypatch, when) -> None:
     assert found.model.size() == found.chosen.size
 
 
+@pytest.mark.slow
 def test_channels_are_equalized_where_that_helps_and_the_recipe_says_so(tmp_path) -> None:
     from torch import nn
 

@@ -108,14 +108,14 @@ def test_a_quality_that_cannot_be_had_gives_the_best_and_says_how_far_off(sample
     assert found.chosen.weights and any(weight.form != "dense" for weight in found.chosen.weights)
 
 
+@pytest.mark.slow
 def test_what_misses_a_goal_is_not_rounded_to_it(samples):
     found = cto.search(DIGITS, samples, min_cosine=1, **QUICK)
     assert not found.met and "cosine 0.99999" in found.summary and found.summary.endswith("below 1")
 
 
-@pytest.mark.parametrize(
-    "whole", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["of a sample", "of the model"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("whole", [False, True], ids=["of a sample", "of the model"])
 def test_a_metric_of_the_caller_decides(samples, whole):
     def confidence(outputs, sample):
         return float(outputs["logits"].max())
@@ -162,6 +162,7 @@ def test_what_is_within_the_budget_stays_as_it_is_and_that_is_said_at_once(sampl
     assert set(stages) == {"measuring models"}
 
 
+@pytest.mark.slow
 def test_what_seems_to_be_a_little_over_the_budget_is_measured(samples, monkeypatch):
     learnt, measure, seen = Search._with_what_is_around, Search._measure, []
 
@@ -231,6 +232,7 @@ def test_the_same_seed_gives_the_same(samples, at_four_bits):
     assert again.to_dict() == at_four_bits.to_dict()
 
 
+@pytest.mark.slow
 def test_the_front_only_rises(samples):
     found = cto.search(DIGITS, samples, bits=3, forms=["palettized"], points=6, workers=1)
     assert len(found.points) > 3

@@ -97,7 +97,8 @@ def test_the_stages_of_a_pipeline_are_searched_together(folder: Path, tmp_path: 
     assert cto.verify(path, saved, inputs(input_of(path), 4)).worst.snr > 10
 
 
-@pytest.mark.parametrize("function", ["second", pytest.param(None, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("function", ["second", None])
 def test_activations_of_the_function_or_the_stages_that_samples_run_through(tmp_path: Path, function) -> None:
     path = structures.pipeline(tmp_path) if function is None else two_functions(tmp_path)
     given = inputs(cto.runtime.load(path, function=function).interface.inputs[0].name, 40)

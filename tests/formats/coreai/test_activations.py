@@ -36,7 +36,11 @@ def answers(path: Any, samples: Samples) -> list[np.ndarray]:
     return [program.predict(sample)["logits"] for sample in samples]
 
 
-@pytest.mark.parametrize("fields", [{}, {"mode": "linear", "dtype": "uint8"}], ids=["symmetric", "with zero points"])
+@pytest.mark.parametrize(
+    "fields",
+    [{}, pytest.param({"mode": "linear", "dtype": "uint8"}, marks=pytest.mark.slow)],
+    ids=["symmetric", "with zero points"],
+)
 def test_w8a8_is_what_the_package_becomes(fields: dict[str, str], migrated: Path, tmp_path: Path) -> None:
     """The same operations in the same order, and the same answers to the number; pairs stand before the padding."""
     weights = OptimizationConfig(OpLinearQuantizerConfig(weight_threshold=0))

@@ -13,8 +13,8 @@ from tests.runtime.test_zoo import convert, distance
 from tests.runtime.zoo import NETWORKS
 
 pytest.importorskip("coreai_torch")
-# Recurrences, and convolutions; the others take long.
-QUICK = ("lstm_tagger", "autoencoder")
+# The others take long.
+QUICK = ("autoencoder",)
 
 
 @pytest.mark.parametrize(

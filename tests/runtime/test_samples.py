@@ -19,7 +19,7 @@ def test_damaged_arrays_are_refused(tmp_path: Path, save) -> None:
     path = tmp_path / "x.npz"
     save(path, x=np.arange(50, dtype=np.float32))
     data, rng, refused = path.read_bytes(), random.Random(0), 0
-    for _ in range(2000):
+    for _ in range(600):
         damaged = bytearray(data)
         for _ in range(rng.choice((1, 2, 3))):
             damaged[rng.randrange(len(damaged))] = rng.randrange(256)
@@ -29,7 +29,7 @@ def test_damaged_arrays_are_refused(tmp_path: Path, save) -> None:
         except FormatError as error:
             assert str(path) in str(error)
             refused += 1
-    assert refused > 200
+    assert refused > 60
 
 
 IMAGE = Feature("image", "array", (1, 2), np.float32)

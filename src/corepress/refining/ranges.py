@@ -77,8 +77,6 @@ def write(model: Model, ranges: Iterable[Range]) -> None:
 
 def _reason(node: Node, together: list[Node], model: Model) -> str:
     """Why the scale of a `quantize` can't learn; empty if it can."""
-    if model.core_ai:
-        return "ranges of activations stay as they are in a Core AI model"
     if len(together) != len(node.uses) + 1 or any(other.type != "dequantize" for other in together[1:]):
         return "its integers are not only dequantized"
     if any(_holder(one).value is None for one in together):

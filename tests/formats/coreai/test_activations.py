@@ -14,6 +14,8 @@ from corepress import runtime
 from corepress.coreml import OpLinearQuantizerConfig, OptimizationConfig, linear_quantize_weights
 from corepress.coreml.experimental import OpActivationLinearQuantizerConfig, linear_quantize_activations
 from corepress.formats.coreai import library
+from corepress.formats.mlprogram.program import nodes
+from corepress.formats.mlprogram.values import read_tensor
 from tests import decoder
 from tests.formats.coreai.digits import DIGITS, Samples, images
 
@@ -108,16 +110,42 @@ def test_a_search_with_activations_chooses_what_it_does_for_the_package(migrated
     assert forms[0] == forms[1]
 
 
+def scales(model: Any) -> list[float]:
+    """Of the activations, in the order of the program."""
+    pairs = [node.operand("scale") for node in nodes(model.spec) if node.type == "quantize"]
+    held = [pair.value if pair.node is None else pair.node.operand("val").value for pair in pairs]
+    return [float(read_tensor(value, model, "scale")) for value in held]
+
+
 @pytest.mark.slow
-def test_weights_between_rounded_activations_are_refined(migrated: Path, tmp_path: Path, caplog: Any) -> None:
+@pytest.mark.parametrize("is_saved", [True, False])
+def test_weights_and_ranges_are_refined(is_saved: bool, migrated: Path, tmp_path: Path) -> None:
+    """By Apple's runtime, from a file and before there is one; what was learnt of ranges is what is saved."""
     weights = OptimizationConfig(OpLinearQuantizerConfig(dtype="int4", weight_threshold=0))
-    small = linear_quantize_weights(quantized(migrated, images(0, 60)), weights).save(tmp_path / "small.aimodel")
-    refined = corepress.refine(str(migrated), str(small.path), images(0, 120), steps=40).model
-    saved = refined.save(tmp_path / "better.aimodel")
+    made = linear_quantize_weights(quantized(migrated, images(0, 60)), weights)
+    small = made.save(tmp_path / "small.aimodel")
+    found = corepress.refine(str(migrated), str(small.path) if is_saved else made, images(0, 120), steps=40)
+    saved = found.model.save(tmp_path / "better.aimodel")
     before, after = (corepress.verify(migrated, model.path, images(200, 360)).worst.snr for model in (small, saved))
     assert after > before + 1
     assert computed(saved.path) == computed(small.path)
-    assert "ranges of activations stay as they are" in caplog.text
+    assert not found.frozen
+    assert scales(saved) == scales(found.model)
+    assert scales(saved) != scales(small)
+
+
+def test_the_scale_of_an_activation_alone_is_saved(migrated: Path, tmp_path: Path) -> None:
+    """A single number, which is no weight."""
+    small = quantized(migrated, images(0, 20)).save(tmp_path / "small.aimodel")
+    changed = small.copy()
+    for node in nodes(changed.spec):
+        if node.type == "quantize":  # what undoes it reads the same constant
+            holder = node.operand("scale").node.operand("val").value
+            holder.CopyFrom(changed.store(read_tensor(holder, changed, "scale") * np.float16(0.5)))
+    assert small.is_saved and not changed.is_saved
+    saved = changed.save(tmp_path / "half.aimodel")
+    assert scales(saved) == [scale / 2 for scale in scales(small)]
+    assert saved.is_saved and computed(saved.path) == computed(small.path)
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import shutil
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from corepress.formats.coreai.writing import constant, storable
 from corepress.formats.dtypes import dtype_of
 from corepress.formats.features import Interface
 from corepress.formats.mlprogram.model import PENDING, Model
+from corepress.formats.mlprogram.program import nodes
+from corepress.formats.mlprogram.values import read_tensor
 from corepress.formats.mlprogram.weight import Weight, references
 from corepress.formats.package import Package, bytes_on_disk
 from corepress.formats.spill import Spill
@@ -121,7 +124,7 @@ class AssetModel(Model):
     @property
     def is_saved(self) -> bool:
         """Whether the model on disk, from which it was read, is the same."""
-        return not (self._changed_weights() or pairs(self.spec, self._view))
+        return not (self._changed_weights() or self._changed_numbers() or pairs(self.spec, self._view))
 
     def size(self) -> int:
         """Bytes of all files; of a model that is not saved yet what they will be, but for what describes constants."""
@@ -141,12 +144,12 @@ class AssetModel(Model):
         places = library.operations(program)
         if pairs(self.spec, self._view):
             insert(self.spec, view_of(program), self)
-        changed = self._changed_weights()
+        changed = [((weight.function, weight.output), weight.read()) for weight in self._changed_weights()]
         with replacing(destination, ASSET, overwrite=overwrite, sources=self._sources()) as partial:
-            for weight in changed:
-                operation = places[self._view.places[weight.function, weight.output]]
+            for place, form in (*changed, *self._changed_numbers()):
+                operation = places[self._view.places[place]]
                 with library.inserting(operation):
-                    value = library.reshaped(constant(weight.read()), library.type_of(operation).shape)
+                    value = library.reshaped(constant(form), library.type_of(operation).shape)
                 library.replace(operation, value)
             try:
                 library.save(program, self.path, partial)
@@ -168,6 +171,13 @@ class AssetModel(Model):
         """Those that are not as the program on disk has them."""
         return [weight for weight in self.weights() if any(held.offset & PENDING for held in references(weight.node))]
 
+    def _changed_numbers(self) -> list[tuple[tuple[str, str], NDArray[Any]]]:
+        """The same of constants that are too small to be weights, such as the scale of activations: where each is, and
+        what it holds now."""
+        before, now = (dict(_numbers(spec)) for spec in (self._view.spec, self.spec))
+        changed = {place: value for place, value in now.items() if place in before and value != before[place]}
+        return [(place, read_tensor(value, self, place[1])) for place, value in changed.items()]
+
 
 def load(path: str | Path, *, checked: bool = False) -> AssetModel:
     """Read an `.aimodel`; `checked`: it was written here. Raises FormatError for what is no sound one."""
@@ -180,6 +190,14 @@ def load(path: str | Path, *, checked: bool = False) -> AssetModel:
         except RuntimeError as error:  # of the library: a name that is no UTF-8
             raise FormatError(f"{root}: Core AI can't read it: {first_line(error)}") from error
     return model
+
+
+def _numbers(spec: Any) -> Iterator[tuple[tuple[str, str], Any]]:
+    """Small constants, which are held in place: by function and name the value of each."""
+    for node in nodes(spec):
+        held = node.operand("val") if node.is_const and node.op.outputs else None
+        if held is not None and held.value is not None and held.value.WhichOneof("value") == "immediateValue":
+            yield (str(node.function), node.op.outputs[0].name), held.value
 
 
 def _copied(spec: Any) -> Any:

@@ -128,7 +128,8 @@ def test_rates_that_are_too_large_become_smaller(monkeypatch):
         monkeypatch.setattr(f"corepress.refining.training.{name}", 3.0)
     small = compressed("tables")
     found = corepress.refine(DIGITS, small, SAMPLES, steps=40)
-    monkeypatch.setattr("corepress.refining.training._TOO_MUCH", np.inf)
+    for name in ("_TOO_MUCH", "_TOO_MUCH_AT_FIRST"):
+        monkeypatch.setattr(f"corepress.refining.training.{name}", np.inf)
     without = corepress.refine(DIGITS, small, SAMPLES, steps=40)
     assert found.improved and found.loss[1] < 0.5 * min(found.loss[0], without.loss[1])
 
@@ -149,6 +150,20 @@ def test_after_it_went_back_it_starts_with_small_steps(monkeypatch):
     assert rates[0] == 1 and rates[back] < 0.05
     again = next((n for n in range(back + 1, len(rates)) if rates[n] < rates[n - 1]), len(rates))
     assert rates[back:again] == sorted(rates[back:again]) and max(rates[back:]) <= 1 / 3
+
+
+def test_before_anything_is_gained_a_smaller_rise_is_too_much(monkeypatch):
+    """What was fitted lies near to a best state, from which large steps only lead away; later a rise may be passing."""
+    rates, step, losses = [], Training.step, iter([1.0, 1.2, 0.9, *[1.2] * 30])
+
+    def seen(self, done, part, rate):
+        rates.append(rate)
+        return step(self, done, part, rate)
+
+    monkeypatch.setattr(Training, "step", seen)
+    monkeypatch.setattr(Training, "error", lambda self: next(losses))
+    corepress.refine(DIGITS, compressed("tables"), SAMPLES, steps=20)
+    assert rates[0] == 1 and 1 / 9 < rates[-1] <= 1 / 3
 
 
 def test_the_inputs_stay_as_they_are():

@@ -36,9 +36,9 @@ _WARM_UP = 0.05
 # since much comes only as the rates fall, and before the first gain it never is.
 _LOOKS, _PATIENCE = 20, 18
 # Where the loss held back has grown by so much, the rates were too large for this network: from the best state on they
-# are a third. While nothing was gained less is too much: what was fitted is near to a best state already, and large steps
-# only lead away from it (MiniLM in 2 bits, fitted, then 400 steps of 8: loss 0.298 -> 0.259, so 0.255; with a third of the
-# rates from the beginning 0.249).
+# are a third. While nothing was gained less is too much: what was fitted is near to a best state already, and large
+# steps only lead away from it (MiniLM in 2 bits, fitted, then 400 steps of 8: loss 0.298 -> 0.259, so 0.255; with a
+# third of the rates from the beginning 0.249).
 _TOO_MUCH, _TOO_MUCH_AT_FIRST = 3.0, 1.1
 _BETAS = (0.9, 0.95)
 # How many new samples follow each that was given: few, seen again and again, would be learnt by heart.

@@ -206,7 +206,7 @@ class LearnedTables(Learned):
         value, dim = self.value, self.value.cluster_dim
         dense = _from_rows(vectors, (*value.indices.shape, dim), (*value.lut.shape[:-2], 1))
         if dim == 1:
-            return dense[..., 0]
+            return dense.squeeze(-1)  # not `[..., 0]`, whose derivative is filled with zeros first
         return dense.movedim(-1, _axis(value) + 1).reshape(value.shape)
 
 

@@ -142,15 +142,6 @@ def test_weights_that_share_their_data_go_on_sharing(package: Path) -> None:
     assert {consumer.name for consumer in shared.consumers} == {"first", "second"}
 
 
-def test_an_embedding_is_compressed_without_data(package: Path) -> None:
-    chosen = config(OpPalettizerConfig, nbits=3)
-    tables = [
-        next(weight.dense() for weight in model.weights() if weight.name == "table")
-        for model in (palettize_weights(package, chosen), calibrated.palettize_weights(package, chosen, samples(4)))
-    ]
-    np.testing.assert_array_equal(*tables)
-
-
 def test_input_and_configuration_stay_as_they_are(package: Path) -> None:
     before = {path: path.read_bytes() for path in package.rglob("*") if path.is_file()}
     given = samples(3)

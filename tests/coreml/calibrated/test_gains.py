@@ -50,12 +50,12 @@ def test_it_is_the_error_of_the_fitted_package_over_that_of_the_plain_one(packag
     assert noises[0] < noises[1] / 2
 
 
-def test_what_no_layer_multiplies_has_none(package, samples):
+def test_what_no_layer_multiplies_or_looks_up_has_none(package, samples):
     from corepress.coreml.calibrated.gains import Tried, gains
     from corepress.runtime import load
 
     path, config = package("iOS18"), OpPalettizerConfig(nbits=4)
-    weight = next(own for own in load_model(path).weights() if own.name.startswith("embed"))
+    weight = next(own for own in load_model(path).weights() if own.name.startswith("shift"))
     method = METHODS["palettize"]
     actions = {"4 bits": (method.action.on(weight, config, True), method.fitted["lut-gptq"].on(weight, config, True))}
     assert gains(load(path, precision="float32"), samples, [Tried(weight, actions)]) == {}

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from corepress.algorithms.fitted.statistics import Statistics
 from corepress.coreml.action import Action
-from corepress.coreml.calibrated.layers import counted_vectors, layout_of
+from corepress.coreml.calibrated.layers import counted_vectors, fitted_layout
 from corepress.coreml.calibrated.sensitivity import of_vectors
 from corepress.errors import CorepressError
 from corepress.formats.mlprogram import Weight
@@ -63,7 +63,7 @@ def gains(program: Runnable, samples: Sequence[Sample], tried: Sequence[Tried]) 
             for key, buffer in step.held:
                 if buffer in waiting:
                     entry = waiting.pop(buffer)
-                    known = _known(step, key, arguments, counting.get(step.name), numbers)
+                    known = _known(step, key, arguments, counting, numbers)
                     if known is not None:
                         found[name, entry.weight.output] = _left(entry, *known)
             return {}
@@ -76,17 +76,17 @@ def _known(
     step: Step,
     key: str,
     arguments: Sequence[dict[str, Any]],
-    counting: Sequence[Tensor] | None,
+    counting: Mapping[str, Sequence[Tensor]],
     numbers: Sequence[int],
 ) -> tuple[Statistics, Statistics] | None:
     """What the samples to learn from say about a weight, and those to judge by. `numbers`: of each step's sample."""
-    layout = layout_of(step.kind, key, arguments[0])
+    layout = fitted_layout(step, key, arguments[0], counting)
     if layout is None:
         return None
     known, several = (Statistics(layout), Statistics(layout)), numbers[-1] > 0
     for number, own in enumerate(arguments):
         statistics = known[numbers[number] % _JUDGED == 0 and several]
-        counts = None if counting is None else counting[number]
+        counts = counting[step.name][number] if step.name in counting else None
         for vectors, count in counted_vectors(step.kind, key, own, layout, counts):
             statistics.add(vectors, None, count)
     return known if several else (known[0], known[0])

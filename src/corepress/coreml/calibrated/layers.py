@@ -1,8 +1,13 @@
-"""Which operations multiply vectors by a weight, and which vectors these are."""
+"""Which operations multiply vectors by a weight, and which vectors these are.
+
+An operation that looks up rows of a table, such as an embedding, multiplies it by nothing that would say which of a
+row's errors matter. What does is the derivative of the model's outputs by the rows that are looked up: with g such a
+gradient, an error d of a row changes the outputs by g d, so that the g are to it what inputs are to a layer.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -12,6 +17,7 @@ from corepress.runtime.ops.conv import extents_of, padded, padding
 from corepress.runtime.plan import Step
 
 PRODUCTS = ("linear", "matmul", "conv")
+LOOK_UP = "gather"
 
 
 def layout_of(kind: str, argument: str, arguments: Mapping[str, Any]) -> Layout | None:
@@ -35,8 +41,26 @@ def layout_of(kind: str, argument: str, arguments: Mapping[str, Any]) -> Layout 
     return None
 
 
+def fitted_layout(
+    step: Step, argument: str, arguments: Mapping[str, Any], counting: Mapping[str, Sequence[Tensor]]
+) -> Layout | None:
+    """The same of any weight that can be fitted: rows may be looked up in it as well, if the gradients by these are
+    known. `counting`: as `sensitivity.of_vectors` gives it."""
+    if step.kind != LOOK_UP:
+        return layout_of(step.kind, argument, arguments)
+    weight = arguments[argument]
+    if step.name in counting and argument == "x" and weight.dim() == 2 and looks_up_rows(arguments):
+        return Layout(tuple(weight.shape))
+    return None
+
+
+def looks_up_rows(arguments: Mapping[str, Any]) -> bool:
+    """Whether what a look-up finds are rows of a matrix, in the last axis of its result."""
+    return arguments.get("axis", 0) in (0, -2) and not arguments.get("batch_dims", 0)
+
+
 def vectors_of(kind: str, argument: str, arguments: Mapping[str, Any], layout: Layout) -> Iterator[Tensor]:
-    """What the weight is multiplied with: (groups, vectors, columns), in parts."""
+    """What the weight of one of PRODUCTS is multiplied with: (groups, vectors, columns), in parts."""
     if kind == "linear":
         yield layout.vectors(arguments["x"])
     elif kind == "matmul":
@@ -57,7 +81,12 @@ def vectors_of(kind: str, argument: str, arguments: Mapping[str, Any], layout: L
 def counted_vectors(
     kind: str, argument: str, arguments: Mapping[str, Any], layout: Layout, counts: Tensor | None
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """The parts that `vectors_of` gives, each with how much its vectors count; `counts`: of all, None all the same."""
+    """The parts that `vectors_of` gives, each with how much its vectors count; `counts`: of all, None all the same. Of
+    a look-up the gradients, which are its `counts`."""
+    if kind == LOOK_UP:
+        assert counts is not None
+        yield counts[None], None
+        return
     first = 0
     for vectors in vectors_of(kind, argument, arguments, layout):
         last = first + vectors.shape[1]

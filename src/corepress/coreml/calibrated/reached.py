@@ -12,7 +12,7 @@ from torch import Tensor
 
 from corepress.algorithms.fitted.layout import Layout
 from corepress.algorithms.fitted.statistics import Part, Statistics, joined
-from corepress.coreml.calibrated.layers import counted_vectors, layout_of, vectors_of
+from corepress.coreml.calibrated.layers import PRODUCTS, counted_vectors, fitted_layout, layout_of, vectors_of
 from corepress.formats.mlprogram import Weight
 from corepress.runtime.plan import Step
 from corepress.runtime.program import Program
@@ -45,7 +45,8 @@ class Reached:
     """A program on its way through its operations, which waits at each that reads a weight that is to be compressed.
 
     `learnt`: how many steps of `samples`, the first ones, are to learn from. `constants`: those that may change
-    besides. `counting`: how much vectors count, by the name of the operation that multiplies them. `changes`: the new
+    besides. `counting`: how much vectors count, by the name of the operation that multiplies them, and for one that
+    looks up rows the gradients by these. `changes`: the new
     constants so far, and at the end all of them, by the name of their buffer.
     """
 
@@ -78,8 +79,8 @@ class Reached:
         return any(wanted.key == key for buffer, wanted in self.weights.items() if buffer not in self._seen)
 
     def layout(self) -> Layout | None:
-        """How the weight that is reached is a matrix."""
-        return layout_of(self._step.kind, self._open[0][0], self._arguments[0])
+        """How the weight that is reached is a matrix; None where it is none, or nothing is known about it."""
+        return fitted_layout(self._step, self._open[0][0], self._arguments[0], self.counting)
 
     def add_here(self, known: Known) -> None:
         """Count what the operation that is reached multiplies its weight by, in the samples."""
@@ -87,7 +88,7 @@ class Reached:
             self._add(known, self._step, self._open[0][0], self._arguments, self._originals)
 
     def add_everywhere(self, wanted: Mapping[str, Key], known: dict[Key, Known]) -> None:
-        """Count the inputs of weights, given by buffer with their keys, in all operations that read them."""
+        """Count the inputs of weights, given by buffer with their keys, in all operations that multiply by them."""
 
         def visit(step: Step, arguments: Arguments) -> dict[str, Tensor]:
             for argument, buffer in step.held:
@@ -109,7 +110,7 @@ class Reached:
                 counts = None if counting is None else counting[number]
                 own = counted_vectors(step.kind, argument, arguments[number], layout, counts)
                 others: Iterable[Tensor | None] = repeat(None)
-                if originals is not None:
+                if originals is not None and step.kind in PRODUCTS:
                     others = vectors_of(step.kind, argument, originals[number], layout)
                 for (vectors, count), original in zip(own, others, strict=False):
                     yield vectors, original, count

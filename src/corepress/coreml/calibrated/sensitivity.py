@@ -22,13 +22,14 @@ from corepress.algorithms.fitted.statistics import Sensitivity
 from corepress.coreml.action import Action
 from corepress.coreml.calibrated.fit import Decided, fitted_form
 from corepress.coreml.calibrated.judging import Split
-from corepress.coreml.calibrated.layers import PRODUCTS, product_axis
+from corepress.coreml.calibrated.layers import LOOK_UP, PRODUCTS, looks_up_rows, product_axis
 from corepress.coreml.method import Choose
 from corepress.engine import Progress, Skip
 from corepress.errors import ConfigError, CorepressError, DataError
 from corepress.formats.mlprogram import Model, Weight
 from corepress.runtime import load
 from corepress.runtime.aside import Row, Store
+from corepress.runtime.plan import Step
 from corepress.runtime.program import Program
 from corepress.runtime.runnable import Observe
 from corepress.runtime.walk import each_program, outputs_in_steps
@@ -184,10 +185,9 @@ class _Scaled(Sequence[Tensor]):
 
 def of_vectors(program: Program, buffers: set[str], samples: Sequence[Sample]) -> dict[str, Sequence[Tensor]]:
     """How much the products of each vector with one of these constants count, 1 on average: (vectors,) for each step,
-    by the name of the operation. Operations that no output depends on, or not smoothly, are left out."""
-    steps = [
-        step for step in program.module.plan.steps if step.kind in PRODUCTS and buffers & {b for _, b in step.held}
-    ]
+    by the name of the operation. Of operations that look up rows of one the gradients by these: (rows, columns).
+    Operations that no output depends on, or not smoothly, are left out."""
+    steps = [step for step in program.module.plan.steps if _counts(step) and buffers & {b for _, b in step.held}]
     read = {buffer for step in steps for _, buffer in step.held} & buffers
     leaves = [value for name, value in program.module.constants().items() if name in read]
     leaves = [leaf.requires_grad_() for leaf in leaves if leaf.is_floating_point()]
@@ -208,21 +208,28 @@ def of_vectors(program: Program, buffers: set[str], samples: Sequence[Sample]) -
             gradients = torch.autograd.grad(loss, [value for _, value in products], allow_unused=True)
             for (step, _), gradient in zip(products, gradients, strict=True):
                 if gradient is not None:
-                    counts = gradient.float().square().movedim(product_axis(step), 0).flatten(1).mean(0)
+                    axis = product_axis(step)
+                    counts = gradient.float().square().movedim(axis, 0).flatten(1).mean(0)
                     total, size = sums.get(step.name, (0.0, 0))
                     sums[step.name] = total + float(counts.double().sum()), size + len(counts)
-                    found[step.name].append(counts)
+                    rows = gradient.float().reshape(-1, gradient.shape[-1]) if step.kind == LOOK_UP else counts
+                    found[step.name].append(rows)
     except CorepressError:  # nothing has a derivative; or a sample is wrong, which others will say
         return {}
     finally:
         for leaf in leaves:
             leaf.requires_grad_(False)
     count = len(list(each_step(samples)))
+    gradients_of = {step.name for step in steps if step.kind == LOOK_UP}
     return {
-        name: _Scaled(found[name], total / size)
+        name: found[name] if name in gradients_of else _Scaled(found[name], total / size)
         for name, (total, size) in sums.items()
         if len(found[name]) == count and total > 0
     }
+
+
+def _counts(step: Step) -> bool:
+    return step.kind in PRODUCTS or (step.kind == LOOK_UP and looks_up_rows(step.arguments))
 
 
 def _random_sum(program: Program, sample: Sample, generator: torch.Generator, observe: Observe | None = None) -> Tensor:

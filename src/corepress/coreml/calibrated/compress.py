@@ -38,9 +38,9 @@ def palettize_weights(
 ) -> Model:
     """Palettize a package with look-up tables and indices that are fitted to samples.
 
-    Weights that no sample reaches, or of operations that are no products with a matrix, are palettized without data;
-    `unfitted` of the result, and `corepress.report`, have each of them, and why. A pipeline takes samples for its first
-    stage, and those behind it get what the stages before them make of these.
+    Weights that no sample reaches, or of operations that neither multiply by a matrix nor look up its rows, are
+    palettized without data; `unfitted` of the result, and `corepress.report`, have each of them, and why. A pipeline
+    takes samples for its first stage, and those behind it get what the stages before them make of these.
 
     Args:
         mlmodel: A path, a `corepress.Model` or an `MLModel` of coremltools.

@@ -2,7 +2,8 @@
 
 An operation that looks up rows of a table, such as an embedding, multiplies it by nothing that would say which of a
 row's errors matter. What does is the derivative of the model's outputs by the rows that are looked up: with g such a
-gradient, an error d of a row changes the outputs by g d, so that the g are to it what inputs are to a layer.
+gradient, an error d of a row changes the outputs by g d, so that the g are to it what inputs are to a layer. A table
+that is multiplied by as well, such as one of a language model that is its head, too, is fitted to both.
 """
 
 from __future__ import annotations

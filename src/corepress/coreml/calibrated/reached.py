@@ -12,7 +12,15 @@ from torch import Tensor
 
 from corepress.algorithms.fitted.layout import Layout
 from corepress.algorithms.fitted.statistics import Part, Statistics, joined
-from corepress.coreml.calibrated.layers import PRODUCTS, counted_vectors, fitted_layout, layout_of, vectors_of
+from corepress.coreml.calibrated.layers import (
+    LOOK_UP,
+    PRODUCTS,
+    counted_vectors,
+    fitted_layout,
+    layout_of,
+    vectors_of,
+)
+from corepress.coreml.calibrated.sensitivity import Scaled
 from corepress.formats.mlprogram import Weight
 from corepress.runtime.plan import Step
 from corepress.runtime.program import Program
@@ -88,7 +96,7 @@ class Reached:
             self._add(known, self._step, self._open[0][0], self._arguments, self._originals)
 
     def add_everywhere(self, wanted: Mapping[str, Key], known: dict[Key, Known]) -> None:
-        """Count the inputs of weights, given by buffer with their keys, in all operations that multiply by them."""
+        """Count the inputs of weights, given by buffer with their keys, in all operations that read them."""
 
         def visit(step: Step, arguments: Arguments) -> dict[str, Tensor]:
             for argument, buffer in step.held:
@@ -101,6 +109,29 @@ class Reached:
 
         if wanted:
             walk(self.program, self.samples, visit)
+            for step in self.program.module.plan.steps:
+                if step.kind == LOOK_UP and step.name in self.counting:
+                    self._add_rows(step, wanted, known)
+
+    def _add_rows(self, step: Step, wanted: Mapping[str, Key], known: dict[Key, Known]) -> None:
+        """Count the gradients by rows that an operation looks up in a weight which others read, too.
+
+        A row is multiplied by every vector, and looked up now and then: by as many gradients, of all there are, as its
+        part of the rows. Those of products were divided by their mean.
+        """
+        for _, buffer in step.held:
+            table = self.program.module.constants()[buffer]
+            if buffer not in wanted or table.dim() != 2:
+                continue
+            layout = Layout(tuple(table.shape))
+            own = known.setdefault(wanted[buffer], (Statistics(layout), Statistics(layout)))
+            readers = [one for one in self.program.module.plan.steps if buffer in dict(one.held).values()]
+            scales = [counts.mean for one in readers if isinstance(counts := self.counting.get(one.name), Scaled)]
+            if own[0].layout != layout or (own[0].hessian.count and not scales):
+                continue
+            share = 1 / (layout.rows * sum(scales) / len(scales)) if scales else 1.0
+            for number, rows in enumerate(self.counting[step.name]):
+                own[number >= self.learnt].add(rows[None], None, rows.new_full((len(rows),), share))
 
     def _add(self, known: Known, step: Step, argument: str, arguments: Arguments, originals: Arguments | None) -> None:
         layout, counting = known[0].layout, self.counting.get(step.name)

@@ -170,17 +170,17 @@ def sums_of_squares(program: Program, buffers: set[str], samples: Iterable[Sampl
     return sums
 
 
-class _Scaled(Sequence[Tensor]):
-    """Numbers that are divided by their mean when they are asked for."""
+class Scaled(Sequence[Tensor]):
+    """Numbers that are divided by their `mean` when they are asked for."""
 
     def __init__(self, values: Row, mean: float):
-        self._values, self._mean = values, mean
+        self._values, self.mean = values, mean
 
     def __len__(self) -> int:
         return len(self._values)
 
     def __getitem__(self, number: Any) -> Any:
-        return self._values[number] / self._mean + _LEAST
+        return self._values[number] / self.mean + _LEAST
 
 
 def of_vectors(program: Program, buffers: set[str], samples: Sequence[Sample]) -> dict[str, Sequence[Tensor]]:
@@ -222,7 +222,7 @@ def of_vectors(program: Program, buffers: set[str], samples: Sequence[Sample]) -
     count = len(list(each_step(samples)))
     gradients_of = {step.name for step in steps if step.kind == LOOK_UP}
     return {
-        name: found[name] if name in gradients_of else _Scaled(found[name], total / size)
+        name: found[name] if name in gradients_of else Scaled(found[name], total / size)
         for name, (total, size) in sums.items()
         if len(found[name]) == count and total > 0
     }

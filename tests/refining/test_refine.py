@@ -246,3 +246,26 @@ def test_sequences_carry_a_state(tmp_path):
     found = corepress.refine(path, small, samples, steps=20)
     assert found.improved and found.after.worst.snr > found.before.worst.snr
     assert not any("new samples" in note for note in found.notes)  # they are made, of sequences too
+
+
+def test_samples_that_need_much_memory_are_taken_a_few_at_a_time(monkeypatch):
+    from corepress.refining import student as module
+    from corepress.runtime import load
+
+    program = load(DIGITS, precision="float32")
+    whole = [count for _, count in module.Batched(program).batches(SAMPLES[:8], 8)]
+    monkeypatch.setattr(module, "_ROOM", 3 * _computed(program))
+    some = module.Batched(program)
+    assert (whole, [count for _, count in some.batches(SAMPLES[:8], 8)]) == ([8], [3, 3, 2])
+    monkeypatch.setattr(module, "_ROOM", 1)
+    assert [count for _, count in module.Batched(program).batches(SAMPLES[:3], 8)] == [1, 1, 1]
+    small = compressed("tables")
+    refinement = corepress.refine(DIGITS, small, SAMPLES, steps=10)
+    assert refinement.loss[1] < refinement.loss[0]
+
+
+def _computed(program):
+    """Bytes of all values that a program computes of a sample."""
+    sizes = []
+    program.predict(SAMPLES[0], observe=lambda _, value: sizes.append(value.nbytes))
+    return sum(sizes)

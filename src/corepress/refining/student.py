@@ -26,6 +26,8 @@ from corepress.sequences import Sample, steps_of
 
 # Arguments that hold a number for each channel: biases, and the gains and shifts of norms.
 _CHANNELS = ("bias", "gamma", "beta")
+# Bytes of the values that the samples of a batch compute at once: they are kept until their derivatives are known.
+_ROOM = 1 << 29
 # One batch: for each step of a sequence, which is mostly one alone, the inputs in order; each has the samples along a
 # first axis of its own.
 Batch = Sequence[Sequence[Tensor]]
@@ -125,21 +127,39 @@ class Batched:
         self.program, self.names = program, names
         self.plan = straight(without_labels(program.module.plan))
         self.at_once = True
+        self._room: dict[Any, int] = {}
 
     def batches(self, samples: Sequence[Sample], most: int) -> Iterator[tuple[Batch, int]]:
-        """The samples as tensors, those of equal shapes together, at most a batch at once; and how many they are."""
+        """The samples as tensors, those of equal shapes together, at most a batch at once and as many as there is room
+        for; and how many they are."""
         alike: dict[Any, list[Batch]] = {}
-        program, most = self.program, most if self.at_once else 1
+        program = self.program
         for sample in samples:
             steps = [program.tensors(finite_tensors(program.interface.inputs, step)) for step in steps_of(sample)]
             alike.setdefault(tuple((t.shape, t.dtype) for step in steps for t in step), []).append(steps)
-        for group in alike.values():
-            for first in range(0, len(group), most):
-                some = group[first : first + most]
+        for shapes, group in alike.items():
+            part = min(most, self._fitting(shapes, group[0])) if self.at_once else 1
+            for first in range(0, len(group), part):
+                some = group[first : first + part]
                 yield (
                     [[torch.stack(values) for values in zip(*step, strict=True)] for step in zip(*some, strict=True)],
                     len(some),
                 )
+
+    @torch.no_grad()
+    def _fitting(self, shapes: Any, sample: Batch) -> int:
+        """For how many samples of these shapes there is room."""
+        if shapes not in self._room:
+            sizes: list[int] = []
+
+            def count(_: str, value: Any) -> None:
+                sizes.append(value.nbytes if isinstance(value, Tensor) else 0)
+
+            state, held = self.program.make_state(), self.program.module.constants()
+            for given in sample:
+                Run(held, state, count).block(self.plan, dict(zip(self.plan.inputs, given, strict=True)))
+            self._room[shapes] = max(1, _ROOM // max(1, sum(sizes)))
+        return self._room[shapes]
 
     def __call__(self, batch: Batch, constants: Mapping[str, Tensor], *, inside: bool = False) -> Answers:
         """`inside`: whether values at cuts are wanted."""

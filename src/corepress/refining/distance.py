@@ -6,7 +6,6 @@ other numbers the energy of the difference over that of the teacher's.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -55,10 +54,15 @@ def guide(inside: Sequence[Tensor], wanted: Sequence[Tensor], weight: float) -> 
 
 
 def _pull(value: Tensor, target: Tensor, weight: float) -> Callable[[Tensor], Tensor]:
+    value, target = value.float(), target.float()
+    if not target.sum().isfinite():
+        finite = target.isfinite()
+        value, target = (torch.where(finite, numbers, 0.0) for numbers in (value, target))
+
     def pulled(gradient: Tensor) -> Tensor:
+        # Products with a mask take a quarter of the time of `torch.where`.
         counts = _counts(gradient != 0, value, target)
-        wanted = torch.where(counts, target, target.new_zeros(())).float()
-        difference = torch.where(counts, value, wanted).float() - wanted
+        wanted, difference = target * counts, (value - target) * counts
         energy = (wanted * wanted).sum().clamp_min(_ENERGY)
         return gradient + (difference * (2 * weight / energy)).to(gradient.dtype)
 
@@ -72,14 +76,14 @@ def _counts(moving: Tensor, value: Tensor, target: Tensor) -> Tensor:
 
     `moving`: which have a derivative. The samples lie along the first axis.
     """
-    finite = target.isfinite()
     if not moving.any() or moving.all():
-        return moving & finite
+        return moving
     axes = range(2 if value.dim() > 2 and value.shape[1] == 1 else 1, value.dim())
     channels = axes[0] if len(axes) == 3 else axes[-1]  # of pictures, (channels, height, width), and of all else
-    # Not `value[moving]`, which takes several times as long.
-    low, high = torch.where(moving, value, math.inf).amin(), torch.where(moving, value, -math.inf).amax()
-    return finite & (moving | (moving.any(channels, keepdim=True) & (target >= low) & (target <= high)))
+    # Not `value[moving]`, which takes ten times as long.
+    far = moving.logical_not() * torch.finfo(value.dtype).max
+    low, high = (value + far).amin(), (value - far).amax()
+    return moving | (moving.any(channels, keepdim=True) & (target >= low) & (target <= high))
 
 
 def _are_probabilities(rows: Tensor) -> bool:

@@ -19,8 +19,8 @@ from corepress.coreml import (
     palettize_weights,
     prune_weights,
 )
+from corepress.coreml.calibrated import reached
 from corepress.coreml.calibrated.gains import Tried, gains
-from corepress.coreml.calibrated.reached import Reached
 from corepress.coreml.methods import METHODS
 from corepress.runtime import load
 from tests.oracle import peer_weights
@@ -110,7 +110,7 @@ def test_a_table_that_is_multiplied_by_as_well_is_fitted_to_both(tmp_path, monke
     )
     unseen = sentences(64, SEEN, WORDS)
     both = distance(path, calibrated.palettize_weights(path, config, sentences(96)), unseen)
-    monkeypatch.setattr(Reached, "_add_rows", lambda *_: None)
+    monkeypatch.setattr(reached.Reached, "_add_rows", lambda *_: None)
     assert both < 0.9 * distance(path, calibrated.palettize_weights(path, config, sentences(96)), unseen)
 
 
@@ -122,3 +122,20 @@ def test_a_table_that_is_looked_up_in_twice_is_fitted_to_both_look_ups(tmp_path)
     small, unseen = calibrated.palettize_weights(path, config, sentences(96)), sentences(64, SEEN, WORDS)
     assert small.unfitted == {}
     assert distance(path, small, unseen) < 0.8 * distance(path, palettize_weights(path, config), unseen)
+
+
+def test_nothing_is_computed_behind_the_last_weight(tmp_path, monkeypatch):
+    computed = []
+    path, config = encoder(tmp_path), OptimizationConfig(op_name_configs={"table": OpPalettizerConfig(nbits=2)})
+    walking = reached.walking
+
+    def watched(*arguments, **options):
+        walk, changed = walking(*arguments, **options), None
+        while True:
+            step, streams = next(walk) if changed is None else walk.send(changed)
+            computed.append(step.kind)
+            changed = yield step, streams
+
+    monkeypatch.setattr(reached, "walking", watched)
+    calibrated.palettize_weights(path, config, sentences(8), held_back=0)
+    assert computed[-1] == "gather" and "linear" not in computed

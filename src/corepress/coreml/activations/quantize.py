@@ -8,17 +8,16 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from corepress.coreml.activations.calibrate import calibrate, runnable
-from corepress.coreml.activations.observers import AUTO, OUTPUT, observer_of
-from corepress.coreml.activations.parts import Part, Ranges, parts_of
-from corepress.coreml.activations.patterns import CORE, before
+from corepress.coreml.activations.finding import RangeOptions, find_ranges, names_of_functions
+from corepress.coreml.activations.observers import AUTO, OUTPUT
+from corepress.coreml.activations.parts import Ranges
+from corepress.coreml.activations.patterns import CORE
 from corepress.coreml.config import OptimizationConfig, check_kinds
 from corepress.coreml.interop import takes_any_model
 from corepress.coreml.op_configs import OpActivationLinearQuantizerConfig, OpLinearQuantizerConfig
-from corepress.coreml.opset import reach
-from corepress.coreml.rules import PYTHON, Item, without_effect
+from corepress.coreml.rules import PYTHON
 from corepress.engine import Progress, silence
-from corepress.errors import ConfigError, Missed
+from corepress.errors import ConfigError
 from corepress.fields import warn_or_raise
 from corepress.formats.mlprogram import Model
 from corepress.formats.mlprogram.program import nodes
@@ -35,7 +34,7 @@ log = logging.getLogger(__name__)
 def linear_quantize_activations(
     mlmodel: Model,
     config: OptimizationConfig,
-    sample_data: Iterable[Sample],
+    sample_data: Iterable[Sample] | Mapping[str, Iterable[Sample]],
     calibration_op_group_size: int = -1,
     *,
     observer: str = "min_max",
@@ -62,7 +61,8 @@ def linear_quantize_activations(
         config: Which operations, by type and name, and how: `OpActivationLinearQuantizerConfig`s.
         sample_data: A list, generator or other iterable of {input name: array of the input's shape and type}, read
             once; for a model of one input the name may be None. All samples count. For a model that keeps a state a
-            sample should be a list of such steps, as the app runs them.
+            sample should be a list of such steps, as the app runs them. Of a model with several functions also
+            {function: samples}: each gets the ranges of its own.
         calibration_op_group_size: Accepted for compatibility; every activation is observed in a single run.
         observer: How ranges are found: "min_max", "moving_average", "percentile" (99.99 % of the values), "mse"
             (least squared error) or "output" (least error in what the model answers; it takes longer);
@@ -148,19 +148,23 @@ def quantized(
         assert isinstance(op_config, OpLinearQuantizerConfig)
         if op_config.nbits != 8:
             raise ConfigError("activations can be int8 or uint8 only: set dtype accordingly")
-    if isinstance(sample_data, Mapping):
-        raise ConfigError("sample_data must be a list of samples of one function where activations are quantized")
     goal = goal or _goal(exceptions, observer, bias_correction, equalize, min_snr, min_cosine)
+    options = RangeOptions(observer, target, device, workers, progress, strict, words)
+    if isinstance(sample_data, Mapping):
+        if goal is not None or observer == OUTPUT or bias_correction or equalize or held_back or function is not None:
+            raise ConfigError(
+                "activations of several functions get the ranges that they have in the samples, and no more: a goal, "
+                "ranges by the outputs, equalization, corrected biases, samples held back and a function to choose are "
+                "for the samples of one function, in a call for each"
+            )
+        return _function_by_function(model, config, sample_data, exceptions, options), None
     original, split = model.origin or model, None
     if goal is not None or observer == OUTPUT or bias_correction or equalize or held_back:
         split = _split(model, sample_data, held_back, function, goal is not None)
         sample_data = split.learnt
 
     def ranges_of(start: Model) -> Ranges:
-        return _ranges(
-            compress(start), config, sample_data, observer, function, target, device, workers, progress, strict, words,
-            warns=split is None,
-        )  # fmt: skip
+        return find_ranges(compress(start), config, sample_data, function, options, warns=split is None)
 
     if split is None:
         ranges = ranges_of(model)
@@ -248,15 +252,38 @@ def _ways(
             yield Way(found, name, start.equalized, finish)
 
 
+def _function_by_function(
+    model: Model,
+    config: OptimizationConfig,
+    samples: Mapping[str, Iterable[Sample]],
+    exceptions: Iterable[str],
+    options: RangeOptions,
+) -> Model:
+    """The model with the activations of each function quantized to the ranges that they have in its samples."""
+    names, operations = list(exceptions), dict[str, str]()
+    rules: Collection[str] = names_of_functions(model, samples)  # once for all
+    for function, own in samples.items():
+        ranges = find_ranges(model, config, own, function, options, rules=rules, warns=True)
+        operations |= ranges.operations()
+        model, rules = ranges.written(names), ()
+    _check_known(names, operations, options.strict)
+    return model
+
+
 def _known(exceptions: Iterable[str], ranges: Ranges, strict: bool) -> set[str]:
     """The exceptions that a caller names; those that change nothing are told."""
-    names, operations = set(exceptions), ranges.operations()
+    names = set(exceptions)
+    _check_known(names, ranges.operations(), strict)
+    return names
+
+
+def _check_known(exceptions: Iterable[str], operations: Mapping[str, str], strict: bool) -> None:
+    names = set(exceptions)
     idle = [
         f'exceptions: "{name}" is no operation whose activations would be quantized.'
         for name in sorted(names.difference(operations))
     ]
     warn_or_raise(idle, log, strict)
-    return names
 
 
 def _goal(
@@ -313,52 +340,6 @@ def _split(
         )
         return Split(split.learnt, split.learnt)
     return split
-
-
-def _ranges(
-    model: Model,
-    config: OptimizationConfig,
-    samples: Iterable[Sample],
-    observer: str,
-    function: str | None,
-    target: Any,
-    device: str,
-    workers: int | None,
-    progress: Progress | None,
-    strict: bool,
-    words: Mapping[str, str],
-    warns: bool,
-) -> Ranges:
-    """The ranges of the activations, in a copy of the model that has been raised to what they need. `warns`: of single
-    steps where there should be sequences, which nobody has told yet."""
-    new_observer = observer_of(observer)
-    result = model.copy()
-    result.skipped = dict(model.skipped)  # the weights, which this step does not touch
-    reach(result, "iOS17", "quantized activations", target)
-    program, functions = runnable(model, function, device)
-    parts = [part for part in parts_of(result, config) if part.function in functions]
-    warn_or_raise(_idle_rules(config, parts, words), log, strict)
-    if not any(part.values for part in parts):
-        sentence = (
-            "linear_quantize_activations quantized no activation: the configuration covers none of the operations that "
-            f"can compute with activations of 8 bits ({', '.join(CORE)})"
-        )
-        if strict:
-            raise Missed(sentence)
-        log.warning("%s", sentence)
-    observers = {name: new_observer() for part in parts for name in sorted(part.wanted)}
-    trouble = calibrate(program, samples, observers, workers=workers, progress=progress, warns=warns)
-    return Ranges(result, config, tuple(functions), observers, trouble)
-
-
-def _idle_rules(config: OptimizationConfig, parts: Iterable[Part], words: Mapping[str, str]) -> Iterator[str]:
-    """The sentences about rules that change nothing."""
-    anything = OpLinearQuantizerConfig()
-    taken = [node for part in parts for node in before(part.view, part.inputs, lambda node: anything)]
-    items = [Item(node.name, ((node.type, node.name),), str) for node in taken]
-    operations = [node for part in parts for node in part.view if not (node.is_const or node.is_constexpr)]
-    names, types = ({getattr(node, fact): None for node in operations} for fact in ("name", "type"))
-    return without_effect(config, items, names, types, words, "activation")
 
 
 def as_for_weights(config: OptimizationConfig, model: Model, mode: Any = None) -> OptimizationConfig:

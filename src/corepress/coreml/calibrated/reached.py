@@ -179,12 +179,11 @@ class Reached:
 
     def _go(self, changed: dict[str, Tensor] | None) -> None:
         """To the next operation that reads a weight; to the end where there is none left."""
-        if self.weights.keys() <= self._seen:
-            self._walk.close()
-            self._arguments = self._originals = []
-            return
         try:
             while not self._open:
+                if self.weights.keys() <= self._seen:
+                    self._walk.close()
+                    raise StopIteration
                 self._step, streams = next(self._walk) if changed is None else self._walk.send(changed)
                 self._arguments, self._originals = streams
                 self._changed = {}

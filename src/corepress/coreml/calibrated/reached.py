@@ -54,8 +54,8 @@ class Reached:
 
     `learnt`: how many steps of `samples`, the first ones, are to learn from. `constants`: those that may change
     besides. `counting`: how much vectors count, by the name of the operation that multiplies them, and for one that
-    looks up rows the gradients by these. `changes`: the new
-    constants so far, and at the end all of them, by the name of their buffer.
+    looks up rows the gradients by these. `changes`: the new constants so far, and at the end all of them, by the name
+    of their buffer.
     """
 
     def __init__(

@@ -89,7 +89,6 @@ def names_of_functions(model: Model, samples: Mapping[str, Any]) -> list[str]:
     """The functions that samples are given for. Raises ConfigError where the model has no such function."""
     known = [entry.key for entry in model.spec.mlProgram.functions]
     if not samples or not set(samples) <= set(known):
-        raise ConfigError(
-            f"sample_data must be a list of samples, or {{function: samples}}; the functions are: {', '.join(known)}"
-        )
+        named = f", or {{function: samples}}; the functions are: {', '.join(known)}" if known else ""
+        raise ConfigError(f"sample_data must be a list of samples{named}")
     return list(samples)

@@ -57,29 +57,6 @@ def test_sums_do_not_depend_on_how_the_vectors_come(seen) -> None:
         torch.testing.assert_close(found.drift[0].double(), change, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("originals", [True, False])
-@pytest.mark.parametrize("first", [0, 100, COUNT])
-def test_those_of_two_parts_together_are_those_of_all(seen, originals: bool, first: int) -> None:
-    own, original, counting = seen
-    given = own, original if originals else None, counting
-    sides = [
-        [None if part is None else part[..., side, :] for part in given[:2]]
-        for side in (slice(0, first), slice(first, COUNT))
-    ]
-    counts = counting[:first], counting[first:]
-    one, other = (gathered(*side, count, part=COUNT) for side, count in zip(sides, counts, strict=True))
-    found, whole = one.with_those_of(other), gathered(*given, part=COUNT)
-    assert (found.hessian.count, found.vectors) == (COUNT, whole.vectors)
-    torch.testing.assert_close(found.hessian.matrix, whole.hessian.matrix, rtol=1e-4, atol=1e-4)
-    weight = torch.randn(ROWS, COLUMNS, generator=torch.Generator().manual_seed(3)).numpy()
-    other_weight = weight.round()
-    assert found.error(weight, other_weight) == pytest.approx(whole.error(weight, other_weight), rel=1e-3)
-    np.testing.assert_allclose(
-        found.shift(weight, other_weight), whole.shift(weight, other_weight), rtol=1e-3, atol=1e-4
-    )
-    np.testing.assert_allclose(found.refitted(weight), whole.refitted(weight), rtol=1e-3, atol=1e-3)
-
-
 @given(st.lists(st.integers(1, 2 * _BULK), max_size=8), st.booleans(), st.booleans())
 @settings(max_examples=30, deadline=None)
 def test_small_parts_are_joined_and_nothing_is_lost_or_moved(sizes: list[int], originals: bool, counted: bool) -> None:

@@ -15,10 +15,10 @@ from corepress.algorithms.fitted.layout import Layout
 from corepress.algorithms.fitted.statistics import Statistics
 from corepress.coreml import OpLinearQuantizerConfig, OpPalettizerConfig, OptimizationConfig, calibrated
 from corepress.coreml.action import Evidence
-from corepress.coreml.calibrated import best, calibration
+from corepress.coreml.calibrated import best
 from corepress.coreml.calibrated.fit import WORSE, Decided
 from corepress.coreml.calibrated.judging import WORSE_AS_A_WHOLE, Split, is_better
-from corepress.coreml.palettize import LutGptq, palettize_weights
+from corepress.coreml.palettize import palettize_weights
 from corepress.coreml.quantize import linear_quantize_weights
 from corepress.errors import ConfigError
 from tests.packages import saved
@@ -124,31 +124,6 @@ def test_a_good_fit_is_made_of_all_samples(package: Path, monkeypatch) -> None:
     assert not model.unfitted
     assert [counts[:2] for counts in seen] == [(32, 8), (40, 0)]
     assert not seen[0][2] and seen[1][2] == seen[1][3] == seen[0][3] and len(seen[0][3]) == 2
-
-
-def test_many_vectors_are_fitted_to_all_samples_in_one_pass(package: Path, monkeypatch) -> None:
-    """To those held back, too; what a second pass would make is the same, but for vectors of compressed layers."""
-    rich = OptimizationConfig(op_name_configs={"second": OpPalettizerConfig(nbits=2, weight_threshold=100)})
-    given, passes, told = samples(240, white=False), [], []
-    gather = best._PASSES[Evidence.INPUTS]
-    monkeypatch.setitem(best._PASSES, Evidence.INPUTS, lambda *those: passes.append(those[2]) or gather(*those))
-    once = calibrated.palettize_weights(package, rich, given, progress=lambda *those: told.append(those))
-    assert [(len(split.learnt), len(split.judged)) for split in passes] == [(192, 48)]
-    assert told[-1][0] == told[-1][1] and not once.unfitted and not once.few
-    monkeypatch.setattr(calibration, "FEW_VECTORS", 100)
-    twice = calibrated.palettize_weights(package, rich, given)
-    assert len(passes) == 3
-    # Sums of the same vectors in another order: numbers of tables differ in their last digits.
-    np.testing.assert_allclose(stored(once)["second"], stored(twice)["second"], rtol=1e-3)
-
-
-def test_a_fit_to_many_vectors_that_is_worse_is_not_used(package: Path, monkeypatch) -> None:
-    rich = OptimizationConfig(op_name_configs={"second": OpPalettizerConfig(nbits=2, weight_threshold=100)})
-    found = calibrated.palettize_weights(package, rich, samples(240, white=False))
-    monkeypatch.setattr(LutGptq, "fit", lambda self, value, statistics: self.compress(0 * value + value.mean()))
-    model = calibrated.palettize_weights(package, rich, samples(240, white=False))
-    assert not found.unfitted and model.unfitted == {("main", "second"): WORSE}
-    assert same(model, palettize_weights(package, rich)) == {"second"}
 
 
 def test_all_samples_weigh_elements(package: Path) -> None:

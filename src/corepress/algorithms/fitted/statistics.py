@@ -91,23 +91,6 @@ class Statistics:
             self._means[1] += (change - (count - before) * self._means[1]) / count
         self._correction, self._drift, self._centred = _Once(), None, None
 
-    def with_those_of(self, other: Statistics) -> Statistics:
-        """The same of the vectors of both, of a weight of one layout."""
-        found, counts = copy.copy(self), (self.hessian.count, other.hessian.count)
-        total = max(1, sum(counts))
-
-        def mean(one: Tensor, two: Tensor) -> Tensor:
-            return (one * counts[0] + two * counts[1]) / total
-
-        found.hessian = Hessian(self.layout.columns, self.layout.groups, self.hessian.matrix.device)
-        found.hessian.count, found.hessian.matrix = sum(counts), mean(self.hessian.matrix, other.hessian.matrix)
-        # One without vectors has none of X, either.
-        crosses = [one.hessian.matrix * 0 if one._cross is None else one._cross for one in (self, other)]
-        found._cross = None if self._cross is None and other._cross is None else mean(*crosses)
-        found._means, found._counting = mean(self._means, other._means), mean(self._counting, other._counting)
-        found._correction, found._drift, found._centred = _Once(), None, None
-        return found
-
     @property
     def drift(self) -> Tensor | None:
         """(groups, columns, columns), the mean of 2 (X - Y) Y^T; None where no X was given."""

@@ -48,9 +48,7 @@ def compressed(
     The other arguments are those of `palettize_weights`.
 
     First only the samples to learn from are fitted to, and those to judge by decide, layer by layer and for the model
-    as a whole; then all of them are fitted to. Where each layer has many vectors it is fitted to all of them as soon as
-    it is decided about it, in the same pass: samples to judge by are a small part of what the model as a whole learnt
-    from then, which can hardly have learnt them by heart. Those that are made besides (`augment`) never judge.
+    as a whole; then all of them are fitted to. Samples that are made besides (`augment`) are never judged by.
     """
     model, choose = plan.model, plan.choose
     assert plan.evidence is not None
@@ -60,7 +58,7 @@ def compressed(
     split = split_of(model, sample_data, held_back, function)
     if split.judged and split.counted is None and not augment:
         split = replace(split, counted={})  # both passes have the same samples
-    tell = None if progress is None else _Attempts(progress, 2 if split.judged else 1)
+    tell = _over_attempts(progress, 2 if split.judged else 1)
     choose = shared_out(model, choose, split, function, device)
     start = model
     if activation_aware_scale and split.of:
@@ -87,9 +85,8 @@ def compressed(
         if done <= set(result.unfitted):
             plain.unfitted, result, outcome = result.unfitted, plain, plain_outcome
         elif is_better(model, result, plain, split.judged_by(function), function, device):
-            if not done <= decided.settled | set(result.unfitted):
-                decided = Decided(worse, decided.ways)
-                result, outcome = attempt(split.all_learnt(), decided, True)
+            decided = Decided(worse, decided.ways)
+            result, outcome = attempt(split.all_learnt(), decided, True)
         else:
             plain.unfitted, worse = dict.fromkeys(done, WORSE_AS_A_WHOLE), {}
             result, outcome = plain, plain_outcome
@@ -108,8 +105,6 @@ def compressed(
             "them: give more and more varied ones, or let some be made (augment=%d)",
             len(few), len(outcome.done), least[1], result.few[least], MADE,
         )  # fmt: skip
-    if tell is not None:
-        tell.end()
     plan.conclude(result, outcome)
     return result
 
@@ -137,18 +132,14 @@ def _run(
     return result, outcomes[0]
 
 
-class _Attempts:
-    """Progress that goes on counting in a second attempt, and comes to its end where there is none."""
+def _over_attempts(progress: Progress | None, attempts: int) -> Progress | None:
+    """Progress that goes on counting in a second attempt."""
+    done = 0
 
-    def __init__(self, progress: Progress, attempts: int):
-        self.progress, self.attempts = progress, attempts
-        self.done, self.total, self.name = 0, 0, ""
+    def tell(_: int, total: int, name: str) -> None:
+        nonlocal done
+        done += 1
+        if progress is not None:
+            progress(done, attempts * total, name)
 
-    def __call__(self, _: int, total: int, name: str) -> None:
-        self.done, self.total, self.name = self.done + 1, self.attempts * total, name
-        self.progress(self.done, self.total, name)
-
-    def end(self) -> None:
-        """All that is left to do needs no time."""
-        if self.done < self.total:
-            self.progress(self.total, self.total, self.name)
+    return None if progress is None else tell

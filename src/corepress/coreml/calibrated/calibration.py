@@ -9,8 +9,7 @@ the inputs that they have in all of them.
 
 A weight is fitted to the samples to learn from. Where there are some to judge by, these choose how far it follows the
 others, and it takes that form only if its layer's outputs are nearer on them than with the form that the plain method
-gives (`shrinking.py`). Where there are many vectors it is fitted to all samples at once, and no second pass through the
-model is needed for that. What a form shifts on the whole, a bias of its operation takes back: one that is no other's.
+gives (`shrinking.py`). What a form shifts on the whole, a bias of its operation takes back: one that is no other's.
 """
 
 from __future__ import annotations
@@ -38,7 +37,6 @@ from corepress.runtime.runnable import Runnable
 from corepress.runtime.stages.pipeline import Pipeline
 from corepress.runtime.walk import each_program
 from corepress.sequences import Sample, each_step
-from corepress.split import FEW
 from corepress.weights import decompress
 
 log = logging.getLogger(__name__)
@@ -251,10 +249,7 @@ class _Fit:
             how = decided.ways.get(place, Shrinkage(intercept=folds))
             given = fitted_as(weight, action, learnt, how, decided.unfitted.get(place, ""))
         else:
-            many = learnt.vectors >= FEW_VECTORS * learnt.layout.columns and judged.vectors >= FEW
-            given = best_form(weight, action, learnt, judged, folds, many=many)
-            if many:
-                decided.settled.add(place)
+            given = best_form(weight, action, learnt, judged, folds)
         decided.ways[place] = given.how
         if learnt is not None and not given.unfitted and learnt.vectors < FEW_VECTORS * learnt.layout.columns:
             decided.few[place] = learnt.vectors, learnt.layout.columns

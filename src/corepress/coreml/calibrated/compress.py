@@ -55,9 +55,8 @@ def palettize_weights(
             (SqueezeLLM, arXiv 2306.07629). `corepress palettize --help` lists all names.
         held_back: The part of the samples, chosen by `corepress.hold_back`, on which it is tried whether what was
             fitted to the others is better than the plain form: layer by layer, and for the model as a whole. Where it
-            is not, the plain form is taken, with a warning. All samples are fitted to at last, where there are many at
-            once, else in a second pass, which doubles the time. 0 holds none back; an iterable of other samples is
-            judged by instead.
+            is not, the plain form is taken, with a warning; then all samples are fitted to, which doubles the time. 0
+            holds none back; an iterable of other samples is judged by instead.
         augment: So many more samples are made of those to learn from (`corepress.augment`), and fitted to beside them;
             none is judged by. Worth it where samples are few, or inputs will be of other kinds.
         refine: At last what is stored learns from the samples to answer as the model did (`corepress.refine`): so many

@@ -55,14 +55,13 @@ class Decided:
 
     `unfitted`: why samples have no part in them. `ways`: how far the fit of others follows the samples. `biases`: new
     values of biases, which take up what forms shift. `few`: for fits to few vectors, to how many that count, and the
-    columns of the weight. `settled`: those that are fitted to all samples already, also to those to judge by.
+    columns of the weight.
     """
 
     unfitted: dict[Place, str] = field(default_factory=dict)
     ways: dict[Place, Shrinkage] = field(default_factory=dict)
     biases: dict[Place, Tensor] = field(default_factory=dict)
     few: dict[Place, tuple[int, int]] = field(default_factory=dict)
-    settled: set[Place] = field(default_factory=set)
 
 
 def fitted_form(weight: Weight, action: Action, learnt: Known | None, judged: Known | None) -> Given:

@@ -57,29 +57,24 @@ def fitted_as(weight: Weight, action: Action, learnt: Statistics | None, how: Sh
     return Given(form, unfitted, shift, how)
 
 
-def best_form(
-    weight: Weight, action: Action, learnt: Statistics, judged: Statistics, folds: bool, *, many: bool = False
-) -> Given:
+def best_form(weight: Weight, action: Action, learnt: Statistics, judged: Statistics, folds: bool) -> Given:
     """The form of least error on vectors that it was not fitted to, or the one without data if that is better.
 
-    `folds`: whether a bias can take up the mean of the error. `many`: there are so many vectors that some rows tell for
-    all whether a fit is better; then the weight is fitted to all vectors, also to those to judge by.
+    `folds`: whether a bias can take up the mean of the error.
     """
     whole, intercepts = _Trials(action, weight.read(), weight.dense(), learnt, judged), (False, True)[: 1 + folds]
     unfitted = action(weight)
     plain = min((whole.tried(Shrinkage(intercept=own), unfitted) for own in intercepts), key=_error)
-    best, without = None, plain
+    how = Shrinkage(intercept=folds)
     # By few vectors one can tell whether a fit is any good, but not the best of many.
     if judged.vectors >= FEW:
-        trials, without = whole.some(plain)
-        best = _best(trials, without, intercepts)
-    if best is None or not many:
-        best, without = whole.fit(Shrinkage(intercept=folds) if best is None else best.how), plain
+        how = _best_way(*whole.some(plain), intercepts) or how
+    best = whole.fit(how)
     if best is None:
         return plain.given(UNSUITED)
     # Written so that NaN never wins.
-    if best.error < without.error:
-        return fitted_as(weight, action, learnt.with_those_of(judged), best.how) if many else best.given()
+    if best.error < plain.error:
+        return best.given()
     log.info("%s: %s", weight.name, WORSE)
     return plain.given(WORSE)
 
@@ -127,12 +122,12 @@ def some_rows(count: int, together: int) -> NDArray[np.intp]:
     return (first[:, None] + np.arange(together)).reshape(-1)
 
 
-def _best(trials: _Trials, plain: _Tried, intercepts: Sequence[bool]) -> _Tried | None:
-    """The fit that follows samples as far as they are to be followed; None where there is none."""
+def _best_way(trials: _Trials, plain: _Tried, intercepts: Sequence[bool]) -> Shrinkage | None:
+    """How far samples are to be followed; None where there is no fit."""
     share = _share(trials.exact, trials.learnt, trials.judged)
     fits = [trials.fit(Shrinkage(DAMPENINGS[_FIRST], share, own)) for own in intercepts]
     made = [found for found in fits if found is not None]
-    return _dampened(min(made, key=_error), plain.error, trials.fit) if made else None
+    return _dampened(min(made, key=_error), plain.error, trials.fit).how if made else None
 
 
 def _error(tried: _Tried) -> float:

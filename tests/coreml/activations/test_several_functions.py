@@ -15,7 +15,7 @@ from corepress.errors import ConfigError
 from corepress.formats.mlprogram.program import nodes
 from corepress.formats.mlprogram.values import read_tensor
 from tests.cli.test_cli import corepress as corepress_cli
-from tests.coreml.calibrated.test_functions import package
+from tests.coreml.calibrated.test_functions import in_folders, package
 
 CONFIG = OptimizationConfig(OpActivationLinearQuantizerConfig(mode="linear"))
 
@@ -78,9 +78,7 @@ def test_what_needs_the_samples_of_one_function_is_said(functions, given, option
 
 
 def test_the_command_line_takes_a_folder_for_each(functions, tmp_path):
-    for name, own in BOTH.items():
-        (tmp_path / "data" / name).mkdir(parents=True)
-        np.savez(tmp_path / "data" / name / "samples.npz", x=np.stack([sample["x"] for sample in own]))
+    in_folders(tmp_path / "data", BOTH)
     out = tmp_path / "out.mlpackage"
     given = ("--activations", "--weight-threshold", 0, "--json", "--data", tmp_path / "data")
     found = json.loads(corepress_cli("quantize", functions, "-o", out, *given).stdout)

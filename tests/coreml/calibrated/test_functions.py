@@ -133,11 +133,15 @@ def test_samples_that_are_none_for_these_functions(functions) -> None:
             calibrated.palettize_weights(functions, CONFIG, given, **options)
 
 
+def in_folders(folder: Path, given: dict[str, list[dict[str, np.ndarray]]]) -> None:
+    """Samples of several functions as the command line takes them."""
+    for name, own in given.items():
+        (folder / name).mkdir(parents=True)
+        np.savez(folder / name / "samples.npz", x=np.stack([sample["x"] for sample in own]))
+
+
 def test_the_command_line_takes_a_folder_for_each_function(functions, tmp_path) -> None:
-    both = {"prefill": PREFILL, "decode": DECODE}
-    for name, own in both.items():
-        (tmp_path / "data" / name).mkdir(parents=True)
-        np.savez(tmp_path / "data" / name / "samples.npz", x=np.stack([sample["x"] for sample in own]))
+    in_folders(tmp_path / "data", {"prefill": PREFILL, "decode": DECODE})
     out = tmp_path / "out.mlpackage"
     given = ("--nbits", 3, "--weight-threshold", 0, "--method", "lut-gptq", "--json", "--data", tmp_path / "data")
     found = json.loads(corepress_cli("palettize", functions, "-o", out, *given).stdout)

@@ -27,6 +27,7 @@ from tests.oracle import peer_weights
 from tests.packages import saved
 
 WORDS, SEEN = 96, 48
+TABLE = OptimizationConfig(op_name_configs={"table": OpPalettizerConfig(nbits=2)})
 
 
 def encoder(folder: Path, *, axis: int = 0, tied: bool = False, again: bool = False) -> Path:
@@ -94,39 +95,33 @@ def test_the_gain_is_foretold(tmp_path):
 
 
 def test_what_is_looked_up_along_another_axis_is_compressed_without_data(tmp_path):
-    path, config = encoder(tmp_path, axis=1), OptimizationConfig(op_name_configs={"table": OpPalettizerConfig(nbits=2)})
-    small = calibrated.palettize_weights(path, config, sentences(32))
+    path = encoder(tmp_path, axis=1)
+    small = calibrated.palettize_weights(path, TABLE, sentences(32))
     assert len(small.unfitted) == 1
     tables = [
-        [w.dense() for w in one.weights() if w.name == "table"] for one in (small, palettize_weights(path, config))
+        [w.dense() for w in one.weights() if w.name == "table"] for one in (small, palettize_weights(path, TABLE))
     ]
     np.testing.assert_array_equal(*tables)
 
 
 def test_a_table_that_is_multiplied_by_as_well_is_fitted_to_both(tmp_path, monkeypatch):
-    path, config = (
-        encoder(tmp_path, tied=True),
-        OptimizationConfig(op_name_configs={"table": OpPalettizerConfig(nbits=2)}),
-    )
+    path = encoder(tmp_path, tied=True)
     unseen = sentences(64, SEEN, WORDS)
-    both = distance(path, calibrated.palettize_weights(path, config, sentences(96)), unseen)
+    both = distance(path, calibrated.palettize_weights(path, TABLE, sentences(96)), unseen)
     monkeypatch.setattr(reached.Reached, "_add_rows", lambda *_: None)
-    assert both < 0.9 * distance(path, calibrated.palettize_weights(path, config, sentences(96)), unseen)
+    assert both < 0.9 * distance(path, calibrated.palettize_weights(path, TABLE, sentences(96)), unseen)
 
 
 def test_a_table_that_is_looked_up_in_twice_is_fitted_to_both_look_ups(tmp_path):
-    path, config = (
-        encoder(tmp_path, again=True),
-        OptimizationConfig(op_name_configs={"table": OpPalettizerConfig(nbits=2)}),
-    )
-    small, unseen = calibrated.palettize_weights(path, config, sentences(96)), sentences(64, SEEN, WORDS)
+    path = encoder(tmp_path, again=True)
+    small, unseen = calibrated.palettize_weights(path, TABLE, sentences(96)), sentences(64, SEEN, WORDS)
     assert small.unfitted == {}
-    assert distance(path, small, unseen) < 0.8 * distance(path, palettize_weights(path, config), unseen)
+    assert distance(path, small, unseen) < 0.8 * distance(path, palettize_weights(path, TABLE), unseen)
 
 
 def test_nothing_is_computed_behind_the_last_weight(tmp_path, monkeypatch):
     computed = []
-    path, config = encoder(tmp_path), OptimizationConfig(op_name_configs={"table": OpPalettizerConfig(nbits=2)})
+    path = encoder(tmp_path)
     walking = reached.walking
 
     def watched(*arguments, **options):
@@ -137,5 +132,5 @@ def test_nothing_is_computed_behind_the_last_weight(tmp_path, monkeypatch):
             changed = yield step, streams
 
     monkeypatch.setattr(reached, "walking", watched)
-    calibrated.palettize_weights(path, config, sentences(8), held_back=0)
+    calibrated.palettize_weights(path, TABLE, sentences(8), held_back=0)
     assert computed[-1] == "gather" and "linear" not in computed

@@ -260,7 +260,7 @@ def _function_by_function(
     options: RangeOptions,
 ) -> Model:
     """The model with the activations of each function quantized to the ranges that they have in its samples."""
-    names, operations = list(exceptions), dict[str, str]()
+    names, operations = set(exceptions), dict[str, str]()
     rules: Collection[str] = names_of_functions(model, samples)  # once for all
     for function, own in samples.items():
         ranges = find_ranges(model, config, own, function, options, rules=rules, warns=True)
@@ -277,8 +277,7 @@ def _known(exceptions: Iterable[str], ranges: Ranges, strict: bool) -> set[str]:
     return names
 
 
-def _check_known(exceptions: Iterable[str], operations: Mapping[str, str], strict: bool) -> None:
-    names = set(exceptions)
+def _check_known(names: set[str], operations: Mapping[str, str], strict: bool) -> None:
     idle = [
         f'exceptions: "{name}" is no operation whose activations would be quantized.'
         for name in sorted(names.difference(operations))

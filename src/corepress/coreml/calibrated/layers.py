@@ -50,7 +50,7 @@ def fitted_layout(
     if step.kind != LOOK_UP:
         return layout_of(step.kind, argument, arguments)
     weight = arguments[argument]
-    if step.name in counting and argument == "x" and weight.dim() == 2 and looks_up_rows(arguments):
+    if step.name in counting and argument == "x" and weight.dim() == 2:
         return Layout(tuple(weight.shape))
     return None
 

@@ -208,8 +208,7 @@ def of_vectors(program: Program, buffers: set[str], samples: Sequence[Sample]) -
             gradients = torch.autograd.grad(loss, [value for _, value in products], allow_unused=True)
             for (step, _), gradient in zip(products, gradients, strict=True):
                 if gradient is not None:
-                    axis = product_axis(step)
-                    counts = gradient.float().square().movedim(axis, 0).flatten(1).mean(0)
+                    counts = gradient.float().square().movedim(product_axis(step), 0).flatten(1).mean(0)
                     total, size = sums.get(step.name, (0.0, 0))
                     sums[step.name] = total + float(counts.double().sum()), size + len(counts)
                     rows = gradient.float().reshape(-1, gradient.shape[-1]) if step.kind == LOOK_UP else counts
@@ -220,9 +219,9 @@ def of_vectors(program: Program, buffers: set[str], samples: Sequence[Sample]) -
         for leaf in leaves:
             leaf.requires_grad_(False)
     count = len(list(each_step(samples)))
-    gradients_of = {step.name for step in steps if step.kind == LOOK_UP}
+    kinds = {step.name: step.kind for step in steps}
     return {
-        name: found[name] if name in gradients_of else Scaled(found[name], total / size)
+        name: found[name] if kinds[name] == LOOK_UP else Scaled(found[name], total / size)
         for name, (total, size) in sums.items()
         if len(found[name]) == count and total > 0
     }
